@@ -1,0 +1,1 @@
+"""The scripts behind every speed that this project states."""

@@ -1,0 +1,128 @@
+"""`make bench-core`: generate_mask beside the audited algorithm, in one process, interleaved."""
+
+from __future__ import annotations
+
+import os
+
+# One thread on each side; set before anything starts a pool.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import json
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.audited import audited_masks
+from benchmarks.scenes import IMAGE_SIZE, street_boxes
+from cass_core import BoxBatch, MaskSpec, generate_mask
+
+IMAGES = 16
+# Feature map, boxes an image, ratio to reach.
+CASES = {"stride 32": ((23, 40), 15, 250), "stride 8": ((92, 160), 30, 800)}
+
+
+def interleaved(
+    functions: dict[str, Callable[[], object]], rounds: int, repeats: dict[str, int]
+) -> dict[str, float]:
+    """Median seconds of one call of each function, the functions taking turns."""
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(rounds):
+        for name, function in functions.items():
+            function()  # the caches are another function's
+            start = time.perf_counter()
+            for _ in range(repeats[name]):
+                function()
+            times[name].append((time.perf_counter() - start) / repeats[name])
+    return {name: float(np.median(values)) for name, values in times.items()}
+
+
+def run(rounds: int) -> dict[str, dict[str, float]]:
+    """Microseconds an image and ratios of each case."""
+    torch.set_num_threads(1)
+    results = {}
+    for name, (feature_map, boxes, _) in CASES.items():
+        arrays = street_boxes(IMAGES, boxes)
+        tensors = [torch.from_numpy(a) for a in arrays]
+        batch = BoxBatch.from_list(arrays)
+        out = np.empty((IMAGES, *feature_map), np.float32)
+
+        def masks(
+            spec: MaskSpec, batch: BoxBatch = batch, fm: tuple[int, int] = feature_map
+        ) -> Callable[[], object]:
+            return lambda: generate_mask(batch, IMAGE_SIZE, fm, spec)
+
+        baseline = MaskSpec.baseline().replace(patch_size=1)
+        old = audited_masks(tensors, IMAGE_SIZE, feature_map, patch_size=1)
+        new = generate_mask(batch, IMAGE_SIZE, feature_map, baseline)
+        # Float32 may put a patch centre on either side of an edge: let a few differ.
+        same = np.isclose(new, old.numpy(), atol=1e-4).mean()
+        if same < 0.999:
+            raise SystemExit(f"{name}: the masks differ ({same:.4%} equal)")
+        seconds = interleaved(
+            {
+                "audited": lambda t=tensors, fm=feature_map: audited_masks(
+                    t, IMAGE_SIZE, fm, patch_size=1
+                ),
+                "cass baseline": masks(baseline),
+                "cass improved": masks(MaskSpec(patch_size=1)),
+                "list of arrays": lambda a=arrays, fm=feature_map: generate_mask(
+                    a, IMAGE_SIZE, fm, MaskSpec(patch_size=1)
+                ),
+                "fill with zeros": lambda out=out: out.fill(0),
+            },
+            rounds,
+            {
+                "audited": 1,
+                "cass baseline": 50,
+                "cass improved": 50,
+                "list of arrays": 50,
+                "fill with zeros": 200,
+            },
+        )
+        results[name] = {k: v * 1e6 / IMAGES for k, v in seconds.items()}
+    return results
+
+
+def main(
+    rounds: Annotated[int, typer.Option(help="Turns that each function gets.")] = 31,
+    out: Annotated[Path | None, typer.Option(help="Also write the medians as JSON.")] = None,
+) -> None:
+    """Microseconds an image in one thread, batches of 16 images of 1280x736, patch size 1."""
+    results = run(rounds)
+    table = Table(title=f"µs an image, one thread, median of {rounds}")
+    for column in ("", "feature map", "boxes", *next(iter(results.values())), "ratio", "bound"):
+        table.add_column(column, justify="right")
+    for name, (feature_map, boxes, bound) in CASES.items():
+        row = results[name]
+        ratio = row["audited"] / row["cass improved"]
+        table.add_row(
+            name,
+            f"{feature_map[0]}×{feature_map[1]}",
+            str(boxes),
+            *(f"{value:,.2f}" for value in row.values()),
+            f"{ratio:,.0f}×",
+            f"≥ {bound}×",
+        )
+    Console(width=140).print(table)
+    if out is not None:
+        record = {
+            "machine": platform.processor() or platform.machine(),
+            "cores": os.cpu_count(),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "microseconds_per_image": results,
+        }
+        out.write_text(json.dumps(record, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,38 @@
+"""CASS: soft target masks and losses for patch-importance predictors.
+
+The method itself, without network or protobuf. Importing it loads NumPy alone; numba, torch and
+matplotlib are loaded by the first call that needs them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cass_core.boxes import BoxBatch
+from cass_core.errors import CassError, InvalidRequest
+from cass_core.losses import LossResult, compute_loss
+from cass_core.masks import generate_mask
+from cass_core.specs import LossSpec, MaskSpec
+
+if TYPE_CHECKING:
+    from cass_core.modules import CassLoss
+
+__all__ = [
+    "BoxBatch",
+    "CassError",
+    "CassLoss",
+    "InvalidRequest",
+    "LossResult",
+    "LossSpec",
+    "MaskSpec",
+    "compute_loss",
+    "generate_mask",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name == "CassLoss":  # needs torch
+        from cass_core.modules import CassLoss
+
+        return CassLoss
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,1 @@
+"""Masks and losses in plain torch operations, for tensors in an accelerator's memory."""

@@ -1,0 +1,92 @@
+"""NumPy and torch at the edge: what comes in decides what goes out.
+
+Inside, the CPU path works on NumPy arrays with a dtype *name*: NumPy has no bfloat16, so such
+data travels as its uint16 bits next to the name ``"bfloat16"``. torch is never imported here
+before a caller has handed over a tensor.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
+
+import numpy as np
+import numpy.typing as npt
+
+from cass_core.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    import torch
+
+Array: TypeAlias = npt.NDArray[Any]
+Tensorlike: TypeAlias = "Array | torch.Tensor"
+
+MASK_DTYPES = ("float32", "float16", "bfloat16", "uint8")
+"""What a mask can be made as."""
+LOGIT_DTYPES = ("float32", "float16", "bfloat16", "float64")
+"""What logits can be given as."""
+TARGET_DTYPES = ("float32", "float16", "bfloat16", "float64", "uint8")
+"""What a target can be given as; uint8 stands for value / 255."""
+
+
+def is_tensor(value: object) -> TypeGuard[torch.Tensor]:
+    """Whether the value is a torch tensor, found out without importing torch."""
+    torch_module = sys.modules.get("torch")
+    return torch_module is not None and isinstance(value, torch_module.Tensor)
+
+
+def dtype_name(dtype: object, field: str, choices: tuple[str, ...]) -> str:
+    """The plain name of a dtype given as a name, a NumPy dtype or a torch dtype.
+
+    Raises:
+        InvalidRequest: the dtype is not among the choices.
+
+    Example:
+        >>> dtype_name(np.float16, "dtype", MASK_DTYPES)
+        'float16'
+    """
+    if isinstance(dtype, str) and dtype in choices:
+        return dtype
+    name = str(dtype).removeprefix("torch.")
+    if name not in choices:
+        try:
+            name = np.dtype(dtype).name  # type: ignore[call-overload]
+        except TypeError:
+            pass
+    if name not in choices:
+        raise InvalidRequest(field, f"must be one of {', '.join(choices)}, got {dtype!r}")
+    return name
+
+
+_STORAGE = {
+    name: np.dtype("uint16" if name == "bfloat16" else name)
+    for name in ("float32", "float16", "bfloat16", "float64", "uint8")
+}
+
+
+def storage_dtype(name: str) -> np.dtype[Any]:
+    """The NumPy dtype that holds data of this name (bfloat16 as its bits)."""
+    return _STORAGE[name]
+
+
+def to_host(value: Tensorlike) -> tuple[Array, str]:
+    """A tensor or an array as an array and the name of its dtype; from the CPU without a copy."""
+    if is_tensor(value):
+        import torch
+
+        value = value.detach().cpu()
+        if value.dtype == torch.bfloat16:
+            return value.view(torch.int16).numpy().view(np.uint16), "bfloat16"
+        return value.numpy(), str(value.dtype).removeprefix("torch.")
+    return value, value.dtype.name
+
+
+def from_host(array: Array, name: str, *, as_tensor: bool) -> Tensorlike:
+    """The inverse of `to_host`; without a copy."""
+    if not as_tensor:
+        return array
+    import torch
+
+    if name == "bfloat16":
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)

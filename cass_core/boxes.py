@@ -1,0 +1,199 @@
+"""BoxBatch: the boxes of a batch of images as one flat array and counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from cass_core.arrays import Array, Tensorlike, is_tensor
+from cass_core.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    import torch
+
+_COORDINATES = ("x1", "y1", "x2", "y2")
+_NO_BOXES = np.empty((0, 4), np.float32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BoxBatch:
+    """Ragged boxes of a batch: the boxes of image i follow those of image i - 1.
+
+    Checked once, here; whoever is handed a `BoxBatch` may rely on it. Arrays that are float32
+    and contiguous are kept without a copy and must not be changed afterwards. Boxes that lie
+    in a device's memory are checked for their shape alone, since reading their values would
+    make the host wait for the device.
+
+    Attributes:
+        xyxy: ``[M, 4]`` float32, x1, y1, x2, y2 in pixels of the box's image, finite,
+            x2 >= x1, y2 >= y1; a NumPy array or a torch tensor. Boxes may reach beyond the
+            image.
+        counts: ``[B]`` int64, boxes of each image; they add up to M.
+        offsets: ``[B + 1]`` int64, made here: the boxes of image i are
+            ``xyxy[offsets[i]:offsets[i + 1]]``.
+
+    Raises:
+        InvalidRequest: named like ``boxes[3][1].x2``: image 3 of the batch, its box 1.
+
+    Example:
+        >>> batch = BoxBatch.from_list([[[10, 20, 30, 60]], None])
+        >>> batch.counts.tolist(), batch.num_images, batch.num_boxes
+        ([1, 0], 2, 1)
+    """
+
+    xyxy: Tensorlike
+    counts: npt.NDArray[np.int64]
+    offsets: npt.NDArray[np.int64] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        xyxy = _as_float32(self.xyxy, "boxes.xyxy")
+        if xyxy.ndim != 2 or xyxy.shape[1] != 4:
+            raise InvalidRequest(
+                "boxes.xyxy", f"must have the shape [M, 4], got {_shape(xyxy)}"
+            )
+        counts = _as_counts(self.counts)
+        offsets = np.zeros(counts.shape[0] + 1, np.int64)
+        np.cumsum(counts, out=offsets[1:])
+        total = int(offsets[-1])
+        if total != xyxy.shape[0]:
+            raise InvalidRequest(
+                "boxes.counts", f"add up to {total}, but there are {xyxy.shape[0]} boxes"
+            )
+        if is_tensor(xyxy):
+            if xyxy.device.type == "cpu":
+                _check_values(xyxy.numpy(), offsets)
+        else:
+            _check_values(xyxy, offsets)
+        object.__setattr__(self, "xyxy", xyxy)
+        object.__setattr__(self, "counts", counts)
+        object.__setattr__(self, "offsets", offsets)
+
+    @classmethod
+    def from_list(cls, boxes: Sequence[Any]) -> BoxBatch:
+        """Pack a list with the boxes of each image.
+
+        Args:
+            boxes: one entry an image: ``[N_i, 4]`` as a NumPy array, a torch tensor or nested
+                lists; None or empty for an image without boxes. If any entry is a tensor, the
+                batch holds a tensor on its device.
+
+        Raises:
+            InvalidRequest: an entry has another shape, or a box is not one.
+        """
+        if isinstance(boxes, str | bytes | dict) or not hasattr(boxes, "__len__"):
+            raise InvalidRequest("boxes", f"must be a list with one entry an image, got {_kind(boxes)}")
+        tensor = next((entry for entry in boxes if is_tensor(entry)), None)
+        parts = [
+            # What a loader gives needs no conversion; asking is cheaper than converting.
+            entry
+            if type(entry) is np.ndarray
+            and entry.dtype == np.float32
+            and entry.ndim == 2
+            and entry.shape[1] == 4
+            else _image_boxes(entry, i)
+            for i, entry in enumerate(boxes)
+        ]
+        counts = np.fromiter((part.shape[0] for part in parts), np.int64, len(parts))
+        if tensor is None:
+            xyxy = np.concatenate(parts) if parts else _NO_BOXES
+            return cls(xyxy, counts)
+        import torch
+
+        device = tensor.device
+        tensors = [p if is_tensor(p) else torch.from_numpy(p) for p in parts]
+        return cls(torch.cat([t.to(device) for t in tensors]), counts)
+
+    @classmethod
+    def wrap(cls, boxes: BoxBatch | Sequence[Any]) -> BoxBatch:
+        """The argument itself if it is a `BoxBatch`, else `from_list` of it."""
+        return boxes if isinstance(boxes, cls) else cls.from_list(boxes)
+
+    @property
+    def num_images(self) -> int:
+        """B."""
+        return int(self.counts.shape[0])
+
+    @property
+    def num_boxes(self) -> int:
+        """M."""
+        return int(self.xyxy.shape[0])
+
+
+def _image_boxes(entry: Any, image: int) -> Tensorlike:
+    name = f"boxes[{image}]"
+    if entry is None:
+        return _NO_BOXES
+    array = _as_float32(entry, name)
+    if array.ndim == 2 and array.shape[1] == 4:
+        return array
+    if 0 in array.shape and array.ndim <= 2:
+        return _NO_BOXES
+    raise InvalidRequest(name, f"must have the shape [N, 4], got {_shape(array)}")
+
+
+def _as_float32(value: Any, name: str) -> Tensorlike:
+    if is_tensor(value):
+        import torch
+
+        if value.is_complex():
+            raise InvalidRequest(name, "must be numbers, got complex ones")
+        return value.detach().to(torch.float32).contiguous()
+    if type(value) is np.ndarray and value.dtype == np.float32 and value.flags.c_contiguous:
+        return value
+    try:
+        array = np.asarray(value)
+        if array.dtype.kind not in "fiu" and array.size:
+            raise TypeError
+        with np.errstate(over="ignore"):  # becomes infinite, and is refused as that
+            return np.ascontiguousarray(array, np.float32).reshape(array.shape)
+    except (TypeError, ValueError):
+        raise InvalidRequest(name, "must be an array of numbers of the shape [N, 4]") from None
+
+
+def _as_counts(value: Any) -> npt.NDArray[np.int64]:
+    try:
+        counts = np.asarray(value)
+    except (TypeError, ValueError):
+        raise InvalidRequest("boxes.counts", "must be a list of whole numbers") from None
+    if counts.ndim != 1 or (counts.dtype.kind not in "iu" and counts.size):
+        raise InvalidRequest("boxes.counts", "must be a list of whole numbers")
+    if counts.size and int(counts.min()) < 0:
+        raise InvalidRequest(f"boxes.counts[{int(counts.argmin())}]", "is negative")
+    return counts.astype(np.int64, copy=False)
+
+
+def _check_values(xyxy: Array, offsets: npt.NDArray[np.int64]) -> None:
+    """Refuse the first box that is not finite or is turned inside out."""
+    if not xyxy.size:
+        return
+    with np.errstate(invalid="ignore", over="ignore"):
+        sides = xyxy[:, 2:] - xyxy[:, :2]
+        # True for no NaN and no infinity; good boxes whose sides overflow take the long way.
+        if sides.min() >= 0 and sides.max() < np.inf:
+            return
+    finite = np.isfinite(xyxy)
+    good = finite.all(axis=1) & (xyxy[:, 2:] >= xyxy[:, :2]).all(axis=1)
+    if good.all():
+        return
+    box = int(np.argmin(good))
+    image = int(np.searchsorted(offsets, box, side="right")) - 1
+    name = f"boxes[{image}][{box - int(offsets[image])}]"
+    if not finite[box].all():
+        coordinate = int(np.argmin(finite[box]))
+        raise InvalidRequest(
+            f"{name}.{_COORDINATES[coordinate]}", f"is not finite ({xyxy[box, coordinate]})"
+        )
+    axis = "x" if xyxy[box, 2] < xyxy[box, 0] else "y"
+    raise InvalidRequest(f"{name}.{axis}2", f"is smaller than {axis}1")
+
+
+def _shape(value: Tensorlike) -> list[int]:
+    return list(value.shape)
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__

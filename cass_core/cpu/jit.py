@@ -1,0 +1,29 @@
+"""How every CPU kernel is compiled: no GIL, IEEE arithmetic, cached on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numba
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def kernel(function: F) -> F:
+    """Compile on first use for the types it is called with; release the GIL while it runs.
+
+    The machine code is cached beside the source, or in the user's cache folder where that is
+    read-only. Where neither can be written (a container with a read-only root file system and
+    no ``NUMBA_CACHE_DIR``) it is compiled anew in each process.
+    """
+    options = {"nogil": True, "error_model": "numpy"}
+    try:
+        return numba.njit(function, cache=True, **options)  # type: ignore[no-any-return]
+    except RuntimeError:  # numba: "no locator available"
+        return numba.njit(function, **options)  # type: ignore[no-any-return]
+
+
+def inline(function: F) -> F:
+    """A piece of a kernel, small enough that LLVM inlines it."""
+    return numba.njit(function, nogil=True, error_model="numpy")  # type: ignore[no-any-return]

@@ -1,0 +1,329 @@
+"""compute_loss: loss and gradient of patch logits against a soft target, in closed form."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cass_core.arrays import (
+    LOGIT_DTYPES,
+    TARGET_DTYPES,
+    Array,
+    Tensorlike,
+    from_host,
+    is_tensor,
+    to_host,
+)
+from cass_core.errors import InvalidRequest
+from cass_core.grid import patch_grid
+from cass_core.masks import MaskInputs, compute_masks
+from cass_core.specs import LossSpec
+
+
+@dataclass(frozen=True, slots=True)
+class LossResult:
+    """What `compute_loss` returns.
+
+    Attributes:
+        loss: the reduced loss, a scalar of the kind and place of the logits; for
+            ``reduction="none"`` the loss of each patch, in the logits' shape. float32, or
+            float64 for float64 logits.
+        sum: the sum over all patches, a scalar of the same dtype.
+        normalizer: what the sum was divided by; 1 for ``none`` and ``sum``. Data-parallel
+            training adds ``sum`` and ``normalizer`` over its processes and divides itself.
+        grad: gradient of the reduced loss (for ``none``, of the sum) with respect to the
+            logits, of their shape and dtype; None unless asked for.
+    """
+
+    loss: Any
+    sum: Any
+    normalizer: float
+    grad: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class HostLoss:
+    """A `LossResult` in host arrays: what an answer carries."""
+
+    loss: Array
+    total: float
+    normalizer: float
+    grad: Array | None
+
+    def wrap(self, like: Tensorlike, logits_dtype: str) -> LossResult:
+        """In the form that `compute_loss` returns for these logits."""
+        tensors = is_tensor(like)
+        loss_dtype = self.loss.dtype.name
+        total = np.asarray(self.total, self.loss.dtype)
+
+        def place(array: Array, name: str) -> Any:
+            value = from_host(array, name, as_tensor=tensors)
+            if is_tensor(value) and is_tensor(like):
+                return value.to(like.device)
+            return value[()] if value.ndim == 0 else value  # a NumPy scalar
+
+        return LossResult(
+            loss=place(self.loss, loss_dtype),
+            sum=place(total, loss_dtype),
+            normalizer=self.normalizer,
+            grad=None if self.grad is None else place(self.grad, logits_dtype),
+        )
+
+
+def check_logits(logits: Any) -> Tensorlike:
+    """Logits as an array or tensor of a dtype that the losses know.
+
+    Raises:
+        InvalidRequest: not an array, of no dimension, or of another dtype.
+    """
+    return _check_array(logits, "logits", LOGIT_DTYPES)
+
+
+def check_target(target: Any, logits: Tensorlike) -> Tensorlike:
+    """A target of the logits' shape, or with the grid flattened where they are not.
+
+    Raises:
+        InvalidRequest: another shape, dtype, kind or device than the logits'.
+    """
+    target = _check_array(target, "target", TARGET_DTYPES)
+    if is_tensor(target) != is_tensor(logits):
+        raise InvalidRequest("target", "must be of the same kind (NumPy or torch) as the logits")
+    if is_tensor(target) and is_tensor(logits) and target.device != logits.device:
+        raise InvalidRequest("target", f"is on {target.device}, the logits on {logits.device}")
+    check_same_grid(tuple(logits.shape), tuple(target.shape), "target")
+    return target
+
+
+def check_same_grid(logits: tuple[int, ...], other: tuple[int, ...], field: str) -> None:
+    """Refuse shapes that are neither equal nor ``[B, n_y, n_x]`` beside ``[B, n_y * n_x]``.
+
+    Raises:
+        InvalidRequest: they differ; ``field`` is named.
+    """
+    if logits == other:
+        return
+    short, long = sorted((logits, other), key=len)
+    if len(short) == 2 and len(long) == 3 and short == (long[0], long[1] * long[2]):
+        return
+    if field == "logits":
+        raise InvalidRequest(field, f"have the shape {list(logits)}, the grid is {list(other)}")
+    raise InvalidRequest(field, f"has the shape {list(other)}, the logits have {list(logits)}")
+
+
+def normalizer_of(spec: LossSpec, patches: int, num_boxes: float | None) -> float:
+    """What the sum is divided by under the spec's reduction.
+
+    Raises:
+        InvalidRequest: ``num_boxes`` is needed or out of its range.
+    """
+    if num_boxes is not None:
+        ok = isinstance(num_boxes, numbers.Real) and not isinstance(num_boxes, bool)
+        if not (ok and math.isfinite(num_boxes) and num_boxes >= 0):
+            raise InvalidRequest("num_boxes", f"must be a number of at least 0, got {num_boxes!r}")
+    if spec.reduction == "mean":
+        return float(max(1, patches))
+    if spec.reduction == "per_object":
+        if num_boxes is None:
+            raise InvalidRequest("num_boxes", "is needed for loss_spec.reduction per_object")
+        return max(1.0, float(num_boxes))
+    return 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class LossInputs:
+    """The checked arguments of one loss in host arrays; what a request carries.
+
+    Attributes:
+        logits: an array (bfloat16 as bits).
+        logits_dtype: the name of its dtype.
+        target: an array of as many patches, or None where the target is made from boxes.
+        target_dtype: the name of its dtype.
+        mask: what the target is made from, where there is none; it has one feature map.
+        spec: the options.
+        num_boxes: normaliser of ``per_object``.
+        return_grad: whether the gradient is asked for.
+    """
+
+    logits: Array
+    logits_dtype: str
+    target: Array | None
+    target_dtype: str
+    mask: MaskInputs | None
+    spec: LossSpec
+    num_boxes: float | None
+    return_grad: bool
+
+    @classmethod
+    def check(
+        cls,
+        logits: Any,
+        target: Any,
+        spec: LossSpec,
+        num_boxes: float | None,
+        return_grad: bool,
+        mask: MaskInputs | None = None,
+    ) -> LossInputs:
+        """Check the arguments of a loss against a target, or, if that is None, from boxes.
+
+        Raises:
+            InvalidRequest: an argument cannot be used; it is named.
+        """
+        check_spec(spec)
+        logits = check_logits(logits)
+        host_logits, logits_dtype = to_host(logits)
+        host_target, target_dtype = None, ""
+        if target is not None:
+            host_target, target_dtype = to_host(check_target(target, logits))
+        return cls.checked(
+            host_logits, logits_dtype, host_target, target_dtype, mask, spec, num_boxes, return_grad
+        )
+
+    @classmethod
+    def checked(
+        cls,
+        logits: Array,
+        logits_dtype: str,
+        target: Array | None,
+        target_dtype: str,
+        mask: MaskInputs | None,
+        spec: LossSpec,
+        num_boxes: float | None,
+        return_grad: bool,
+    ) -> LossInputs:
+        """Check what concerns several arguments at once, the rest being good already."""
+        if (target is None) == (mask is None):
+            raise InvalidRequest("target", "give either a target or boxes")
+        if target is not None:
+            check_same_grid(logits.shape, target.shape, "target")
+        if mask is not None:
+            grid = patch_grid(mask.maps[0], mask.spec.patch_size)
+            check_same_grid(logits.shape, (mask.boxes.num_images, *grid), "logits")
+            if num_boxes is None:
+                num_boxes = mask.boxes.num_boxes
+        normalizer_of(spec, logits.size, num_boxes)
+        return cls(
+            logits, logits_dtype, target, target_dtype, mask, spec, num_boxes, bool(return_grad)
+        )
+
+
+def compute_losses(inputs: LossInputs) -> HostLoss:
+    """Loss, sum, normaliser and gradient of checked inputs, on the CPU.
+
+    Raises:
+        InvalidRequest: the target leaves [0, 1].
+    """
+    from cass_core.cpu.run import take_loss
+
+    target, target_dtype = inputs.target, inputs.target_dtype
+    if inputs.mask is not None:
+        masks, _ = compute_masks(inputs.mask)
+        target, target_dtype = masks[0], inputs.mask.dtype
+        if inputs.mask.spec.merge == "sum" and target.size and float(target.max()) > 1:
+            raise InvalidRequest("mask_spec.merge", "sum gave a target above 1; use clipped_sum")
+    assert target is not None  # by LossInputs.checked
+    spec = inputs.spec
+    normalizer = normalizer_of(spec, inputs.logits.size, inputs.num_boxes)
+    total, target_good, per_patch, grad = take_loss(
+        inputs.logits,
+        inputs.logits_dtype,
+        target,
+        target_dtype,
+        spec,
+        1.0 / normalizer,
+        per_patch=spec.reduction == "none",
+        return_grad=inputs.return_grad,
+    )
+    if not target_good:
+        refuse_target(target, target_dtype)
+    if per_patch is None:
+        real = np.float64 if inputs.logits_dtype == "float64" else np.float32
+        per_patch = np.asarray(total / normalizer, real)
+    return HostLoss(per_patch, total, normalizer, grad)
+
+
+def refuse_target(target: Array, target_dtype: str) -> None:
+    """Raise for the first target value outside [0, 1], by its index.
+
+    Raises:
+        InvalidRequest: always.
+    """
+    from cass_core.cpu.convert import widen
+
+    values = widen(np.ascontiguousarray(target), target_dtype)
+    index = np.unravel_index(int(np.argmin((values >= 0) & (values <= 1))), values.shape)
+    place = "".join(f"[{i}]" for i in index)
+    raise InvalidRequest(f"target{place}", f"is not in [0, 1] ({values[index]})")
+
+
+def compute_loss(
+    logits: Any,
+    target: Any,
+    spec: LossSpec = LossSpec(),  # noqa: B008 - frozen
+    *,
+    num_boxes: float | None = None,
+    return_grad: bool = False,
+) -> LossResult:
+    """Loss of patch logits against a soft target, with its gradient if asked for.
+
+    The formulas of `LossSpec` are computed from the logits (log sigmoid), in float32 for
+    float16 and bfloat16, and stay finite for any finite logit; a logit that is not finite gives
+    NaN. The gradient is the closed form; it equals autograd's and does not need it. For a
+    differentiable module see `CassLoss`.
+
+    Args:
+        logits: ``[B, n_y, n_x]`` or ``[B, n_y * n_x]``, any real dtype from float16 to float64;
+            NumPy or torch.
+        target: values in [0, 1] of the same kind and shape (or with the grid flattened where
+            the logits are not); uint8 stands for value / 255.
+        spec: which loss and reduction; see `LossSpec`.
+        num_boxes: number of boxes in the batch, for ``reduction="per_object"``; a fraction is
+            fine, such as a mean over processes.
+        return_grad: also return the gradient.
+
+    Raises:
+        InvalidRequest: an argument cannot be used; it is named.
+
+    Example:
+        >>> import numpy as np
+        >>> result = compute_loss(np.zeros((1, 4), np.float32), np.array([[0.0, 0, 0, 1]]),
+        ...                       LossSpec(kind="bce"), return_grad=True)
+        >>> round(float(result.loss), 4), result.grad.tolist()
+        (0.6931, [[0.125, 0.125, 0.125, -0.125]])
+    """
+    if is_tensor(logits) and logits.device.type != "cpu":
+        from cass_core.accel.losses import take_loss
+
+        check_spec(spec)
+        logits = check_logits(logits)
+        target = check_target(target, logits)
+        return take_loss(logits, target, spec, num_boxes, return_grad, target_known_good=False)
+    inputs = LossInputs.check(logits, target, spec, num_boxes, return_grad)
+    return compute_losses(inputs).wrap(logits, inputs.logits_dtype)
+
+
+def check_spec(spec: Any) -> None:
+    """Refuse what is not a `LossSpec`.
+
+    Raises:
+        InvalidRequest: named ``loss_spec``.
+    """
+    if not isinstance(spec, LossSpec):
+        raise InvalidRequest("loss_spec", f"must be a LossSpec, got {type(spec).__name__}")
+
+
+def _check_array(value: Any, field: str, dtypes: tuple[str, ...]) -> Tensorlike:
+    if not is_tensor(value):
+        try:
+            value = np.asarray(value)
+        except ValueError:
+            raise InvalidRequest(field, "must be an array of numbers") from None
+    name = str(value.dtype).removeprefix("torch.")
+    if name not in dtypes:
+        raise InvalidRequest(field, f"must have a dtype of {', '.join(dtypes)}, got {name}")
+    if value.ndim == 0:
+        raise InvalidRequest(field, "must have at least one dimension")
+    return value  # type: ignore[no-any-return]

@@ -1,0 +1,168 @@
+"""generate_mask: soft target masks on the patch grid, from ground-truth boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cass_core.arrays import MASK_DTYPES, Array, Tensorlike, dtype_name, from_host, is_tensor
+from cass_core.boxes import BoxBatch
+from cass_core.errors import InvalidRequest
+from cass_core.grid import FeatureMap, Sizes, feature_maps, image_sizes
+from cass_core.specs import MaskSpec
+
+
+@dataclass(frozen=True, slots=True)
+class MaskInputs:
+    """The checked arguments of one `generate_mask`; what a request carries.
+
+    Attributes:
+        boxes: the boxes of B images.
+        sizes: ``[1 or B, 2]`` float64, height and width of the images in pixels.
+        maps: (h, w) of each feature map, in cells.
+        single: whether one feature map was asked for rather than a list.
+        spec: the options.
+        dtype: name of the masks' dtype.
+        return_owner: whether owner maps are asked for.
+    """
+
+    boxes: BoxBatch
+    sizes: Sizes
+    maps: list[FeatureMap]
+    single: bool
+    spec: MaskSpec
+    dtype: str
+    return_owner: bool
+
+    @classmethod
+    def check(
+        cls,
+        boxes: BoxBatch | Sequence[Any],
+        image_size: Any,
+        feature_map: Any,
+        spec: MaskSpec,
+        dtype: Any,
+        return_owner: bool,
+    ) -> MaskInputs:
+        """Check the arguments of `generate_mask`, which names the errors."""
+        if not isinstance(spec, MaskSpec):
+            raise InvalidRequest("mask_spec", f"must be a MaskSpec, got {type(spec).__name__}")
+        batch = BoxBatch.wrap(boxes)
+        maps, single = feature_maps(feature_map)
+        name = dtype_name(dtype, "dtype", MASK_DTYPES)
+        if name == "bfloat16" and not is_tensor(batch.xyxy):
+            raise InvalidRequest("dtype", "bfloat16 needs boxes given as torch tensors")
+        return cls.checked(
+            batch, image_sizes(image_size, batch.num_images), maps, single, spec, name, return_owner
+        )
+
+    @classmethod
+    def checked(
+        cls,
+        boxes: BoxBatch,
+        sizes: Sizes,
+        maps: list[FeatureMap],
+        single: bool,
+        spec: MaskSpec,
+        dtype: str,
+        return_owner: bool,
+    ) -> MaskInputs:
+        """Check what concerns several arguments at once, the rest being good already."""
+        if return_owner and spec.merge != "max":
+            raise InvalidRequest("return_owner", "needs mask_spec.merge max")
+        if dtype == "uint8" and spec.merge == "sum":
+            raise InvalidRequest(
+                "dtype", "uint8 needs a mask_spec.merge that stays in [0, 1]: max or clipped_sum"
+            )
+        return cls(boxes, sizes, maps, single, spec, dtype, bool(return_owner))
+
+    @property
+    def wants_tensors(self) -> bool:
+        """Whether the answer is torch tensors."""
+        return is_tensor(self.boxes.xyxy)
+
+
+def compute_masks(inputs: MaskInputs) -> tuple[list[Array], list[Array]]:
+    """Masks and owner maps (empty unless asked for) of each feature map, on the CPU."""
+    from cass_core.cpu.run import make_mask
+
+    masks, owners = [], []
+    for feature_map in inputs.maps:
+        mask, owner = make_mask(
+            inputs.boxes, inputs.sizes, feature_map, inputs.spec, inputs.dtype, inputs.return_owner
+        )
+        masks.append(mask)
+        if owner is not None:
+            owners.append(owner)
+    return masks, owners
+
+
+def wrap_masks(inputs: MaskInputs, masks: Sequence[Array], owners: Sequence[Array]) -> Any:
+    """Host arrays in the form that `generate_mask` returns for these inputs."""
+    tensors = inputs.wants_tensors
+    device = inputs.boxes.xyxy.device if is_tensor(inputs.boxes.xyxy) else None
+
+    def place(array: Array, name: str) -> Tensorlike:
+        value = from_host(array, name, as_tensor=tensors)
+        return value.to(device) if is_tensor(value) and device is not None else value
+
+    out = [place(mask, inputs.dtype) for mask in masks]
+    if not inputs.return_owner:
+        return out[0] if inputs.single else out
+    names = [place(owner, "int32") for owner in owners]
+    return (out[0], names[0]) if inputs.single else (out, names)
+
+
+def generate_mask(
+    boxes: BoxBatch | Sequence[Any],
+    image_size: Any,
+    feature_map: Any,
+    spec: MaskSpec = MaskSpec(),  # noqa: B008 - frozen
+    *,
+    dtype: Any = "float32",
+    return_owner: bool = False,
+) -> Any:
+    """Make the soft target mask of a batch of images.
+
+    A patch is 1 on an object, falls off over a band of context around it and is 0 elsewhere.
+    A box that lies wholly outside its image marks nothing but the context that reaches in.
+
+    Args:
+        boxes: a `BoxBatch`, or a list with one entry an image: ``[N_i, 4]`` x1, y1, x2, y2 in
+            pixels, as a NumPy array, a torch tensor or nested lists; None or empty for an image
+            without boxes.
+        image_size: (H, W) in pixels, one for all images or one for each.
+        feature_map: (h, w) in cells, or a list of them for several levels.
+        spec: the options; see `MaskSpec`.
+        dtype: ``float32``, ``float16``, ``bfloat16`` (torch only) or ``uint8``
+            (round(255 value); not with ``merge="sum"``).
+        return_owner: also return which box gave each patch its value (``merge="max"`` only).
+
+    Returns:
+        The mask ``[B, n_y, n_x]`` with n_y = ceil(h / p), n_x = ceil(w / p), p being
+        ``spec.patch_size``; flattened row-major it has the shape of the predictor's logits.
+        Values lie in [0, 1], except with ``merge="sum"``. With `return_owner` a pair of the mask
+        and an int32 map of the same shape: the index of the box within its image, the first of
+        equals, -1 where the value is 0. For a list of feature maps, lists of these. NumPy arrays
+        for NumPy boxes or lists, torch tensors on the boxes' device for tensors.
+
+    Raises:
+        InvalidRequest: an argument cannot be used; it is named.
+
+    Example:
+        >>> import numpy as np
+        >>> box = np.array([[8.0, 8.0, 24.0, 24.0]])
+        >>> generate_mask([box], (32, 32), (4, 4), MaskSpec(patch_size=1))[0].round(3)
+        array([[0.   , 0.   , 0.   , 0.   ],
+               [0.   , 1.   , 1.   , 0.   ],
+               [0.   , 1.   , 1.   , 0.   ],
+               [0.   , 0.   , 0.   , 0.   ]], dtype=float32)
+    """
+    inputs = MaskInputs.check(boxes, image_size, feature_map, spec, dtype, return_owner)
+    xyxy = inputs.boxes.xyxy
+    if is_tensor(xyxy) and xyxy.device.type != "cpu":
+        from cass_core.accel.masks import make_masks
+
+        return make_masks(inputs)
+    return wrap_masks(inputs, *compute_masks(inputs))
