@@ -17,6 +17,8 @@ from cass_core.specs import LossSpec, MaskSpec
 if TYPE_CHECKING:
     from cass_core.modules import CassLoss
 
+__version__ = "0.1.0"
+
 __all__ = [
     "BoxBatch",
     "CassError",

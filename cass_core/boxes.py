@@ -52,9 +52,7 @@ class BoxBatch:
     def __post_init__(self) -> None:
         xyxy = _as_float32(self.xyxy, "boxes.xyxy")
         if xyxy.ndim != 2 or xyxy.shape[1] != 4:
-            raise InvalidRequest(
-                "boxes.xyxy", f"must have the shape [M, 4], got {_shape(xyxy)}"
-            )
+            raise InvalidRequest("boxes.xyxy", f"must have the shape [M, 4], got {_shape(xyxy)}")
         counts = _as_counts(self.counts)
         offsets = np.zeros(counts.shape[0] + 1, np.int64)
         np.cumsum(counts, out=offsets[1:])
@@ -85,7 +83,9 @@ class BoxBatch:
             InvalidRequest: an entry has another shape, or a box is not one.
         """
         if isinstance(boxes, str | bytes | dict) or not hasattr(boxes, "__len__"):
-            raise InvalidRequest("boxes", f"must be a list with one entry an image, got {_kind(boxes)}")
+            raise InvalidRequest(
+                "boxes", f"must be a list with one entry an image, got {_kind(boxes)}"
+            )
         tensor = next((entry for entry in boxes if is_tensor(entry)), None)
         parts = [
             # What a loader gives needs no conversion; asking is cheaper than converting.

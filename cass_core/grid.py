@@ -79,9 +79,11 @@ def image_sizes(value: Any, num_images: int) -> Sizes:
         value = value.detach().cpu().numpy()
     elif not isinstance(value, np.ndarray):
         # Loaders give lists of small tensors, as in DETR's `orig_size`.
-        value = [v.tolist() if hasattr(v, "tolist") else v for v in value] if isinstance(
-            value, Sequence
-        ) and not isinstance(value, str | bytes) else value
+        value = (
+            [v.tolist() if hasattr(v, "tolist") else v for v in value]
+            if isinstance(value, Sequence) and not isinstance(value, str | bytes)
+            else value
+        )
     try:
         sizes = np.asarray(value, np.float64)
     except (TypeError, ValueError):
@@ -124,7 +126,11 @@ def _pair(value: Any) -> tuple[Any, Any] | None:
 
 
 def _checked(pair: tuple[Any, Any], field: str) -> FeatureMap:
-    if type(pair[0]) is type(pair[1]) is int and 0 < pair[0] <= MAX_SIDE and 0 < pair[1] <= MAX_SIDE:
+    if (
+        type(pair[0]) is type(pair[1]) is int
+        and 0 < pair[0] <= MAX_SIDE
+        and 0 < pair[1] <= MAX_SIDE
+    ):
         return pair
     sides = []
     for side in pair:

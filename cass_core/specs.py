@@ -95,7 +95,9 @@ to 2147483647, got 0
         check.choice("merge", get_args(Merge))
         check.sigma("base_sigma")
         if self.size_factor_max < self.size_factor_min:
-            check.fail("size_factor_max", f"is smaller than size_factor_min ({self.size_factor_min})")
+            check.fail(
+                "size_factor_max", f"is smaller than size_factor_min ({self.size_factor_min})"
+            )
         sigma_x, sigma_y = self.sigma_xy
         if not self.use_anisotropic_gaussian and sigma_x != sigma_y:
             check.fail("base_sigma", "must be one number where use_anisotropic_gaussian is False")

@@ -37,12 +37,17 @@ class _Axis(NamedTuple):
 
 def make_masks(inputs: MaskInputs) -> Any:
     """`cass_core.generate_mask` for checked inputs; everything stays on the boxes' device."""
-    results = [_one_map(inputs, feature_map) for feature_map in inputs.maps]
-    masks = [mask for mask, _ in results]
+    masks, owners = make_all_masks(inputs)
     if not inputs.return_owner:
         return masks[0] if inputs.single else masks
-    owners = [owner for _, owner in results]
     return (masks[0], owners[0]) if inputs.single else (masks, owners)
+
+
+def make_all_masks(inputs: MaskInputs) -> tuple[list[Tensor], list[Tensor]]:
+    """Masks and owner maps (none unless asked for), one of each a feature map."""
+    results = [_one_map(inputs, feature_map) for feature_map in inputs.maps]
+    owners = [owner for _, owner in results] if inputs.return_owner else []
+    return [mask for mask, _ in results], owners
 
 
 def _one_map(inputs: MaskInputs, feature_map: FeatureMap) -> tuple[Tensor, Tensor]:

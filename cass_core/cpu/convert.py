@@ -27,7 +27,9 @@ def _to_uint8(values: Any, out: Any) -> None:
 def _to_bfloat16(values: Any, out: Any) -> None:
     for i in range(values.size):
         bits = np.float32(values[i]).view(np.uint32)
-        rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+        rounded = (
+            bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
+        ) >> np.uint32(16)
         is_nan = (bits & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000)
         out[i] = np.uint16(np.uint32(0x7FC0) if is_nan else rounded)
 
@@ -98,7 +100,8 @@ def widen(values: Array, dtype: str) -> Array:
     if dtype in ("float32", "float64"):
         return values
     out = np.empty(values.shape, np.float32)
-    flat, target = values.reshape(-1), out.reshape(-1)
+    flat, target = values.reshape(-1).view(), out.reshape(-1)
+    flat.flags.writeable = False  # as in what a request brings: one compilation serves both
     if dtype == "uint8":
         _from_uint8(flat, target)
     elif dtype == "bfloat16":

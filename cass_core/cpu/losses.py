@@ -191,9 +191,7 @@ def loss_and_gradient(
                 p, q, log_p, log_q = w[_P + i], w[_Q + i], w[_LOG_P + i], w[_LOG_Q + i]
                 positive, negative = y[i] * w[_A + i], (one - y[i]) * w[_B + i]
                 out[i] = -positive * log_p - negative * log_q
-                w[_G + i] = positive * (alpha_ * p * log_p - q) + negative * (
-                    p - beta_ * q * log_q
-                )
+                w[_G + i] = positive * (alpha_ * p * log_p - q) + negative * (p - beta_ * q * log_q)
         elif kind == _CORNERNET:
             for i in range(n):
                 w[_DIFF + i] = one - y[i]
@@ -229,9 +227,7 @@ def loss_and_gradient(
                 background = weight_ * w[_A + i]
                 out[i] = y[i] * bce if y[i] > zero else -background * log_q
                 w[_G + i] = (
-                    y[i] * w[_DIFF + i]
-                    if y[i] > zero
-                    else background * (p - gamma_ * q * log_q)
+                    y[i] * w[_DIFF + i] if y[i] > zero else background * (p - gamma_ * q * log_q)
                 )
         if grad.size > 0:
             for i in range(n):

@@ -200,9 +200,7 @@ def mask_images(
                     names = owner[k, r]
                     name = np.int32(box - offsets[image])
                     for c in range(b, e):
-                        value = _value(
-                            x_factor[c], y_factor, x_square[c], v, gaussian, anisotropic
-                        )
+                        value = _value(x_factor[c], y_factor, x_square[c], v, gaussian, anisotropic)
                         if value > line[c]:
                             line[c] = value
                             names[c] = name

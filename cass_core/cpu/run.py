@@ -35,7 +35,7 @@ def make_mask(
     mask = np.empty((images, rows, columns), storage_dtype(dtype))
     owner = np.empty((images if return_owner else 0, rows, columns), np.int32)
     height, width = feature_map
-    xyxy, offsets = np.asarray(boxes.xyxy), boxes.offsets
+    xyxy, offsets, sizes = _read_only(np.asarray(boxes.xyxy), boxes.offsets, sizes)
     patch_y, patch_x = min(spec.patch_size, height), min(spec.patch_size, width)
     sigma_x, sigma_y = spec.sigma_xy
     direct = dtype == "float32"
@@ -75,6 +75,18 @@ def make_mask(
     return mask, owner if return_owner else None
 
 
+def _read_only(*arrays: Array) -> tuple[Array, ...]:
+    """Views that cannot be written to.
+
+    What a request brings lies in immutable bytes, and numba compiles a kernel anew for
+    arguments that differ in this alone: so all inputs are given like that.
+    """
+    views = tuple(array.view() for array in arrays)
+    for view in views:
+        view.flags.writeable = False
+    return views
+
+
 def take_loss(
     logits: Array,
     logits_dtype: str,
@@ -96,8 +108,7 @@ def take_loss(
     losses = np.empty(s.size if per_patch else _LOSS_SCRATCH, s.dtype)
     grad = np.empty(s.size if return_grad else 0, s.dtype)
     total, target_good = loss_and_gradient(
-        s.reshape(-1),
-        y.reshape(-1),
+        *_read_only(s.reshape(-1), y.reshape(-1)),
         KINDS[spec.kind],
         spec.alpha,
         spec.beta,

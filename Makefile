@@ -1,0 +1,59 @@
+# Every target sets up what it needs: a virtual environment in the checkout.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check lint types proto proto-check bench-core clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+setup: $(READY) ## make the virtual environment
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version) if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(READY) ## the main job, end to end; COCO=FILE.json IMAGES=DIR for your own data
+	$(BIN)/python examples/demo.py $(if $(COCO),--coco $(COCO)) $(if $(IMAGES),--images $(IMAGES))
+
+test: $(READY) ## run the tests
+	$(BIN)/python -m pytest $(ARGS)
+
+check: lint types proto-check ## everything CI checks beside the tests
+
+lint: $(READY)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	cd proto && ../$(BIN)/buf lint
+
+types: $(READY)
+	$(BIN)/mypy
+
+# The oldest protoc that a wheel for Python 3.11 brings: what it generates is accepted by every
+# protobuf runtime from its own (4.21.6, the floor in pyproject.toml) to today's. Those wheels end
+# with Python 3.11, so this target wants that version (PYTHON=python3.11).
+PROTOC := .venv-protoc
+$(PROTOC)/.ready:
+	$(PYTHON) -m venv $(PROTOC)
+	$(PROTOC)/bin/pip install -q --disable-pip-version-check grpcio-tools==1.49.1 'setuptools<81'
+	touch $@
+
+proto: $(PROTOC)/.ready ## generate the modules from the .proto
+	$(PROTOC)/bin/python -W ignore -m grpc_tools.protoc -Iproto --python_out=proto \
+	    --pyi_out=proto --grpc_python_out=proto proto/cass/v1/cass.proto
+
+proto-check: proto
+	git diff --exit-code -- proto/cass/v1
+
+ROUNDS ?= 31
+bench-core: $(READY) ## masks beside the audited algorithm, with ratios
+	$(BIN)/python -m benchmarks.core --rounds $(ROUNDS)
+
+clean: ## remove what the targets made
+	rm -rf $(VENV) $(PROTOC) out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,128 @@
+"""What answers a client's checked requests: a server, or the core in this process."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import threading
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import grpc
+
+from cass import wire
+from cass.v1 import cass_pb2 as pb
+from cass.v1 import cass_pb2_grpc
+from cass_client.errors import from_rpc_error
+from cass_core import __version__
+from cass_core.arrays import Array
+from cass_core.errors import CassError
+from cass_core.losses import HostLoss, LossInputs, compute_losses
+from cass_core.masks import MaskInputs, compute_masks
+
+
+class Backend(Protocol):
+    """Answers checked requests with host arrays."""
+
+    def masks(self, inputs: MaskInputs) -> tuple[list[Array], list[Array]]:
+        """Masks and owner maps (none unless asked for), one of each a feature map."""
+
+    def losses(self, inputs: LossInputs) -> HostLoss:
+        """Loss, sum, normaliser and gradient."""
+
+    def info(self) -> pb.GetServerInfoResponse:
+        """Version, device and limits of whoever answers."""
+
+    def close(self) -> None:
+        """Let go of connections; a later call opens them again."""
+
+
+class LocalBackend:
+    """`cass_core` in this process.
+
+    Raises:
+        CassError: the core's dependencies are not installed.
+    """
+
+    def __init__(self) -> None:
+        if importlib.util.find_spec("numba") is None:
+            raise CassError('local: needs the core; install it with: pip install "cass[core]"')
+
+    def masks(self, inputs: MaskInputs) -> tuple[list[Array], list[Array]]:
+        """See `Backend`."""
+        return compute_masks(inputs)
+
+    def losses(self, inputs: LossInputs) -> HostLoss:
+        """See `Backend`."""
+        return compute_losses(inputs)
+
+    def info(self) -> pb.GetServerInfoResponse:
+        """See `Backend`."""
+        return pb.GetServerInfoResponse(version=__version__, device="cpu")
+
+    def close(self) -> None:
+        """See `Backend`."""
+
+
+class RemoteBackend:
+    """A CASS server. The channel is opened by the first call of each process.
+
+    Args:
+        target: gRPC target, as in ``localhost:50051``.
+        timeout: deadline of a call in seconds.
+    """
+
+    def __init__(self, target: str, timeout: float) -> None:
+        self._target = target
+        self._timeout = timeout
+        self._lock = threading.Lock()
+        self._channel: grpc.Channel | None = None
+        self._stub: Any = None
+        self._pid = 0
+
+    def masks(self, inputs: MaskInputs) -> tuple[list[Array], list[Array]]:
+        """See `Backend`."""
+        response = self._call("GenerateMask", wire.mask_request(inputs))
+        return wire.masks_and_owners(response)
+
+    def losses(self, inputs: LossInputs) -> HostLoss:
+        """See `Backend`."""
+        return wire.loss_result(self._call("ComputeLoss", wire.loss_request(inputs)))
+
+    def info(self) -> pb.GetServerInfoResponse:
+        """See `Backend`."""
+        response: pb.GetServerInfoResponse = self._call("GetServerInfo", pb.GetServerInfoRequest())
+        return response
+
+    def close(self) -> None:
+        """See `Backend`."""
+        with self._lock:
+            channel, self._channel = self._channel, None
+            if channel is not None and self._pid == os.getpid():
+                channel.close()
+
+    def _call(self, method: str, request: Any) -> Any:
+        rpc: Callable[..., Any] = getattr(self._connected(), method)
+        try:
+            return rpc(request, timeout=self._timeout)
+        except grpc.RpcError as error:
+            raise from_rpc_error(error, self._target) from error
+
+    def _connected(self) -> Any:
+        with self._lock:
+            # A forked child must not touch its parent's channel.
+            if self._channel is None or self._pid != os.getpid():
+                self._channel = grpc.insecure_channel(
+                    self._target,
+                    options=(
+                        # What may be sent is the server's decision; what it sends was asked for.
+                        ("grpc.max_send_message_length", -1),
+                        ("grpc.max_receive_message_length", -1),
+                    ),
+                )
+                self._stub = cass_pb2_grpc.CassServiceStub(self._channel)
+                self._pid = os.getpid()
+            return self._stub
+
+    def __reduce__(self) -> tuple[type[RemoteBackend], tuple[str, float]]:
+        return type(self), (self._target, self._timeout)

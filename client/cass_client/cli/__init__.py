@@ -1,0 +1,30 @@
+"""The command `cass`."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from cass_client.cli import info, mask, plot
+from cass_core.errors import CassError
+
+app = typer.Typer(
+    help="Soft target masks for token-pruning detectors, from COCO files.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # it would take the brackets of array shapes for markup
+    pretty_exceptions_enable=False,
+)
+app.command("mask")(mask.mask)
+app.command("plot")(plot.plot)
+app.command("info")(info.info)
+
+
+def main() -> None:
+    """Entry point of the command."""
+    try:
+        app()
+    except CassError as error:
+        typer.echo(f"cass: {error}", err=True)
+        sys.exit(1)

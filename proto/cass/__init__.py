@@ -1,0 +1,1 @@
+"""The contract of the CASS service: generated messages and their conversion."""

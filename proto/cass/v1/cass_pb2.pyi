@@ -1,0 +1,219 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
+
+DATA_TYPE_BFLOAT16: DataType
+DATA_TYPE_FLOAT16: DataType
+DATA_TYPE_FLOAT32: DataType
+DATA_TYPE_FLOAT64: DataType
+DATA_TYPE_INT32: DataType
+DATA_TYPE_UINT8: DataType
+DATA_TYPE_UNSPECIFIED: DataType
+DECAY_TYPE_GAUSSIAN: DecayType
+DECAY_TYPE_LINEAR: DecayType
+DECAY_TYPE_UNSPECIFIED: DecayType
+DESCRIPTOR: _descriptor.FileDescriptor
+LOSS_KIND_BCE: LossKind
+LOSS_KIND_CORNERNET: LossKind
+LOSS_KIND_FOCAL: LossKind
+LOSS_KIND_MSE: LossKind
+LOSS_KIND_QUALITY_FOCAL: LossKind
+LOSS_KIND_UNSPECIFIED: LossKind
+LOSS_KIND_VARIFOCAL: LossKind
+MERGE_CLIPPED_SUM: Merge
+MERGE_MAX: Merge
+MERGE_SUM: Merge
+MERGE_UNSPECIFIED: Merge
+REDUCTION_MEAN: Reduction
+REDUCTION_NONE: Reduction
+REDUCTION_PER_OBJECT: Reduction
+REDUCTION_SUM: Reduction
+REDUCTION_UNSPECIFIED: Reduction
+TEMPERATURE_FIXED: Temperature
+TEMPERATURE_SIZE_SCALED: Temperature
+TEMPERATURE_SMALL_GAIN: Temperature
+TEMPERATURE_UNSPECIFIED: Temperature
+
+class BoxBatch(_message.Message):
+    __slots__ = ["counts", "xyxy"]
+    COUNTS_FIELD_NUMBER: _ClassVar[int]
+    XYXY_FIELD_NUMBER: _ClassVar[int]
+    counts: _containers.RepeatedScalarFieldContainer[int]
+    xyxy: bytes
+    def __init__(self, xyxy: _Optional[bytes] = ..., counts: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class ComputeLossRequest(_message.Message):
+    __slots__ = ["logits", "loss_spec", "mask", "num_boxes", "return_grad", "target"]
+    LOGITS_FIELD_NUMBER: _ClassVar[int]
+    LOSS_SPEC_FIELD_NUMBER: _ClassVar[int]
+    MASK_FIELD_NUMBER: _ClassVar[int]
+    NUM_BOXES_FIELD_NUMBER: _ClassVar[int]
+    RETURN_GRAD_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    logits: Tensor
+    loss_spec: LossSpec
+    mask: GenerateMaskRequest
+    num_boxes: float
+    return_grad: bool
+    target: Tensor
+    def __init__(self, logits: _Optional[_Union[Tensor, _Mapping]] = ..., target: _Optional[_Union[Tensor, _Mapping]] = ..., mask: _Optional[_Union[GenerateMaskRequest, _Mapping]] = ..., loss_spec: _Optional[_Union[LossSpec, _Mapping]] = ..., num_boxes: _Optional[float] = ..., return_grad: bool = ...) -> None: ...
+
+class ComputeLossResponse(_message.Message):
+    __slots__ = ["grad", "loss", "normalizer", "sum"]
+    GRAD_FIELD_NUMBER: _ClassVar[int]
+    LOSS_FIELD_NUMBER: _ClassVar[int]
+    NORMALIZER_FIELD_NUMBER: _ClassVar[int]
+    SUM_FIELD_NUMBER: _ClassVar[int]
+    grad: Tensor
+    loss: Tensor
+    normalizer: float
+    sum: float
+    def __init__(self, loss: _Optional[_Union[Tensor, _Mapping]] = ..., sum: _Optional[float] = ..., normalizer: _Optional[float] = ..., grad: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
+
+class FeatureMap(_message.Message):
+    __slots__ = ["height", "width"]
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    height: int
+    width: int
+    def __init__(self, height: _Optional[int] = ..., width: _Optional[int] = ...) -> None: ...
+
+class GenerateMaskRequest(_message.Message):
+    __slots__ = ["boxes", "dtype", "feature_maps", "image_sizes", "mask_spec", "return_owner"]
+    BOXES_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    FEATURE_MAPS_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_SIZES_FIELD_NUMBER: _ClassVar[int]
+    MASK_SPEC_FIELD_NUMBER: _ClassVar[int]
+    RETURN_OWNER_FIELD_NUMBER: _ClassVar[int]
+    boxes: BoxBatch
+    dtype: DataType
+    feature_maps: _containers.RepeatedCompositeFieldContainer[FeatureMap]
+    image_sizes: ImageSizes
+    mask_spec: MaskSpec
+    return_owner: bool
+    def __init__(self, boxes: _Optional[_Union[BoxBatch, _Mapping]] = ..., image_sizes: _Optional[_Union[ImageSizes, _Mapping]] = ..., feature_maps: _Optional[_Iterable[_Union[FeatureMap, _Mapping]]] = ..., mask_spec: _Optional[_Union[MaskSpec, _Mapping]] = ..., dtype: _Optional[_Union[DataType, str]] = ..., return_owner: bool = ...) -> None: ...
+
+class GenerateMaskResponse(_message.Message):
+    __slots__ = ["masks", "owners"]
+    MASKS_FIELD_NUMBER: _ClassVar[int]
+    OWNERS_FIELD_NUMBER: _ClassVar[int]
+    masks: _containers.RepeatedCompositeFieldContainer[Tensor]
+    owners: _containers.RepeatedCompositeFieldContainer[Tensor]
+    def __init__(self, masks: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., owners: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ...) -> None: ...
+
+class GetServerInfoRequest(_message.Message):
+    __slots__ = []
+    def __init__(self) -> None: ...
+
+class GetServerInfoResponse(_message.Message):
+    __slots__ = ["device", "limits", "version"]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    device: str
+    limits: Limits
+    version: str
+    def __init__(self, version: _Optional[str] = ..., device: _Optional[str] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ...) -> None: ...
+
+class ImageSizes(_message.Message):
+    __slots__ = ["heights", "widths"]
+    HEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    WIDTHS_FIELD_NUMBER: _ClassVar[int]
+    heights: _containers.RepeatedScalarFieldContainer[int]
+    widths: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, heights: _Optional[_Iterable[int]] = ..., widths: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Limits(_message.Message):
+    __slots__ = ["boxes", "feature_maps", "images", "message_bytes", "patches"]
+    BOXES_FIELD_NUMBER: _ClassVar[int]
+    FEATURE_MAPS_FIELD_NUMBER: _ClassVar[int]
+    IMAGES_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PATCHES_FIELD_NUMBER: _ClassVar[int]
+    boxes: int
+    feature_maps: int
+    images: int
+    message_bytes: int
+    patches: int
+    def __init__(self, message_bytes: _Optional[int] = ..., images: _Optional[int] = ..., boxes: _Optional[int] = ..., patches: _Optional[int] = ..., feature_maps: _Optional[int] = ...) -> None: ...
+
+class LossSpec(_message.Message):
+    __slots__ = ["alpha", "beta", "gamma", "kind", "reduction", "weight"]
+    ALPHA_FIELD_NUMBER: _ClassVar[int]
+    BETA_FIELD_NUMBER: _ClassVar[int]
+    GAMMA_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    REDUCTION_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    alpha: float
+    beta: float
+    gamma: float
+    kind: LossKind
+    reduction: Reduction
+    weight: float
+    def __init__(self, kind: _Optional[_Union[LossKind, str]] = ..., alpha: _Optional[float] = ..., beta: _Optional[float] = ..., gamma: _Optional[float] = ..., weight: _Optional[float] = ..., reduction: _Optional[_Union[Reduction, str]] = ...) -> None: ...
+
+class MaskSpec(_message.Message):
+    __slots__ = ["base_sigma", "decay_type", "expansion_ratio", "merge", "min_radius", "min_size", "patch_size", "size_factor_max", "size_factor_min", "size_reference", "small_target_gain", "small_target_threshold", "temperature", "use_anisotropic_gaussian", "use_subpixel_offset"]
+    BASE_SIGMA_FIELD_NUMBER: _ClassVar[int]
+    DECAY_TYPE_FIELD_NUMBER: _ClassVar[int]
+    EXPANSION_RATIO_FIELD_NUMBER: _ClassVar[int]
+    MERGE_FIELD_NUMBER: _ClassVar[int]
+    MIN_RADIUS_FIELD_NUMBER: _ClassVar[int]
+    MIN_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FACTOR_MAX_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FACTOR_MIN_FIELD_NUMBER: _ClassVar[int]
+    SIZE_REFERENCE_FIELD_NUMBER: _ClassVar[int]
+    SMALL_TARGET_GAIN_FIELD_NUMBER: _ClassVar[int]
+    SMALL_TARGET_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
+    USE_ANISOTROPIC_GAUSSIAN_FIELD_NUMBER: _ClassVar[int]
+    USE_SUBPIXEL_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    base_sigma: _containers.RepeatedScalarFieldContainer[float]
+    decay_type: DecayType
+    expansion_ratio: float
+    merge: Merge
+    min_radius: float
+    min_size: float
+    patch_size: int
+    size_factor_max: float
+    size_factor_min: float
+    size_reference: float
+    small_target_gain: float
+    small_target_threshold: float
+    temperature: Temperature
+    use_anisotropic_gaussian: bool
+    use_subpixel_offset: bool
+    def __init__(self, patch_size: _Optional[int] = ..., expansion_ratio: _Optional[float] = ..., min_size: _Optional[float] = ..., use_anisotropic_gaussian: bool = ..., decay_type: _Optional[_Union[DecayType, str]] = ..., base_sigma: _Optional[_Iterable[float]] = ..., temperature: _Optional[_Union[Temperature, str]] = ..., small_target_gain: _Optional[float] = ..., small_target_threshold: _Optional[float] = ..., size_reference: _Optional[float] = ..., size_factor_min: _Optional[float] = ..., size_factor_max: _Optional[float] = ..., use_subpixel_offset: bool = ..., merge: _Optional[_Union[Merge, str]] = ..., min_radius: _Optional[float] = ...) -> None: ...
+
+class Tensor(_message.Message):
+    __slots__ = ["data", "dtype", "shape"]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    data: bytes
+    dtype: DataType
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, dtype: _Optional[_Union[DataType, str]] = ..., shape: _Optional[_Iterable[int]] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class DataType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = []
+
+class DecayType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = []
+
+class Temperature(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = []
+
+class Merge(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = []
+
+class LossKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = []
+
+class Reduction(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = []
