@@ -11,6 +11,7 @@ import json
 import platform
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -21,26 +22,32 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.audited import audited_masks
-from benchmarks.scenes import IMAGE_SIZE, street_boxes
 from cass_core import BoxBatch, MaskSpec, generate_mask
+from cass_core.scenes import street_boxes
 
 IMAGES = 16
+IMAGE_SIZE = (736, 1280)
 # Feature map, boxes an image, ratio to reach.
 CASES = {"stride 32": ((23, 40), 15, 250), "stride 8": ((92, 160), 30, 800)}
 
 
 def interleaved(
-    functions: dict[str, Callable[[], object]], rounds: int, repeats: dict[str, int]
+    calls: dict[str, tuple[Callable[[], object], int]], rounds: int
 ) -> dict[str, float]:
-    """Median seconds of one call of each function, the functions taking turns."""
-    times: dict[str, list[float]] = {name: [] for name in functions}
+    """Median seconds of one call of each function, the functions taking turns.
+
+    Args:
+        calls: by name, a function and how often it is called in a turn.
+        rounds: number of turns that each has.
+    """
+    times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
-        for name, function in functions.items():
+        for name, (function, repeats) in calls.items():
             function()  # the caches are another function's
             start = time.perf_counter()
-            for _ in range(repeats[name]):
+            for _ in range(repeats):
                 function()
-            times[name].append((time.perf_counter() - start) / repeats[name])
+            times[name].append((time.perf_counter() - start) / repeats)
     return {name: float(np.median(values)) for name, values in times.items()}
 
 
@@ -49,44 +56,33 @@ def run(rounds: int) -> dict[str, dict[str, float]]:
     torch.set_num_threads(1)
     results = {}
     for name, (feature_map, boxes, _) in CASES.items():
-        arrays = street_boxes(IMAGES, boxes)
+        arrays = street_boxes(IMAGES, boxes, image_size=IMAGE_SIZE)
         tensors = [torch.from_numpy(a) for a in arrays]
         batch = BoxBatch.from_list(arrays)
         out = np.empty((IMAGES, *feature_map), np.float32)
 
-        def masks(
-            spec: MaskSpec, batch: BoxBatch = batch, fm: tuple[int, int] = feature_map
-        ) -> Callable[[], object]:
-            return lambda: generate_mask(batch, IMAGE_SIZE, fm, spec)
-
         baseline = MaskSpec.baseline().replace(patch_size=1)
+        improved = MaskSpec(patch_size=1)
         old = audited_masks(tensors, IMAGE_SIZE, feature_map, patch_size=1)
         new = generate_mask(batch, IMAGE_SIZE, feature_map, baseline)
         # Float32 may put a patch centre on either side of an edge: let a few differ.
         same = np.isclose(new, old.numpy(), atol=1e-4).mean()
         if same < 0.999:
             raise SystemExit(f"{name}: the masks differ ({same:.4%} equal)")
-        seconds = interleaved(
-            {
-                "audited": lambda t=tensors, fm=feature_map: audited_masks(
-                    t, IMAGE_SIZE, fm, patch_size=1
-                ),
-                "cass baseline": masks(baseline),
-                "cass improved": masks(MaskSpec(patch_size=1)),
-                "list of arrays": lambda a=arrays, fm=feature_map: generate_mask(
-                    a, IMAGE_SIZE, fm, MaskSpec(patch_size=1)
-                ),
-                "fill with zeros": lambda out=out: out.fill(0),
-            },
-            rounds,
-            {
-                "audited": 1,
-                "cass baseline": 50,
-                "cass improved": 50,
-                "list of arrays": 50,
-                "fill with zeros": 200,
-            },
-        )
+        calls: dict[str, tuple[Callable[[], object], int]] = {
+            "audited": (
+                partial(audited_masks, tensors, IMAGE_SIZE, feature_map, patch_size=1),
+                1,
+            ),
+            "cass baseline": (partial(generate_mask, batch, IMAGE_SIZE, feature_map, baseline), 50),
+            "cass improved": (partial(generate_mask, batch, IMAGE_SIZE, feature_map, improved), 50),
+            "list of arrays": (
+                partial(generate_mask, arrays, IMAGE_SIZE, feature_map, improved),
+                50,
+            ),
+            "fill with zeros": (partial(out.fill, 0), 200),
+        }
+        seconds = interleaved(calls, rounds)
         results[name] = {k: v * 1e6 / IMAGES for k, v in seconds.items()}
     return results
 

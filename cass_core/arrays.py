@@ -7,6 +7,7 @@ before a caller has handed over a tensor.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
@@ -49,10 +50,8 @@ def dtype_name(dtype: object, field: str, choices: tuple[str, ...]) -> str:
         return dtype
     name = str(dtype).removeprefix("torch.")
     if name not in choices:
-        try:
+        with contextlib.suppress(TypeError):
             name = np.dtype(dtype).name  # type: ignore[call-overload]
-        except TypeError:
-            pass
     if name not in choices:
         raise InvalidRequest(field, f"must be one of {', '.join(choices)}, got {dtype!r}")
     return name
@@ -74,11 +73,12 @@ def to_host(value: Tensorlike) -> tuple[Array, str]:
     if is_tensor(value):
         import torch
 
-        value = value.detach().cpu()
-        if value.dtype == torch.bfloat16:
-            return value.view(torch.int16).numpy().view(np.uint16), "bfloat16"
-        return value.numpy(), str(value.dtype).removeprefix("torch.")
-    return value, value.dtype.name
+        host = value.detach().cpu()
+        if host.dtype == torch.bfloat16:
+            return host.view(torch.int16).numpy().view(np.uint16), "bfloat16"
+        return host.numpy(), str(host.dtype).removeprefix("torch.")
+    array = np.asarray(value)
+    return array, array.dtype.name
 
 
 def from_host(array: Array, name: str, *, as_tensor: bool) -> Tensorlike:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ from cass_core.arrays import Array, Tensorlike, is_tensor
 from cass_core.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 _COORDINATES = ("x1", "y1", "x2", "y2")
 _NO_BOXES = np.empty((0, 4), np.float32)
@@ -65,7 +65,7 @@ class BoxBatch:
             if xyxy.device.type == "cpu":
                 _check_values(xyxy.numpy(), offsets)
         else:
-            _check_values(xyxy, offsets)
+            _check_values(np.asarray(xyxy), offsets)
         object.__setattr__(self, "xyxy", xyxy)
         object.__setattr__(self, "counts", counts)
         object.__setattr__(self, "offsets", offsets)
@@ -110,7 +110,7 @@ class BoxBatch:
     @classmethod
     def wrap(cls, boxes: BoxBatch | Sequence[Any]) -> BoxBatch:
         """The argument itself if it is a `BoxBatch`, else `from_list` of it."""
-        return boxes if isinstance(boxes, cls) else cls.from_list(boxes)
+        return boxes if isinstance(boxes, BoxBatch) else cls.from_list(boxes)
 
     @property
     def num_images(self) -> int:

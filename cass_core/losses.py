@@ -89,13 +89,13 @@ def check_target(target: Any, logits: Tensorlike) -> Tensorlike:
     Raises:
         InvalidRequest: another shape, dtype, kind or device than the logits'.
     """
-    target = _check_array(target, "target", TARGET_DTYPES)
-    if is_tensor(target) != is_tensor(logits):
+    checked = _check_array(target, "target", TARGET_DTYPES)
+    if is_tensor(checked) != is_tensor(logits):
         raise InvalidRequest("target", "must be of the same kind (NumPy or torch) as the logits")
-    if is_tensor(target) and is_tensor(logits) and target.device != logits.device:
-        raise InvalidRequest("target", f"is on {target.device}, the logits on {logits.device}")
-    check_same_grid(tuple(logits.shape), tuple(target.shape), "target")
-    return target
+    if is_tensor(checked) and is_tensor(logits) and checked.device != logits.device:
+        raise InvalidRequest("target", f"is on {checked.device}, the logits on {logits.device}")
+    check_same_grid(tuple(logits.shape), tuple(checked.shape), "target")
+    return checked
 
 
 def check_same_grid(logits: tuple[int, ...], other: tuple[int, ...], field: str) -> None:
@@ -319,6 +319,8 @@ def _check_array(value: Any, field: str, dtypes: tuple[str, ...]) -> Tensorlike:
     if not is_tensor(value):
         try:
             value = np.asarray(value)
+            if value.dtype.kind not in "fiucb":
+                raise ValueError
         except ValueError:
             raise InvalidRequest(field, "must be an array of numbers") from None
     name = str(value.dtype).removeprefix("torch.")
@@ -326,4 +328,5 @@ def _check_array(value: Any, field: str, dtypes: tuple[str, ...]) -> Tensorlike:
         raise InvalidRequest(field, f"must have a dtype of {', '.join(dtypes)}, got {name}")
     if value.ndim == 0:
         raise InvalidRequest(field, "must have at least one dimension")
-    return value  # type: ignore[no-any-return]
+    array: Tensorlike = value
+    return array

@@ -153,11 +153,11 @@ def generate_mask(
     Example:
         >>> import numpy as np
         >>> box = np.array([[8.0, 8.0, 24.0, 24.0]])
-        >>> generate_mask([box], (32, 32), (4, 4), MaskSpec(patch_size=1))[0].round(3)
-        array([[0.   , 0.   , 0.   , 0.   ],
-               [0.   , 1.   , 1.   , 0.   ],
-               [0.   , 1.   , 1.   , 0.   ],
-               [0.   , 0.   , 0.   , 0.   ]], dtype=float32)
+        >>> generate_mask([box], (32, 32), (4, 4), MaskSpec(patch_size=1))[0].round(2)
+        array([[0.64, 0.8 , 0.8 , 0.64],
+               [0.8 , 1.  , 1.  , 0.8 ],
+               [0.8 , 1.  , 1.  , 0.8 ],
+               [0.64, 0.8 , 0.8 , 0.64]], dtype=float32)
     """
     inputs = MaskInputs.check(boxes, image_size, feature_map, spec, dtype, return_owner)
     xyxy = inputs.boxes.xyxy

@@ -84,10 +84,13 @@ class CassLoss(nn.Module):
         # been multiplied in: a mean over many patches is below what float16 can hold.
         if logits.dtype in (torch.float16, torch.bfloat16):
             logits = logits.float()
-        value: Tensor = _ClosedForm.apply(logits, target, self.loss_spec, num_boxes)
+        value: Tensor = _ClosedForm.apply(  # type: ignore[no-untyped-call]
+            logits, target, self.loss_spec, num_boxes
+        )
         return value
 
     def extra_repr(self) -> str:
+        """What torch shows between the parentheses."""
         return f"{self.mask_spec}, {self.loss_spec}"
 
 

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Annotated, Any
 
@@ -144,8 +145,8 @@ def main(
             return made
 
         for stride in STRIDES:
-            there, there_ms = timed(lambda s=stride: masks(server, SPEC, s))
-            here, here_ms = timed(lambda s=stride: masks(local, SPEC, s))
+            there, there_ms = timed(partial(masks, server, SPEC, stride))
+            here, here_ms = timed(partial(masks, local, SPEC, stride))
             table.add_row(
                 f"masks, stride {stride}",
                 str(there.shape),
@@ -169,8 +170,8 @@ def main(
                 return_grad=True,
             )
 
-        there, there_ms = timed(lambda: loss(server))
-        here, here_ms = timed(lambda: loss(local))
+        there, there_ms = timed(partial(loss, server))
+        here, here_ms = timed(partial(loss, local))
         table.add_row(
             "loss + gradient, stride 8",
             f"loss {there.loss:.6f}",

@@ -45,9 +45,9 @@ def take_loss(
 
 def _loss_and_slope(s: Tensor, y: Tensor, spec: LossSpec) -> tuple[Tensor, Tensor]:
     """Loss of each patch and its derivative by the logit; formulas of `LossSpec`."""
-    log_p, log_q = logsigmoid(s), logsigmoid(-s)
-    # exp(log p) keeps the digits that 1 - q loses; s - s lets a NaN or infinity through.
-    p, q = log_p.exp() + (s - s), log_q.exp() + (s - s)
+    # s - s is 0, or NaN where s is not finite; exp(log p) keeps the digits that 1 - q loses.
+    log_p, log_q = logsigmoid(s) + (s - s), logsigmoid(-s) + (s - s)
+    p, q = log_p.exp(), log_q.exp()
     diff = torch.where(s >= 0, (1 - y) - q, p - y)
     alpha, beta, gamma = spec.alpha, spec.beta, spec.gamma
     if spec.kind == "mse":

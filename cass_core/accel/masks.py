@@ -118,10 +118,7 @@ def _values(xyxy: Tensor, strides: Tensor, feature_map: FeatureMap, spec: MaskSp
     v = _normalised(along_y.distance, radius_y)[:, :, None]
     core = along_x.core[:, None, :] & along_y.core[:, :, None]
     reached = along_x.dilated[:, None, :] & along_y.dilated[:, :, None]
-    if spec.use_anisotropic_gaussian:
-        near = (u < 1) & (v < 1)
-    else:
-        near = u * u + v * v < 1
+    near = (u < 1) & (v < 1) if spec.use_anisotropic_gaussian else u * u + v * v < 1
     if spec.decay_type == "gaussian":
         factor = _temperature((along_x.width * along_y.width).sqrt(), spec)[:, None, None]
         sigma_x, sigma_y = spec.sigma_xy

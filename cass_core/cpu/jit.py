@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numba
 
@@ -17,13 +17,12 @@ def kernel(function: F) -> F:
     read-only. Where neither can be written (a container with a read-only root file system and
     no ``NUMBA_CACHE_DIR``) it is compiled anew in each process.
     """
-    options = {"nogil": True, "error_model": "numpy"}
     try:
-        return numba.njit(function, cache=True, **options)  # type: ignore[no-any-return]
+        return cast(F, numba.njit(function, cache=True, nogil=True, error_model="numpy"))
     except RuntimeError:  # numba: "no locator available"
-        return numba.njit(function, **options)  # type: ignore[no-any-return]
+        return inline(function)
 
 
 def inline(function: F) -> F:
-    """A piece of a kernel, small enough that LLVM inlines it."""
-    return numba.njit(function, nogil=True, error_model="numpy")  # type: ignore[no-any-return]
+    """A piece of a kernel, small enough that LLVM inlines it; it is cached with the kernel."""
+    return cast(F, numba.njit(function, nogil=True, error_model="numpy"))

@@ -72,8 +72,8 @@ def _probabilities32(logits: Any, n: int, w: Any) -> None:
         check = s - s
         w[_P + i] = (large if s >= zero else small) + check
         w[_Q + i] = (small if s >= zero else large) + check
-        w[_LOG_P + i] = (zero if s >= zero else s) - softplus
-        w[_LOG_Q + i] = (-s if s >= zero else zero) - softplus
+        w[_LOG_P + i] = (zero if s >= zero else s) - softplus + check
+        w[_LOG_Q + i] = (-s if s >= zero else zero) - softplus + check
 
 
 @inline
@@ -87,8 +87,8 @@ def _probabilities64(logits: Any, n: int, w: Any) -> None:
         check = s - s
         w[_P + i] = (large if s >= 0.0 else small) + check
         w[_Q + i] = (small if s >= 0.0 else large) + check
-        w[_LOG_P + i] = (0.0 if s >= 0.0 else s) - softplus
-        w[_LOG_Q + i] = (-s if s >= 0.0 else 0.0) - softplus
+        w[_LOG_P + i] = (0.0 if s >= 0.0 else s) - softplus + check
+        w[_LOG_Q + i] = (-s if s >= 0.0 else 0.0) - softplus + check
 
 
 @inline

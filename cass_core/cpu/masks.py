@@ -227,7 +227,7 @@ def mask_images(
 
 @inline
 def _value(
-    x_factor: float, y_factor: float, x_square: float, v: float, gaussian: bool, anisotropic: bool
+    x_factor: Any, y_factor: Any, x_square: float, v: float, gaussian: bool, anisotropic: bool
 ) -> Any:
     if gaussian:
         return np.float32(x_factor * y_factor)

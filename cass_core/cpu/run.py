@@ -107,8 +107,10 @@ def take_loss(
     y = convert.widen(np.ascontiguousarray(target), target_dtype).astype(s.dtype, copy=False)
     losses = np.empty(s.size if per_patch else _LOSS_SCRATCH, s.dtype)
     grad = np.empty(s.size if return_grad else 0, s.dtype)
+    flat_s, flat_y = _read_only(s.reshape(-1), y.reshape(-1))
     total, target_good = loss_and_gradient(
-        *_read_only(s.reshape(-1), y.reshape(-1)),
+        flat_s,
+        flat_y,
         KINDS[spec.kind],
         spec.alpha,
         spec.beta,

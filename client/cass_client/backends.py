@@ -120,7 +120,7 @@ class RemoteBackend:
                         ("grpc.max_receive_message_length", -1),
                     ),
                 )
-                self._stub = cass_pb2_grpc.CassServiceStub(self._channel)
+                self._stub = cass_pb2_grpc.CassServiceStub(self._channel)  # type: ignore[no-untyped-call]
                 self._pid = os.getpid()
             return self._stub
 

@@ -149,12 +149,13 @@ def _side(entry: dict[str, Any], name: str, key: str) -> int:
 
 def _bbox(entry: dict[str, Any], name: str) -> list[float]:
     value = entry.get("bbox")
-    good = (
-        isinstance(value, list)
-        and len(value) == 4
-        and all(isinstance(v, int | float) and not isinstance(v, bool) for v in value)
-    )
-    if not good or not all(abs(v) < 1e30 and math.isfinite(v) for v in value or ()):
+    if (
+        not isinstance(value, list)
+        or len(value) != 4
+        or any(isinstance(v, bool) or not isinstance(v, int | float) for v in value)
+        # Sums of two must stay finite in float32.
+        or not all(math.isfinite(v) and abs(v) < 1e30 for v in value)
+    ):
         raise InvalidRequest(f"{name}.bbox", "must be four numbers: x, y, width, height")
     if value[2] < 0 or value[3] < 0:
         raise InvalidRequest(f"{name}.bbox", "has a negative width or height")

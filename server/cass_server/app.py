@@ -47,7 +47,7 @@ async def serve(engine: Engine, limits: Limits, host: str, port: int, drain_seco
         loop.add_signal_handler(number, stop.set)
     with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="compute") as executor:
         server = grpc.aio.server(options=_options(limits))
-        cass_pb2_grpc.add_CassServiceServicer_to_server(
+        cass_pb2_grpc.add_CassServiceServicer_to_server(  # type: ignore[no-untyped-call]
             CassService(engine, limits, executor), server
         )
         status = health.aio.HealthServicer()

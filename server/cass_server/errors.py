@@ -16,4 +16,5 @@ def bad_request(error: InvalidRequest) -> grpc.Status:
         field=error.field, description=error.reason
     )
     status.details.add().Pack(error_details_pb2.BadRequest(field_violations=[violation]))
-    return rpc_status.to_status(status)
+    converted: grpc.Status = rpc_status.to_status(status)
+    return converted

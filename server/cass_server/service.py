@@ -26,7 +26,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 _log = logging.getLogger(__name__)
 
 
-class CassService(cass_pb2_grpc.CassServiceServicer):  # type: ignore[misc]  # generated, untyped
+class CassService(cass_pb2_grpc.CassServiceServicer):
     """Answers requests with an engine, within limits.
 
     Args:

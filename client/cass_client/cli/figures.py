@@ -61,4 +61,4 @@ def figure_path(folder: Path, image_id: int | str) -> Path:
 
 def save(figure: Figure, path: Path) -> None:
     """Write a figure as PNG."""
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=100, bbox_inches="tight")

@@ -1,0 +1,76 @@
+"""The three ways a loss is taken, behind one form: NumPy, torch, and torch operations."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+import pytest
+import torch
+
+from cass_core import LossResult, LossSpec, compute_loss
+from cass_core.accel.losses import take_loss
+
+KINDS = ("mse", "bce", "focal", "cornernet", "quality_focal", "varifocal")
+
+
+class TakeLoss(Protocol):
+    """Array-like in, a result with NumPy in its fields and the gradient out."""
+
+    def __call__(
+        self, logits: Any, target: Any, spec: LossSpec, num_boxes: float | None = None
+    ) -> LossResult:
+        """The result for these logits and target."""
+
+
+def by_numpy(
+    logits: Any, target: Any, spec: LossSpec, num_boxes: float | None = None
+) -> LossResult:
+    """By `compute_loss` on NumPy arrays."""
+    return compute_loss(
+        np.asarray(logits), np.asarray(target), spec, num_boxes=num_boxes, return_grad=True
+    )
+
+
+def by_torch(
+    logits: Any, target: Any, spec: LossSpec, num_boxes: float | None = None
+) -> LossResult:
+    """By `compute_loss` on CPU tensors."""
+    return _to_numpy(
+        compute_loss(
+            torch.as_tensor(np.asarray(logits)),
+            torch.as_tensor(np.asarray(target)),
+            spec,
+            num_boxes=num_boxes,
+            return_grad=True,
+        )
+    )
+
+
+def by_operations(
+    logits: Any, target: Any, spec: LossSpec, num_boxes: float | None = None
+) -> LossResult:
+    """By the operations that an accelerator would run, on CPU tensors."""
+    return _to_numpy(
+        take_loss(
+            torch.as_tensor(np.asarray(logits)),
+            torch.as_tensor(np.asarray(target)),
+            spec,
+            num_boxes,
+            True,
+            target_known_good=False,
+        )
+    )
+
+
+def _to_numpy(result: LossResult) -> LossResult:
+    return LossResult(
+        loss=result.loss.numpy(),
+        sum=result.sum.numpy(),
+        normalizer=result.normalizer,
+        grad=result.grad.numpy(),
+    )
+
+
+all_paths = pytest.mark.parametrize("take", [by_numpy, by_torch, by_operations])
+"""Runs a test with each of them as ``take``."""
