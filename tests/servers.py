@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 START_SECONDS = 90.0
@@ -21,9 +21,17 @@ STOP_SECONDS = 60.0
 class ServerProcess:
     """A `cass-server serve` process and what it has logged."""
 
-    def __init__(self, *arguments: str, env: Mapping[str, str] | None = None) -> None:
-        """Start it; ``arguments`` follow ``serve --host 127.0.0.1 --port 0 --device cpu``."""
-        command = [sys.executable, "-m", "cass_server", "serve"]
+    def __init__(
+        self,
+        *arguments: str,
+        program: Sequence[str] = ("-m", "cass_server", "serve"),
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        """Start it; ``arguments`` follow ``serve --host 127.0.0.1 --port 0 --device cpu``.
+
+        ``program`` may be a script that serves in its own way and logs alike.
+        """
+        command = [sys.executable, *program]
         command += ["--host", "127.0.0.1", "--port", "0", "--device", "cpu", *arguments]
         self.process = subprocess.Popen(
             command, stderr=subprocess.PIPE, text=True, env={**os.environ, **(env or {})}
@@ -79,11 +87,9 @@ class ServerProcess:
 
 
 @contextlib.contextmanager
-def server_process(
-    *arguments: str, env: Mapping[str, str] | None = None
-) -> Iterator[ServerProcess]:
+def server_process(*arguments: str, **options: Any) -> Iterator[ServerProcess]:
     """A process that has been started and may not be serving yet; killed at the end."""
-    server = ServerProcess(*arguments, env=env)
+    server = ServerProcess(*arguments, **options)
     try:
         yield server
     finally:
@@ -91,8 +97,8 @@ def server_process(
 
 
 @contextlib.contextmanager
-def serving(*arguments: str, env: Mapping[str, str] | None = None) -> Iterator[ServerProcess]:
+def serving(*arguments: str, **options: Any) -> Iterator[ServerProcess]:
     """A server that is serving; killed at the end."""
-    with server_process(*arguments, env=env) as server:
+    with server_process(*arguments, **options) as server:
         server.wait_until_serving()
         yield server

@@ -1,6 +1,6 @@
 """The one place that turns arrays, boxes and specs into messages and back.
 
-Requests are read as views of the message's bytes. Decoding checks what the wire adds (lengths of
+Arrays are read as views of the message's bytes. Decoding checks what the wire adds (lengths of
 buffers, unknown enum values) and leaves the rest to the same checks that a local call meets, so
 that both give the same errors.
 """
@@ -167,7 +167,7 @@ def tensor_message(array: Array, dtype: str) -> pb.Tensor:
 
 
 def tensor(message: pb.Tensor, field: str, dtypes: Sequence[str]) -> tuple[Array, str]:
-    """A read-only view of a message's elements, and the name of its dtype.
+    """The elements of a message, read-only, and the name of their dtype.
 
     Raises:
         InvalidRequest: the dtype is none of ``dtypes``, or the buffer does not fit the shape.
@@ -180,13 +180,13 @@ def tensor(message: pb.Tensor, field: str, dtypes: Sequence[str]) -> tuple[Array
         raise InvalidRequest(field, f"has {len(message.shape)} dimensions, at most 8 are possible")
     dtype = np.dtype(np.int32) if name == "int32" else storage_dtype(name)
     shape = tuple(message.shape)
+    data = message.data  # protobuf makes new bytes at each access
     expected = math.prod(shape) * dtype.itemsize
-    if len(message.data) != expected:
+    if len(data) != expected:
         raise InvalidRequest(
-            field,
-            f"has {len(message.data)} bytes of data, the shape {list(shape)} needs {expected}",
+            field, f"has {len(data)} bytes of data, the shape {list(shape)} needs {expected}"
         )
-    view = np.frombuffer(message.data, dtype.newbyteorder("<"))
+    view = np.frombuffer(data, dtype.newbyteorder("<"))
     return view.astype(dtype, copy=False).reshape(shape), name
 
 
@@ -236,12 +236,12 @@ def mask_inputs(request: pb.GenerateMaskRequest) -> MaskInputs:
 
 
 def _boxes(message: pb.BoxBatch) -> BoxBatch:
-    if len(message.xyxy) % _BOX_BYTES:
+    data = message.xyxy
+    if len(data) % _BOX_BYTES:
         raise InvalidRequest(
-            "boxes.xyxy",
-            f"has {len(message.xyxy)} bytes, which is not a multiple of {_BOX_BYTES}",
+            "boxes.xyxy", f"has {len(data)} bytes, which is not a multiple of {_BOX_BYTES}"
         )
-    xyxy = np.frombuffer(message.xyxy, "<f4").astype(np.float32, copy=False).reshape(-1, 4)
+    xyxy = np.frombuffer(data, "<f4").astype(np.float32, copy=False).reshape(-1, 4)
     return BoxBatch(xyxy, np.array(message.counts, np.int64))
 
 

@@ -31,6 +31,8 @@ _log = logging.getLogger(__name__)
 async def serve(engine: Engine, limits: Limits, host: str, port: int, drain_seconds: float) -> None:
     """Serve until SIGTERM or SIGINT, then answer what is in flight and return.
 
+    A computation that takes longer than the drain is left to its thread.
+
     Args:
         engine: where to compute.
         limits: the largest request taken.
@@ -45,39 +47,40 @@ async def serve(engine: Engine, limits: Limits, host: str, port: int, drain_seco
     loop = asyncio.get_running_loop()
     for number in _SIGNALS:
         loop.add_signal_handler(number, stop.set)
-    with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="compute") as executor:
-        server = grpc.aio.server(options=_options(limits))
-        cass_pb2_grpc.add_CassServiceServicer_to_server(  # type: ignore[no-untyped-call]
-            CassService(engine, limits, executor), server
+    executor = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="compute")
+    server = grpc.aio.server(options=_options(limits))
+    cass_pb2_grpc.add_CassServiceServicer_to_server(  # type: ignore[no-untyped-call]
+        CassService(engine, limits, executor), server
+    )
+    status = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(status, server)
+    reflection.enable_server_reflection(
+        [SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME], server
+    )
+    await _set_health(status, health_pb2.HealthCheckResponse.NOT_SERVING)
+    bound = _bind(server, host, port)
+    started = time.monotonic()
+    await server.start()
+    warm = asyncio.ensure_future(loop.run_in_executor(executor, engine.warm_up))
+    await _first(warm, stop.wait())
+    if not stop.is_set():
+        await _set_health(status, health_pb2.HealthCheckResponse.SERVING)
+        _log.info(
+            "serving",
+            extra={
+                "address": f"{host}:{bound}",
+                "device": engine.device,
+                "version": __version__,
+                "pid": os.getpid(),
+                "warm_up_seconds": round(time.monotonic() - started, 3),
+            },
         )
-        status = health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(status, server)
-        reflection.enable_server_reflection(
-            [SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME], server
-        )
-        await _set_health(status, health_pb2.HealthCheckResponse.NOT_SERVING)
-        bound = _bind(server, host, port)
-        started = time.monotonic()
-        await server.start()
-        warm = asyncio.ensure_future(loop.run_in_executor(executor, engine.warm_up))
-        await _first(warm, stop.wait())
-        if not stop.is_set():
-            await _set_health(status, health_pb2.HealthCheckResponse.SERVING)
-            _log.info(
-                "serving",
-                extra={
-                    "address": f"{host}:{bound}",
-                    "device": engine.device,
-                    "version": __version__,
-                    "pid": os.getpid(),
-                    "warm_up_seconds": round(time.monotonic() - started, 3),
-                },
-            )
-            await stop.wait()
-        draining = time.monotonic()
-        await status.enter_graceful_shutdown()
-        await server.stop(drain_seconds)
-        _log.info("stopped", extra={"drain_seconds": round(time.monotonic() - draining, 3)})
+        await stop.wait()
+    draining = time.monotonic()
+    await status.enter_graceful_shutdown()
+    await server.stop(drain_seconds)
+    executor.shutdown(wait=False, cancel_futures=True)
+    _log.info("stopped", extra={"drain_seconds": round(time.monotonic() - draining, 3)})
 
 
 def _options(limits: Limits) -> Sequence[tuple[str, int]]:

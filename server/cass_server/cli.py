@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import sys
 from enum import StrEnum
 from typing import Annotated
@@ -38,16 +40,22 @@ class LogLevel(StrEnum):
     error = "error"
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)
+        bool,
+        typer.Option(
+            "--version", help="Show the version and exit.", callback=_show_version, is_eager=True
+        ),
     ] = False,
 ) -> None:
     """Take the options that stand before a command."""
-    if version:
-        typer.echo(__version__)
-        raise typer.Exit
 
 
 @app.command()
@@ -73,6 +81,10 @@ def serve(
     except CassError as error:
         typer.echo(f"cass-server: {error}", err=True)
         raise typer.Exit(1) from error
+    # A computation that outlives the drain cannot be cancelled, and the interpreter would wait
+    # for its thread.
+    logging.shutdown()
+    os._exit(0)
 
 
 @app.command()

@@ -1,0 +1,54 @@
+"""`cass-server serve` with an engine that waits for files: started by the lifecycle tests.
+
+Warming up waits for FOLDER/warm, a mask for FOLDER/go; FOLDER/waiting appears when one does.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+from cass_core.arrays import Array
+from cass_core.masks import MaskInputs
+from cass_server import cli
+from cass_server.engine import CpuEngine, Engine
+
+
+class HeldEngine(CpuEngine):
+    """Waits for files in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        """Take the folder."""
+        self._folder = folder
+
+    def _wait_for(self, name: str) -> None:
+        while not (self._folder / name).exists():
+            time.sleep(0.01)
+
+    def warm_up(self) -> None:
+        """Wait for `warm`."""
+        self._wait_for("warm")
+        super().warm_up()
+
+    def masks(self, inputs: MaskInputs) -> tuple[list[Array], list[Array]]:
+        """Wait for `go`."""
+        (self._folder / "waiting").touch()
+        self._wait_for("go")
+        return super().masks(inputs)
+
+
+def main() -> None:
+    """Serve; the folder is the first argument, the rest are the command's own."""
+    folder = Path(sys.argv.pop(1))
+
+    def make_engine(device: str) -> Engine:
+        assert device == "cpu"
+        return HeldEngine(folder)
+
+    cli.make_engine = make_engine
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""What a caller is told of an error, and that one request's failure is nobody else's."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from concurrent.futures import Future
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from cass.v1 import cass_pb2 as pb
+from cass_core import __version__
+from cass_core.arrays import Array
+from cass_core.masks import MaskInputs
+from cass_server.engine import CpuEngine
+from cass_server.limits import Limits
+from tests.server.in_thread import service
+from tests.server.requests import loss_request, mask_request
+
+
+class Broken(CpuEngine):
+    """Fails in a way that its author did not foresee."""
+
+    def masks(self, inputs: MaskInputs) -> tuple[list[Array], list[Array]]:
+        """Fail, unless there are two images."""
+        if inputs.boxes.num_images != 2:
+            raise ZeroDivisionError("a secret of the inside")
+        return super().masks(inputs)
+
+
+class Held(CpuEngine):
+    """Masks of two images wait until they are let go."""
+
+    def __init__(self) -> None:
+        """Nothing waits yet."""
+        self.waiting = threading.Event()
+        self.go = threading.Event()
+
+    def masks(self, inputs: MaskInputs) -> tuple[list[Array], list[Array]]:
+        """Wait, if there are two images."""
+        if inputs.boxes.num_images == 2:
+            self.waiting.set()
+            assert self.go.wait(timeout=60)
+        return super().masks(inputs)
+
+
+def test_bad_request_names_the_field() -> None:
+    request = mask_request()
+    request.mask_spec.patch_size = 0
+    with service() as stub, pytest.raises(grpc.RpcError) as caught:
+        stub.GenerateMask(request, timeout=60)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    status = rpc_status.from_call(caught.value)
+    (detail,) = status.details
+    bad = error_details_pb2.BadRequest()
+    assert detail.Unpack(bad)
+    assert [(v.field, v.description) for v in bad.field_violations] == [
+        ("mask_spec.patch_size", "must be a whole number from 1 to 2147483647, got 0")
+    ]
+    assert status.message == (
+        "mask_spec.patch_size: must be a whole number from 1 to 2147483647, got 0"
+    )
+
+
+def test_a_failure_inside_tells_nothing_of_it(caplog: pytest.LogCaptureFixture) -> None:
+    with service(Broken()) as stub, caplog.at_level(logging.INFO, "cass_server"):
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.GenerateMask(mask_request(), timeout=60)
+        assert len(stub.GenerateMask(mask_request(images=2), timeout=60).masks) == 1
+    assert caught.value.code() is grpc.StatusCode.INTERNAL
+    assert caught.value.details() == "internal error; see the server's log"
+    assert not caught.value.trailing_metadata()
+    (record,) = caplog.records
+    assert record.getMessage() == "request failed"
+    assert record.exc_info is not None
+    assert str(record.exc_info[1]) == "a secret of the inside"
+    assert (record.method, record.code) == (  # type: ignore[attr-defined]
+        "GenerateMask",
+        "INTERNAL",
+    )
+
+
+def test_a_refusal_does_not_disturb_what_is_in_flight(caplog: pytest.LogCaptureFixture) -> None:
+    engine = Held()
+    request = mask_request()
+    request.boxes.counts[:] = [2]
+    with service(engine) as stub, caplog.at_level(logging.INFO, "cass_server"):
+        in_flight: Future[pb.GenerateMaskResponse] = stub.GenerateMask.future(
+            mask_request(images=2), timeout=60
+        )
+        assert engine.waiting.wait(timeout=60)
+        with pytest.raises(grpc.RpcError, match=r"boxes.counts: add up to 2"):
+            stub.GenerateMask(request, timeout=60)
+        engine.go.set()
+        assert list(in_flight.result(timeout=60).masks[0].shape) == [2, 4, 4]
+    (record,) = caplog.records
+    assert record.getMessage() == "request refused"
+    assert record.reason == (  # type: ignore[attr-defined]
+        "boxes.counts: add up to 2, but there are 1 boxes"
+    )
+
+
+def test_loss_from_boxes() -> None:
+    """A logit of 0 is a probability of 1/2: the mean of (1/2 - y)^2 lies in (0, 1/4]."""
+    request = loss_request()
+    request.loss_spec.kind = pb.LOSS_KIND_MSE
+    request.loss_spec.reduction = pb.REDUCTION_SUM
+    # Without context (expansion 0) the mask is 0 or 1: each patch has a loss of 1/4.
+    request.mask.mask_spec.expansion_ratio = 0
+    with service() as stub:
+        answer = stub.ComputeLoss(request, timeout=60)
+    assert (answer.sum, answer.normalizer) == (4.0, 1.0)
+    assert list(answer.grad.shape) == [1, 4, 4]
+
+
+def test_server_info() -> None:
+    limits = Limits(message_bytes=1, images=2, boxes=3, patches=4, feature_maps=5)
+    with service(limits=limits) as stub:
+        info = stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=60)
+    assert (info.version, info.device) == (__version__, "cpu")
+    assert info.limits == pb.Limits(message_bytes=1, images=2, boxes=3, patches=4, feature_maps=5)

@@ -1,0 +1,44 @@
+"""Answers as messages and back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cass import wire
+from cass.v1 import cass_pb2 as pb
+from cass_core import InvalidRequest
+from cass_core.losses import HostLoss
+
+
+def test_masks_come_back_writable() -> None:
+    mask = np.array([[[0.5, 1]]], np.float16)
+    owner = np.array([[[-1, 3]]], np.int32)
+    response = wire.mask_response([mask], [owner], "float16")
+    assert response.masks[0].data == b"\x00\x38\x00\x3c"  # 0x3800 and 0x3c00
+    masks, owners = wire.masks_and_owners(
+        pb.GenerateMaskResponse.FromString(response.SerializeToString())
+    )
+    for sent, (got,) in ((mask, masks), (owner, owners)):
+        assert (got.dtype, got.shape, got.tobytes()) == (sent.dtype, sent.shape, sent.tobytes())
+        got[...] = 0
+
+
+@pytest.mark.parametrize("grad", [None, np.array([[0x3F80]], np.uint16)])
+def test_loss_comes_back(grad: np.ndarray | None) -> None:
+    sent = HostLoss(np.asarray(1.5, np.float32), 3.0, 2.0, grad)
+    got = wire.loss_result(wire.loss_response(sent, "bfloat16"))
+    assert (got.loss.shape, float(got.loss), got.total, got.normalizer) == ((), 1.5, 3.0, 2.0)
+    if grad is None:
+        assert got.grad is None
+    else:
+        assert got.grad is not None
+        assert got.grad.tolist() == [[0x3F80]]
+
+
+def test_malformed_answers_are_refused() -> None:
+    short = pb.Tensor(dtype=pb.DATA_TYPE_FLOAT32, shape=[3], data=bytes(8))
+    with pytest.raises(InvalidRequest, match=r"^masks: has 8 bytes of data"):
+        wire.masks_and_owners(pb.GenerateMaskResponse(masks=[short]))
+    with pytest.raises(InvalidRequest, match=r"^owners: must have a dtype of int32"):
+        wire.masks_and_owners(pb.GenerateMaskResponse(owners=[short]))
