@@ -129,9 +129,14 @@ def _layout(
     return np.stack([x1, y1, x2, y2], axis=1).astype(np.float32), kinds
 
 
-_Colour = tuple[int, int, int]
+_Colour = tuple[int, ...]
 _ROAD: _Colour = (88, 90, 94)
 _PAINT: _Colour = (214, 214, 206)
+
+
+def _fill(draw: ImageDraw, x1: float, y1: float, x2: float, y2: float, colour: _Colour) -> None:
+    """A rectangle that ends before x2 and y2, at least one pixel large."""
+    draw.rectangle([x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)], colour)
 
 
 def _draw_street(draw: ImageDraw, height: int, width: int, rng: np.random.Generator) -> None:
@@ -143,9 +148,9 @@ def _draw_street(draw: ImageDraw, height: int, width: int, rng: np.random.Genera
     while x < width:
         block_w, block_h = rng.uniform(0.03, 0.09) * width, rng.uniform(0.05, 0.22) * height
         shade = int(rng.integers(120, 175))
-        draw.rectangle([x, horizon - block_h, x + block_w, horizon], (shade, shade - 6, shade - 10))
+        _fill(draw, x, horizon - block_h, x + block_w, horizon, (shade, shade - 6, shade - 10))
         x += block_w
-    draw.rectangle([0, horizon, width, height], (122, 138, 102))
+    _fill(draw, 0, horizon, width, height, (122, 138, 102))
     middle = width / 2
 
     def trapezium(left: float, right: float, near: float, far: float, colour: _Colour) -> None:
@@ -192,7 +197,7 @@ def _draw_cone(
         )
 
     body = (232, 92, 22) if rng.random() < 0.7 else (238, 196, 30)
-    draw.rectangle([x1, base, x2 - 1, y2 - 1], (58, 50, 46))
+    _fill(draw, x1, base, x2, y2, (58, 50, 46))
     band(0.0, 1.0, body)
     band(0.35, 0.6, (240, 240, 236))
 
@@ -204,9 +209,9 @@ def _draw_pedestrian(
     coat = tuple(int(v) for v in rng.integers(30, 200, 3))
     trousers = tuple(int(v) for v in rng.integers(25, 95, 3))
     head = 0.065 * h
-    draw.rectangle([middle - 0.30 * w, y1 + 0.5 * h, middle - 0.04 * w, y2 - 1], trousers)
-    draw.rectangle([middle + 0.04 * w, y1 + 0.5 * h, middle + 0.30 * w, y2 - 1], trousers)
-    draw.rectangle([x1, y1 + 0.18 * h, x2 - 1, y1 + 0.54 * h], coat)
+    _fill(draw, middle - 0.30 * w, y1 + 0.5 * h, middle - 0.04 * w, y2, trousers)
+    _fill(draw, middle + 0.04 * w, y1 + 0.5 * h, middle + 0.30 * w, y2, trousers)
+    _fill(draw, x1, y1 + 0.18 * h, x2, y1 + 0.54 * h, coat)
     draw.ellipse([middle - head, y1, middle + head, y1 + 2.2 * head], (222, 180, 150))
 
 
@@ -216,8 +221,8 @@ def _draw_vehicle(
     w, h = x2 - x1, y2 - y1
     paint = tuple(int(v) for v in rng.integers(40, 215, 3))
     for left in (x1 + 0.06 * w, x2 - 0.24 * w):
-        draw.rectangle([left, y2 - 0.25 * h, left + 0.18 * w, y2 - 1], (22, 22, 24))
-    draw.rectangle([x1, y1 + 0.42 * h, x2 - 1, y2 - 0.12 * h], paint)
+        _fill(draw, left, y2 - 0.25 * h, left + 0.18 * w, y2, (22, 22, 24))
+    _fill(draw, x1, y1 + 0.42 * h, x2, y2 - 0.12 * h, paint)
     draw.polygon(
         [
             (x1 + 0.06 * w, y1 + 0.42 * h),
@@ -237,4 +242,4 @@ def _draw_vehicle(
         (58, 74, 88),
     )
     for left in (x1 + 0.03 * w, x2 - 0.17 * w):
-        draw.rectangle([left, y1 + 0.52 * h, left + 0.14 * w, y1 + 0.64 * h], (196, 40, 36))
+        _fill(draw, left, y1 + 0.52 * h, left + 0.14 * w, y1 + 0.64 * h, (196, 40, 36))

@@ -1,0 +1,101 @@
+"""gRPC statuses as exceptions, from real servers that answer badly or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from typing import Any
+
+import grpc
+import pytest
+
+from cass.v1 import cass_pb2_grpc
+from cass_client import (
+    CassClient,
+    CassError,
+    InvalidRequest,
+    ServerError,
+    Timeout,
+    Unavailable,
+)
+
+Answer = Callable[[Any, grpc.ServicerContext], Any]
+
+
+@contextlib.contextmanager
+def answering(answer: Answer) -> Iterator[str]:
+    """The address of a server that answers every mask request like this."""
+
+    class Service(cass_pb2_grpc.CassServiceServicer):
+        def GenerateMask(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+            return answer(request, context)
+
+    server = grpc.server(futures.ThreadPoolExecutor(2))
+    cass_pb2_grpc.add_CassServiceServicer_to_server(Service(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        server.stop(None).wait(timeout=60)
+
+
+def ask(address: str, timeout: float = 60) -> CassError:
+    with CassClient(address, timeout=timeout) as client, pytest.raises(CassError) as caught:
+        client.generate_mask([None], (8, 8), (2, 2))
+    error: CassError = caught.value
+    return error
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "text"),
+    [
+        (grpc.StatusCode.INTERNAL, ServerError, "INTERNAL: why"),
+        (grpc.StatusCode.UNKNOWN, ServerError, "UNKNOWN: why"),
+        (grpc.StatusCode.UNIMPLEMENTED, ServerError, "UNIMPLEMENTED: why"),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, ServerError, "RESOURCE_EXHAUSTED: why"),
+        # Without a BadRequest no field is known.
+        (grpc.StatusCode.INVALID_ARGUMENT, ServerError, "INVALID_ARGUMENT: why"),
+        (grpc.StatusCode.UNAVAILABLE, Unavailable, "why"),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, Timeout, "no answer within the deadline"),
+    ],
+)
+def test_statuses(code: grpc.StatusCode, kind: type[CassError], text: str) -> None:
+    with answering(lambda _, context: context.abort(code, "why")) as address:
+        error = ask(address)
+    assert type(error) is kind
+    assert str(error) == f"{address}: {text}"
+    assert isinstance(error.__cause__, grpc.RpcError)
+    assert error.__cause__.code() is code
+
+
+def test_nobody_is_there() -> None:
+    with socket.socket() as probe:  # bound, not listening: nobody else can take the port
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+        error = ask(address)
+    assert type(error) is Unavailable
+    assert str(error).startswith(f"{address}: ")
+
+
+def test_no_answer() -> None:
+    release = threading.Event()
+
+    def wait(_: Any, context: grpc.ServicerContext) -> Any:
+        release.wait(timeout=60)
+        context.abort(grpc.StatusCode.CANCELLED, "too late")
+
+    with answering(wait) as address:
+        error = ask(address, timeout=0.2)
+        release.set()
+    assert type(error) is Timeout
+
+
+def test_bad_arguments_are_not_sent() -> None:
+    with answering(lambda *_: pytest.fail("was called")) as address:
+        client = CassClient(address)
+        with client, pytest.raises(InvalidRequest, match=r"^boxes\[0\]\[0\].x2: is smaller"):
+            client.generate_mask([[[5, 0, 1, 1]]], (8, 8), (2, 2))
