@@ -14,15 +14,12 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from cass.v1 import cass_pb2 as pb
-from cass.v1 import cass_pb2_grpc
 from cass_core import __version__
 from cass_core.errors import CassError
 from cass_server.engine import Engine
 from cass_server.limits import Limits
-from cass_server.service import CassService
+from cass_server.service import SERVICE_NAME, CassService
 
-SERVICE = pb.DESCRIPTOR.services_by_name["CassService"].full_name
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 _log = logging.getLogger(__name__)
@@ -49,13 +46,11 @@ async def serve(engine: Engine, limits: Limits, host: str, port: int, drain_seco
         loop.add_signal_handler(number, stop.set)
     executor = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="compute")
     server = grpc.aio.server(options=_options(limits))
-    cass_pb2_grpc.add_CassServiceServicer_to_server(  # type: ignore[no-untyped-call]
-        CassService(engine, limits, executor), server
-    )
+    CassService(engine, limits, executor).add_to(server)
     status = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(status, server)
     reflection.enable_server_reflection(
-        [SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME], server
+        [SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME], server
     )
     await _set_health(status, health_pb2.HealthCheckResponse.NOT_SERVING)
     bound = _bind(server, host, port)
@@ -104,7 +99,7 @@ def _bind(server: grpc.aio.Server, host: str, port: int) -> int:
 async def _set_health(
     status: health.aio.HealthServicer, value: health_pb2.HealthCheckResponse.ServingStatus
 ) -> None:
-    for service in ("", SERVICE):
+    for service in ("", SERVICE_NAME):
         await status.set(service, value)
 
 

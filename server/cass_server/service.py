@@ -9,30 +9,32 @@ from concurrent.futures import Executor
 from typing import Any, TypeVar
 
 import grpc
+from google.protobuf.message import DecodeError, Message
 
 from cass import wire
 from cass.v1 import cass_pb2 as pb
-from cass.v1 import cass_pb2_grpc
 from cass_core import __version__
 from cass_core.errors import InvalidRequest
 from cass_server.engine import Engine
 from cass_server.errors import bad_request
 from cass_server.limits import Limits
 
-Request = TypeVar("Request")
-Response = TypeVar("Response")
+Request = TypeVar("Request", bound=Message)
+Compute = Callable[[Request], Message]
 Context = grpc.aio.ServicerContext[Any, Any]
+
+SERVICE_NAME = pb.DESCRIPTOR.services_by_name["CassService"].full_name
 
 _log = logging.getLogger(__name__)
 
 
-class CassService(cass_pb2_grpc.CassServiceServicer):
+class CassService:
     """Answers requests with an engine, within limits.
 
     Args:
         engine: where to compute.
         limits: the largest request taken.
-        executor: threads in which requests are decoded, computed and encoded, so that the
+        executor: threads in which requests are parsed, computed and serialised, so that the
             event loop stays free.
     """
 
@@ -41,22 +43,23 @@ class CassService(cass_pb2_grpc.CassServiceServicer):
         self._limits = limits
         self._executor = executor
 
-    async def GenerateMask(  # noqa: N802
-        self, request: pb.GenerateMaskRequest, context: Context
-    ) -> pb.GenerateMaskResponse:
-        """Make the masks of a batch."""
-        return await self._answer("GenerateMask", self._generate_mask, request, context)
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Register the RPCs.
 
-    async def ComputeLoss(  # noqa: N802
-        self, request: pb.ComputeLossRequest, context: Context
-    ) -> pb.ComputeLossResponse:
-        """Compute a loss and its gradient."""
-        return await self._answer("ComputeLoss", self._compute_loss, request, context)
+        Not by the generated function: that parses requests on the event loop, and answers bytes
+        that are no message with UNKNOWN and a traceback in the log.
+        """
+        handle = self._handler
+        handlers = {
+            "GenerateMask": handle("GenerateMask", pb.GenerateMaskRequest, self._generate_mask),
+            "ComputeLoss": handle("ComputeLoss", pb.ComputeLossRequest, self._compute_loss),
+            "GetServerInfo": handle("GetServerInfo", pb.GetServerInfoRequest, self._server_info),
+        }
+        server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(SERVICE_NAME, handlers),)
+        )
 
-    async def GetServerInfo(  # noqa: N802
-        self, request: pb.GetServerInfoRequest, context: Context
-    ) -> pb.GetServerInfoResponse:
-        """Tell version, device and limits."""
+    def _server_info(self, request: pb.GetServerInfoRequest) -> pb.GetServerInfoResponse:
         limits = self._limits
         return pb.GetServerInfoResponse(
             version=__version__,
@@ -83,24 +86,32 @@ class CassService(cass_pb2_grpc.CassServiceServicer):
         inputs = wire.loss_inputs(request)
         return wire.loss_response(self._engine.losses(inputs), inputs.logits_dtype)
 
-    async def _answer(
-        self,
-        method: str,
-        compute: Callable[[Request], Response],
-        request: Request,
-        context: Context,
-    ) -> Response:
-        loop = asyncio.get_running_loop()
-        try:
-            return await loop.run_in_executor(self._executor, compute, request)
-        except InvalidRequest as error:
-            _log.warning(
-                "request refused",
-                extra={"method": method, "code": "INVALID_ARGUMENT", "reason": str(error)},
-            )
-            await context.abort_with_status(bad_request(error))
-        except Exception:
-            # The caller is told nothing of the inside; the log has it all.
-            _log.exception("request failed", extra={"method": method, "code": "INTERNAL"})
-            await context.abort(grpc.StatusCode.INTERNAL, "internal error; see the server's log")
-        raise AssertionError("abort raises")
+    def _handler(
+        self, method: str, kind: type[Request], compute: Compute[Request]
+    ) -> grpc.RpcMethodHandler[bytes, bytes]:
+        def answer_bytes(data: bytes) -> bytes:
+            try:
+                request = kind.FromString(data)
+            except DecodeError:
+                raise InvalidRequest("request", f"is not a {kind.DESCRIPTOR.full_name}") from None
+            return compute(request).SerializeToString()
+
+        async def answer(data: bytes, context: Context) -> bytes:
+            loop = asyncio.get_running_loop()
+            try:
+                return await loop.run_in_executor(self._executor, answer_bytes, data)
+            except InvalidRequest as error:
+                _log.warning(
+                    "request refused",
+                    extra={"method": method, "code": "INVALID_ARGUMENT", "reason": str(error)},
+                )
+                await context.abort_with_status(bad_request(error))
+            except Exception:
+                # The caller is told nothing of the inside; the log has it all.
+                _log.exception("request failed", extra={"method": method, "code": "INTERNAL"})
+                await context.abort(
+                    grpc.StatusCode.INTERNAL, "internal error; see the server's log"
+                )
+            raise AssertionError("abort raises")
+
+        return grpc.unary_unary_rpc_method_handler(answer)

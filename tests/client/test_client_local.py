@@ -25,26 +25,12 @@ from cass_client import (
 )
 from cass_core import compute_loss, generate_mask
 from cass_core.scenes import street_boxes
+from tests.compare import same
 
 SIZE, MAP = (96, 160), (12, 20)
 BOXES = [*street_boxes(2, 6, image_size=SIZE, seed=1), None]
 SPEC = MaskSpec(patch_size=1)
 LOCAL = CassClient("local:")
-
-
-def same(first: Any, second: Any) -> None:
-    """The same kinds, types, shapes and bits, in lists and tuples too."""
-    assert type(first) is type(second)
-    if isinstance(first, list | tuple):
-        assert len(first) == len(second)
-        for a, b in zip(first, second, strict=True):
-            same(a, b)
-    elif isinstance(first, torch.Tensor):
-        assert first.dtype == second.dtype
-        assert torch.equal(first, second)
-    else:
-        assert (first.dtype, first.shape) == (second.dtype, second.shape)
-        assert first.tobytes() == second.tobytes()
 
 
 @pytest.mark.parametrize(

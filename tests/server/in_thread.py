@@ -27,9 +27,7 @@ def service(engine: Engine | None = None, limits: Limits | None = None) -> Itera
     async def run() -> None:
         with ThreadPoolExecutor(4) as executor:
             server = grpc.aio.server()
-            cass_pb2_grpc.add_CassServiceServicer_to_server(
-                CassService(engine or CpuEngine(), limits or Limits(), executor), server
-            )
+            CassService(engine or CpuEngine(), limits or Limits(), executor).add_to(server)
             port = server.add_insecure_port("127.0.0.1:0")
             await server.start()
             ready.set_result(port)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+import struct
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from google.protobuf import descriptor_pb2
 
+from cass import wire
 from cass.v1 import cass_pb2 as pb
 from cass_core import LossSpec, MaskSpec
 
@@ -102,13 +105,22 @@ def test_nothing_else_is_in_the_contract() -> None:
     assert pb.DESCRIPTOR.package == "cass.v1"
     assert set(pb.DESCRIPTOR.message_types_by_name) == set(FIELDS)
     assert set(pb.DESCRIPTOR.enum_types_by_name) == set(ENUMS)
-    (service,) = pb.DESCRIPTOR.services_by_name.values()
-    assert service.full_name == "cass.v1.CassService"
-    assert [(m.name, m.input_type.name, m.output_type.name) for m in service.methods] == [
-        ("GenerateMask", "GenerateMaskRequest", "GenerateMaskResponse"),
-        ("ComputeLoss", "ComputeLossRequest", "ComputeLossResponse"),
-        ("GetServerInfo", "GetServerInfoRequest", "GetServerInfoResponse"),
+    file = descriptor_pb2.FileDescriptorProto.FromString(pb.DESCRIPTOR.serialized_pb)
+    assert (file.syntax, list(file.dependency)) == ("proto3", [])
+    (service,) = file.service
+    assert service.name == "CassService"
+    assert [
+        (m.name, m.input_type, m.output_type, m.client_streaming, m.server_streaming)
+        for m in service.method
+    ] == [
+        (name, f".cass.v1.{name}Request", f".cass.v1.{name}Response", False, False)
+        for name in ("GenerateMask", "ComputeLoss", "GetServerInfo")
     ]
+
+
+def test_a_loss_has_one_source() -> None:
+    oneof = pb.ComputeLossRequest.DESCRIPTOR.oneofs_by_name["source"]
+    assert [field.name for field in oneof.fields] == ["target", "mask"]
 
 
 def test_a_request_in_bytes() -> None:
@@ -130,6 +142,23 @@ def test_a_request_in_bytes() -> None:
     assert request.mask_spec.patch_size == 1
     assert request.dtype == pb.DATA_TYPE_FLOAT16
     assert request.return_owner
+    inputs = wire.mask_inputs(request)
+    assert np.asarray(inputs.boxes.xyxy).tolist() == [[1, 2, 3, 4]]
+    assert (inputs.sizes.tolist(), inputs.maps) == ([[8, 16]], [(2, 4)])
+    assert (inputs.spec, inputs.dtype) == (MaskSpec(patch_size=1), "float16")
+    assert inputs.return_owner
+
+
+def test_a_tensor_in_bytes() -> None:
+    array = np.array([[1.5, -2], [0.25, 3]], np.float64)
+    message = wire.tensor_message(array, "float64").SerializeToString()
+    assert message == (
+        b"\x08\x05"  # 1: dtype: float64
+        b"\x12\x02\x02\x02"  # 2: shape: [2, 2], packed
+        b"\x1a\x20" + struct.pack("<4d", 1.5, -2, 0.25, 3)  # 3: data, 32 bytes
+    )
+    back, name = wire.tensor(pb.Tensor.FromString(message), "x", ["float64"])
+    assert (back.tolist(), name) == (array.tolist(), "float64")
 
 
 @pytest.mark.parametrize(("message", "spec"), [("MaskSpec", MaskSpec()), ("LossSpec", LossSpec())])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import numpy as np
 import pytest
 
@@ -29,6 +31,7 @@ def test_loss_comes_back(grad: np.ndarray | None) -> None:
     sent = HostLoss(np.asarray(1.5, np.float32), 3.0, 2.0, grad)
     got = wire.loss_result(wire.loss_response(sent, "bfloat16"))
     assert (got.loss.shape, float(got.loss), got.total, got.normalizer) == ((), 1.5, 3.0, 2.0)
+    assert got.loss.dtype == np.float32
     if grad is None:
         assert got.grad is None
     else:
@@ -40,5 +43,56 @@ def test_malformed_answers_are_refused() -> None:
     short = pb.Tensor(dtype=pb.DATA_TYPE_FLOAT32, shape=[3], data=bytes(8))
     with pytest.raises(InvalidRequest, match=r"^masks: has 8 bytes of data"):
         wire.masks_and_owners(pb.GenerateMaskResponse(masks=[short]))
-    with pytest.raises(InvalidRequest, match=r"^owners: must have a dtype of int32"):
+    with pytest.raises(InvalidRequest, match=r"^owners: must have a dtype of int32, got float32$"):
         wire.masks_and_owners(pb.GenerateMaskResponse(owners=[short]))
+    owner = pb.Tensor(dtype=pb.DATA_TYPE_INT32, shape=[1], data=bytes(4))
+    with pytest.raises(InvalidRequest, match=r"^masks: must have a dtype of .*, got int32$"):
+        wire.masks_and_owners(pb.GenerateMaskResponse(masks=[owner]))
+
+
+GOOD = pb.Tensor(dtype=pb.DATA_TYPE_FLOAT32, data=struct.pack("<f", 1.5))
+
+
+@pytest.mark.parametrize(
+    ("response", "error"),
+    [
+        (
+            pb.ComputeLossResponse(),
+            "loss: must have a dtype of float32, float64, got the unknown value 0",
+        ),
+        (
+            pb.ComputeLossResponse(loss=pb.Tensor(dtype=pb.DATA_TYPE_FLOAT16, data=bytes(2))),
+            "loss: must have a dtype of float32, float64, got float16",
+        ),
+        (
+            pb.ComputeLossResponse(loss=pb.Tensor(dtype=pb.DATA_TYPE_FLOAT64, data=bytes(4))),
+            "loss: has 4 bytes of data, the shape [] needs 8",
+        ),
+        (
+            pb.ComputeLossResponse(loss=GOOD, grad=pb.Tensor(shape=[0])),
+            "grad: must have a dtype of float32, float16, bfloat16, float64, "
+            "got the unknown value 0",
+        ),
+        (
+            pb.ComputeLossResponse(
+                loss=GOOD, grad=pb.Tensor(dtype=pb.DATA_TYPE_BFLOAT16, shape=[3], data=bytes(4))
+            ),
+            "grad: has 4 bytes of data, the shape [3] needs 6",
+        ),
+    ],
+)
+def test_malformed_losses_are_refused(response: pb.ComputeLossResponse, error: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        wire.loss_result(response)
+    assert str(caught.value) == error
+
+
+def test_a_loss_in_hand_written_bytes() -> None:
+    grad = pb.Tensor(dtype=pb.DATA_TYPE_FLOAT64, shape=[1, 2], data=struct.pack("<2d", -0.5, 2))
+    got = wire.loss_result(pb.ComputeLossResponse(loss=GOOD, sum=3, normalizer=2, grad=grad))
+    assert (got.loss.dtype, got.loss.shape, float(got.loss)) == (np.float32, (), 1.5)
+    assert (got.total, got.normalizer) == (3.0, 2.0)
+    assert got.grad is not None
+    assert (got.grad.dtype, got.grad.tolist()) == (np.float64, [[-0.5, 2.0]])
+    got.loss[...] = 0  # not the message's own bytes
+    got.grad[...] = 0

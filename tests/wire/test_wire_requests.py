@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import struct
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -49,6 +50,7 @@ def mask_inputs(boxes: Any = BOXES, image_size: Any = (8, 16), **changes: Any) -
         mask_inputs(),
         mask_inputs(dtype="float16", return_owner=True),
         mask_inputs(dtype="uint8"),
+        mask_inputs(spec=MaskSpec.baseline().replace(merge="sum")),
         mask_inputs([torch.tensor([[1.0, 2, 3, 4]])], dtype="bfloat16"),
         mask_inputs(image_size=[(8, 16), (2**31 - 1, 1)]),
         mask_inputs(feature_map=[(2, 4), (1, 1), (2**31 - 1, 3)]),
@@ -76,13 +78,25 @@ ZEROS = np.zeros((2, 2, 4), np.float32)
         *(
             loss_inputs(torch.arange(6.0).reshape(2, 3).to(logits), torch.ones(2, 3).to(target))
             for logits in (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-            for target in (torch.float32, torch.bfloat16, torch.uint8)
+            for target in (
+                torch.float32,
+                torch.float16,
+                torch.bfloat16,
+                torch.float64,
+                torch.uint8,
+            )
         ),
         loss_inputs(ZEROS, ZEROS.reshape(2, 8), return_grad=False),
         loss_inputs(ZEROS, ZEROS, spec=LossSpec(reduction="per_object"), num_boxes=2.5),
         loss_inputs(ZEROS, ZEROS, num_boxes=0),
         loss_inputs(ZEROS, mask=mask_inputs()),
         loss_inputs(ZEROS[:0], mask=mask_inputs([])),
+        loss_inputs(ZEROS, mask=mask_inputs(image_size=[(8, 16), (4, 4)]), num_boxes=7),
+        loss_inputs(
+            torch.zeros(1, 8),
+            mask=mask_inputs([torch.tensor([[1.0, 2, 3, 4]])], dtype="float32"),
+            return_grad=False,
+        ),
     ],
 )
 def test_loss_request_round_trip(inputs: LossInputs) -> None:
@@ -101,9 +115,10 @@ def test_layout_of_what_is_sent() -> None:
 
 
 def test_decoded_arrays_are_views_of_bytes() -> None:
-    request = wire.loss_request(loss_inputs(ZEROS, ZEROS))
+    loss = wire.loss_inputs(wire.loss_request(loss_inputs(ZEROS, ZEROS)))
     boxes = wire.mask_inputs(wire.mask_request(mask_inputs())).boxes
-    for array in (wire.loss_inputs(request).logits, np.asarray(boxes.xyxy)):
+    for array in (loss.logits, loss.target, np.asarray(boxes.xyxy)):
+        assert array is not None
         assert not array.flags.writeable
         base: Any = array
         while isinstance(base, np.ndarray):
@@ -152,6 +167,18 @@ def _set(path: str, value: Any) -> Change:
         ),
         (_set("image_sizes.heights", [8, 8]), "image_size: has 2 heights, but 1 widths"),
         (_set("image_sizes.widths", []), "image_size: has 1 heights, but 0 widths"),
+        (
+            lambda m: m.ClearField("image_sizes"),
+            "image_size: must be (H, W), or one (H, W) for each image",
+        ),
+        (
+            lambda m: m.image_sizes.CopyFrom(pb.ImageSizes(heights=[8] * 3, widths=[16] * 3)),
+            "image_size: has 3 entries, but there are 2 images",
+        ),
+        (
+            lambda m: m.image_sizes.CopyFrom(pb.ImageSizes(heights=[8, 8], widths=[16, 2**31])),
+            "image_size[1]: must be two whole numbers from 1 to 2147483647, got (8, 2147483648)",
+        ),
         (
             _set("image_sizes.heights", [0]),
             "image_size: must be two whole numbers from 1 to 2147483647, got (0, 16)",
@@ -217,11 +244,30 @@ def test_empty_request_is_refused_by_what_it_lacks() -> None:
             _set("target.shape", [4, 4]),
             "target: has the shape [4, 4], the logits have [2, 2, 4]",
         ),
+        (
+            _set("target.dtype", pb.DATA_TYPE_INT32),
+            "target: must have a dtype of float32, float16, bfloat16, float64, uint8, got int32",
+        ),
+        (
+            _set("target.dtype", pb.DATA_TYPE_UNSPECIFIED),
+            "target: must have a dtype of float32, float16, bfloat16, float64, uint8, "
+            "got the unknown value 0",
+        ),
+        (
+            _set("target.data", bytes(63)),
+            "target: has 63 bytes of data, the shape [2, 2, 4] needs 64",
+        ),
+        (_set("logits.data", b""), "logits: has 0 bytes of data, the shape [2, 2, 4] needs 64"),
         (lambda m: m.ClearField("source"), "target: give either a target or boxes"),
         (
             _set("num_boxes", -1.0),
             "num_boxes: must be a number of at least 0, got -1.0",
         ),
+        (
+            _set("num_boxes", float("nan")),
+            "num_boxes: must be a number of at least 0, got nan",
+        ),
+        (_set("loss_spec.kind", 9), "loss_spec.kind: has the unknown value 9"),
         (
             _set("loss_spec.reduction", pb.REDUCTION_PER_OBJECT),
             "num_boxes: is needed for loss_spec.reduction per_object",
@@ -251,6 +297,14 @@ def test_loss_request_refused(change: Change, error: str) -> None:
             _set("mask.feature_maps", [pb.FeatureMap(height=2, width=4)] * 2),
             "feature_map: must be one (h, w) here",
         ),
+        (_set("mask.feature_maps", []), "feature_map: must be one (h, w) here"),
+        (_set("mask.boxes.xyxy", b"x"), "boxes.xyxy: has 1 bytes, which is not a multiple of 16"),
+        (_set("mask.mask_spec.merge", 8), "mask_spec.merge: has the unknown value 8"),
+        (
+            # A map of 4.6e18 patches is compared with the logits, never made.
+            _set("mask.feature_maps", [pb.FeatureMap(height=2**31 - 1, width=2**31 - 1)]),
+            "logits: have the shape [2, 2, 4], the grid is [2, 2147483647, 2147483647]",
+        ),
         (
             _set("mask.mask_spec.patch_size", 2),
             "logits: have the shape [2, 2, 4], the grid is [2, 1, 2]",
@@ -272,3 +326,36 @@ def test_scalar_logits_are_refused() -> None:
     )
     with pytest.raises(InvalidRequest, match=r"^logits: must have at least one dimension$"):
         wire.loss_inputs(request)
+
+
+def test_of_two_sources_the_last_counts() -> None:
+    """As protobuf says of a oneof: there cannot be two, the later in the bytes stays."""
+    from_target = wire.loss_request(loss_inputs(ZEROS, ZEROS)).SerializeToString()
+    from_boxes = wire.loss_request(loss_inputs(ZEROS, mask=mask_inputs()))
+    source = pb.ComputeLossRequest(mask=from_boxes.mask).SerializeToString()
+    both = pb.ComputeLossRequest.FromString(from_target + source)
+    assert_same(wire.loss_inputs(both), loss_inputs(ZEROS, mask=mask_inputs()))
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        [2**32 - 1] * 8,
+        [2**31 - 1, 2**31 - 1, 4],
+        [2**16, 2**16, 2**16, 2**16],  # 2^64 elements: 0 if the product wrapped around
+        # No element, yet more than NumPy can index.
+        [0, 2**32 - 1, 2**32 - 1, 2**32 - 1],
+        [2**31 - 1, 2**31 - 1, 0, 8],
+    ],
+)
+def test_a_shape_beyond_all_memory_is_refused(shape: list[int]) -> None:
+    tensor = pb.Tensor(dtype=pb.DATA_TYPE_FLOAT32, shape=shape)
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidRequest) as caught:
+            wire.loss_inputs(pb.ComputeLossRequest(logits=tensor, target=tensor))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert caught.value.field == "logits"
+    assert peak < 1 << 20

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
+from typing import Any, get_args, get_type_hints
 
 import pytest
 from hypothesis import given
@@ -12,14 +13,14 @@ from cass import wire
 from cass.v1 import cass_pb2 as pb
 from cass_core import InvalidRequest, LossSpec, MaskSpec
 
-POSITIVE = st.floats(1e-3, 1e6)
+POSITIVE = st.floats(0, exclude_min=True, allow_infinity=False)
 AT_LEAST_0 = st.just(0.0) | POSITIVE
 
 
 @st.composite
 def mask_specs(draw: st.DrawFn) -> MaskSpec:
     anisotropic = draw(st.booleans())
-    sigma = POSITIVE | st.tuples(POSITIVE, POSITIVE) if anisotropic else POSITIVE
+    pairs = st.tuples(POSITIVE, POSITIVE) if anisotropic else POSITIVE.map(lambda s: (s, s))
     low, high = sorted(draw(st.tuples(POSITIVE, POSITIVE)))
     return MaskSpec(
         patch_size=draw(st.integers(1, 2**31 - 1)),
@@ -27,7 +28,7 @@ def mask_specs(draw: st.DrawFn) -> MaskSpec:
         min_size=draw(AT_LEAST_0),
         use_anisotropic_gaussian=anisotropic,
         decay_type=draw(st.sampled_from(["gaussian", "linear"])),
-        base_sigma=draw(sigma),
+        base_sigma=draw(POSITIVE | pairs),
         temperature=draw(st.sampled_from(["fixed", "size_scaled", "small_gain"])),
         small_target_gain=draw(POSITIVE),
         small_target_threshold=draw(AT_LEAST_0),
@@ -68,12 +69,49 @@ def test_unset_fields_have_the_defaults() -> None:
     assert wire.loss_spec(pb.LossSpec()) == LossSpec()
 
 
+@pytest.mark.parametrize("spec", [MaskSpec(), LossSpec()])
+def test_every_field_is_sent_and_named_alike(spec: MaskSpec | LossSpec) -> None:
+    message = _message(spec)
+    assert {field.name for field, _ in message.ListFields()} == {
+        field.name for field in dataclasses.fields(spec)
+    }
+    assert len(message.DESCRIPTOR.fields) == len(dataclasses.fields(spec))
+
+
+def _message(spec: MaskSpec | LossSpec) -> Any:
+    if isinstance(spec, MaskSpec):
+        return wire.mask_spec_message(spec)
+    return wire.loss_spec_message(spec)
+
+
+@pytest.mark.parametrize(
+    ("spec", "name"),
+    [
+        (MaskSpec(), "decay_type"),
+        (MaskSpec(), "temperature"),
+        (MaskSpec(), "merge"),
+        (LossSpec(), "kind"),
+        (LossSpec(), "reduction"),
+    ],
+)
+def test_enum_names_map_one_to_one(spec: MaskSpec | LossSpec, name: str) -> None:
+    """DECAY_TYPE_LINEAR is `linear`, and so on; 0 alone has no name of its own."""
+    choices = get_args(get_type_hints(type(spec))[name])
+    enum = type(_message(spec)).DESCRIPTOR.fields_by_name[name].enum_type
+    prefix = enum.values_by_number[0].name.removesuffix("UNSPECIFIED")
+    numbers = {v.name.removeprefix(prefix).lower(): v.number for v in enum.values if v.number}
+    assert set(numbers) == set(choices)
+    for choice in choices:
+        assert getattr(_message(spec.replace(**{name: choice})), name) == numbers[choice]
+
+
 @pytest.mark.parametrize(
     ("message", "changed"),
     [
         (pb.MaskSpec(patch_size=1), MaskSpec(patch_size=1)),
         (pb.MaskSpec(expansion_ratio=0), MaskSpec(expansion_ratio=0)),
         (pb.MaskSpec(use_subpixel_offset=False), MaskSpec(use_subpixel_offset=False)),
+        (pb.MaskSpec(base_sigma=[]), MaskSpec(base_sigma=0.5)),
         (pb.MaskSpec(base_sigma=[0.25]), MaskSpec(base_sigma=0.25)),
         (pb.MaskSpec(base_sigma=[0.25, 2]), MaskSpec(base_sigma=(0.25, 2))),
         (pb.MaskSpec(decay_type=2), MaskSpec(decay_type="linear")),
@@ -118,6 +156,26 @@ def test_one_set_field_of_a_loss(message: pb.LossSpec, changed: LossSpec) -> Non
             "mask_spec.patch_size: must be a whole number from 1 to 2147483647, got 0",
         ),
         (
+            pb.MaskSpec(patch_size=2**31),
+            "mask_spec.patch_size: must be a whole number from 1 to 2147483647, got 2147483648",
+        ),
+        (
+            pb.MaskSpec(base_sigma=[1, 2, 3]),
+            "mask_spec.base_sigma: must be one number or a pair (x, y), got (1.0, 2.0, 3.0)",
+        ),
+        (
+            pb.MaskSpec(base_sigma=[0]),
+            "mask_spec.base_sigma: must be a finite number above 0, got 0.0",
+        ),
+        (
+            pb.MaskSpec(base_sigma=[1, 2], use_anisotropic_gaussian=False),
+            "mask_spec.base_sigma: must be one number where use_anisotropic_gaussian is False",
+        ),
+        (
+            pb.MaskSpec(size_factor_min=3),
+            "mask_spec.size_factor_max: is smaller than size_factor_min (3.0)",
+        ),
+        (
             pb.MaskSpec(base_sigma=[1, 2, 3, 4]),
             "mask_spec.base_sigma: must be one number or a pair (x, y), got (1.0, 2.0, 3.0)",
         ),
@@ -136,3 +194,25 @@ def test_refused(message: Any, error: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         read(message)
     assert str(caught.value) == error
+
+
+@pytest.mark.parametrize("bad", [-1.0, float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "expansion_ratio",
+        "min_size",
+        "small_target_gain",
+        "small_target_threshold",
+        "size_reference",
+        "size_factor_min",
+        "size_factor_max",
+        "min_radius",
+    ],
+)
+def test_out_of_range_is_refused_as_locally(name: str, bad: float) -> None:
+    with pytest.raises(InvalidRequest) as remote:
+        wire.mask_spec(pb.MaskSpec(**{name: bad}))
+    with pytest.raises(InvalidRequest) as local:
+        MaskSpec(**{name: bad})
+    assert (remote.value.field, remote.value.reason) == (f"mask_spec.{name}", local.value.reason)

@@ -1,0 +1,222 @@
+"""Bad input gets the same words from the core, the SDK and the server, and harms nobody."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from cass.v1 import cass_pb2 as pb
+from cass_client import CassClient
+from cass_core import BoxBatch, InvalidRequest, LossSpec, MaskSpec, compute_loss, generate_mask
+from tests.servers import ServerProcess
+
+GOOD = [[1.0, 2.0, 5.0, 6.0]]
+INF = float("inf")
+
+
+def message(xyxy: list[float] | None = None, **changes: Any) -> pb.GenerateMaskRequest:
+    """One image of 32 x 32 with one box on a 4 x 4 map."""
+    fields: dict[str, Any] = {
+        "boxes": pb.BoxBatch(xyxy=struct.pack("<4f", *(xyxy or GOOD[0])), counts=[1]),
+        "image_sizes": pb.ImageSizes(heights=[32], widths=[32]),
+        "feature_maps": [pb.FeatureMap(height=4, width=4)],
+        "mask_spec": pb.MaskSpec(patch_size=1),
+    }
+    return pb.GenerateMaskRequest(**(fields | changes))
+
+
+def masks(boxes: Any = (GOOD,), size: Any = (32, 32), cells: Any = (4, 4), **options: Any) -> Any:
+    return generate_mask(boxes, size, cells, MaskSpec(patch_size=1), **options)
+
+
+def sizes(h: int, w: int) -> pb.ImageSizes:
+    return pb.ImageSizes(heights=[h], widths=[w])
+
+
+def cells(h: int, w: int) -> list[pb.FeatureMap]:
+    return [pb.FeatureMap(height=h, width=w)]
+
+
+def remote_error(call: Any, request: Any) -> tuple[str, str]:
+    """Field and reason of the refusal."""
+    with pytest.raises(grpc.RpcError) as caught:
+        call(request, timeout=60)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    status = rpc_status.from_call(caught.value)
+    bad = error_details_pb2.BadRequest()
+    assert status.details[0].Unpack(bad)
+    (violation,) = bad.field_violations
+    assert status.message == f"{violation.field}: {violation.description}"
+    return violation.field, violation.description
+
+
+@pytest.fixture(autouse=True)
+def serves_on(remote: CassClient) -> Iterator[None]:
+    """After each refusal a good request is answered."""
+    yield
+    assert remote.generate_mask([GOOD], (32, 32), (4, 4)).shape == (1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("request_", "local"),
+    [
+        (message([float("nan"), 0, 1, 1]), lambda: masks([[[float("nan"), 0, 1, 1]]])),
+        (message([0, 0, INF, 1]), lambda: masks([[[0, 0, INF, 1]]])),
+        (message([3, 0, 1, 1]), lambda: masks([[[3, 0, 1, 1]]])),
+        (message([0, 3, 1, 1]), lambda: masks([[[0, 3, 1, 1]]])),
+        (
+            message(boxes=pb.BoxBatch(xyxy=struct.pack("<4f", *GOOD[0]), counts=[2])),
+            lambda: BoxBatch(np.array(GOOD, np.float32), [2]),  # type: ignore[arg-type]
+        ),
+        (message(image_sizes=sizes(0, 32)), lambda: masks(size=(0, 32))),
+        (message(image_sizes=sizes(2**31, 32)), lambda: masks(size=(2**31, 32))),
+        (
+            message(image_sizes=pb.ImageSizes(heights=[1, 2], widths=[1, 2])),
+            lambda: masks(size=[(1, 1), (2, 2)]),
+        ),
+        (message(feature_maps=cells(0, 4)), lambda: masks(cells=[(0, 4)])),
+        (message(feature_maps=cells(4, 2**31)), lambda: masks(cells=[(4, 2**31)])),
+        (message(mask_spec=pb.MaskSpec(patch_size=0)), lambda: MaskSpec(patch_size=0)),
+        (
+            message(mask_spec=pb.MaskSpec(expansion_ratio=-0.5)),
+            lambda: MaskSpec(expansion_ratio=-0.5),
+        ),
+        (
+            message(mask_spec=pb.MaskSpec(base_sigma=[0.0])),
+            lambda: MaskSpec(base_sigma=0.0),
+        ),
+        (
+            message(mask_spec=pb.MaskSpec(min_radius=INF)),
+            lambda: MaskSpec(min_radius=INF),
+        ),
+        (
+            message(mask_spec=pb.MaskSpec(size_factor_min=3)),
+            lambda: MaskSpec(size_factor_min=3),
+        ),
+        (
+            message(mask_spec=pb.MaskSpec(base_sigma=[1, 2], use_anisotropic_gaussian=False)),
+            lambda: MaskSpec(base_sigma=(1, 2), use_anisotropic_gaussian=False),
+        ),
+        (
+            message(mask_spec=pb.MaskSpec(merge=pb.MERGE_SUM), dtype=pb.DATA_TYPE_UINT8),
+            lambda: generate_mask([GOOD], (32, 32), (4, 4), MaskSpec(merge="sum"), dtype="uint8"),
+        ),
+        (
+            message(mask_spec=pb.MaskSpec(merge=pb.MERGE_SUM), return_owner=True),
+            lambda: generate_mask(
+                [GOOD], (32, 32), (4, 4), MaskSpec(merge="sum"), return_owner=True
+            ),
+        ),
+    ],
+)
+def test_same_words(
+    stub: Any, request_: pb.GenerateMaskRequest, local: Callable[[], object]
+) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        local()
+    assert remote_error(stub.GenerateMask, request_) == (caught.value.field, caught.value.reason)
+
+
+def tensor(values: Any, dtype: str = "<f4") -> pb.Tensor:
+    array = np.array(values, dtype)
+    return pb.Tensor(dtype=pb.DATA_TYPE_FLOAT32, shape=array.shape, data=array.tobytes())
+
+
+LOGITS = np.zeros((1, 2), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("request_", "local"),
+    [
+        (
+            pb.ComputeLossRequest(logits=tensor(LOGITS), target=tensor([[0, 1.5]])),
+            lambda: compute_loss(LOGITS, np.array([[0, 1.5]], np.float32)),
+        ),
+        (
+            pb.ComputeLossRequest(logits=tensor(LOGITS), target=tensor([[float("nan"), 0]])),
+            lambda: compute_loss(LOGITS, np.array([[np.nan, 0]], np.float32)),
+        ),
+        (
+            pb.ComputeLossRequest(logits=tensor(LOGITS), target=tensor([[0, 1, 1]])),
+            lambda: compute_loss(LOGITS, np.array([[0, 1, 1]], np.float32)),
+        ),
+        (
+            pb.ComputeLossRequest(
+                logits=tensor(LOGITS), target=tensor([[0, 1]]), loss_spec=pb.LossSpec(gamma=-2.5)
+            ),
+            lambda: LossSpec(gamma=-2.5),
+        ),
+        (
+            pb.ComputeLossRequest(
+                logits=tensor(LOGITS),
+                target=tensor([[0, 1]]),
+                loss_spec=pb.LossSpec(reduction=pb.REDUCTION_PER_OBJECT),
+            ),
+            lambda: compute_loss(LOGITS, LOGITS, LossSpec(reduction="per_object")),
+        ),
+        (
+            pb.ComputeLossRequest(logits=tensor(LOGITS), mask=message()),
+            lambda: CassClient("local:").compute_loss(
+                LOGITS,
+                boxes=[GOOD],
+                image_size=(32, 32),
+                feature_map=(4, 4),
+                mask_spec=MaskSpec(patch_size=1),
+            ),
+        ),
+        (
+            pb.ComputeLossRequest(logits=tensor(LOGITS)),
+            lambda: CassClient("local:").compute_loss(LOGITS),
+        ),
+    ],
+)
+def test_same_words_of_losses(
+    stub: Any, request_: pb.ComputeLossRequest, local: Callable[[], object]
+) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        local()
+    assert remote_error(stub.ComputeLoss, request_) == (caught.value.field, caught.value.reason)
+
+
+def test_bytes_that_are_no_message(server: ServerProcess) -> None:
+    with grpc.insecure_channel(server.address) as channel:
+        call = channel.unary_unary("/cass.v1.CassService/ComputeLoss")
+        expected = ("request", "is not a cass.v1.ComputeLossRequest")
+        assert remote_error(call, b"\xff\xff") == expected
+    assert "Traceback" not in "".join(server.lines)
+
+
+def test_a_sum_above_1_is_no_target(stub: Any, remote: CassClient) -> None:
+    """Found only after the mask is made, on either side."""
+    request = pb.ComputeLossRequest(
+        logits=tensor(np.zeros((1, 4, 4))),
+        mask=message(
+            boxes=pb.BoxBatch(xyxy=struct.pack("<4f", 0, 0, 32, 32) * 2, counts=[2]),
+            mask_spec=pb.MaskSpec(patch_size=1, merge=pb.MERGE_SUM),
+        ),
+    )
+    expected = ("mask_spec.merge", "sum gave a target above 1; use clipped_sum")
+    assert remote_error(stub.ComputeLoss, request) == expected
+    for client in (remote, CassClient("local:")):
+        with pytest.raises(InvalidRequest) as caught:
+            client.compute_loss(
+                np.zeros((1, 4, 4), np.float32),
+                boxes=[[[0, 0, 32, 32]] * 2],
+                image_size=(32, 32),
+                feature_map=(4, 4),
+                mask_spec=MaskSpec(patch_size=1, merge="sum"),
+            )
+        assert (caught.value.field, caught.value.reason) == expected
+
+
+def test_over_a_limit_through_the_sdk(remote: CassClient) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        remote.generate_mask([None] * 4097, (32, 32), (4, 4))
+    assert str(caught.value) == "boxes.counts: 4097 images, the server's limit is 4096"
