@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types proto proto-check bench-core clean
+.PHONY: help setup demo test check lint types proto proto-check bench-core bench-remote clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -52,7 +52,10 @@ proto-check: proto
 
 ROUNDS ?= 31
 bench-core: $(READY) ## masks beside the audited algorithm, with ratios
-	$(BIN)/python -m benchmarks.core --rounds $(ROUNDS)
+	$(BIN)/python -m benchmarks.core --rounds $(ROUNDS) $(if $(OUT),--out $(OUT))
+
+bench-remote: $(READY) ## calls to a server on this machine beside local ones
+	$(BIN)/python -m benchmarks.remote --rounds $(ROUNDS) $(if $(OUT),--out $(OUT))
 
 clean: ## remove what the targets made
 	rm -rf $(VENV) $(PROTOC) out .pytest_cache .mypy_cache .ruff_cache .hypothesis

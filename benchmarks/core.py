@@ -7,9 +7,6 @@ import os
 # One thread on each side; set before anything starts a pool.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import json
-import platform
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -22,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.audited import audited_masks
+from benchmarks.measure import interleaved, write
 from cass_core import BoxBatch, MaskSpec, generate_mask
 from cass_core.scenes import street_boxes
 
@@ -29,26 +27,6 @@ IMAGES = 16
 IMAGE_SIZE = (736, 1280)
 # Feature map, boxes an image, ratio to reach.
 CASES = {"stride 32": ((23, 40), 15, 250), "stride 8": ((92, 160), 30, 800)}
-
-
-def interleaved(
-    calls: dict[str, tuple[Callable[[], object], int]], rounds: int
-) -> dict[str, float]:
-    """Median seconds of one call of each function, the functions taking turns.
-
-    Args:
-        calls: by name, a function and how often it is called in a turn.
-        rounds: number of turns that each has.
-    """
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds):
-        for name, (function, repeats) in calls.items():
-            function()  # the caches are another function's
-            start = time.perf_counter()
-            for _ in range(repeats):
-                function()
-            times[name].append((time.perf_counter() - start) / repeats)
-    return {name: float(np.median(values)) for name, values in times.items()}
 
 
 def run(rounds: int) -> dict[str, dict[str, float]]:
@@ -109,15 +87,7 @@ def main(
         )
     Console(width=140).print(table)
     if out is not None:
-        record = {
-            "machine": platform.processor() or platform.machine(),
-            "cores": os.cpu_count(),
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-            "microseconds_per_image": results,
-        }
-        out.write_text(json.dumps(record, indent=2) + "\n")
+        write(out, "make bench-core", {"microseconds_per_image": results})
 
 
 if __name__ == "__main__":

@@ -122,7 +122,8 @@ def normalizer_of(spec: LossSpec, patches: int, num_boxes: float | None) -> floa
     """
     if num_boxes is not None:
         ok = isinstance(num_boxes, numbers.Real) and not isinstance(num_boxes, bool)
-        if not (ok and math.isfinite(num_boxes) and num_boxes >= 0):
+        # Compared, not converted: a whole number may be beyond every float.
+        if not (ok and 0 <= num_boxes < math.inf):
             raise InvalidRequest("num_boxes", f"must be a number of at least 0, got {num_boxes!r}")
     if spec.reduction == "mean":
         return float(max(1, patches))

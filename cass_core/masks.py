@@ -9,8 +9,10 @@ from typing import Any
 from cass_core.arrays import MASK_DTYPES, Array, Tensorlike, dtype_name, from_host, is_tensor
 from cass_core.boxes import BoxBatch
 from cass_core.errors import InvalidRequest
-from cass_core.grid import FeatureMap, Sizes, feature_maps, image_sizes
+from cass_core.grid import FeatureMap, Sizes, feature_maps, image_sizes, patch_grid
 from cass_core.specs import MaskSpec
+
+_MAX_PATCHES = 2**60
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,12 @@ class MaskInputs:
             raise InvalidRequest(
                 "dtype", "uint8 needs a mask_spec.merge that stays in [0, 1]: max or clipped_sum"
             )
+        for i, feature_map in enumerate(maps):
+            # NumPy can describe no larger array, not even one of no images.
+            rows, columns = patch_grid(feature_map, spec.patch_size)
+            if max(1, boxes.num_images) * rows * columns > _MAX_PATCHES:
+                name = "feature_map" if single else f"feature_map[{i}]"
+                raise InvalidRequest(name, f"{feature_map} is too large for this batch")
         return cls(boxes, sizes, maps, single, spec, dtype, bool(return_owner))
 
     @property

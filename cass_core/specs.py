@@ -244,7 +244,10 @@ class _Checker:
 
     def _positive(self, name: str, value: object, zero_allowed: bool) -> float:
         ok = isinstance(value, numbers.Real) and not isinstance(value, bool)
-        number = float(value) if ok else math.nan  # type: ignore[arg-type]
+        try:
+            number = float(value) if ok else math.nan  # type: ignore[arg-type]
+        except OverflowError:  # a whole number beyond every float
+            number = math.inf
         if not (math.isfinite(number) and (number > 0 or (zero_allowed and number == 0))):
             bound = "at least 0" if zero_allowed else "above 0"
             self.fail(name, f"must be a finite number {bound}, got {value!r}")

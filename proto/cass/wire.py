@@ -40,6 +40,8 @@ _DTYPES = {
 }
 _DTYPE_NAMES = {number: name for name, number in _DTYPES.items()}
 _MAX_DIMENSIONS = 8
+# NumPy can describe no larger array, not even one with no elements.
+_MAX_BYTES = 2**63 - 1
 _BOX_BYTES = 16
 
 # Fields that are numbers or flags, and enums with their names; base_sigma is neither.
@@ -186,6 +188,8 @@ def tensor(message: pb.Tensor, field: str, dtypes: Sequence[str]) -> tuple[Array
         raise InvalidRequest(
             field, f"has {len(data)} bytes of data, the shape {list(shape)} needs {expected}"
         )
+    if math.prod(side for side in shape if side) * dtype.itemsize > _MAX_BYTES:
+        raise InvalidRequest(field, f"has the shape {list(shape)}, which is too large")
     view = np.frombuffer(data, dtype.newbyteorder("<"))
     return view.astype(dtype, copy=False).reshape(shape), name
 

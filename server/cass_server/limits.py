@@ -47,7 +47,8 @@ class Limits:
             InvalidRequest: there are too many patches.
         """
         grids = (patch_grid(feature_map, inputs.spec.patch_size) for feature_map in inputs.maps)
-        patches = inputs.boxes.num_images * sum(rows * columns for rows, columns in grids)
+        # A batch of no images is held to what one image may have.
+        patches = max(1, inputs.boxes.num_images) * sum(rows * columns for rows, columns in grids)
         self._check("feature_map", "patches", patches, self.patches)
 
     @staticmethod

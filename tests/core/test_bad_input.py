@@ -466,3 +466,14 @@ def test_maps_by_every_form() -> None:
     several = generate_mask([[GOOD]], (8, 8), np.array([[4, 6], [1, 2]]), MaskSpec(patch_size=1))
     assert [m.shape for m in several] == [(1, 4, 6), (1, 1, 2)]
     assert generate_mask([[GOOD]], (8, 8), []) == []
+
+
+def test_maps_that_no_memory_holds() -> None:
+    largest = 2**31 - 1
+    spec = MaskSpec(patch_size=1)
+    with pytest.raises(InvalidRequest) as caught:
+        generate_mask([], (8, 8), [(1, 1), (largest, largest)], spec)
+    assert str(caught.value) == (
+        "feature_map[1]: (2147483647, 2147483647) is too large for this batch"
+    )
+    assert generate_mask([], (8, 8), (2**29, largest), spec).shape == (0, 2**29, largest)

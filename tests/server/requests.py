@@ -21,7 +21,9 @@ def mask_request(
     )
 
 
-def loss_request(images: int = 1, side: int = 4) -> pb.ComputeLossRequest:
+def loss_request(
+    images: int = 1, side: int = 4, maps: int = 1, boxes: int = 1
+) -> pb.ComputeLossRequest:
     """Logits of zero against the masks of `mask_request`."""
     return pb.ComputeLossRequest(
         logits=pb.Tensor(
@@ -29,6 +31,6 @@ def loss_request(images: int = 1, side: int = 4) -> pb.ComputeLossRequest:
             shape=[images, side, side],
             data=bytes(4 * images * side * side),
         ),
-        mask=mask_request(images, side),
+        mask=mask_request(images, side, maps, boxes),
         return_grad=True,
     )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
+import struct
 import threading
+import traceback
 from concurrent.futures import Future
 
 import grpc
 import pytest
-from google.rpc import error_details_pb2
-from grpc_status import rpc_status
 
 from cass.v1 import cass_pb2 as pb
 from cass_core import __version__
@@ -17,6 +17,7 @@ from cass_core.arrays import Array
 from cass_core.masks import MaskInputs
 from cass_server.engine import CpuEngine
 from cass_server.limits import Limits
+from tests.server.details import violations
 from tests.server.in_thread import service
 from tests.server.requests import loss_request, mask_request
 
@@ -31,8 +32,8 @@ class Broken(CpuEngine):
         return super().masks(inputs)
 
 
-class Held(CpuEngine):
-    """Masks of two images wait until they are let go."""
+class Held(Broken):
+    """Masks of two images wait until they are let go; others fail."""
 
     def __init__(self) -> None:
         """Nothing waits yet."""
@@ -53,16 +54,22 @@ def test_bad_request_names_the_field() -> None:
     with service() as stub, pytest.raises(grpc.RpcError) as caught:
         stub.GenerateMask(request, timeout=60)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    status = rpc_status.from_call(caught.value)
-    (detail,) = status.details
-    bad = error_details_pb2.BadRequest()
-    assert detail.Unpack(bad)
-    assert [(v.field, v.description) for v in bad.field_violations] == [
+    assert violations(caught.value) == [
         ("mask_spec.patch_size", "must be a whole number from 1 to 2147483647, got 0")
     ]
-    assert status.message == (
+    assert caught.value.details() == (
         "mask_spec.patch_size: must be a whole number from 1 to 2147483647, got 0"
     )
+
+
+def test_bad_loss_request_names_the_field() -> None:
+    """The target's values are checked by the engine, while it computes."""
+    numbers = struct.pack("<2f", 0, 2)
+    tensor = pb.Tensor(dtype=pb.DATA_TYPE_FLOAT32, shape=[1, 2], data=numbers)
+    with service() as stub, pytest.raises(grpc.RpcError) as caught:
+        stub.ComputeLoss(pb.ComputeLossRequest(logits=tensor, target=tensor), timeout=60)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert violations(caught.value) == [("target[0][1]", "is not in [0, 1] (2.0)")]
 
 
 def test_a_failure_inside_tells_nothing_of_it(caplog: pytest.LogCaptureFixture) -> None:
@@ -75,7 +82,9 @@ def test_a_failure_inside_tells_nothing_of_it(caplog: pytest.LogCaptureFixture) 
     assert not caught.value.trailing_metadata()
     (record,) = caplog.records
     assert record.getMessage() == "request failed"
+    assert record.levelname == "ERROR"
     assert record.exc_info is not None
+    assert any(entry.name == "masks" for entry in traceback.extract_tb(record.exc_info[2]))
     assert str(record.exc_info[1]) == "a secret of the inside"
     assert (record.method, record.code) == (  # type: ignore[attr-defined]
         "GenerateMask",
@@ -83,24 +92,28 @@ def test_a_failure_inside_tells_nothing_of_it(caplog: pytest.LogCaptureFixture) 
     )
 
 
-def test_a_refusal_does_not_disturb_what_is_in_flight(caplog: pytest.LogCaptureFixture) -> None:
+def test_errors_do_not_disturb_what_is_in_flight(caplog: pytest.LogCaptureFixture) -> None:
     engine = Held()
-    request = mask_request()
-    request.boxes.counts[:] = [2]
+    request = mask_request(images=3)
+    request.boxes.counts.append(2)
     with service(engine) as stub, caplog.at_level(logging.INFO, "cass_server"):
         in_flight: Future[pb.GenerateMaskResponse] = stub.GenerateMask.future(
             mask_request(images=2), timeout=60
         )
         assert engine.waiting.wait(timeout=60)
-        with pytest.raises(grpc.RpcError, match=r"boxes.counts: add up to 2"):
+        with pytest.raises(grpc.RpcError, match=r"boxes.counts: add up to 5"):
             stub.GenerateMask(request, timeout=60)
+        with pytest.raises(grpc.RpcError, match=r"internal error"):
+            stub.GenerateMask(mask_request(), timeout=60)
+        assert not in_flight.done()
         engine.go.set()
         assert list(in_flight.result(timeout=60).masks[0].shape) == [2, 4, 4]
-    (record,) = caplog.records
-    assert record.getMessage() == "request refused"
-    assert record.reason == (  # type: ignore[attr-defined]
-        "boxes.counts: add up to 2, but there are 1 boxes"
+    refused, failed = caplog.records
+    assert (refused.getMessage(), refused.levelname) == ("request refused", "WARNING")
+    assert refused.reason == (  # type: ignore[attr-defined]
+        "boxes.counts: add up to 5, but there are 3 boxes"
     )
+    assert failed.getMessage() == "request failed"
 
 
 def test_loss_from_boxes() -> None:

@@ -169,7 +169,7 @@ def _set(path: str, value: Any) -> Change:
         (_set("image_sizes.widths", []), "image_size: has 1 heights, but 0 widths"),
         (
             lambda m: m.ClearField("image_sizes"),
-            "image_size: must be (H, W), or one (H, W) for each image",
+            "image_size: has 0 entries, but there are 2 images",
         ),
         (
             lambda m: m.image_sizes.CopyFrom(pb.ImageSizes(heights=[8] * 3, widths=[16] * 3)),

@@ -25,6 +25,6 @@ def main() -> None:
     """Entry point of the command."""
     try:
         app()
-    except CassError as error:
-        typer.echo(f"cass: {error}", err=True)
+    except (CassError, OSError, MemoryError) as error:
+        typer.echo(f"cass: {str(error) or 'not enough memory'}", err=True)
         sys.exit(1)

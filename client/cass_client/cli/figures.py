@@ -60,5 +60,12 @@ def figure_path(folder: Path, image_id: int | str) -> Path:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG."""
+    """Write a figure; the file's suffix decides the format.
+
+    Raises:
+        InvalidRequest: there is no such format.
+    """
+    formats = figure.canvas.get_supported_filetypes()
+    if path.suffix.removeprefix(".").lower() not in formats:
+        raise InvalidRequest("--out", f"{path.name} must end with one of .{', .'.join(formats)}")
     figure.savefig(path, dpi=100, bbox_inches="tight")

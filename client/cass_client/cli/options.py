@@ -77,7 +77,7 @@ def make_spec(preset: Preset, changes: Sequence[str] | None) -> MaskSpec:
             raise InvalidRequest("--set", f"{change!r} must be one of {', '.join(names)}, =VALUE")
         try:
             values[name] = json.loads(text)
-        except json.JSONDecodeError:
+        except ValueError:  # not JSON, or a number of thousands of digits
             values[name] = text
     return spec.replace(**values)
 
