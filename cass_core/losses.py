@@ -223,8 +223,8 @@ def compute_losses(inputs: LossInputs) -> HostLoss:
     if inputs.mask is not None:
         masks, _ = compute_masks(inputs.mask)
         target, target_dtype = masks[0], inputs.mask.dtype
-        if inputs.mask.spec.merge == "sum" and target.size and float(target.max()) > 1:
-            raise InvalidRequest("mask_spec.merge", "sum gave a target above 1; use clipped_sum")
+        if inputs.mask.spec.merge == "sum":
+            check_summed(float(target.max(initial=0)))
     assert target is not None  # by LossInputs.checked
     spec = inputs.spec
     normalizer = normalizer_of(spec, inputs.logits.size, inputs.num_boxes)
@@ -244,6 +244,16 @@ def compute_losses(inputs: LossInputs) -> HostLoss:
         real = np.float64 if inputs.logits_dtype == "float64" else np.float32
         per_patch = np.asarray(total / normalizer, real)
     return HostLoss(per_patch, total, normalizer, grad)
+
+
+def check_summed(largest: float) -> None:
+    """Refuse a target made with ``merge="sum"`` by its largest value.
+
+    Raises:
+        InvalidRequest: it is above 1.
+    """
+    if largest > 1:
+        raise InvalidRequest("mask_spec.merge", "sum gave a target above 1; use clipped_sum")
 
 
 def refuse_target(target: Array, target_dtype: str) -> None:

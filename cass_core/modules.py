@@ -13,7 +13,7 @@ from cass_core.accel.losses import take_loss
 from cass_core.boxes import BoxBatch
 from cass_core.errors import InvalidRequest
 from cass_core.grid import one_feature_map, patch_grid
-from cass_core.losses import check_logits, check_same_grid, compute_loss
+from cass_core.losses import check_logits, check_same_grid, check_summed, compute_loss
 from cass_core.masks import generate_mask
 from cass_core.specs import LossSpec, MaskSpec
 
@@ -78,6 +78,8 @@ class CassLoss(nn.Module):
         if xyxy is not batch.xyxy or xyxy.device != logits.device:
             batch = BoxBatch(xyxy.to(logits.device), batch.counts)
         target = generate_mask(batch, image_size, feature_map, self.mask_spec)
+        if self.mask_spec.merge == "sum" and target.numel():
+            check_summed(float(target.max()))
         if num_boxes is None:
             num_boxes = batch.num_boxes
         # The gradient of half-precision logits is kept in float32 until the outer gradient has

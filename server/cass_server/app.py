@@ -53,7 +53,7 @@ async def serve(engine: Engine, limits: Limits, host: str, port: int, drain_seco
         [SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME], server
     )
     await _set_health(status, health_pb2.HealthCheckResponse.NOT_SERVING)
-    bound = _bind(server, host, port)
+    address = _bind(server, host, port)
     started = time.monotonic()
     await server.start()
     warm = asyncio.ensure_future(loop.run_in_executor(executor, engine.warm_up))
@@ -63,7 +63,7 @@ async def serve(engine: Engine, limits: Limits, host: str, port: int, drain_seco
         _log.info(
             "serving",
             extra={
-                "address": f"{host}:{bound}",
+                "address": address,
                 "device": engine.device,
                 "version": __version__,
                 "pid": os.getpid(),
@@ -88,12 +88,15 @@ def _options(limits: Limits) -> Sequence[tuple[str, int]]:
     )
 
 
-def _bind(server: grpc.aio.Server, host: str, port: int) -> int:
-    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+def _bind(server: grpc.aio.Server, host: str, port: int) -> str:
+    """The address that the server listens on."""
+    if ":" in host:
+        host = f"[{host}]"
     try:
-        return server.add_insecure_port(address)
+        bound = server.add_insecure_port(f"{host}:{port}")
     except RuntimeError as error:
-        raise CassError(f"cannot listen on {address}: is the port taken?") from error
+        raise CassError(f"cannot listen on {host}:{port}: is the port taken?") from error
+    return f"{host}:{bound}"
 
 
 async def _set_health(

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
+# gRPC's own lines are not JSON, and what they tell is logged here too. Set before it is imported.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
 import asyncio
 import logging
-import os
 import sys
 from enum import StrEnum
 from typing import Annotated

@@ -8,7 +8,7 @@ from typing import Protocol
 from cass_core.arrays import Array, from_host, to_host
 from cass_core.boxes import BoxBatch
 from cass_core.errors import CassError
-from cass_core.losses import HostLoss, LossInputs, compute_losses
+from cass_core.losses import HostLoss, LossInputs, check_summed, compute_losses
 from cass_core.masks import MaskInputs, compute_masks
 
 
@@ -78,6 +78,8 @@ class TorchEngine:
         if inputs.mask is not None:
             masks, _ = make_all_masks(self._on_device(inputs.mask))
             target = masks[0]
+            if inputs.mask.spec.merge == "sum" and target.numel():
+                check_summed(float(target.max()))
         else:
             assert inputs.target is not None  # by LossInputs.checked
             target = place(inputs.target, inputs.target_dtype)
@@ -87,7 +89,7 @@ class TorchEngine:
             inputs.spec,
             inputs.num_boxes,
             inputs.return_grad,
-            target_known_good=False,
+            target_known_good=inputs.mask is not None,
         )
         loss, _ = to_host(result.loss)
         grad = None if result.grad is None else to_host(result.grad)[0]

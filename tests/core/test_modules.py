@@ -239,3 +239,12 @@ def test_sum_that_leaves_the_range_is_refused() -> None:
     assert caught.value.field.startswith(("target", "mask_spec.merge"))
     # One that stays inside is fine.
     loss(torch.zeros(3, 4, 5), [[(0, 0, 32, 32)], [], []], **PLACE)
+
+
+def test_a_sum_above_1_is_no_target() -> None:
+    loss = CassLoss(MaskSpec(patch_size=1, merge="sum"))
+    box = [0.0, 0.0, 32.0, 32.0]
+    logits = torch.zeros(1, 4, 4)
+    assert loss(logits, [[box]], (32, 32), (4, 4)).item() > 0
+    with pytest.raises(InvalidRequest, match=r"^mask_spec.merge: sum gave a target above 1"):
+        loss(logits, [[box, box]], (32, 32), (4, 4))

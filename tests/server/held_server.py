@@ -1,6 +1,7 @@
-"""`cass-server serve` with an engine that waits for files: started by the lifecycle tests.
+"""`cass-server serve` with an engine that waits for files: started by tests of processes.
 
 Warming up waits for FOLDER/warm, a mask for FOLDER/go; FOLDER/waiting appears when one does.
+With FOLDER/fail a mask fails instead.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ class HeldEngine(CpuEngine):
         super().warm_up()
 
     def masks(self, inputs: MaskInputs) -> tuple[list[Array], list[Array]]:
-        """Wait for `go`."""
+        """Fail if there is `fail`, else wait for `go`."""
+        if (self._folder / "fail").exists():
+            raise RuntimeError("told to fail")
         (self._folder / "waiting").touch()
         self._wait_for("go")
         return super().masks(inputs)

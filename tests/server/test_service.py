@@ -117,7 +117,7 @@ def test_errors_do_not_disturb_what_is_in_flight(caplog: pytest.LogCaptureFixtur
 
 
 def test_loss_from_boxes() -> None:
-    """A logit of 0 is a probability of 1/2: the mean of (1/2 - y)^2 lies in (0, 1/4]."""
+    """A logit of 0 is a probability p of 1/2; the gradient is 2 (p - y) p (1 - p)."""
     request = loss_request()
     request.loss_spec.kind = pb.LOSS_KIND_MSE
     request.loss_spec.reduction = pb.REDUCTION_SUM
@@ -126,7 +126,13 @@ def test_loss_from_boxes() -> None:
     with service() as stub:
         answer = stub.ComputeLoss(request, timeout=60)
     assert (answer.sum, answer.normalizer) == (4.0, 1.0)
-    assert list(answer.grad.shape) == [1, 4, 4]
+    assert (answer.loss.data, list(answer.loss.shape)) == (struct.pack("<f", 4), [])
+    rows = ((0.25,) * 4, (0.25, -0.25, -0.25, 0.25))
+    expected = (*rows[0], *rows[1], *rows[1], *rows[0])
+    assert (answer.grad.data, list(answer.grad.shape)) == (
+        struct.pack("<16f", *expected),
+        [1, 4, 4],
+    )
 
 
 def test_server_info() -> None:

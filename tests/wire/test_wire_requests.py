@@ -301,9 +301,13 @@ def test_loss_request_refused(change: Change, error: str) -> None:
         (_set("mask.boxes.xyxy", b"x"), "boxes.xyxy: has 1 bytes, which is not a multiple of 16"),
         (_set("mask.mask_spec.merge", 8), "mask_spec.merge: has the unknown value 8"),
         (
-            # A map of 4.6e18 patches is compared with the logits, never made.
+            # A map of 2.9e17 patches is compared with the logits, never made.
+            _set("mask.feature_maps", [pb.FeatureMap(height=2**29, width=2**29)]),
+            "logits: have the shape [2, 2, 4], the grid is [2, 536870912, 536870912]",
+        ),
+        (
             _set("mask.feature_maps", [pb.FeatureMap(height=2**31 - 1, width=2**31 - 1)]),
-            "logits: have the shape [2, 2, 4], the grid is [2, 2147483647, 2147483647]",
+            "feature_map[0]: (2147483647, 2147483647) is too large for this batch",
         ),
         (
             _set("mask.mask_spec.patch_size", 2),
