@@ -118,6 +118,8 @@ class RemoteBackend:
                         # What may be sent is the server's decision; what it sends was asked for.
                         ("grpc.max_send_message_length", -1),
                         ("grpc.max_receive_message_length", -1),
+                        # Else a forked child may be given its parent's connection.
+                        ("grpc.use_local_subchannel_pool", 1),
                     ),
                 )
                 self._stub = cass_pb2_grpc.CassServiceStub(self._channel)  # type: ignore[no-untyped-call]

@@ -79,3 +79,54 @@ def test_the_named_box_is_the_bad_one() -> None:
     with pytest.raises(InvalidRequest) as caught:
         BoxBatch(xyxy, np.array([0, 3, 0, 3]))
     assert str(caught.value) == "boxes[3][1].y2: is smaller than y1"
+
+
+def test_device_is_kept_and_its_values_are_not_read() -> None:
+    # `meta` stands for a device: its values cannot be read at all.
+    batch = BoxBatch.from_list([torch.zeros(2, 4, device="meta"), [[1, 2, 3, 4]], None])
+    assert isinstance(batch.xyxy, torch.Tensor)
+    assert batch.xyxy.device.type == "meta"
+    assert batch.xyxy.shape == (3, 4)
+    assert batch.counts.tolist() == [2, 1, 0]
+
+
+@pytest.mark.parametrize(
+    "boxes", [[[]], [None], [None, [], np.zeros((0, 4))], [[], [[]]], [torch.zeros(0, 4), None]]
+)
+def test_images_without_boxes(boxes: Any) -> None:
+    batch = BoxBatch.from_list(boxes)
+    assert isinstance(batch.xyxy, torch.Tensor) == isinstance(boxes[0], torch.Tensor)
+    assert np.asarray(batch.xyxy).shape == (0, 4)
+    assert np.asarray(batch.xyxy).dtype == np.float32
+    assert (batch.num_images, batch.num_boxes) == (len(boxes), 0)
+    assert batch.offsets.tolist() == [0] * (len(boxes) + 1)
+
+
+@pytest.mark.parametrize(
+    "counts", [[2, 0, 1], (2, 0, 1), np.array([2, 0, 1], np.int32), torch.tensor([2, 0, 1])]
+)
+def test_counts_of_every_kind(counts: Any) -> None:
+    batch = BoxBatch([[1, 2, 3, 4]] * 3, counts)  # type: ignore[arg-type]
+    assert (batch.counts.dtype, batch.offsets.dtype) == (np.int64, np.int64)
+    assert batch.offsets.tolist() == [0, 2, 2, 3]
+
+
+def test_tensors_are_detached_and_made_contiguous() -> None:
+    tensor = torch.from_numpy(A).t().contiguous().t().requires_grad_()
+    batch = BoxBatch.from_list([tensor])
+    assert isinstance(batch.xyxy, torch.Tensor)
+    assert batch.xyxy.is_contiguous()
+    assert not batch.xyxy.requires_grad
+    assert batch.xyxy.tolist() == A.tolist()
+
+
+def test_read_only_arrays_are_kept() -> None:
+    xyxy = A.copy()
+    xyxy.flags.writeable = False  # as in what a request brings
+    assert BoxBatch(xyxy, np.array([1, 1])).xyxy is xyxy
+
+
+def test_repr_leaves_the_offsets_out() -> None:
+    shown = repr(BoxBatch.from_list([A]))
+    assert shown.startswith("BoxBatch(xyxy=array(")
+    assert "offsets" not in shown
