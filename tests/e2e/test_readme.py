@@ -39,5 +39,8 @@ def test_links_and_targets_exist() -> None:
     for link in re.findall(r"\]\(([^)#]+)\)", text):
         assert link.startswith("https://") or (README.parent / link).exists(), link
     makefile = (README.parent / "Makefile").read_text()
-    for target in set(re.findall(r"make ([a-z][a-z-]*)\b", text)):
+    for indented, quoted in set(
+        re.findall(r"^    make ([a-z][a-z-]*)|`make ([a-z][a-z-]*)", text, re.MULTILINE)
+    ):
+        target = indented or quoted
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
