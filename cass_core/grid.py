@@ -86,7 +86,7 @@ def image_sizes(value: Any, num_images: int) -> Sizes:
         )
     try:
         sizes = np.asarray(value, np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise InvalidRequest("image_size", _SIZE_FORM) from None
     if sizes.size == 0 and num_images == 0:
         return np.empty((0, 2), np.float64)

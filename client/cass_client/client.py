@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,8 @@ from cass_core.grid import one_feature_map
 from cass_core.losses import LossInputs, LossResult, check_logits, check_spec
 from cass_core.masks import MaskInputs, wrap_masks
 from cass_core.specs import LossSpec, MaskSpec
+
+_LONGEST = 365 * 24 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class CassClient:
 
     Args:
         target: ``HOST:PORT`` or another gRPC target, or ``local:``.
-        timeout: deadline of a call in seconds, above 0.
+        timeout: deadline of a call in seconds, above 0 and at most a year.
 
     Raises:
         CassError: ``local:`` without the core's dependencies.
@@ -59,8 +60,11 @@ class CassClient:
         if not isinstance(target, str) or not target:
             raise InvalidRequest("target", f"must be HOST:PORT or local:, got {target!r}")
         ok = isinstance(timeout, numbers.Real) and not isinstance(timeout, bool)
-        if not (ok and math.isfinite(timeout) and timeout > 0):
-            raise InvalidRequest("timeout", f"must be a number of seconds above 0, got {timeout!r}")
+        if not (ok and 0 < timeout <= _LONGEST):
+            raise InvalidRequest(
+                "timeout",
+                f"must be a number of seconds above 0 and at most a year, got {timeout!r}",
+            )
         self.target = target
         self._backend: Backend = (
             LocalBackend() if target == "local:" else RemoteBackend(target, float(timeout))

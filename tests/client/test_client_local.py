@@ -90,11 +90,11 @@ def test_losses(kind: Any, reduction: Any, as_tensors: bool) -> None:
         (lambda: CassClient(7), "target: must be HOST:PORT or local:, got 7"),  # type: ignore[arg-type]
         (
             lambda: CassClient("local:", timeout=0),
-            "timeout: must be a number of seconds above 0, got 0",
+            "timeout: must be a number of seconds above 0 and at most a year, got 0",
         ),
         (
             lambda: CassClient("local:", timeout=float("inf")),
-            "timeout: must be a number of seconds above 0, got inf",
+            "timeout: must be a number of seconds above 0 and at most a year, got inf",
         ),
         (lambda: LOCAL.compute_loss([[0.0]]), "target: give either a target or boxes"),
         (

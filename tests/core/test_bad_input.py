@@ -139,6 +139,7 @@ GRID: list[Row] = [
     (sized(np.array([0, 8])), "image_size", f"{RANGE}(0, 8)"),
     (sized(torch.tensor([8, -1])), "image_size", f"{RANGE}(8, -1)"),
     (sized(("8", "8")), "image_size", SIZE_FORM),
+    (sized([(10**400, 8), (8, 8)]), "image_size", SIZE_FORM),
     (sized([(8, 8), (8, 0)]), "image_size[1]", f"{RANGE}(8, 0)"),
     (sized([(8.5, 8), (8, 8)]), "image_size[0]", f"{RANGE}(8.5, 8)"),
     (sized([(8, 8), (NAN, 8)]), "image_size[1]", f"{RANGE}(nan, 8)"),
