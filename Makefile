@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types proto proto-check bench-core bench-remote clean
+.PHONY: help setup demo test check lint types proto proto-check bench bench-remote gpu-check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -53,11 +53,15 @@ proto-check:
 	else echo "proto-check skipped: the pinned protoc has wheels for Python 3.11 alone"; fi
 
 ROUNDS ?= 31
-bench-core: $(READY) ## masks beside the audited algorithm, with ratios
-	$(BIN)/python -m benchmarks.core --rounds $(ROUNDS) $(if $(OUT),--out $(OUT))
+bench: $(READY) ## masks and losses beside what they replace, and how they scale (OUT, PLOTS)
+	$(BIN)/python -m benchmarks.suite --rounds $(ROUNDS) $(if $(OUT),--out $(OUT)) $(if $(PLOTS),--plots $(PLOTS))
 
 bench-remote: $(READY) ## calls to a server on this machine beside local ones
 	$(BIN)/python -m benchmarks.remote --rounds $(ROUNDS) $(if $(OUT),--out $(OUT))
+
+# With the packages that are there: a plain installation of torch for CUDA is enough.
+gpu-check: ## on a CUDA machine: kernels natively, sanitizer, GPU benchmarks, one JSON (OUT)
+	$(PYTHON) -m benchmarks.gpu_check $(if $(OUT),--out $(OUT))
 
 clean: ## remove what the targets made
 	rm -rf $(VENV) $(PROTOC) out .pytest_cache .mypy_cache .ruff_cache .hypothesis

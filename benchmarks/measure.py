@@ -6,24 +6,26 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
+Key = TypeVar("Key", bound=Hashable)
+
 
 def interleaved(
-    calls: dict[str, tuple[Callable[[], object], int]], rounds: int
-) -> dict[str, float]:
+    calls: Mapping[Key, tuple[Callable[[], object], int]], rounds: int
+) -> dict[Key, float]:
     """Median seconds of one call of each function, the functions taking turns.
 
     Args:
         calls: by name, a function and how often it is called in a turn.
         rounds: number of turns that each has.
     """
-    times: dict[str, list[float]] = {name: [] for name in calls}
+    times: dict[Key, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, (function, repeats) in calls.items():
             function()  # the caches are another function's
@@ -32,6 +34,24 @@ def interleaved(
                 function()
             times[name].append((time.perf_counter() - start) / repeats)
     return {name: float(np.median(values)) for name, values in times.items()}
+
+
+def fitted(
+    calls: Mapping[Key, Callable[[], object]], turn: float = 0.005
+) -> dict[Key, tuple[Callable[[], object], int]]:
+    """Calls for `interleaved`, each as often in a turn as takes about ``turn`` seconds."""
+    return {
+        name: (function, max(1, min(1000, int(turn / seconds_of(function)))))
+        for name, function in calls.items()
+    }
+
+
+def seconds_of(function: Callable[[], object]) -> float:
+    """Seconds of one call, after another that may compile: a guess, not a measurement."""
+    function()
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
 
 
 def write(path: Path, command: str, results: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from cass_core.arrays import Array, Tensorlike, is_tensor
 from cass_core.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    pass
+    import torch
 
 _COORDINATES = ("x1", "y1", "x2", "y2")
 _NO_BOXES = np.empty((0, 4), np.float32)
@@ -35,6 +35,8 @@ class BoxBatch:
         counts: ``[B]`` int64, boxes of each image; they add up to M.
         offsets: ``[B + 1]`` int64, made here: the boxes of image i are
             ``xyxy[offsets[i]:offsets[i + 1]]``.
+        device_offsets: ``[B + 1]`` int32, the offsets beside boxes in a device's memory, made
+            here without waiting for the device; None for boxes in the host's memory.
 
     Raises:
         InvalidRequest: named like ``boxes[3][1].x2``: image 3 of the batch, its box 1.
@@ -48,6 +50,7 @@ class BoxBatch:
     xyxy: Tensorlike
     counts: npt.NDArray[np.int64]
     offsets: npt.NDArray[np.int64] = field(init=False, repr=False)
+    device_offsets: torch.Tensor | None = field(init=False, repr=False, default=None)
 
     def __post_init__(self) -> None:
         xyxy = _as_float32(self.xyxy, "boxes.xyxy")
@@ -61,9 +64,11 @@ class BoxBatch:
             raise InvalidRequest(
                 "boxes.counts", f"add up to {total}, but there are {xyxy.shape[0]} boxes"
             )
-        if is_tensor(xyxy):
-            if xyxy.device.type == "cpu":
-                _check_values(xyxy.numpy(), offsets)
+        if is_tensor(xyxy) and xyxy.device.type != "cpu":
+            from cass_core.placing import upload
+
+            on_device = upload(offsets.astype(np.int32), xyxy.device)
+            object.__setattr__(self, "device_offsets", on_device)
         else:
             _check_values(np.asarray(xyxy), offsets)
         object.__setattr__(self, "xyxy", xyxy)
@@ -111,6 +116,24 @@ class BoxBatch:
     def wrap(cls, boxes: BoxBatch | Sequence[Any]) -> BoxBatch:
         """The argument itself if it is a `BoxBatch`, else `from_list` of it."""
         return boxes if isinstance(boxes, BoxBatch) else cls.from_list(boxes)
+
+    def to(self, device: Any) -> BoxBatch:
+        """The same boxes in a device's memory, copied there without waiting for it.
+
+        Make it before a CUDA graph is captured, and keep it as long as the graph.
+
+        Args:
+            device: what ``torch.device`` takes.
+        """
+        import torch
+
+        from cass_core.placing import upload
+
+        device = torch.device(device)
+        if is_tensor(self.xyxy):
+            on_device = self.xyxy.to(device, non_blocking=True)
+            return self if on_device is self.xyxy else BoxBatch(on_device, self.counts)
+        return BoxBatch(upload(np.asarray(self.xyxy), device), self.counts)
 
     @property
     def num_images(self) -> int:

@@ -239,7 +239,7 @@ def compute_losses(inputs: LossInputs) -> HostLoss:
         return_grad=inputs.return_grad,
     )
     if not target_good:
-        refuse_target(target, target_dtype)
+        refuse_bad_target(target, target_dtype)
     if per_patch is None:
         real = np.float64 if inputs.logits_dtype == "float64" else np.float32
         per_patch = np.asarray(total / normalizer, real)
@@ -256,16 +256,19 @@ def check_summed(largest: float) -> None:
         raise InvalidRequest("mask_spec.merge", "sum gave a target above 1; use clipped_sum")
 
 
-def refuse_target(target: Array, target_dtype: str) -> None:
-    """Raise for the first target value outside [0, 1], by its index.
+def refuse_bad_target(target: Array, target_dtype: str) -> None:
+    """Name the first target value outside [0, 1], if there is one.
 
     Raises:
-        InvalidRequest: always.
+        InvalidRequest: there is.
     """
     from cass_core.cpu.convert import widen
 
     values = widen(np.ascontiguousarray(target), target_dtype)
-    index = np.unravel_index(int(np.argmin((values >= 0) & (values <= 1))), values.shape)
+    good = (values >= 0) & (values <= 1)
+    if good.all():
+        return
+    index = np.unravel_index(int(np.argmin(good)), values.shape)
     place = "".join(f"[{i}]" for i in index)
     raise InvalidRequest(f"target{place}", f"is not in [0, 1] ({values[index]})")
 
@@ -289,7 +292,8 @@ def compute_loss(
         logits: ``[B, n_y, n_x]`` or ``[B, n_y * n_x]``, any real dtype from float16 to float64;
             NumPy or torch.
         target: values in [0, 1] of the same kind and shape (or with the grid flattened where
-            the logits are not); uint8 stands for value / 255.
+            the logits are not); uint8 stands for value / 255. On CUDA a value outside [0, 1]
+            gives NaN, as a logit that is not finite does: an error would wait for the device.
         spec: which loss and reduction; see `LossSpec`.
         num_boxes: number of boxes in the batch, for ``reduction="per_object"``; a fraction is
             fine, such as a mean over processes.
@@ -305,13 +309,13 @@ def compute_loss(
         >>> round(float(result.loss), 4), result.grad.tolist()
         (0.6931, [[0.125, 0.125, 0.125, -0.125]])
     """
-    if is_tensor(logits) and logits.device.type != "cpu":
-        from cass_core.accel.losses import take_loss
+    if is_tensor(logits) and logits.device.type == "cuda":
+        from cass_core.ops.run import take_loss
 
         check_spec(spec)
         logits = check_logits(logits)
         target = check_target(target, logits)
-        return take_loss(logits, target, spec, num_boxes, return_grad, target_known_good=False)
+        return take_loss(logits, target, spec, num_boxes, return_grad)
     inputs = LossInputs.check(logits, target, spec, num_boxes, return_grad)
     return compute_losses(inputs).wrap(logits, inputs.logits_dtype)
 

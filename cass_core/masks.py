@@ -4,13 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cass_core.arrays import MASK_DTYPES, Array, Tensorlike, dtype_name, from_host, is_tensor
+import numpy as np
+
+from cass_core.arrays import (
+    MASK_DTYPES,
+    Array,
+    Tensorlike,
+    dtype_name,
+    from_host,
+    is_tensor,
+    to_host,
+)
 from cass_core.boxes import BoxBatch
 from cass_core.errors import InvalidRequest
 from cass_core.grid import FeatureMap, Sizes, feature_maps, image_sizes, patch_grid
 from cass_core.specs import MaskSpec
+
+if TYPE_CHECKING:
+    import torch
 
 _MAX_PATCHES = 2**60
 
@@ -21,7 +34,8 @@ class MaskInputs:
 
     Attributes:
         boxes: the boxes of B images.
-        sizes: ``[1 or B, 2]`` float64, height and width of the images in pixels.
+        sizes: ``[1 or B, 2]`` float64, height and width of the images in pixels; a tensor where
+            they came beside the boxes in CUDA memory.
         maps: (h, w) of each feature map, in cells.
         single: whether one feature map was asked for rather than a list.
         spec: the options.
@@ -30,7 +44,7 @@ class MaskInputs:
     """
 
     boxes: BoxBatch
-    sizes: Sizes
+    sizes: Sizes | torch.Tensor
     maps: list[FeatureMap]
     single: bool
     spec: MaskSpec
@@ -55,15 +69,14 @@ class MaskInputs:
         name = dtype_name(dtype, "dtype", MASK_DTYPES)
         if name == "bfloat16" and not is_tensor(batch.xyxy):
             raise InvalidRequest("dtype", "bfloat16 needs boxes given as torch tensors")
-        return cls.checked(
-            batch, image_sizes(image_size, batch.num_images), maps, single, spec, name, return_owner
-        )
+        sizes = check_sizes(image_size, batch)
+        return cls.checked(batch, sizes, maps, single, spec, name, return_owner)
 
     @classmethod
     def checked(
         cls,
         boxes: BoxBatch,
-        sizes: Sizes,
+        sizes: Sizes | torch.Tensor,
         maps: list[FeatureMap],
         single: bool,
         spec: MaskSpec,
@@ -91,14 +104,33 @@ class MaskInputs:
         return is_tensor(self.boxes.xyxy)
 
 
+def check_sizes(value: Any, boxes: BoxBatch) -> Sizes | torch.Tensor:
+    """Image sizes where the boxes are: in CUDA memory only if both came there.
+
+    Raises:
+        InvalidRequest: see `cass_core.grid.image_sizes`.
+    """
+    if is_tensor(boxes.xyxy) and boxes.xyxy.device.type == "cuda":
+        from cass_core.placing import sizes_on_device
+
+        sizes = sizes_on_device(value, boxes.num_images)
+        if sizes is not None:
+            return sizes
+    return image_sizes(value, boxes.num_images)
+
+
 def compute_masks(inputs: MaskInputs) -> tuple[list[Array], list[Array]]:
     """Masks and owner maps (empty unless asked for) of each feature map, on the CPU."""
     from cass_core.cpu.run import make_mask
 
+    boxes = inputs.boxes
+    if is_tensor(boxes.xyxy) and boxes.xyxy.device.type != "cpu":
+        boxes = BoxBatch(boxes.xyxy.cpu(), boxes.counts)  # whose values are checked now
+    sizes, _ = to_host(inputs.sizes)
     masks, owners = [], []
     for feature_map in inputs.maps:
         mask, owner = make_mask(
-            inputs.boxes, inputs.sizes, feature_map, inputs.spec, inputs.dtype, inputs.return_owner
+            boxes, sizes, feature_map, inputs.spec, inputs.dtype, inputs.return_owner
         )
         masks.append(mask)
         if owner is not None:
@@ -115,11 +147,18 @@ def wrap_masks(inputs: MaskInputs, masks: Sequence[Array], owners: Sequence[Arra
         value = from_host(array, name, as_tensor=tensors)
         return value.to(device) if is_tensor(value) and device is not None else value
 
-    out = [place(mask, inputs.dtype) for mask in masks]
+    return _arrange(
+        inputs,
+        [place(mask, inputs.dtype) for mask in masks],
+        [place(owner, "int32") for owner in owners],
+    )
+
+
+def _arrange(inputs: MaskInputs, masks: Sequence[Any], owners: Sequence[Any]) -> Any:
+    """One mask or a list, alone or in a pair with the owners."""
     if not inputs.return_owner:
-        return out[0] if inputs.single else out
-    names = [place(owner, "int32") for owner in owners]
-    return (out[0], names[0]) if inputs.single else (out, names)
+        return masks[0] if inputs.single else masks
+    return (masks[0], owners[0]) if inputs.single else (masks, owners)
 
 
 def generate_mask(
@@ -169,8 +208,8 @@ def generate_mask(
     """
     inputs = MaskInputs.check(boxes, image_size, feature_map, spec, dtype, return_owner)
     xyxy = inputs.boxes.xyxy
-    if is_tensor(xyxy) and xyxy.device.type != "cpu":
-        from cass_core.accel.masks import make_masks
+    if is_tensor(xyxy) and xyxy.device.type == "cuda":
+        from cass_core.ops.run import make_masks
 
-        return make_masks(inputs)
+        return _arrange(inputs, *make_masks(inputs, xyxy.device))
     return wrap_masks(inputs, *compute_masks(inputs))

@@ -7,14 +7,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
-from cass_core.accel.losses import take_loss
 from cass_core.boxes import BoxBatch
 from cass_core.errors import InvalidRequest
 from cass_core.grid import one_feature_map, patch_grid
-from cass_core.losses import check_logits, check_same_grid, check_summed, compute_loss
-from cass_core.masks import generate_mask
+from cass_core.losses import check_logits, check_same_grid, normalizer_of
+from cass_core.masks import check_sizes
+from cass_core.ops.options import loss_options, mask_options
+from cass_core.ops.run import boxes_loss, place
 from cass_core.specs import LossSpec, MaskSpec
 
 
@@ -71,51 +71,28 @@ class CassLoss(nn.Module):
         if not isinstance(logits, Tensor):
             raise InvalidRequest("logits", f"must be a torch tensor, got {type(logits).__name__}")
         check_logits(logits)
-        batch = BoxBatch.wrap(boxes)
-        grid = patch_grid(one_feature_map(feature_map), self.mask_spec.patch_size)
+        batch = BoxBatch.wrap(boxes).to(logits.device)
+        cells = one_feature_map(feature_map)
+        grid = patch_grid(cells, self.mask_spec.patch_size)
         check_same_grid(tuple(logits.shape), (batch.num_images, *grid), "logits")
-        xyxy = torch.as_tensor(batch.xyxy)
-        if xyxy is not batch.xyxy or xyxy.device != logits.device:
-            batch = BoxBatch(xyxy.to(logits.device), batch.counts)
-        target = generate_mask(batch, image_size, feature_map, self.mask_spec)
-        if self.mask_spec.merge == "sum" and target.numel():
-            check_summed(float(target.max()))
-        if num_boxes is None:
-            num_boxes = batch.num_boxes
+        normalizer = normalizer_of(
+            self.loss_spec, logits.numel(), batch.num_boxes if num_boxes is None else num_boxes
+        )
         # The gradient of half-precision logits is kept in float32 until the outer gradient has
         # been multiplied in: a mean over many patches is below what float16 can hold.
-        if logits.dtype in (torch.float16, torch.bfloat16):
-            logits = logits.float()
-        value: Tensor = _ClosedForm.apply(  # type: ignore[no-untyped-call]
-            logits, target, self.loss_spec, num_boxes
+        wanted = torch.float64 if logits.dtype == torch.float64 else torch.float32
+        value: Tensor
+        value, _, _ = boxes_loss(
+            logits,
+            place(batch, check_sizes(image_size, batch), logits.device),
+            list(cells),
+            mask_options(self.mask_spec),
+            loss_options(self.loss_spec),
+            normalizer,
+            wanted if logits.requires_grad and torch.is_grad_enabled() else None,
         )
         return value
 
     def extra_repr(self) -> str:
         """What torch shows between the parentheses."""
         return f"{self.mask_spec}, {self.loss_spec}"
-
-
-class _ClosedForm(torch.autograd.Function):
-    """The loss with its closed-form gradient, made in the forward pass."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, logits: Tensor, target: Tensor, spec: LossSpec, num_boxes: float
-    ) -> Tensor:
-        want = ctx.needs_input_grad[0]
-        if logits.device.type == "cpu":
-            result = compute_loss(logits, target, spec, num_boxes=num_boxes, return_grad=want)
-        else:
-            result = take_loss(logits, target, spec, num_boxes, want, target_known_good=True)
-        if want:
-            ctx.save_for_backward(result.grad)
-        value: Tensor = result.loss
-        return value
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None, None]:
-        (grad,) = ctx.saved_tensors
-        # For `none` the outer gradient has the logits' shape, otherwise it is a scalar.
-        return grad * grad_output, None, None, None

@@ -16,8 +16,7 @@ import numpy as np
 
 from cass_core.cpu.jit import inline, kernel
 
-# Kinds as the kernel takes them.
-KINDS = {"mse": 0, "bce": 1, "focal": 2, "cornernet": 3, "quality_focal": 4, "varifocal": 5}
+# As in cass_core.codes.
 _MSE, _BCE, _FOCAL, _CORNERNET, _QUALITY_FOCAL, _VARIFOCAL = range(6)
 
 _BLOCK = 1024

@@ -14,16 +14,14 @@ import numpy as np
 
 from cass_core.cpu.jit import inline, kernel
 
-# Temperature and merge as the kernel takes them.
-TEMPERATURES = {"fixed": 0, "size_scaled": 1, "small_gain": 2}
-MERGES = {"max": 0, "sum": 1, "clipped_sum": 2}
+# As in cass_core.codes.
 _SIZE_SCALED, _SMALL_GAIN = 1, 2
 _MAX, _CLIPPED_SUM = 0, 2
 
 
 @inline
 def _sigma_factor(
-    size: float,
+    area: float,
     temperature: int,
     gain: float,
     threshold: float,
@@ -32,25 +30,43 @@ def _sigma_factor(
     factor_max: float,
 ) -> float:
     if temperature == _SIZE_SCALED:
-        return min(max(size / reference, factor_min), factor_max)
-    if temperature == _SMALL_GAIN and size < threshold:
+        return min(max(math.sqrt(area) / reference, factor_min), factor_max)
+    if temperature == _SMALL_GAIN and area < threshold * threshold:
         return gain
     return 1.0
 
 
 @inline
-def _reached(low: float, high: float, patch: float, inverse: float, count: int) -> tuple[int, int]:
-    """First and one past the last patch with its centre in the closed range [low, high]."""
+def _is_beyond(value: float, bound: float, is_open: bool) -> bool:
+    return value > bound or (is_open and value == bound)
+
+
+@inline
+def _reached(
+    low: float,
+    high: float,
+    cells: float,
+    is_open: bool,
+    patch: float,
+    inverse: float,
+    count: int,
+) -> tuple[int, int]:
+    """First and one past the last patch with its centre on the map and between low and high.
+
+    The two ends are taken in, unless the range is open; the map's edge always is.
+    """
+    high_is_open = is_open and high <= cells
+    high = min(high, cells)
     # Bounded as floats: no integer holds every coordinate.
     begin = int(min(max(low * inverse, 0.0), float(count)))
     end = int(min(max(high * inverse, 0.0), float(count)))
     # The patches that hold the two ends; their centres, which are exact, decide. One more on
     # each side, since the product rounds.
     begin = max(begin - 1, 0)
-    while begin < count and (begin + 0.5) * patch < low:
+    while begin < count and _is_beyond(low, (begin + 0.5) * patch, is_open):
         begin += 1
     end = min(end + 2, count)
-    while end > begin and (end - 0.5) * patch > high:
+    while end > begin and _is_beyond((end - 0.5) * patch, high, high_is_open):
         end -= 1
     return begin, end
 
@@ -111,13 +127,14 @@ def mask_images(
         if want_owner:
             owner[k][:] = np.int32(-1)
         size = sizes[image if sizes.shape[0] > 1 else 0]
-        stride_y, stride_x = size[0] / h, size[1] / w
+        cells_y, cells_x = h / size[0], w / size[1]  # a pixel
         for box in range(offsets[image], offsets[image + 1]):
             # Steps 1 and 2: to cells, least size.
-            x1, x2 = xyxy[box, 0] / stride_x, xyxy[box, 2] / stride_x
-            y1, y2 = xyxy[box, 1] / stride_y, xyxy[box, 3] / stride_y
+            x1, x2 = np.float64(xyxy[box, 0]), np.float64(xyxy[box, 2])
+            y1, y2 = np.float64(xyxy[box, 1]), np.float64(xyxy[box, 3])
+            box_w, box_h = (x2 - x1) * cells_x, (y2 - y1) * cells_y
+            x1, x2, y1, y2 = x1 * cells_x, x2 * cells_x, y1 * cells_y, y2 * cells_y
             centre_x, centre_y = 0.5 * (x1 + x2), 0.5 * (y1 + y2)
-            box_w, box_h = x2 - x1, y2 - y1
             if box_w < min_size:
                 box_w = min_size
                 x1, x2 = centre_x - 0.5 * min_size, centre_x + 0.5 * min_size
@@ -126,12 +143,13 @@ def mask_images(
                 y1, y2 = centre_y - 0.5 * min_size, centre_y + 0.5 * min_size
             # Steps 3 and 4: context, core, dilated box.
             expand_x, expand_y = box_w * expansion, box_h * expansion
+            # Closed; but where the dilated box's edge is where d reaches 1, the value is 0.
+            x_is_open = anisotropic and expand_x > 0.0 and expand_x >= min_radius
+            y_is_open = anisotropic and expand_y > 0.0 and expand_y >= min_radius
             c0, c1 = _reached(
-                max(x1 - expand_x, 0.0), min(x2 + expand_x, w), patch_x, inverse_x, columns
+                x1 - expand_x, x2 + expand_x, w, x_is_open, patch_x, inverse_x, columns
             )
-            r0, r1 = _reached(
-                max(y1 - expand_y, 0.0), min(y2 + expand_y, h), patch_y, inverse_y, rows
-            )
+            r0, r1 = _reached(y1 - expand_y, y2 + expand_y, h, y_is_open, patch_y, inverse_y, rows)
             if c0 >= c1 or r0 >= r1:
                 continue
             edge_x1, edge_x2 = min(max(x1, 0.0), w), min(max(x2, 0.0), w)
@@ -144,7 +162,7 @@ def mask_images(
                 radius_x = max(math.sqrt(expand_x * expand_x + expand_y * expand_y), min_radius)
                 radius_y = radius_x
             factor = _sigma_factor(
-                math.sqrt(box_w * box_h),
+                box_w * box_h,
                 temperature,
                 gain,
                 threshold,
@@ -154,8 +172,7 @@ def mask_images(
             )
             scale_x = -0.5 / (factor * sigma_x) ** 2
             scale_y = -0.5 / (factor * sigma_y) ** 2
-            # Columns: the factor of the value, and where the reach ends.
-            begin, end = columns, 0
+            # Columns: the factor of the value.
             for c in range(c0, c1):
                 u = 0.0
                 at = (c + 0.5) * patch_x
@@ -163,13 +180,11 @@ def mask_images(
                     d = _distance(at, centre_x, 0.5 * box_w, edge_x1, edge_x2, subpixel)
                     if d > 0.0:
                         u = d / radius_x
-                if u < 1.0:
-                    begin, end = min(begin, c), c + 1
                 x_square[c] = u * u
                 if gaussian:
                     x_factor[c] = math.exp(u * u * scale_x) if u > 0.0 else 1.0
                 else:
-                    x_factor[c] = 1.0 - u
+                    x_factor[c] = max(1.0 - u, 0.0)
             # Rows.
             for r in range(r0, r1):
                 v = 0.0
@@ -178,9 +193,7 @@ def mask_images(
                     d = _distance(at, centre_y, 0.5 * box_h, edge_y1, edge_y2, subpixel)
                     if d > 0.0:
                         v = d / radius_y
-                if v >= 1.0:
-                    continue
-                b, e = begin, end
+                b, e = c0, c1
                 if not anisotropic:
                     # d = sqrt(u^2 + v^2) < 1 leaves a range of columns, as u falls to the core
                     # and rises behind it.
@@ -194,7 +207,7 @@ def mask_images(
                     if v > 0.0:
                         y_factor = np.float32(math.exp(v * v * scale_y))
                 elif anisotropic:
-                    y_factor = np.float32(1.0 - v)
+                    y_factor = np.float32(max(1.0 - v, 0.0))
                 line = out[r]
                 if want_owner:
                     names = owner[k, r]

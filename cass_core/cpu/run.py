@@ -6,9 +6,10 @@ import numpy as np
 
 from cass_core.arrays import Array, storage_dtype
 from cass_core.boxes import BoxBatch
+from cass_core.codes import KINDS, MERGES, TEMPERATURES
 from cass_core.cpu import convert
-from cass_core.cpu.losses import KINDS, loss_and_gradient
-from cass_core.cpu.masks import MERGES, TEMPERATURES, mask_images
+from cass_core.cpu.losses import loss_and_gradient
+from cass_core.cpu.masks import mask_images
 from cass_core.grid import FeatureMap, Sizes, patch_grid
 from cass_core.specs import LossSpec, MaskSpec
 

@@ -207,7 +207,7 @@ def mask_request(inputs: MaskInputs) -> pb.GenerateMaskRequest:
 
 def _mask_request(inputs: MaskInputs) -> pb.GenerateMaskRequest:
     xyxy, _ = to_host(inputs.boxes.xyxy)
-    sizes = inputs.sizes.astype(np.int64)
+    sizes = to_host(inputs.sizes)[0].astype(np.int64)
     return pb.GenerateMaskRequest(
         boxes=pb.BoxBatch(
             xyxy=xyxy.astype("<f4", copy=False).tobytes(), counts=inputs.boxes.counts.tolist()

@@ -1,15 +1,28 @@
-"""Where the server computes: compiled loops on the CPU, or torch on a GPU."""
+"""Where the server computes: compiled loops on the CPU, or Triton kernels on a GPU."""
 
 from __future__ import annotations
 
 import importlib.util
-from typing import Protocol
+import math
+from typing import TYPE_CHECKING, Protocol
 
-from cass_core.arrays import Array, from_host, to_host
+import numpy as np
+
+from cass_core.arrays import Array, to_host
 from cass_core.boxes import BoxBatch
 from cass_core.errors import CassError
-from cass_core.losses import HostLoss, LossInputs, check_summed, compute_losses
+from cass_core.losses import (
+    HostLoss,
+    LossInputs,
+    check_summed,
+    compute_losses,
+    refuse_bad_target,
+)
 from cass_core.masks import MaskInputs, compute_masks
+from cass_core.specs import MaskSpec
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Engine(Protocol):
@@ -52,69 +65,68 @@ class CpuEngine:
         warm_up()
 
 
-class TorchEngine:
-    """The torch operations of `cass_core.accel` on one device."""
+class CudaEngine:
+    """The Triton kernels of `cass_core.ops` on one device."""
 
     def __init__(self, device: str) -> None:
         self.device = device
 
     def masks(self, inputs: MaskInputs) -> tuple[list[Array], list[Array]]:
         """See `Engine`."""
-        from cass_core.accel.masks import make_all_masks
+        import torch
 
-        masks, owners = make_all_masks(self._on_device(inputs))
+        from cass_core.ops.run import make_masks
+
+        masks, owners = make_masks(inputs, torch.device(self.device))
         return [to_host(mask)[0] for mask in masks], [to_host(owner)[0] for owner in owners]
 
     def losses(self, inputs: LossInputs) -> HostLoss:
         """See `Engine`."""
-        import torch
+        from cass_core.ops.run import take_loss
 
-        from cass_core.accel.losses import take_loss
-        from cass_core.accel.masks import make_all_masks
-
-        def place(array: Array, dtype: str) -> torch.Tensor:
-            return torch.as_tensor(from_host(array.copy(), dtype, as_tensor=True)).to(self.device)
-
+        target: torch.Tensor | MaskInputs
         if inputs.mask is not None:
-            masks, _ = make_all_masks(self._on_device(inputs.mask))
-            target = masks[0]
-            if inputs.mask.spec.merge == "sum" and target.numel():
-                check_summed(float(target.max()))
+            target = inputs.mask
         else:
             assert inputs.target is not None  # by LossInputs.checked
-            target = place(inputs.target, inputs.target_dtype)
+            target = self._place(inputs.target, inputs.target_dtype)
         result = take_loss(
-            place(inputs.logits, inputs.logits_dtype),
+            self._place(inputs.logits, inputs.logits_dtype),
             target,
             inputs.spec,
             inputs.num_boxes,
             inputs.return_grad,
-            target_known_good=inputs.mask is not None,
         )
+        total = float(result.sum)
+        if math.isnan(total):
+            self._refuse_target(inputs)
         loss, _ = to_host(result.loss)
         grad = None if result.grad is None else to_host(result.grad)[0]
-        return HostLoss(loss, float(result.sum), result.normalizer, grad)
+        return HostLoss(loss, total, result.normalizer, grad)
 
     def warm_up(self) -> None:
         """See `Engine`."""
+        boxes = BoxBatch(np.array([[2, 2, 6, 6]], np.float32), np.array([1]))
+        sizes = np.array([[8.0, 8.0]])
+        self.masks(MaskInputs(boxes, sizes, [(8, 8)], True, MaskSpec(), "float32", False))
+
+    def _place(self, array: Array, dtype: str) -> torch.Tensor:
         import torch
 
-        torch.zeros(1, device=self.device)
+        from cass_core.placing import upload
 
-    def _on_device(self, inputs: MaskInputs) -> MaskInputs:
-        import torch
-
-        xyxy = torch.from_numpy(to_host(inputs.boxes.xyxy)[0].copy()).to(self.device)
-        boxes = BoxBatch(xyxy, inputs.boxes.counts)
-        return MaskInputs(
-            boxes,
-            inputs.sizes,
-            inputs.maps,
-            inputs.single,
-            inputs.spec,
-            inputs.dtype,
-            inputs.return_owner,
+        bits = upload(
+            array.view(np.int16) if dtype == "bfloat16" else array, torch.device(self.device)
         )
+        return bits.view(torch.bfloat16) if dtype == "bfloat16" else bits
+
+    def _refuse_target(self, inputs: LossInputs) -> None:
+        """The kernels answer NaN to a target outside [0, 1]: raise, if it was that."""
+        if inputs.target is not None:
+            refuse_bad_target(inputs.target, inputs.target_dtype)
+        elif inputs.mask is not None and inputs.mask.spec.merge == "sum":
+            masks, _ = self.masks(inputs.mask)
+            check_summed(float(masks[0].max(initial=0)))
 
 
 def make_engine(device: str) -> Engine:
@@ -134,8 +146,8 @@ def make_engine(device: str) -> Engine:
     else:
         found = 0
     if device == "auto":
-        return TorchEngine("cuda:0") if found else CpuEngine()
+        return CudaEngine("cuda:0") if found else CpuEngine()
     number = device.removeprefix("cuda").removeprefix(":") or "0"
     if not number.isdigit() or int(number) >= found:
         raise CassError(f"--device {device}: torch finds {found} CUDA devices on this machine")
-    return TorchEngine(f"cuda:{number}")
+    return CudaEngine(f"cuda:{number}")

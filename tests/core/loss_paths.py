@@ -1,4 +1,4 @@
-"""The three ways a loss is taken, behind one form: NumPy, torch, and torch operations."""
+"""The three ways a loss is taken, behind one form: NumPy, torch, and the GPU's kernels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cass_core import LossResult, LossSpec, compute_loss
-from cass_core.accel.losses import take_loss
+from tests.interpreted import kernels
 
 KINDS = ("mse", "bce", "focal", "cornernet", "quality_focal", "varifocal")
 
@@ -47,20 +47,15 @@ def by_torch(
     )
 
 
-def by_operations(
+def by_kernels(
     logits: Any, target: Any, spec: LossSpec, num_boxes: float | None = None
 ) -> LossResult:
-    """By the operations that an accelerator would run, on CPU tensors."""
-    return _to_numpy(
-        take_loss(
-            torch.as_tensor(np.asarray(logits)),
-            torch.as_tensor(np.asarray(target)),
-            spec,
-            num_boxes,
-            True,
-            target_known_good=False,
-        )
-    )
+    """By the kernels that a GPU would run."""
+    from cass_core.ops.run import take_loss
+
+    s, y = (torch.as_tensor(np.asarray(value)) for value in (logits, target))
+    with kernels():
+        return _to_numpy(take_loss(s, y, spec, num_boxes, return_grad=True))
 
 
 def _to_numpy(result: LossResult) -> LossResult:
@@ -72,5 +67,5 @@ def _to_numpy(result: LossResult) -> LossResult:
     )
 
 
-all_paths = pytest.mark.parametrize("take", [by_numpy, by_torch, by_operations])
+all_paths = pytest.mark.parametrize("take", [by_numpy, by_torch, by_kernels])
 """Runs a test with each of them as ``take``."""

@@ -1,4 +1,4 @@
-"""The two ways a mask is made, behind one form: compiled loops, and torch operations."""
+"""The two ways a mask is made, behind one form: compiled loops, and the GPU's kernels."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from cass_core import MaskSpec, generate_mask
-from cass_core.accel.masks import make_masks
 from cass_core.masks import MaskInputs
+from tests.interpreted import kernels
 
 
 class MakeMask(Protocol):
@@ -48,7 +48,7 @@ def compiled(
     )
 
 
-def operations(
+def interpreted(
     boxes: Sequence[Any],
     image_size: Any,
     feature_map: Any,
@@ -56,12 +56,17 @@ def operations(
     dtype: str = "float32",
     return_owner: bool = False,
 ) -> Any:
-    """By the operations that an accelerator would run, on CPU tensors."""
+    """By the kernels that a GPU would run."""
+    from cass_core.ops.run import make_masks
+
     tensors = [torch.as_tensor(np.asarray(b, np.float32).reshape(-1, 4)) for b in boxes]
-    result = make_masks(
-        MaskInputs.check(tensors, image_size, feature_map, spec, dtype, return_owner)
-    )
-    return _to_numpy(result)
+    inputs = MaskInputs.check(tensors, image_size, feature_map, spec, dtype, return_owner)
+    with kernels():
+        masks, owners = make_masks(inputs, torch.device("cpu"))
+    masks, owners = _to_numpy(masks), _to_numpy(owners)
+    if not return_owner:
+        return masks[0] if inputs.single else masks
+    return (masks[0], owners[0]) if inputs.single else (masks, owners)
 
 
 def _to_numpy(value: Any) -> Any:
@@ -70,5 +75,5 @@ def _to_numpy(value: Any) -> Any:
     return type(value)(_to_numpy(part) for part in value)
 
 
-both_paths = pytest.mark.parametrize("make", [compiled, operations])
+both_paths = pytest.mark.parametrize("make", [compiled, interpreted])
 """Runs a test with either of them as ``make``."""

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cass_core import MaskSpec, generate_mask
 from tests.core import reference
-from tests.core.paths import MakeMask, both_paths, compiled
+from tests.core.paths import compiled, interpreted
 from tests.core.strategies import Scene, boxes_in, mask_options, one_of, scenes
 
 Options = dict[str, Any]
@@ -28,44 +28,48 @@ def same_bits(first: Any, second: Any) -> None:
     np.testing.assert_array_equal(bits(first), bits(second))
 
 
-@both_paths
 @settings(max_examples=100)
 @given(scene=scenes(), options=mask_options())
-def test_equals_the_reference(make: MakeMask, scene: Scene, options: Options) -> None:
+def test_equals_the_reference(scene: Scene, options: Options) -> None:
     expected = reference.masks(*scene, options)
-    mask = make(*scene, MaskSpec(**options))
+    mask = compiled(*scene, MaskSpec(**options))
     assert mask.shape == expected.mask.shape
     safe = expected.safe
     np.testing.assert_allclose(mask[safe], expected.mask[safe], rtol=2e-6, atol=1e-6)
 
 
-@both_paths
+@settings(max_examples=40)  # the interpreter is slow
+@given(scene=scenes(), options=mask_options())
+def test_kernels_equal_the_compiled_loops(scene: Scene, options: Options) -> None:
+    """Unsafe points too: both place boxes by the same float64 operations."""
+    spec = MaskSpec(**options)
+    np.testing.assert_allclose(interpreted(*scene, spec), compiled(*scene, spec), atol=2e-6)
+
+
 @settings(max_examples=60)
 @given(scene=scenes(), options=mask_options(merge=ONLY_MAX))
-def test_owner_equals_the_reference(make: MakeMask, scene: Scene, options: Options) -> None:
+def test_owner_equals_the_reference(scene: Scene, options: Options) -> None:
     expected = reference.masks(*scene, options)
-    mask, owner = make(*scene, MaskSpec(**options), return_owner=True)
+    mask, owner = compiled(*scene, MaskSpec(**options), return_owner=True)
     safe = expected.owner_safe
     np.testing.assert_array_equal(owner[safe], expected.owner[safe])
     # Safe or not, a patch has an owner just where it has a value.
     np.testing.assert_array_equal(owner >= 0, mask > 0)
-    same_bits(mask, make(*scene, MaskSpec(**options)))
+    same_bits(mask, compiled(*scene, MaskSpec(**options)))
 
 
-@both_paths
 @settings(max_examples=50)
 @given(scene=scenes(), options=mask_options(merge=one_of("max", "clipped_sum")))
-def test_values_lie_between_0_and_1(make: MakeMask, scene: Scene, options: Options) -> None:
-    mask = make(*scene, MaskSpec(**options))
+def test_values_lie_between_0_and_1(scene: Scene, options: Options) -> None:
+    mask = compiled(*scene, MaskSpec(**options))
     assert (mask >= 0).all()
     assert (mask <= 1).all()
 
 
-@both_paths
 @settings(max_examples=50)
 @given(scene=scenes(), options=mask_options())
-def test_core_is_at_least_1(make: MakeMask, scene: Scene, options: Options) -> None:
-    mask = make(*scene, MaskSpec(**options))
+def test_core_is_at_least_1(scene: Scene, options: Options) -> None:
+    mask = compiled(*scene, MaskSpec(**options))
     h, w = scene.feature_map
     py, px = min(options["patch_size"], h), min(options["patch_size"], w)
     for image, (height, width) in enumerate(scene.sizes):
@@ -79,25 +83,21 @@ def test_core_is_at_least_1(make: MakeMask, scene: Scene, options: Options) -> N
                     assert value >= 1 if options["merge"] == "sum" else value == 1
 
 
-@both_paths
 @settings(max_examples=50)
 @given(scene=scenes(), options=mask_options(), data=st.data())
-def test_order_of_boxes(
-    make: MakeMask, scene: Scene, options: Options, data: st.DataObject
-) -> None:
+def test_order_of_boxes(scene: Scene, options: Options, data: st.DataObject) -> None:
     shuffled = [data.draw(st.permutations(boxes)) for boxes in scene.boxes]
-    mask = make(*scene, MaskSpec(**options))
-    other = make(*scene._replace(boxes=shuffled), MaskSpec(**options))
+    mask = compiled(*scene, MaskSpec(**options))
+    other = compiled(*scene._replace(boxes=shuffled), MaskSpec(**options))
     if options["merge"] == "max":
         same_bits(mask, other)
     else:
         np.testing.assert_allclose(mask, other, rtol=1e-6, atol=0)
 
 
-@both_paths
 @settings(max_examples=50)
 @given(data=st.data(), options=mask_options(), axis=one_of("x", "y"))
-def test_flip(make: MakeMask, data: st.DataObject, options: Options, axis: str) -> None:
+def test_flip(data: st.DataObject, options: Options, axis: str) -> None:
     # On a map that the patch divides; otherwise the centres are not symmetric.
     scene = data.draw(scenes(divisor=options["patch_size"]))
     flipped = [
@@ -107,56 +107,50 @@ def test_flip(make: MakeMask, data: st.DataObject, options: Options, axis: str) 
         ]
         for boxes, (height, width) in zip(scene.boxes, scene.sizes, strict=True)
     ]
-    mask = make(*scene, MaskSpec(**options))
-    other = np.flip(make(flipped, *scene[1:], MaskSpec(**options)), 2 if axis == "x" else 1)
+    mask = compiled(*scene, MaskSpec(**options))
+    other = np.flip(compiled(flipped, *scene[1:], MaskSpec(**options)), 2 if axis == "x" else 1)
     safe = reference.masks(*scene, options).safe
     np.testing.assert_allclose(other[safe], mask[safe], rtol=2e-6, atol=1e-6)
 
 
-@both_paths
 @settings(max_examples=50)
 @given(scene=scenes(), options=mask_options(merge=one_of("max", "sum")), data=st.data())
-def test_another_box_lowers_nothing(
-    make: MakeMask, scene: Scene, options: Options, data: st.DataObject
-) -> None:
+def test_another_box_lowers_nothing(scene: Scene, options: Options, data: st.DataObject) -> None:
     more = [
         [*boxes, data.draw(boxes_in(size))]
         for boxes, size in zip(scene.boxes, scene.sizes, strict=True)
     ]
-    before = make(*scene, MaskSpec(**options))
-    after = make(more, *scene[1:], MaskSpec(**options))
+    before = compiled(*scene, MaskSpec(**options))
+    after = compiled(more, *scene[1:], MaskSpec(**options))
     assert (after >= before).all()
 
 
-@both_paths
 @settings(max_examples=30)
 @given(scene=scenes(), options=mask_options())
-def test_empty_images_are_0(make: MakeMask, scene: Scene, options: Options) -> None:
+def test_empty_images_are_0(scene: Scene, options: Options) -> None:
     boxes: list[Any] = [*scene.boxes, []]
-    mask = make(boxes, [*scene.sizes, (7, 7)], scene.feature_map, MaskSpec(**options))
+    mask = compiled(boxes, [*scene.sizes, (7, 7)], scene.feature_map, MaskSpec(**options))
     assert not mask[-1].any()
-    same_bits(mask[:-1], make(*scene, MaskSpec(**options)))
+    same_bits(mask[:-1], compiled(*scene, MaskSpec(**options)))
 
 
-@both_paths
 @settings(max_examples=50)
 @given(scene=scenes(), options=mask_options(), power=st.integers(1, 12))
-def test_scale(make: MakeMask, scene: Scene, options: Options, power: int) -> None:
+def test_scale(scene: Scene, options: Options, power: int) -> None:
     factor = 2**power
     boxes: list[Any] = [(np.array(b).reshape(-1, 4) * factor).tolist() for b in scene.boxes]
     sizes = [(height * factor, width * factor) for height, width in scene.sizes]
-    mask = make(*scene, MaskSpec(**options))
-    same_bits(mask, make(boxes, sizes, scene.feature_map, MaskSpec(**options)))
+    mask = compiled(*scene, MaskSpec(**options))
+    same_bits(mask, compiled(boxes, sizes, scene.feature_map, MaskSpec(**options)))
 
 
-@both_paths
 @settings(max_examples=50)
 @given(scene=scenes(max_images=4), options=mask_options())
-def test_batch_is_its_images(make: MakeMask, scene: Scene, options: Options) -> None:
+def test_batch_is_its_images(scene: Scene, options: Options) -> None:
     spec = MaskSpec(**options)
-    mask = make(*scene, spec)
+    mask = compiled(*scene, spec)
     for image, (boxes, size) in enumerate(zip(scene.boxes, scene.sizes, strict=True)):
-        same_bits(mask[image], make([boxes], size, scene.feature_map, spec)[0])
+        same_bits(mask[image], compiled([boxes], size, scene.feature_map, spec)[0])
 
 
 @settings(max_examples=50)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -21,13 +22,23 @@ from cass_core.arrays import from_host
 from cass_core.losses import HostLoss, LossInputs
 from cass_core.masks import MaskInputs, wrap_masks
 from cass_core.scenes import street_boxes
-from cass_server.engine import CpuEngine, TorchEngine, make_engine
+from cass_server.engine import CpuEngine, CudaEngine, make_engine
 from tests.compare import same
+from tests.interpreted import kernels
+
+pytest.importorskip("triton", reason="needs Triton, which has wheels for Linux")
 
 SIZE = (96, 160)
 MAP = (12, 20)
 BOXES = [*street_boxes(2, 6, image_size=SIZE, seed=3), np.empty((0, 4), np.float32)]
 KINDS = ("mse", "bce", "focal", "cornernet", "quality_focal", "varifocal")
+
+
+@pytest.fixture(autouse=True)
+def _kernels_on_the_cpu() -> Iterator[None]:
+    """`CudaEngine("cpu")` runs the GPU's kernels through the interpreter."""
+    with kernels():
+        yield
 
 
 def box_batch() -> BoxBatch:
@@ -97,7 +108,7 @@ def test_masks_agree(dtype: str, step: float) -> None:
     """To one step of the dtype: a value may be rounded to either side."""
     inputs = mask_inputs(dtype=dtype)
     ours, _ = CpuEngine().masks(inputs)
-    theirs, owners = TorchEngine("cpu").masks(inputs)
+    theirs, owners = CudaEngine("cpu").masks(inputs)
     assert owners == []
     for a, b in zip(numbers(inputs, ours), numbers(inputs, theirs), strict=True):
         np.testing.assert_allclose(a, b, atol=step)
@@ -107,7 +118,7 @@ def test_masks_agree(dtype: str, step: float) -> None:
 def test_owners_agree() -> None:
     inputs = mask_inputs(return_owner=True)
     _, ours = CpuEngine().masks(inputs)
-    _, theirs = TorchEngine("cpu").masks(inputs)
+    _, theirs = CudaEngine("cpu").masks(inputs)
     for a, b in zip(ours, theirs, strict=True):
         np.testing.assert_array_equal(a, b)
         assert a.dtype == b.dtype == np.int32
@@ -123,7 +134,7 @@ def test_losses_agree(kind: Any, dtype: str, rtol: float) -> None:
     """From boxes; the gradient to a step of its dtype. Targets are float32 in either engine."""
     mask = mask_inputs(feature_map=MAP)
     inputs = LossInputs.check(ramp(dtype), None, LossSpec(kind=kind), None, True, mask)
-    ours, theirs = CpuEngine().losses(inputs), TorchEngine("cpu").losses(inputs)
+    ours, theirs = CpuEngine().losses(inputs), CudaEngine("cpu").losses(inputs)
     assert ours.loss.dtype == theirs.loss.dtype
     np.testing.assert_allclose(ours.loss, theirs.loss, rtol=1e-6)
     np.testing.assert_allclose(ours.total, theirs.total, rtol=1e-6)
@@ -137,7 +148,7 @@ def test_losses_of_targets_agree(kind: Any, dtype: str) -> None:
     """Patch by patch, with the gradient of the sum."""
     spec = LossSpec(kind=kind, reduction="none")
     inputs = LossInputs.check(ramp("float32"), targets(dtype), spec, None, True)
-    ours, theirs = CpuEngine().losses(inputs), TorchEngine("cpu").losses(inputs)
+    ours, theirs = CpuEngine().losses(inputs), CudaEngine("cpu").losses(inputs)
     assert ours.loss.shape == theirs.loss.shape == (3, *MAP)
     np.testing.assert_allclose(ours.loss, theirs.loss, rtol=1e-6, atol=1e-6)
     assert np.ptp(ours.loss) > 0
@@ -151,16 +162,16 @@ def test_reductions_agree(reduction: Any, normalizer: int) -> None:
     """Per object by the number of boxes: 6 in each of two images."""
     spec = LossSpec(reduction=reduction)
     inputs = LossInputs.check(ramp("float64"), None, spec, None, True, mask_inputs(feature_map=MAP))
-    ours, theirs = CpuEngine().losses(inputs), TorchEngine("cpu").losses(inputs)
+    ours, theirs = CpuEngine().losses(inputs), CudaEngine("cpu").losses(inputs)
     assert ours.normalizer == theirs.normalizer == normalizer
     np.testing.assert_allclose(ours.loss, ours.total / normalizer, rtol=1e-12)
     np.testing.assert_allclose(theirs.loss, ours.loss, rtol=1e-6)
     np.testing.assert_allclose(*gradients("float64", ours, theirs), rtol=1e-6, atol=1e-12)
 
 
-@pytest.mark.parametrize("engine", [CpuEngine(), TorchEngine("cpu")])
+@pytest.mark.parametrize("engine", [CpuEngine(), CudaEngine("cpu")])
 def test_a_summed_mask_above_1_is_refused_by_what_was_asked(
-    engine: CpuEngine | TorchEngine,
+    engine: CpuEngine | CudaEngine,
 ) -> None:
     """The caller gave no target that an error could name."""
     twice = BoxBatch.from_list([np.array([[16, 16, 64, 64]] * 2, np.float32)])
@@ -172,8 +183,8 @@ def test_a_summed_mask_above_1_is_refused_by_what_was_asked(
     assert caught.value.field == "mask_spec.merge"
 
 
-@pytest.mark.parametrize("engine", [CpuEngine(), TorchEngine("cpu")])
-def test_target_as_given(engine: CpuEngine | TorchEngine) -> None:
+@pytest.mark.parametrize("engine", [CpuEngine(), CudaEngine("cpu")])
+def test_target_as_given(engine: CpuEngine | CudaEngine) -> None:
     logits = np.linspace(-3, 3, 8, dtype=np.float32).reshape(2, 4)
     target = np.array([[0, 51, 102, 153], [204, 255, 0, 0]], np.uint8)
     spec = LossSpec(kind="bce", reduction="none")

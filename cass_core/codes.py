@@ -1,0 +1,7 @@
+"""Choices by name as the kernels take them: whole numbers."""
+
+from __future__ import annotations
+
+TEMPERATURES = {"fixed": 0, "size_scaled": 1, "small_gain": 2}
+MERGES = {"max": 0, "sum": 1, "clipped_sum": 2}
+KINDS = {"mse": 0, "bce": 1, "focal": 2, "cornernet": 3, "quality_focal": 4, "varifocal": 5}

@@ -1,0 +1,118 @@
+"""Checked requests as calls of the operators: what the public functions do on CUDA."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cass_core.boxes import BoxBatch
+from cass_core.grid import Sizes, patch_grid
+from cass_core.losses import LossResult, normalizer_of
+from cass_core.masks import MaskInputs
+from cass_core.ops import library  # noqa: F401 - defines the operators
+from cass_core.ops.options import loss_options, mask_options
+from cass_core.placing import upload
+from cass_core.specs import LossSpec
+
+
+class PlacedBoxes(NamedTuple):
+    """The first arguments of the operators that take boxes."""
+
+    xyxy: Tensor
+    offsets: Tensor
+    sizes: Tensor | None
+    image_size: list[int]
+
+
+def place(boxes: BoxBatch, sizes: Sizes | Tensor, device: torch.device) -> PlacedBoxes:
+    """Boxes and image sizes on a device, copied only where they are not there yet."""
+    if device.type == "cpu":
+        offsets = torch.from_numpy(boxes.offsets.astype(np.int32))
+    else:
+        boxes = boxes.to(device)
+        assert boxes.device_offsets is not None  # by BoxBatch
+        offsets = boxes.device_offsets
+    xyxy = torch.as_tensor(boxes.xyxy)
+    if isinstance(sizes, Tensor):
+        return PlacedBoxes(xyxy, offsets, sizes, [1, 1])
+    if len(sizes) == 1:
+        return PlacedBoxes(xyxy, offsets, None, [int(sizes[0, 0]), int(sizes[0, 1])])
+    return PlacedBoxes(xyxy, offsets, upload(sizes, device), [1, 1])
+
+
+def make_masks(inputs: MaskInputs, device: torch.device) -> tuple[list[Tensor], list[Tensor]]:
+    """Masks and owner maps (none unless asked for) on the device, one of each a feature map."""
+    flat, owners = torch.ops.cass.masks(
+        *place(inputs.boxes, inputs.sizes, device),
+        [side for feature_map in inputs.maps for side in feature_map],
+        *mask_options(inputs.spec),
+        getattr(torch, inputs.dtype),
+        inputs.return_owner,
+    )
+    grids = [patch_grid(feature_map, inputs.spec.patch_size) for feature_map in inputs.maps]
+    batch = inputs.boxes.num_images
+    if len(grids) == 1:
+        shape = (batch, *grids[0])
+        return [flat.view(shape)], [owners.view(shape)] if inputs.return_owner else []
+    lengths = [batch * rows * columns for rows, columns in grids]
+
+    def cut(tensor: Tensor) -> list[Tensor]:
+        parts = zip(tensor.split(lengths), grids, strict=True)
+        return [part.view(batch, *grid) for part, grid in parts]
+
+    return cut(flat), cut(owners) if inputs.return_owner else []
+
+
+def take_loss(
+    logits: Tensor,
+    target: Tensor | MaskInputs,
+    spec: LossSpec,
+    num_boxes: float | None,
+    return_grad: bool,
+) -> LossResult:
+    """`cass_core.compute_loss` of checked arguments, on the logits' device.
+
+    Args:
+        target: patches, or the inputs of the mask that they are made as.
+    """
+    patches = logits.numel()
+    grad_dtype = logits.dtype if return_grad else None
+    logits = logits.detach()
+    choices, numbers = loss_options(spec)
+    if isinstance(target, Tensor):
+        normalizer = normalizer_of(spec, patches, num_boxes)
+        loss, total, grad = torch.ops.cass.loss(
+            logits, target.detach(), choices, numbers, normalizer, grad_dtype
+        )
+    else:
+        normalizer = normalizer_of(
+            spec, patches, target.boxes.num_boxes if num_boxes is None else num_boxes
+        )
+        loss, total, grad = boxes_loss(
+            logits,
+            place(target.boxes, target.sizes, logits.device),
+            list(target.maps[0]),
+            mask_options(target.spec),
+            (choices, numbers),
+            normalizer,
+            grad_dtype,
+        )
+    return LossResult(loss, total, normalizer, grad if return_grad else None)
+
+
+def boxes_loss(
+    logits: Tensor,
+    boxes: PlacedBoxes,
+    feature_map: list[int],
+    mask: tuple[list[int], list[float]],
+    loss: tuple[list[int], list[float]],
+    normalizer: float,
+    grad_dtype: torch.dtype | None,
+) -> Any:
+    """Loss, sum and gradient straight from boxes; see `cass_core.ops.library`."""
+    return torch.ops.cass.boxes_loss(
+        logits, *boxes, feature_map, *mask, *loss, normalizer, grad_dtype
+    )
