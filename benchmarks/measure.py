@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -17,18 +18,22 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 def interleaved(
-    calls: Mapping[Key, tuple[Callable[[], object], int]], rounds: int
+    calls: Mapping[Key, tuple[Callable[[], object], int]],
+    rounds: int,
+    settle: Callable[[], object] = lambda: None,
 ) -> dict[Key, float]:
     """Median seconds of one call of each function, the functions taking turns.
 
     Args:
         calls: by name, a function and how often it is called in a turn.
         rounds: number of turns that each has.
+        settle: called before each turn is timed, such as what waits for a device.
     """
     times: dict[Key, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, (function, repeats) in calls.items():
             function()  # the caches are another function's
+            settle()
             start = time.perf_counter()
             for _ in range(repeats):
                 function()
@@ -61,11 +66,20 @@ def write(path: Path, command: str, results: dict[str, Any]) -> None:
         "machine": _processor(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
-        "versions": {p: metadata.version(p) for p in ("numpy", "torch", "numba", "grpcio")},
+        "versions": _versions("numpy", "torch", "triton", "numba", "grpcio"),
         **results,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record, indent=2) + "\n")
+
+
+def _versions(*packages: str) -> dict[str, str]:
+    """Of those that are installed."""
+    found = {}
+    for package in packages:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
 
 
 def _processor() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Sequence
 from typing import Any, TypeAlias
@@ -65,6 +66,16 @@ def one_feature_map(value: Any) -> FeatureMap:
     return maps[0]
 
 
+def one_image_size(value: Any) -> tuple[int, int] | None:
+    """A single (H, W), checked; None if the value is one size for each image.
+
+    Raises:
+        InvalidRequest: not whole numbers of at least 1.
+    """
+    pair = _pair(value)
+    return None if pair is None else _checked(pair, "image_size")
+
+
 def image_sizes(value: Any, num_images: int) -> Sizes:
     """Image sizes as ``[1, 2]`` (one for all) or ``[B, 2]`` float64 of (height, width).
 
@@ -72,9 +83,9 @@ def image_sizes(value: Any, num_images: int) -> Sizes:
         InvalidRequest: not whole numbers of at least 1, or not one size an image; named
             ``image_size`` or ``image_size[i]``.
     """
-    pair = _pair(value)
-    if pair is not None:
-        return np.array([_checked(pair, "image_size")], np.float64)
+    size = one_image_size(value)
+    if size is not None:
+        return _same_for_all(size)
     if is_tensor(value):
         value = value.detach().cpu().numpy()
     elif not isinstance(value, np.ndarray):
@@ -102,6 +113,13 @@ def image_sizes(value: Any, num_images: int) -> Sizes:
         raise InvalidRequest(
             f"image_size[{image}]", f"{_RANGE}, got {_plain(sizes[image].tolist())}"
         )
+    return sizes
+
+
+@functools.lru_cache(maxsize=64)
+def _same_for_all(size: tuple[int, int]) -> Sizes:
+    sizes = np.array([size], np.float64)
+    sizes.flags.writeable = False
     return sizes
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, cast
 
 from cass_core.arrays import (
     MASK_DTYPES,
@@ -126,7 +124,7 @@ def compute_masks(inputs: MaskInputs) -> tuple[list[Array], list[Array]]:
     boxes = inputs.boxes
     if is_tensor(boxes.xyxy) and boxes.xyxy.device.type != "cpu":
         boxes = BoxBatch(boxes.xyxy.cpu(), boxes.counts)  # whose values are checked now
-    sizes, _ = to_host(inputs.sizes)
+    sizes = cast(Sizes, to_host(inputs.sizes)[0] if is_tensor(inputs.sizes) else inputs.sizes)
     masks, owners = [], []
     for feature_map in inputs.maps:
         mask, owner = make_mask(

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from cass_core.boxes import BoxBatch
 from cass_core.errors import InvalidRequest
-from cass_core.grid import one_feature_map, patch_grid
+from cass_core.grid import one_feature_map, one_image_size, patch_grid
 from cass_core.losses import check_logits, check_same_grid, normalizer_of
 from cass_core.masks import check_sizes
 from cass_core.ops.options import loss_options, mask_options
-from cass_core.ops.run import boxes_loss, place
+from cass_core.ops.run import PlacedBoxes, boxes_loss, is_placed, offsets_of, place
 from cass_core.specs import LossSpec, MaskSpec
 
 
@@ -71,7 +71,7 @@ class CassLoss(nn.Module):
         if not isinstance(logits, Tensor):
             raise InvalidRequest("logits", f"must be a torch tensor, got {type(logits).__name__}")
         check_logits(logits)
-        batch = BoxBatch.wrap(boxes).to(logits.device)
+        batch = boxes if is_placed(boxes, logits.device) else _pack(boxes, logits.device)
         cells = one_feature_map(feature_map)
         grid = patch_grid(cells, self.mask_spec.patch_size)
         check_same_grid(tuple(logits.shape), (batch.num_images, *grid), "logits")
@@ -81,10 +81,15 @@ class CassLoss(nn.Module):
         # The gradient of half-precision logits is kept in float32 until the outer gradient has
         # been multiplied in: a mean over many patches is below what float16 can hold.
         wanted = torch.float64 if logits.dtype == torch.float64 else torch.float32
+        size = one_image_size(image_size)
+        if size is None:
+            placed = _place(batch, image_size, logits.device)
+        else:
+            placed = PlacedBoxes(torch.as_tensor(batch.xyxy), offsets_of(batch), None, list(size))
         value: Tensor
         value, _, _ = boxes_loss(
             logits,
-            place(batch, check_sizes(image_size, batch), logits.device),
+            placed,
             list(cells),
             mask_options(self.mask_spec),
             loss_options(self.loss_spec),
@@ -96,3 +101,16 @@ class CassLoss(nn.Module):
     def extra_repr(self) -> str:
         """What torch shows between the parentheses."""
         return f"{self.mask_spec}, {self.loss_spec}"
+
+
+# torch.compile leaves its graph for these; placed boxes and one size for all images need neither.
+
+
+@torch.compiler.disable
+def _pack(boxes: BoxBatch | Sequence[Any], device: torch.device) -> BoxBatch:
+    return BoxBatch.wrap(boxes).to(device)
+
+
+@torch.compiler.disable
+def _place(boxes: BoxBatch, image_size: Any, device: torch.device) -> PlacedBoxes:
+    return place(boxes, check_sizes(image_size, boxes), device)

@@ -59,8 +59,18 @@ def _log1p32(t: Any) -> Any:
 
 
 @inline
-def _probabilities32(logits: Any, n: int, w: Any) -> None:
+def _probabilities32(logits: Any, n: int, w: Any, want_logs: bool) -> None:
     one, zero = np.float32(1.0), np.float32(0.0)
+    if not want_logs:
+        for i in range(n):
+            s = logits[i]
+            t = _exp32(-abs(s))
+            large = one / (one + t)
+            small = t * large
+            check = s - s
+            w[_P + i] = (large if s >= zero else small) + check
+            w[_Q + i] = (small if s >= zero else large) + check
+        return
     for i in range(n):
         s = logits[i]
         t = _exp32(-abs(s))
@@ -170,7 +180,7 @@ def loss_and_gradient(
             outside += not (y[i] >= zero and y[i] <= one)
         good = good and outside == 0
         if logits.itemsize == 4:
-            _probabilities32(s, n, w)
+            _probabilities32(s, n, w, kind != _MSE)
         else:
             _probabilities64(s, n, w)
         for i in range(n):  # p - y, without cancellation at y = 1

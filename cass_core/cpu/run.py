@@ -7,7 +7,7 @@ import numpy as np
 from cass_core.arrays import Array, storage_dtype
 from cass_core.boxes import BoxBatch
 from cass_core.codes import KINDS, MERGES, TEMPERATURES
-from cass_core.cpu import convert
+from cass_core.cpu import convert, threads
 from cass_core.cpu.losses import loss_and_gradient
 from cass_core.cpu.masks import mask_images
 from cass_core.grid import FeatureMap, Sizes, patch_grid
@@ -15,8 +15,13 @@ from cass_core.specs import LossSpec, MaskSpec
 
 # Patches of float32 scratch that the second-level cache holds beside the output.
 _SCRATCH_PATCHES = 1 << 16
-# One block of the loss kernel.
+# One block of the loss kernel's own.
 _LOSS_SCRATCH = 1024
+# Patches of a loss that are summed together, whatever the number of threads.
+_LOSS_BLOCK = 1 << 16
+# What is worth a thread of its own: some 100 us of work, where handing it over takes 20.
+_THREAD_PATCHES = 1 << 18
+_THREAD_BLOCKS = 2
 
 
 def make_mask(
@@ -36,56 +41,64 @@ def make_mask(
     mask = np.empty((images, rows, columns), storage_dtype(dtype))
     owner = np.empty((images if return_owner else 0, rows, columns), np.int32)
     height, width = feature_map
-    xyxy, offsets, sizes = _read_only(np.asarray(boxes.xyxy), boxes.offsets, sizes)
+    xyxy = _read_only(np.asarray(boxes.xyxy))
+    offsets, sizes = _read_only(boxes.offsets), _read_only(sizes)
     patch_y, patch_x = min(spec.patch_size, height), min(spec.patch_size, width)
     sigma_x, sigma_y = spec.sigma_xy
     direct = dtype == "float32"
     step = max(1, images if direct else _SCRATCH_PATCHES // (rows * columns))
-    scratch = mask if direct else np.empty((min(step, images), rows, columns), np.float32)
-    for first in range(0, images, step):
-        part = scratch[: min(step, images - first)]
-        mask_images(
-            xyxy,
-            offsets,
-            sizes,
-            first,
-            height,
-            width,
-            patch_y,
-            patch_x,
-            spec.expansion_ratio,
-            spec.min_size,
-            spec.use_anisotropic_gaussian,
-            spec.decay_type == "gaussian",
-            sigma_x,
-            sigma_y,
-            TEMPERATURES[spec.temperature],
-            spec.small_target_gain,
-            spec.small_target_threshold,
-            spec.size_reference,
-            spec.size_factor_min,
-            spec.size_factor_max,
-            spec.use_subpixel_offset,
-            MERGES[spec.merge],
-            spec.min_radius,
-            part,
-            owner[first : first + step],
-        )
-        if not direct:
-            convert.narrow_into(part, mask[first : first + step], dtype)
+
+    def work(start: int, stop: int) -> None:
+        part = min(step, stop - start)
+        scratch = mask[start:stop] if direct else np.empty((part, rows, columns), np.float32)
+        for first in range(start, stop, step):
+            last = min(first + step, stop)
+            out = scratch[: last - first]
+            mask_images(
+                xyxy,
+                offsets,
+                sizes,
+                first,
+                height,
+                width,
+                patch_y,
+                patch_x,
+                spec.expansion_ratio,
+                spec.min_size,
+                spec.use_anisotropic_gaussian,
+                spec.decay_type == "gaussian",
+                sigma_x,
+                sigma_y,
+                TEMPERATURES[spec.temperature],
+                spec.small_target_gain,
+                spec.small_target_threshold,
+                spec.size_reference,
+                spec.size_factor_min,
+                spec.size_factor_max,
+                spec.use_subpixel_offset,
+                MERGES[spec.merge],
+                spec.min_radius,
+                out,
+                owner[first:last],
+            )
+            if not direct:
+                convert.narrow_into(out, mask[first:last], dtype)
+
+    threads.split(images, work, -(-_THREAD_PATCHES // (rows * columns)))
     return mask, owner if return_owner else None
 
 
-def _read_only(*arrays: Array) -> tuple[Array, ...]:
-    """Views that cannot be written to.
+def _read_only(array: Array) -> Array:
+    """The array, or a view of it that cannot be written to.
 
     What a request brings lies in immutable bytes, and numba compiles a kernel anew for
     arguments that differ in this alone: so all inputs are given like that.
     """
-    views = tuple(array.view() for array in arrays)
-    for view in views:
-        view.flags.writeable = False
-    return views
+    if not array.flags.writeable:
+        return array
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 def take_loss(
@@ -106,26 +119,44 @@ def take_loss(
     """
     s = convert.widen(np.ascontiguousarray(logits), logits_dtype)
     y = convert.widen(np.ascontiguousarray(target), target_dtype).astype(s.dtype, copy=False)
-    losses = np.empty(s.size if per_patch else _LOSS_SCRATCH, s.dtype)
-    grad = np.empty(s.size if return_grad else 0, s.dtype)
-    flat_s, flat_y = _read_only(s.reshape(-1), y.reshape(-1))
-    total, target_good = loss_and_gradient(
-        flat_s,
-        flat_y,
-        KINDS[spec.kind],
-        spec.alpha,
-        spec.beta,
-        spec.gamma,
-        spec.weight,
-        scale,
-        losses,
-        grad,
+    flat_s, flat_y = _read_only(s.reshape(-1)), _read_only(y.reshape(-1))
+    losses = np.empty(s.size if per_patch else 0, s.dtype)
+    gradient = np.empty(logits.shape if return_grad else 0, storage_dtype(logits_dtype))
+    # Half-precision gradients are rounded block by block, from scratch.
+    direct = gradient.dtype == s.dtype
+    flat_gradient = gradient.reshape(-1)
+    blocks = -(-s.size // _LOSS_BLOCK)
+    totals = np.zeros(blocks)
+    good = np.ones(blocks, np.bool_)
+
+    def work(start: int, stop: int) -> None:
+        for block in range(start, stop):
+            part = slice(block * _LOSS_BLOCK, min((block + 1) * _LOSS_BLOCK, s.size))
+            size = part.stop - part.start if return_grad else 0
+            grad = flat_gradient[part] if direct else np.empty(size, s.dtype)
+            totals[block], good[block] = loss_and_gradient(
+                flat_s[part],
+                flat_y[part],
+                KINDS[spec.kind],
+                spec.alpha,
+                spec.beta,
+                spec.gamma,
+                spec.weight,
+                scale,
+                losses[part] if per_patch else np.empty(_LOSS_SCRATCH, s.dtype),
+                grad,
+            )
+            if return_grad and not direct:
+                convert.narrow_into(grad, flat_gradient[part], logits_dtype)
+
+    threads.split(blocks, work, _THREAD_BLOCKS)
+    return (
+        # In the order of the blocks, whoever computed them.
+        float(totals.sum()),
+        bool(good.all()),
+        losses.reshape(logits.shape) if per_patch else None,
+        gradient if return_grad else None,
     )
-    gradient = None
-    if return_grad:
-        gradient = np.empty(logits.shape, storage_dtype(logits_dtype))
-        convert.narrow_into(grad, gradient, logits_dtype)
-    return total, target_good, losses.reshape(logits.shape) if per_patch else None, gradient
 
 
 def warm_up() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 import torch
@@ -27,15 +27,26 @@ class PlacedBoxes(NamedTuple):
     image_size: list[int]
 
 
+def is_placed(boxes: Any, device: torch.device) -> TypeGuard[BoxBatch]:
+    """Whether these are a batch on the device already."""
+    return (
+        isinstance(boxes, BoxBatch)
+        and isinstance(boxes.xyxy, Tensor)
+        and boxes.xyxy.device == device
+    )
+
+
+def offsets_of(boxes: BoxBatch) -> Tensor:
+    """``[B + 1]`` int32 beside the boxes."""
+    if boxes.device_offsets is not None:
+        return boxes.device_offsets
+    return torch.from_numpy(boxes.offsets.astype(np.int32))
+
+
 def place(boxes: BoxBatch, sizes: Sizes | Tensor, device: torch.device) -> PlacedBoxes:
     """Boxes and image sizes on a device, copied only where they are not there yet."""
-    if device.type == "cpu":
-        offsets = torch.from_numpy(boxes.offsets.astype(np.int32))
-    else:
-        boxes = boxes.to(device)
-        assert boxes.device_offsets is not None  # by BoxBatch
-        offsets = boxes.device_offsets
-    xyxy = torch.as_tensor(boxes.xyxy)
+    boxes = boxes if is_placed(boxes, device) else boxes.to(device)
+    xyxy, offsets = torch.as_tensor(boxes.xyxy), offsets_of(boxes)
     if isinstance(sizes, Tensor):
         return PlacedBoxes(xyxy, offsets, sizes, [1, 1])
     if len(sizes) == 1:

@@ -1,0 +1,83 @@
+"""Compiles the kernels for NVIDIA GPUs, which needs none; run by `test_native_kernels`.
+
+Triton's interpreter takes what its compiler refuses, such as a loop that changes a variable's
+type. Run with a capability as its argument; prints a line for each variant.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from cass_core.ops import losses, masks
+
+# What a launch passes: pointers, whole numbers, tuples of floats.
+POINTERS = {"xyxy": "*fp32", "offsets": "*i32", "sizes": "*fp64", "owners": "*i32"}
+WHOLE = ("batch", "height", "width", "patch", "h", "w", "columns", "count")
+TUPLES = {"numbers": ("fp32",) * 10, "heads": ("fp32",) * 5, "rests": ("fp32",) * 5}
+SHAPE = {"ANISOTROPIC": True, "GAUSSIAN": True, "TEMPERATURE": 2, "SUBPIXEL": True, "MERGE": 0}
+LOSS = {"KIND": 2, "WHOLE": (2, 4, 2), "PER_PATCH": 0, "GRAD": True}
+
+
+def build(kernel: Any, capability: int, types: dict[str, Any], **constants: Any) -> str:
+    """Compile a kernel for a capability such as 90; its name and that."""
+    signature: dict[str, Any] = {}
+    for name in kernel.arg_names:
+        if name in constants:
+            signature[name] = "constexpr"
+        else:
+            signature[name] = (POINTERS | TUPLES | types).get(name, "i32")
+    source = ASTSource(
+        kernel,
+        signature=signature,
+        constexprs={(kernel.arg_names.index(name),): v for name, v in constants.items()},
+    )
+    built = triton.compile(source, target=GPUTarget("cuda", capability, 32))
+    assert built.asm["cubin"]
+    return f"{built.metadata.name} sm_{capability}"
+
+
+def main(capability: int) -> None:
+    """Variants that between them take every branch."""
+    for shape in (
+        SHAPE,
+        SHAPE | {"ANISOTROPIC": False, "SUBPIXEL": False, "TEMPERATURE": 1, "MERGE": 2},
+        SHAPE | {"GAUSSIAN": False, "TEMPERATURE": 0, "MERGE": 1},
+        SHAPE | {"ANISOTROPIC": False, "GAUSSIAN": False},
+    ):
+        for dtype, maps in (("fp32", 1), ("u8", 2), ("bf16", 1)):
+            types = {"mask": f"*{dtype}"}
+            types |= {"cells": (("i32", "i32"),) * maps, "columns": ("i32",) * maps}
+            owner = shape["MERGE"] == 0
+            print(
+                build(
+                    masks._mask_kernel, capability, types,
+                    **shape, SIZES=maps == 1, OWNER=owner, BLOCK_Y=32, BLOCK_X=32,
+                )
+            )  # fmt: skip
+    for logits, target, grad in (
+        ("fp32", "fp32", "fp32"), ("fp16", "u8", "fp32"), ("fp64", "bf16", "fp64")
+    ):  # fmt: skip
+        types = {"logits": f"*{logits}", "target": f"*{target}", "grad": f"*{grad}"}
+        types |= {"losses": f"*{grad}", "sums": "*fp64"}
+        for kind in range(6):
+            loss = LOSS | {"KIND": kind, "WHOLE": (2, -1, kind % 3 - 1), "PER_PATCH": kind % 2}
+            print(build(losses._target_kernel, capability, types, **loss, BLOCK=1024))
+        print(
+            build(
+                losses._boxes_kernel, capability, types,
+                **SHAPE, **LOSS, SIZES=False, BLOCK_Y=16, BLOCK_X=32,
+            )
+        )  # fmt: skip
+        finish = {"sums": "*fp64", "loss": f"*{grad}", "whole": f"*{grad}"}
+        print(build(losses._finish_kernel, capability, finish, PER_PATCH=0, BLOCK=1024))
+        scale = {"grad": f"*{grad}", "outer": f"*{grad}"}
+        print(build(losses._scale_kernel, capability, scale, BLOCK=1024))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
