@@ -273,8 +273,9 @@ def soft_tile(
     expansion, min_size = numbers[2], numbers[3]
     top = row * patch_y
     left = column * patch_x
-    bottom = top + BLOCK_Y * patch_y
-    right = left + BLOCK_X * patch_x
+    # Of huge patches a whole tile is more than int32 holds.
+    bottom = top + BLOCK_Y * patch_y.to(tl.float32)
+    right = left + BLOCK_X * patch_x.to(tl.float32)
     rows, columns = tile_patches(BLOCK_Y, BLOCK_X)
     y = (rows.to(tl.float32) + 0.5) * patch_y
     x = (columns.to(tl.float32) + 0.5) * patch_x

@@ -75,6 +75,15 @@ def main(capability: int) -> None:
         )  # fmt: skip
         finish = {"sums": "*fp64", "loss": f"*{grad}", "whole": f"*{grad}"}
         print(build(losses._finish_kernel, capability, finish, PER_PATCH=0, BLOCK=1024))
+        # A launch compiles in a width or a count of 1.
+        single = {name: kind for name, kind in types.items() if name != "target"}
+        print(
+            build(
+                losses._boxes_kernel, capability, single,
+                **SHAPE, **LOSS, SIZES=True, BLOCK_Y=16, BLOCK_X=32, columns=1,
+            )
+        )  # fmt: skip
+        print(build(losses._target_kernel, capability, types, **LOSS, BLOCK=1024, count=1))
         scale = {"grad": f"*{grad}", "outer": f"*{grad}"}
         print(build(losses._scale_kernel, capability, scale, BLOCK=1024))
 
