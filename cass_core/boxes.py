@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 _COORDINATES = ("x1", "y1", "x2", "y2")
 _FLOAT32 = np.dtype(np.float32)
+_ARRAYS = {np.ndarray}
 _NO_BOXES = np.empty((0, 4), np.float32)
 
 
@@ -103,23 +105,18 @@ class BoxBatch:
             raise InvalidRequest(
                 "boxes", f"must be a list with one entry an image, got {_kind(boxes)}"
             )
-        for entry in boxes:
-            # What a loader gives needs no conversion; asking is cheaper than converting.
-            if not (
-                type(entry) is np.ndarray
-                and entry.dtype is _FLOAT32
-                and entry.ndim == 2
-                and entry.shape[1] == 4
-            ):
-                break
-        else:
-            counts = np.array([len(entry) for entry in boxes], np.int64)
-            return cls._packed(np.concatenate(boxes) if len(boxes) else _NO_BOXES, counts)
+        if set(map(type, boxes)) == _ARRAYS:
+            # What a loader gives; the good case is found out as fast as it can be.
+            xyxy = None
+            with contextlib.suppress(ValueError):  # they differ in shape
+                xyxy = np.concatenate(boxes)
+            if xyxy is not None and xyxy.dtype is _FLOAT32 and xyxy.shape[1:] == (4,):
+                return cls._packed(xyxy, np.array(list(map(len, boxes)), np.int64))
         tensor = next((entry for entry in boxes if is_tensor(entry)), None)
         parts = [_image_boxes(entry, i) for i, entry in enumerate(boxes)]
         counts = np.fromiter((part.shape[0] for part in parts), np.int64, len(parts))
         if tensor is None:
-            return cls._packed(np.concatenate(parts), counts)
+            return cls._packed(np.concatenate(parts) if parts else _NO_BOXES, counts)
         import torch
 
         device = tensor.device
