@@ -96,11 +96,6 @@ class MaskInputs:
                 raise InvalidRequest(name, f"{feature_map} is too large for this batch")
         return cls(boxes, sizes, maps, single, spec, dtype, bool(return_owner))
 
-    @property
-    def wants_tensors(self) -> bool:
-        """Whether the answer is torch tensors."""
-        return is_tensor(self.boxes.xyxy)
-
 
 def check_sizes(value: Any, boxes: BoxBatch) -> Sizes | torch.Tensor:
     """Image sizes where the boxes are: in CUDA memory only if both came there.
@@ -124,7 +119,7 @@ def compute_masks(inputs: MaskInputs) -> tuple[list[Array], list[Array]]:
     boxes = inputs.boxes
     if is_tensor(boxes.xyxy) and boxes.xyxy.device.type != "cpu":
         boxes = BoxBatch(boxes.xyxy.cpu(), boxes.counts)  # whose values are checked now
-    sizes = cast(Sizes, to_host(inputs.sizes)[0] if is_tensor(inputs.sizes) else inputs.sizes)
+    sizes: Any = to_host(inputs.sizes)[0] if is_tensor(inputs.sizes) else inputs.sizes
     masks, owners = [], []
     for feature_map in inputs.maps:
         mask, owner = make_mask(
@@ -138,12 +133,12 @@ def compute_masks(inputs: MaskInputs) -> tuple[list[Array], list[Array]]:
 
 def wrap_masks(inputs: MaskInputs, masks: Sequence[Array], owners: Sequence[Array]) -> Any:
     """Host arrays in the form that `generate_mask` returns for these inputs."""
-    tensors = inputs.wants_tensors
-    device = inputs.boxes.xyxy.device if is_tensor(inputs.boxes.xyxy) else None
+    if not is_tensor(inputs.boxes.xyxy):
+        return _arrange(inputs, masks, owners)
+    device = inputs.boxes.xyxy.device
 
     def place(array: Array, name: str) -> Tensorlike:
-        value = from_host(array, name, as_tensor=tensors)
-        return value.to(device) if is_tensor(value) and device is not None else value
+        return cast("torch.Tensor", from_host(array, name, as_tensor=True)).to(device)
 
     return _arrange(
         inputs,
