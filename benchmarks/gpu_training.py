@@ -78,9 +78,12 @@ def no_waiting(setup: Setup) -> None:
     loss_of, placed = _loss_of(setup)
     arrays = street_boxes(2, 8, image_size=SIZE)
     logits = setup.logits(2, *CELLS)
+    one_size, sizes_of_each = setup.tensor(SIZE), setup.tensor([SIZE, (700, 1200)])
 
     def step() -> Any:
         loss_of(logits, placed, SIZE, CELLS).backward()
+        for sizes in (one_size, sizes_of_each, list(sizes_of_each)):
+            loss_of(logits, placed, sizes, CELLS).backward()
         value = loss_of(logits, arrays, [SIZE, (700, 1200)], CELLS)
         value.backward()
         return value

@@ -57,7 +57,8 @@ class CassLoss(nn.Module):
         Args:
             logits: ``[B, n_y, n_x]`` or ``[B, n_y * n_x]``.
             boxes: as for `cass_core.generate_mask`; they are moved to the logits' device.
-            image_size: (H, W) in pixels, one for all images or one for each.
+            image_size: (H, W) in pixels, one for all images or one for each. Of sizes in CUDA
+                memory beside the logits only the shape is checked.
             feature_map: (h, w) in cells.
             num_boxes: normaliser of ``per_object``; by default the number of boxes given.
 
@@ -81,7 +82,8 @@ class CassLoss(nn.Module):
         # The gradient of half-precision logits is kept in float32 until the outer gradient has
         # been multiplied in: a mean over many patches is below what float16 can hold.
         wanted = torch.float64 if logits.dtype == torch.float64 else torch.float32
-        size = one_image_size(image_size)
+        # Reading a tensor would make the host wait for its device.
+        size = None if isinstance(image_size, Tensor) else one_image_size(image_size)
         if size is None:
             placed = _place(batch, image_size, logits.device)
         else:

@@ -41,12 +41,12 @@ _library.define("scale_(Tensor(a!) grad, Tensor factor) -> ()")
 # On CUDA.
 
 
-def _kernels() -> tuple[Any, Any]:
+def _kernels() -> tuple[Any, Any, Any]:
     try:
-        from cass_core.ops import losses, masks
+        from cass_core.ops import losses, masks, scale
     except ImportError as error:
         raise CassError(f"CUDA tensors need Triton, which torch for CUDA brings: {error}") from None
-    return masks, losses
+    return masks, losses, scale
 
 
 def _launch_masks(*args: Any) -> tuple[Tensor, Tensor]:
@@ -64,7 +64,7 @@ def _launch_boxes_loss(logits: Tensor, *args: Any) -> tuple[Tensor, Tensor, Tens
 
 
 def _launch_scale(grad: Tensor, factor: Tensor) -> None:
-    _kernels()[1].launch_scale(grad, factor)
+    _kernels()[2].launch_scale(grad, factor)
 
 
 CUDA = {
@@ -87,37 +87,23 @@ def _mask_inputs(
     feature_maps: list[int],
     choices: list[int],
     numbers: list[float],
-    dtype: str,
+    dtype: torch.dtype,
     return_owner: bool,
 ) -> MaskInputs:
-    host = xyxy.detach().cpu()
-    boxes = BoxBatch(host, np.diff(offsets.cpu().numpy()))
+    boxes = BoxBatch(xyxy.detach().cpu(), np.diff(offsets.cpu().numpy()))
     return MaskInputs.checked(
         boxes,
         np.array([image_size], np.float64) if sizes is None else sizes.cpu().numpy(),
         list(zip(feature_maps[::2], feature_maps[1::2], strict=True)),
         False,
         mask_spec(choices, numbers),
-        dtype,
+        str(dtype).removeprefix("torch."),
         return_owner,
     )
 
 
-def _masks_on_host(
-    xyxy: Tensor,
-    offsets: Tensor,
-    sizes: Tensor | None,
-    image_size: list[int],
-    feature_maps: list[int],
-    choices: list[int],
-    numbers: list[float],
-    dtype: torch.dtype,
-    return_owner: bool,
-) -> tuple[Tensor, Tensor]:
-    name = str(dtype).removeprefix("torch.")
-    inputs = _mask_inputs(
-        xyxy, offsets, sizes, image_size, feature_maps, choices, numbers, name, return_owner
-    )
+def _masks_on_host(xyxy: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
+    inputs = _mask_inputs(xyxy, *args)
     masks, owners = compute_masks(inputs)
 
     def flat(arrays: list[Any], name: str) -> Tensor:
@@ -126,7 +112,7 @@ def _masks_on_host(
             return torch.empty(0, dtype=getattr(torch, name), device=xyxy.device)
         return torch.cat(cast(list[Tensor], tensors)).to(xyxy.device)
 
-    return flat(masks, name), flat(owners, "int32")
+    return flat(masks, inputs.dtype), flat(owners, "int32")
 
 
 def _loss_of(
@@ -169,29 +155,9 @@ def _loss_on_host(logits: Tensor, target: Tensor, *options: Any) -> tuple[Tensor
     return _loss_of(logits, target, None, *options)
 
 
-def _boxes_loss_on_host(
-    logits: Tensor,
-    xyxy: Tensor,
-    offsets: Tensor,
-    sizes: Tensor | None,
-    image_size: list[int],
-    feature_map: list[int],
-    mask_choices: list[int],
-    mask_numbers: list[float],
-    *options: Any,
-) -> tuple[Tensor, Tensor, Tensor]:
-    mask = _mask_inputs(
-        xyxy,
-        offsets,
-        sizes,
-        image_size,
-        feature_map,
-        mask_choices,
-        mask_numbers,
-        "float32",
-        False,
-    )
-    return _loss_of(logits, None, mask, *options)
+def _boxes_loss_on_host(logits: Tensor, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
+    mask = (*args[:-4], torch.float32, False)
+    return _loss_of(logits, None, _mask_inputs(*mask), *args[-4:])
 
 
 def _scale_on_host(grad: Tensor, factor: Tensor) -> None:
@@ -232,12 +198,11 @@ def _fake_masks(
     return xyxy.new_empty(count, dtype=dtype), owners
 
 
-def _fake_losses(
-    logits: Tensor, choices: list[int], grad_dtype: torch.dtype | None
-) -> tuple[Tensor, Tensor, Tensor]:
+def _fake_losses(logits: Tensor, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
+    (_, per_patch), _, _, grad_dtype = args[-4:]
     real = torch.float64 if logits.dtype == torch.float64 else torch.float32
     return (
-        logits.new_empty(logits.shape if choices[1] else (), dtype=real),
+        logits.new_empty(logits.shape if per_patch else (), dtype=real),
         logits.new_empty((), dtype=real),
         logits.new_empty(0)
         if grad_dtype is None
@@ -245,34 +210,8 @@ def _fake_losses(
     )
 
 
-@torch.library.register_fake("cass::loss", lib=_library)
-def _fake_loss(
-    logits: Tensor,
-    target: Tensor,
-    choices: list[int],
-    numbers: list[float],
-    normalizer: float,
-    grad_dtype: torch.dtype | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    return _fake_losses(logits, choices, grad_dtype)
-
-
-@torch.library.register_fake("cass::boxes_loss", lib=_library)
-def _fake_boxes_loss(
-    logits: Tensor,
-    xyxy: Tensor,
-    offsets: Tensor,
-    sizes: Tensor | None,
-    image_size: list[int],
-    feature_map: list[int],
-    mask_choices: list[int],
-    mask_numbers: list[float],
-    choices: list[int],
-    numbers: list[float],
-    normalizer: float,
-    grad_dtype: torch.dtype | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    return _fake_losses(logits, choices, grad_dtype)
+for _name in ("loss", "boxes_loss"):
+    torch.library.register_fake(f"cass::{_name}", _fake_losses, lib=_library)
 
 
 @torch.library.register_fake("cass::scale_", lib=_library)

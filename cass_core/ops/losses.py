@@ -15,12 +15,10 @@ from cass_core.grid import patch_grid
 from cass_core.ops.formulas import loss_and_slope
 from cass_core.ops.launch import on_device
 from cass_core.ops.options import kernel_numbers, split_numbers
-from cass_core.ops.tiles import BLOCK_X, WARPS, image_of, soft_tile, tile_patches
+from cass_core.ops.tiles import BLOCK_X, WARPS, locate, soft_tile
 
 _BLOCK = 1024
 _SUMS = 1024
-# Enough to fill any device, and few enough that starting them in vain costs little.
-_SCALE_PROGRAMS = 1024
 # Half the mask's tile: what a loss needs beside the target does not fit the registers otherwise.
 _BLOCK_Y = 16
 
@@ -129,41 +127,29 @@ def _boxes_kernel(
 ) -> None:
     """One program a tile; its target stays in registers."""
     tile = tl.program_id(0)
-    patch_y = tl.minimum(patch, h)
-    patch_x = tl.minimum(patch, w)
-    rows = tl.cdiv(h, patch_y)
-    across = tl.cdiv(columns, BLOCK_X)
-    down = tl.cdiv(rows, BLOCK_Y)
-    image = tile // (down * across)
-    row = (tile // across) % down * BLOCK_Y
-    column = tile % across * BLOCK_X
-    r, c = tile_patches(BLOCK_Y, BLOCK_X)
-    r += row
-    c += column
-    place = image.to(tl.int64) * rows * columns + r * columns + c
-    inside = (r < rows) & (c < columns)
+    image, row, column, place, inside = locate(tile, h, w, patch, columns, BLOCK_Y, BLOCK_X)
     real = tl.float64 if logits.dtype.element_ty == tl.float64 else tl.float32
     # Asked for before the boxes are: it arrives while they are worked on.
     s = tl.load(logits + place, mask=inside, other=0.0).to(real)
-    begin, end, inverse_y, inverse_x = image_of(image, offsets, sizes, height, width, h, w, SIZES)
     y, _ = soft_tile(
-        xyxy,
-        begin,
-        end,
-        inverse_y,
-        inverse_x,
-        h,
-        w,
-        patch_y,
-        patch_x,
+        image,
         row,
         column,
+        xyxy,
+        offsets,
+        sizes,
+        height,
+        width,
+        h,
+        w,
+        patch,
         numbers,
         ANISOTROPIC,
         GAUSSIAN,
         TEMPERATURE,
         SUBPIXEL,
         MERGE,
+        SIZES,
         False,
         BLOCK_Y,
         BLOCK_X,
@@ -333,25 +319,3 @@ class _Outputs:
                 BLOCK=_SUMS,
             )
         return self.loss, self.sum, self.grad
-
-
-@triton.jit
-def _scale_kernel(grad: tl.tensor, outer: tl.tensor, count: tl.tensor, BLOCK: tl.constexpr) -> None:
-    """Programs that share the blocks; they touch nothing if the factor is 1."""
-    factor = tl.load(outer).to(grad.dtype.element_ty)
-    if factor != 1.0:
-        start = tl.program_id(0).to(tl.int64) * BLOCK
-        while start < count:
-            place = start + tl.arange(0, BLOCK)
-            inside = place < count
-            values = tl.load(grad + place, mask=inside)
-            tl.store(grad + place, values * factor, mask=inside)
-            start += tl.num_programs(0) * BLOCK
-
-
-def launch_scale(grad: Tensor, outer: Tensor) -> None:
-    """Multiply ``grad``, contiguous, by the scalar ``outer`` on its device, in place."""
-    programs = min(-(-grad.numel() // _BLOCK), _SCALE_PROGRAMS)
-    if programs:
-        with on_device(grad):
-            _scale_kernel[(programs,)](grad, outer, grad.numel(), BLOCK=_BLOCK)

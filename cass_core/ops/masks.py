@@ -10,7 +10,7 @@ from torch import Tensor
 from cass_core.grid import patch_grid
 from cass_core.ops.launch import on_device
 from cass_core.ops.options import kernel_numbers
-from cass_core.ops.tiles import BLOCK_X, BLOCK_Y, WARPS, image_of, soft_tile, tile_patches
+from cass_core.ops.tiles import BLOCK_X, BLOCK_Y, WARPS, locate, soft_tile
 
 
 @triton.jit(do_not_specialize=["batch", "height", "width", "patch", "cells"])
@@ -47,46 +47,36 @@ def _mask_kernel(
     for i in tl.static_range(len(columns)):
         h = cells[i][0]
         w = cells[i][1]
-        patch_y = tl.minimum(patch, h)
-        patch_x = tl.minimum(patch, w)
-        rows = tl.cdiv(h, patch_y)
-        across = tl.cdiv(columns[i], BLOCK_X)
-        down = tl.cdiv(rows, BLOCK_Y)
-        tiles = batch * down * across
+        rows = tl.cdiv(h, tl.minimum(patch, h))
+        tiles = batch * tl.cdiv(rows, BLOCK_Y) * tl.cdiv(columns[i], BLOCK_X)
         if (tile >= 0) & (tile < tiles):
-            image = tile // (down * across)
-            row = (tile // across) % down * BLOCK_Y
-            column = tile % across * BLOCK_X
-            begin, end, inverse_y, inverse_x = image_of(
-                image, offsets, sizes, height, width, h, w, SIZES
+            image, row, column, place, inside = locate(
+                tile, h, w, patch, columns[i], BLOCK_Y, BLOCK_X
             )
+            place += map_start
             value, owner = soft_tile(
-                xyxy,
-                begin,
-                end,
-                inverse_y,
-                inverse_x,
-                h,
-                w,
-                patch_y,
-                patch_x,
+                image,
                 row,
                 column,
+                xyxy,
+                offsets,
+                sizes,
+                height,
+                width,
+                h,
+                w,
+                patch,
                 numbers,
                 ANISOTROPIC,
                 GAUSSIAN,
                 TEMPERATURE,
                 SUBPIXEL,
                 MERGE,
+                SIZES,
                 OWNER,
                 BLOCK_Y,
                 BLOCK_X,
             )
-            r, c = tile_patches(BLOCK_Y, BLOCK_X)
-            r += row
-            c += column
-            place = map_start + image.to(tl.int64) * rows * columns[i] + r * columns[i] + c
-            inside = (r < rows) & (c < columns[i])
             if mask.dtype.element_ty == tl.uint8:
                 # Adding 2^23 leaves a number below it rounded to a whole one, ties to even.
                 value = (value * 255.0 + 8388608.0) - 8388608.0

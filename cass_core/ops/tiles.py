@@ -1,15 +1,14 @@
 """The soft target of one tile of patches, made in registers: what every kernel here shares.
 
-A tile first asks which boxes can reach it at all, 32 at a time, and then takes those alone. The
-value is separable: a box costs one exponential per row and per column of the tile and one
-multiplication per patch. Positions are counted from the tile's first cell, with the subtraction
-done in float64: what is left is small enough for float32.
+A tile first asks which boxes can reach it at all, 32 at a time, and then takes those alone.
 """
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
+
+from cass_core.ops.geometry import box_on_tile
 
 # A program makes one tile, with one warp: what it works out for a box is then done once a tile.
 # 32 x 32 patches are 32 registers a lane, in 4 columns of 8 rows where a row can be written wide.
@@ -22,8 +21,6 @@ _BOXES = tl.constexpr(32)
 _LANES = tl.constexpr(8)
 
 # As in cass_core.codes.
-_FIXED = tl.constexpr(0)
-_SMALL_GAIN = tl.constexpr(2)
 _MAX = tl.constexpr(0)
 _CLIPPED_SUM = tl.constexpr(2)
 
@@ -48,184 +45,13 @@ def _may_reach(
 
 
 @triton.jit
-def _split(value: tl.tensor) -> tl.tuple:
-    """A float64 as two float32 that add up to it."""
-    # Without the 29 bits that float32 has no room for.
-    head = (value.to(tl.int64, bitcast=True) & -(1 << 29)).to(tl.float64, bitcast=True)
-    return head.to(tl.float32), (value - head).to(tl.float32)
-
-
-@triton.jit
-def _before(at: tl.tensor, edge: tl.tensor, origin: tl.tensor) -> tl.tensor:
-    """How far patch centres lie behind an edge, a float64 number of cells from the map's corner.
-
-    Near the edge both subtractions of the head are exact, and the rest of the edge comes last: the
-    sign is that of float64, and a distance far below a cell keeps its digits.
-    """
-    head, rest = _split(edge)
-    return (at - (head - origin)) - rest
-
-
-@triton.jit
-def _axis(
-    at: tl.tensor,
-    low: tl.tensor,
-    high: tl.tensor,
-    inverse: tl.tensor,
-    origin: tl.tensor,
-    cells: tl.tensor,
-    expansion: tl.tensor,
-    min_size: tl.tensor,
-    min_radius: tl.tensor,
-    ANISOTROPIC: tl.constexpr,
-    SUBPIXEL: tl.constexpr,
-) -> tl.tuple:
-    """Steps 1 to 5 for one axis of a box and the patch centres ``at``, counted from the origin.
-
-    The float64 operations are those of the compiled CPU loop, in its order, so that both decide
-    alike for a centre that lies on an edge.
-
-    Returns the side's length in float64, the width of its context, the distance of each centre to
-    the core and whether the box reaches it.
-    """
-    low = low.to(tl.float64)
-    high = high.to(tl.float64)
-    length = (high - low) * inverse
-    low = low * inverse
-    high = high * inverse
-    centre = 0.5 * (low + high)
-    short = length < min_size
-    low = tl.where(short, centre - 0.5 * min_size, low)
-    high = tl.where(short, centre + 0.5 * min_size, high)
-    length = tl.where(short, min_size, length)
-    expand = length * expansion
-    reach_low = low - expand
-    reach_high = high + expand
-    origin = origin.to(tl.float32)
-    # The dilated box is closed; but where its edge is where d reaches 1, the value there is 0.
-    # What lies behind an edge at all lies behind it by more than 1e-30.
-    least_low = 0.0
-    least_high = 0.0
-    if ANISOTROPIC:
-        is_open = (expand > 0.0) & (expand >= min_radius)
-        least_low = tl.where(is_open, 1e-30, 0.0)
-        least_high = tl.where(is_open & (reach_high <= cells), 1e-30, 0.0)
-    reach_high = tl.minimum(reach_high, cells.to(tl.float64))
-    reached = _before(at, reach_low, origin) >= least_low
-    reached &= -_before(at, reach_high, origin) >= least_high
-    if not SUBPIXEL:
-        low = tl.minimum(tl.maximum(low, 0.0), cells.to(tl.float64))
-        high = tl.minimum(tl.maximum(high, 0.0), cells.to(tl.float64))
-    outside = tl.maximum(-_before(at, low, origin), _before(at, high, origin))
-    return length, expand.to(tl.float32), tl.maximum(outside, 0.0), reached
-
-
-@triton.jit
-def _inverse(radius: tl.tensor) -> tl.tensor:
-    """1 / radius; 0 for a radius of 0, where no patch outside the core is reached."""
-    return tl.where(radius > 0.0, 1.0 / radius, 0.0)
-
-
-@triton.jit
 def _bit_index(bit: tl.tensor) -> tl.tensor:
     """The index of the one bit that is set, which is a float32's exponent."""
     return ((bit.to(tl.float32).to(tl.int32, bitcast=True) >> 23) & 255) - 127
 
 
 @triton.jit
-def _box_on_tile(
-    box: tl.tensor,
-    y: tl.tensor,
-    x: tl.tensor,
-    inverse_y: tl.tensor,
-    inverse_x: tl.tensor,
-    origin_y: tl.tensor,
-    origin_x: tl.tensor,
-    h: tl.tensor,
-    w: tl.tensor,
-    numbers: tl.tuple,
-    ANISOTROPIC: tl.constexpr,
-    GAUSSIAN: tl.constexpr,
-    TEMPERATURE: tl.constexpr,
-    SUBPIXEL: tl.constexpr,
-) -> tl.tensor:
-    """Value of every patch of a tile under one box; ``box`` points at its four sides."""
-    _, _, expansion, min_size, min_radius, scale_x, scale_y, first, second, third = numbers
-    expansion = tl.cast(expansion, tl.float64) + numbers[0]
-    min_size = tl.cast(min_size, tl.float64) + numbers[1]
-    length_x, expand_x, u, in_x = _axis(
-        x,
-        tl.load(box),
-        tl.load(box + 2),
-        inverse_x,
-        origin_x,
-        w,
-        expansion,
-        min_size,
-        min_radius,
-        ANISOTROPIC,
-        SUBPIXEL,
-    )
-    length_y, expand_y, v, in_y = _axis(
-        y,
-        tl.load(box + 1),
-        tl.load(box + 3),
-        inverse_y,
-        origin_y,
-        h,
-        expansion,
-        min_size,
-        min_radius,
-        ANISOTROPIC,
-        SUBPIXEL,
-    )
-    # Steps 6 and 7: radii and widths.
-    if ANISOTROPIC:
-        u *= _inverse(tl.maximum(expand_x, min_radius))
-        v *= _inverse(tl.maximum(expand_y, min_radius))
-    else:
-        diagonal = tl.sqrt(expand_x * expand_x + expand_y * expand_y)
-        inverse = _inverse(tl.maximum(diagonal, min_radius))
-        u *= inverse
-        v *= inverse
-    if GAUSSIAN:
-        if TEMPERATURE != _FIXED:
-            if TEMPERATURE == _SMALL_GAIN:  # threshold squared, 1 / gain squared
-                factor = tl.where(length_x * length_y < first, second, 1.0)
-            else:  # 1 / reference, least, largest
-                factor = tl.sqrt((length_x * length_y).to(tl.float32)) * first
-                factor = tl.minimum(tl.maximum(factor, second), third)
-                factor = 1.0 / (factor * factor)
-            # Finite, so that 0 times it is 0.
-            scale_x = tl.maximum(scale_x * factor, -3e38)
-            scale_y = tl.maximum(scale_y * factor, -3e38)
-        along_x = tl.exp2(u * u * scale_x)
-        along_y = tl.exp2(v * v * scale_y)
-        if ANISOTROPIC:
-            along_x = tl.where(in_x, along_x, 0.0)
-            along_y = tl.where(in_y, along_y, 0.0)
-            value = along_y * along_x
-        else:
-            near = _square(v, in_y) + _square(u, in_x) < 1.0
-            value = tl.where(near, along_y * along_x, 0.0)
-    elif ANISOTROPIC:
-        along_x = tl.where(in_x, tl.maximum(1.0 - u, 0.0), 0.0)
-        along_y = tl.where(in_y, tl.maximum(1.0 - v, 0.0), 0.0)
-        value = tl.minimum(along_y, along_x)
-    else:
-        square = _square(v, in_y) + _square(u, in_x)
-        value = tl.maximum(1.0 - tl.sqrt(square), 0.0)
-    return value
-
-
-@triton.jit
-def _square(distance: tl.tensor, reached: tl.tensor) -> tl.tensor:
-    """Squared normalised distance; beyond the reach of 1 where the dilated box does not cover."""
-    return tl.where(reached, distance * distance, 2.0)
-
-
-@triton.jit
-def tile_patches(BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr) -> tl.tuple:
+def _tile_patches(BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr) -> tl.tuple:
     """Row and column of every patch of a tile, which is a ``[BLOCK_X / 8, BLOCK_Y, 8]`` tensor.
 
     Triton spreads such a tensor over a warp as 4 rows of 8 columns, so that a lane holds 4 columns
@@ -238,24 +64,76 @@ def tile_patches(BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr) -> tl.tuple:
 
 
 @triton.jit
-def soft_tile(
-    xyxy: tl.tensor,
-    begin: tl.tensor,
-    end: tl.tensor,
-    inverse_y: tl.tensor,
-    inverse_x: tl.tensor,
+def locate(
+    tile: tl.tensor,
     h: tl.tensor,
     w: tl.tensor,
-    patch_y: tl.tensor,
-    patch_x: tl.tensor,
+    patch: tl.tensor,
+    columns: tl.tensor,
+    BLOCK_Y: tl.constexpr,
+    BLOCK_X: tl.constexpr,
+) -> tl.tuple:
+    """Where a tile of a batch's feature map lies; the tiles of the first image come first.
+
+    Returns its image, its first row and column, the place of each of its patches in the flat
+    output of the map, and whether there is such a patch.
+    """
+    rows = tl.cdiv(h, tl.minimum(patch, h))
+    across = tl.cdiv(columns, BLOCK_X)
+    down = tl.cdiv(rows, BLOCK_Y)
+    image = tile // (down * across)
+    row = (tile // across) % down * BLOCK_Y
+    column = tile % across * BLOCK_X
+    r, c = _tile_patches(BLOCK_Y, BLOCK_X)
+    r += row
+    c += column
+    place = image.to(tl.int64) * rows * columns + r * columns + c
+    return image, row, column, place, (r < rows) & (c < columns)
+
+
+@triton.jit
+def _image_of(
+    image: tl.tensor,
+    offsets: tl.tensor,
+    sizes: tl.tensor,
+    height: tl.tensor,
+    width: tl.tensor,
+    h: tl.tensor,
+    w: tl.tensor,
+    SIZES: tl.constexpr,
+) -> tl.tuple:
+    """First and one past the last box of an image, and the cells a pixel of its axes, float64."""
+    begin = tl.load(offsets + image)
+    end = tl.load(offsets + image + 1)
+    if SIZES:
+        inverse_y = h / tl.load(sizes + 2 * image)
+        inverse_x = w / tl.load(sizes + 2 * image + 1)
+    else:
+        inverse_y = h.to(tl.float64) / height.to(tl.float64)
+        inverse_x = w.to(tl.float64) / width.to(tl.float64)
+    return begin, end, inverse_y, inverse_x
+
+
+@triton.jit
+def soft_tile(
+    image: tl.tensor,
     row: tl.tensor,
     column: tl.tensor,
+    xyxy: tl.tensor,
+    offsets: tl.tensor,
+    sizes: tl.tensor,
+    height: tl.tensor,
+    width: tl.tensor,
+    h: tl.tensor,
+    w: tl.tensor,
+    patch: tl.tensor,
     numbers: tl.tuple,
     ANISOTROPIC: tl.constexpr,
     GAUSSIAN: tl.constexpr,
     TEMPERATURE: tl.constexpr,
     SUBPIXEL: tl.constexpr,
     MERGE: tl.constexpr,
+    SIZES: tl.constexpr,
     OWNER: tl.constexpr,
     BLOCK_Y: tl.constexpr,
     BLOCK_X: tl.constexpr,
@@ -271,12 +149,15 @@ def soft_tile(
         numbers: as `cass_core.ops.options.mask_options` gives them.
     """
     expansion, min_size = numbers[2], numbers[3]
+    begin, end, inverse_y, inverse_x = _image_of(image, offsets, sizes, height, width, h, w, SIZES)
+    patch_y = tl.minimum(patch, h)
+    patch_x = tl.minimum(patch, w)
     top = row * patch_y
     left = column * patch_x
     # Of huge patches a whole tile is more than int32 holds.
     bottom = top + BLOCK_Y * patch_y.to(tl.float32)
     right = left + BLOCK_X * patch_x.to(tl.float32)
-    rows, columns = tile_patches(BLOCK_Y, BLOCK_X)
+    rows, columns = _tile_patches(BLOCK_Y, BLOCK_X)
     y = (rows.to(tl.float32) + 0.5) * patch_y
     x = (columns.to(tl.float32) + 0.5) * patch_x
     value = tl.zeros([BLOCK_X // _LANES, BLOCK_Y, _LANES], tl.float32)
@@ -296,7 +177,7 @@ def soft_tile(
         while left_over != 0:
             box = start + _bit_index(left_over & -left_over)
             left_over &= left_over - 1
-            found = _box_on_tile(
+            found = box_on_tile(
                 xyxy + 4 * box,
                 y,
                 x,
@@ -322,26 +203,3 @@ def soft_tile(
     if MERGE == _CLIPPED_SUM:
         value = tl.minimum(value, 1.0)
     return value, owner
-
-
-@triton.jit
-def image_of(
-    image: tl.tensor,
-    offsets: tl.tensor,
-    sizes: tl.tensor,
-    height: tl.tensor,
-    width: tl.tensor,
-    h: tl.tensor,
-    w: tl.tensor,
-    SIZES: tl.constexpr,
-) -> tl.tuple:
-    """First and one past the last box of an image, and the cells a pixel of its axes, float64."""
-    begin = tl.load(offsets + image)
-    end = tl.load(offsets + image + 1)
-    if SIZES:
-        inverse_y = h / tl.load(sizes + 2 * image)
-        inverse_x = w / tl.load(sizes + 2 * image + 1)
-    else:
-        inverse_y = h.to(tl.float64) / height.to(tl.float64)
-        inverse_x = w.to(tl.float64) / width.to(tl.float64)
-    return begin, end, inverse_y, inverse_x

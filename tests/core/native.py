@@ -13,7 +13,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from cass_core.ops import losses, masks
+from cass_core.ops import losses, masks, scale
 
 # What a launch passes: pointers, whole numbers, tuples of floats.
 POINTERS = {"xyxy": "*fp32", "offsets": "*i32", "sizes": "*fp64", "owners": "*i32"}
@@ -84,8 +84,8 @@ def main(capability: int) -> None:
             )
         )  # fmt: skip
         print(build(losses._target_kernel, capability, types, **LOSS, BLOCK=1024, count=1))
-        scale = {"grad": f"*{grad}", "outer": f"*{grad}"}
-        print(build(losses._scale_kernel, capability, scale, BLOCK=1024))
+        factor = {"grad": f"*{grad}", "outer": f"*{grad}"}
+        print(build(scale._scale_kernel, capability, factor, BLOCK=1024))
 
 
 if __name__ == "__main__":
