@@ -41,6 +41,21 @@ def interleaved(
     return {name: float(np.median(values)) for name, values in times.items()}
 
 
+def difference(long: Callable[[], object], short: Callable[[], object], pairs: int) -> float:
+    """Median of how many seconds more one call takes than another, call by call in turn.
+
+    What two far larger times differ by would otherwise drown in the machine's own changes.
+    """
+    differences = []
+    for _ in range(pairs):
+        start = time.perf_counter()
+        long()
+        between = time.perf_counter()
+        short()
+        differences.append(2 * between - start - time.perf_counter())
+    return float(np.median(differences))
+
+
 def fitted(
     calls: Mapping[Key, Callable[[], object]], turn: float = 0.005
 ) -> dict[Key, tuple[Callable[[], object], int]]:

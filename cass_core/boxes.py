@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _COORDINATES = ("x1", "y1", "x2", "y2")
 _FLOAT32 = np.dtype(np.float32)
+_LISTS = {list, tuple}
 _ARRAYS = {np.ndarray}
 _NO_BOXES = np.empty((0, 4), np.float32)
 
@@ -101,37 +102,37 @@ class BoxBatch:
         Raises:
             InvalidRequest: an entry has another shape, or a box is not one.
         """
+        if type(boxes) in _LISTS and set(map(type, boxes)) == _ARRAYS:
+            # What a loader gives; the good case is found out as fast as it can be.
+            try:
+                xyxy = np.concatenate(boxes)
+            except ValueError:  # they differ in shape
+                xyxy = _NO_BOXES[0]
+            if xyxy.dtype is _FLOAT32 and xyxy.shape[1:] == (4,):
+                return cls._packed(xyxy, list(map(len, boxes)))
         if isinstance(boxes, str | bytes | dict) or not hasattr(boxes, "__len__"):
             raise InvalidRequest(
                 "boxes", f"must be a list with one entry an image, got {_kind(boxes)}"
             )
-        if set(map(type, boxes)) == _ARRAYS:
-            # What a loader gives; the good case is found out as fast as it can be.
-            xyxy = None
-            with contextlib.suppress(ValueError):  # they differ in shape
-                xyxy = np.concatenate(boxes)
-            if xyxy is not None and xyxy.dtype is _FLOAT32 and xyxy.shape[1:] == (4,):
-                return cls._packed(xyxy, np.array(list(map(len, boxes)), np.int64))
         tensor = next((entry for entry in boxes if is_tensor(entry)), None)
         parts = [_image_boxes(entry, i) for i, entry in enumerate(boxes)]
-        counts = np.fromiter((part.shape[0] for part in parts), np.int64, len(parts))
+        counts = [part.shape[0] for part in parts]
         if tensor is None:
             return cls._packed(np.concatenate(parts) if parts else _NO_BOXES, counts)
         import torch
 
         device = tensor.device
         tensors = [p if is_tensor(p) else torch.from_numpy(p) for p in parts]
-        return cls(torch.cat([t.to(device) for t in tensors]), counts)
+        return cls(torch.cat([t.to(device) for t in tensors]), np.array(counts, np.int64))
 
     @classmethod
-    def _packed(cls, xyxy: Array, counts: npt.NDArray[np.int64]) -> BoxBatch:
+    def _packed(cls, xyxy: Array, counts: list[int]) -> BoxBatch:
         """Of host boxes whose shape and counts are known to be good."""
         batch = object.__new__(cls)
-        offsets = np.empty(len(counts) + 1, np.int64)
-        offsets[0] = 0
-        counts.cumsum(out=offsets[1:])
+        # Faster than NumPy's sum for the images of a batch.
+        offsets = np.array([0, *accumulate(counts)], np.int64)
         _check_values(xyxy, offsets)
-        batch._fill(xyxy, counts, offsets, None)
+        batch._fill(xyxy, np.array(counts, np.int64), offsets, None)
         return batch
 
     @classmethod
@@ -213,14 +214,14 @@ def _as_counts(value: Any) -> npt.NDArray[np.int64]:
 
 def _check_values(xyxy: Array, offsets: npt.NDArray[np.int64]) -> None:
     """Refuse the first box that is not finite or is turned inside out."""
-    # count_nonzero is the fastest of NumPy's reductions, by far for few boxes; and one long loop
-    # a side is faster than one of two rounds a box.
-    x1, y1, x2, y2 = xyxy.T
+    # count_nonzero is the fastest of NumPy's reductions, by far for few boxes; and a long loop
+    # for each side is faster than one of two rounds a box.
+    sides = xyxy.T
     finite = np.isfinite(xyxy)
-    ordered = (x1 <= x2) & (y1 <= y2)
+    ordered = np.less_equal(sides[:2], sides[2:], order="C")
     if np.count_nonzero(finite) == finite.size and np.count_nonzero(ordered) == ordered.size:
         return
-    good = finite.all(axis=1) & ordered
+    good = finite.all(axis=1) & ordered.all(axis=0)
     box = int(np.argmin(good))
     image = int(np.searchsorted(offsets, box, side="right")) - 1
     name = f"boxes[{image}][{box - int(offsets[image])}]"

@@ -28,7 +28,7 @@ def patch_grid(feature_map: FeatureMap, patch_size: int) -> tuple[int, int]:
         (6, 10)
     """
     height, width = feature_map
-    return -(-height // min(patch_size, height)), -(-width // min(patch_size, width))
+    return -(-height // patch_size), -(-width // patch_size)
 
 
 def feature_maps(value: Any) -> tuple[list[FeatureMap], bool]:
