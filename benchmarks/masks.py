@@ -14,7 +14,7 @@ from benchmarks.audited import audited_masks
 from benchmarks.heatmap import heatmaps
 from benchmarks.measure import difference, fitted, interleaved
 from cass_core import BoxBatch, MaskSpec, generate_mask
-from cass_core.cpu.run import make_mask
+from cass_core.cpu.run import fill_mask
 from cass_core.scenes import street_boxes
 
 IMAGES = 16
@@ -66,6 +66,11 @@ def _calls(name: str, case: Case) -> dict[str, Callable[[], object]]:
     out = np.empty((IMAGES, *case.feature_map), np.float32)
     request = (IMAGE_SIZE, case.feature_map)
     baseline, improved = MaskSpec.baseline().replace(patch_size=1), MaskSpec(patch_size=1)
+
+    def bare_kernel() -> None:
+        mask = np.empty(out.shape, np.float32)
+        fill_mask(batch, sizes, case.feature_map, improved, "float32", mask, None)
+
     audited = partial(audited_masks, tensors, *request, patch_size=1)
     _check(name, generate_mask(batch, *request, baseline), audited().numpy())
     return {
@@ -74,9 +79,7 @@ def _calls(name: str, case: Case) -> dict[str, Callable[[], object]]:
         "baseline": partial(generate_mask, batch, *request, baseline),
         "improved": partial(generate_mask, batch, *request, improved),
         "from a list": partial(generate_mask, arrays, *request, improved),
-        "bare kernel": partial(
-            make_mask, batch, sizes, case.feature_map, improved, "float32", False
-        ),
+        "bare kernel": bare_kernel,
         "zeros": partial(out.fill, 0),
     }
 

@@ -63,11 +63,7 @@ class BoxBatch:
         counts = _as_counts(self.counts)
         offsets = np.zeros(counts.shape[0] + 1, np.int64)
         np.cumsum(counts, out=offsets[1:])
-        total = int(offsets[-1])
-        if total != xyxy.shape[0]:
-            raise InvalidRequest(
-                "boxes.counts", f"add up to {total}, but there are {xyxy.shape[0]} boxes"
-            )
+        _check_total(int(offsets[-1]), xyxy)
         on_device = None
         if is_tensor(xyxy) and xyxy.device.type != "cpu":
             from cass_core.placing import upload
@@ -109,7 +105,7 @@ class BoxBatch:
             except ValueError:  # they differ in shape
                 xyxy = _NO_BOXES[0]
             if xyxy.dtype is _FLOAT32 and xyxy.shape[1:] == (4,):
-                return cls._packed(xyxy, list(map(len, boxes)))
+                return cls.packed(xyxy, list(map(len, boxes)))
         if isinstance(boxes, str | bytes | dict) or not hasattr(boxes, "__len__"):
             raise InvalidRequest(
                 "boxes", f"must be a list with one entry an image, got {_kind(boxes)}"
@@ -118,7 +114,7 @@ class BoxBatch:
         parts = [_image_boxes(entry, i) for i, entry in enumerate(boxes)]
         counts = [part.shape[0] for part in parts]
         if tensor is None:
-            return cls._packed(np.concatenate(parts) if parts else _NO_BOXES, counts)
+            return cls.packed(np.concatenate(parts) if parts else _NO_BOXES, counts)
         import torch
 
         device = tensor.device
@@ -126,11 +122,20 @@ class BoxBatch:
         return cls(torch.cat([t.to(device) for t in tensors]), np.array(counts, np.int64))
 
     @classmethod
-    def _packed(cls, xyxy: Array, counts: list[int]) -> BoxBatch:
-        """Of host boxes whose shape and counts are known to be good."""
+    def packed(cls, xyxy: Array, counts: Sequence[int]) -> BoxBatch:
+        """The constructor's short way, for arrays whose form is known to be good.
+
+        Args:
+            xyxy: ``[M, 4]`` float32, contiguous, in the host's memory.
+            counts: whole numbers of at least 0.
+
+        Raises:
+            InvalidRequest: as the constructor.
+        """
         batch = object.__new__(cls)
         # Faster than NumPy's sum for the images of a batch.
         offsets = np.array([0, *accumulate(counts)], np.int64)
+        _check_total(int(offsets[-1]), xyxy)
         _check_values(xyxy, offsets)
         batch._fill(xyxy, np.array(counts, np.int64), offsets, None)
         return batch
@@ -210,6 +215,13 @@ def _as_counts(value: Any) -> npt.NDArray[np.int64]:
     if counts.size and int(counts.min()) < 0:
         raise InvalidRequest(f"boxes.counts[{int(counts.argmin())}]", "is negative")
     return counts.astype(np.int64, copy=False)
+
+
+def _check_total(total: int, xyxy: Tensorlike) -> None:
+    if total != xyxy.shape[0]:
+        raise InvalidRequest(
+            "boxes.counts", f"add up to {total}, but there are {xyxy.shape[0]} boxes"
+        )
 
 
 def _check_values(xyxy: Array, offsets: npt.NDArray[np.int64]) -> None:

@@ -16,6 +16,7 @@ from cass_core.arrays import (
     Tensorlike,
     from_host,
     is_tensor,
+    storage_dtype,
     to_host,
 )
 from cass_core.errors import InvalidRequest
@@ -211,8 +212,15 @@ class LossInputs:
         )
 
 
-def compute_losses(inputs: LossInputs) -> HostLoss:
+def compute_losses(
+    inputs: LossInputs, loss: Array | None = None, grad: Array | None = None
+) -> HostLoss:
     """Loss, sum, normaliser and gradient of checked inputs, on the CPU.
+
+    Args:
+        inputs: what is asked for.
+        loss: what to fill with the losses of the patches under ``reduction="none"``, if given.
+        grad: what to fill with the gradient, if given.
 
     Raises:
         InvalidRequest: the target leaves [0, 1].
@@ -228,22 +236,27 @@ def compute_losses(inputs: LossInputs) -> HostLoss:
     assert target is not None  # by LossInputs.checked
     spec = inputs.spec
     normalizer = normalizer_of(spec, inputs.logits.size, inputs.num_boxes)
-    total, target_good, per_patch, grad = take_loss(
+    real = np.float64 if inputs.logits_dtype == "float64" else np.float32
+    shape, per_patch = inputs.logits.shape, spec.reduction == "none"
+    if loss is None:
+        loss = np.empty(shape if per_patch else (), real)
+    if grad is None and inputs.return_grad:
+        grad = np.empty(shape, storage_dtype(inputs.logits_dtype))
+    total, target_good = take_loss(
         inputs.logits,
         inputs.logits_dtype,
         target,
         target_dtype,
         spec,
         1.0 / normalizer,
-        per_patch=spec.reduction == "none",
-        return_grad=inputs.return_grad,
+        losses=loss if per_patch else None,
+        grad=grad,
     )
     if not target_good:
         refuse_bad_target(target, target_dtype)
-    if per_patch is None:
-        real = np.float64 if inputs.logits_dtype == "float64" else np.float32
-        per_patch = np.asarray(total / normalizer, real)
-    return HostLoss(per_patch, total, normalizer, grad)
+    if not per_patch:
+        loss = np.asarray(total / normalizer, real)
+    return HostLoss(loss, total, normalizer, grad)
 
 
 def check_summed(largest: float) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+
 from cass_core.arrays import (
     MASK_DTYPES,
     Array,
@@ -13,6 +15,7 @@ from cass_core.arrays import (
     dtype_name,
     from_host,
     is_tensor,
+    storage_dtype,
     to_host,
 )
 from cass_core.boxes import BoxBatch
@@ -82,19 +85,40 @@ class MaskInputs:
         return_owner: bool,
     ) -> MaskInputs:
         """Check what concerns several arguments at once, the rest being good already."""
-        if return_owner and spec.merge != "max":
-            raise InvalidRequest("return_owner", "needs mask_spec.merge max")
-        if dtype == "uint8" and spec.merge == "sum":
-            raise InvalidRequest(
-                "dtype", "uint8 needs a mask_spec.merge that stays in [0, 1]: max or clipped_sum"
-            )
-        for i, feature_map in enumerate(maps):
-            # NumPy can describe no larger array, not even one of no images.
-            rows, columns = patch_grid(feature_map, spec.patch_size)
-            if max(1, boxes.num_images) * rows * columns > _MAX_PATCHES:
-                name = "feature_map" if single else f"feature_map[{i}]"
-                raise InvalidRequest(name, f"{feature_map} is too large for this batch")
+        check_options(boxes.num_images, maps, single, spec, dtype, return_owner)
         return cls(boxes, sizes, maps, single, spec, dtype, bool(return_owner))
+
+    def shapes(self) -> list[tuple[int, int, int]]:
+        """``(B, n_y, n_x)`` of the mask of each feature map."""
+        images, patch_size = self.boxes.num_images, self.spec.patch_size
+        return [(images, *patch_grid(feature_map, patch_size)) for feature_map in self.maps]
+
+
+def check_options(
+    num_images: int,
+    maps: Sequence[FeatureMap],
+    single: bool,
+    spec: MaskSpec,
+    dtype: str,
+    return_owner: bool,
+) -> None:
+    """Check what concerns several options at once; see `MaskInputs`.
+
+    Raises:
+        InvalidRequest: two of them do not go together, or the answer would be too large.
+    """
+    if return_owner and spec.merge != "max":
+        raise InvalidRequest("return_owner", "needs mask_spec.merge max")
+    if dtype == "uint8" and spec.merge == "sum":
+        raise InvalidRequest(
+            "dtype", "uint8 needs a mask_spec.merge that stays in [0, 1]: max or clipped_sum"
+        )
+    for i, feature_map in enumerate(maps):
+        # NumPy can describe no larger array, not even one of no images.
+        rows, columns = patch_grid(feature_map, spec.patch_size)
+        if max(1, num_images) * rows * columns > _MAX_PATCHES:
+            name = "feature_map" if single else f"feature_map[{i}]"
+            raise InvalidRequest(name, f"{feature_map} is too large for this batch")
 
 
 def check_sizes(value: Any, boxes: BoxBatch) -> Sizes | torch.Tensor:
@@ -114,21 +138,25 @@ def check_sizes(value: Any, boxes: BoxBatch) -> Sizes | torch.Tensor:
 
 def compute_masks(inputs: MaskInputs) -> tuple[list[Array], list[Array]]:
     """Masks and owner maps (empty unless asked for) of each feature map, on the CPU."""
-    from cass_core.cpu.run import make_mask
+    shapes = inputs.shapes()
+    dtype = storage_dtype(inputs.dtype)
+    masks = [np.empty(shape, dtype) for shape in shapes]
+    owners = [np.empty(shape, np.int32) for shape in shapes] if inputs.return_owner else []
+    fill_masks(inputs, masks, owners)
+    return masks, owners
+
+
+def fill_masks(inputs: MaskInputs, masks: Sequence[Array], owners: Sequence[Array]) -> None:
+    """As `compute_masks`, into arrays of the caller's."""
+    from cass_core.cpu.run import fill_mask
 
     boxes = inputs.boxes
     if is_tensor(boxes.xyxy) and boxes.xyxy.device.type != "cpu":
         boxes = BoxBatch(boxes.xyxy.cpu(), boxes.counts)  # whose values are checked now
     sizes: Any = to_host(inputs.sizes)[0] if is_tensor(inputs.sizes) else inputs.sizes
-    masks, owners = [], []
-    for feature_map in inputs.maps:
-        mask, owner = make_mask(
-            boxes, sizes, feature_map, inputs.spec, inputs.dtype, inputs.return_owner
-        )
-        masks.append(mask)
-        if owner is not None:
-            owners.append(owner)
-    return masks, owners
+    for i, feature_map in enumerate(inputs.maps):
+        owner = owners[i] if inputs.return_owner else None
+        fill_mask(boxes, sizes, feature_map, inputs.spec, inputs.dtype, masks[i], owner)
 
 
 def wrap_masks(inputs: MaskInputs, masks: Sequence[Array], owners: Sequence[Array]) -> Any:

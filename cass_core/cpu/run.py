@@ -10,7 +10,7 @@ from cass_core.codes import KINDS, MERGES, TEMPERATURES
 from cass_core.cpu import convert, threads
 from cass_core.cpu.losses import loss_and_gradient
 from cass_core.cpu.masks import mask_images
-from cass_core.grid import FeatureMap, Sizes, patch_grid
+from cass_core.grid import FeatureMap, Sizes
 from cass_core.specs import LossSpec, MaskSpec
 
 # Patches of float32 scratch that the second-level cache holds beside the output.
@@ -24,22 +24,22 @@ _THREAD_PATCHES = 1 << 18
 _THREAD_BLOCKS = 2
 
 
-def make_mask(
+def fill_mask(
     boxes: BoxBatch,
     sizes: Sizes,
     feature_map: FeatureMap,
     spec: MaskSpec,
     dtype: str,
-    return_owner: bool,
-) -> tuple[Array, Array | None]:
-    """The mask ``[B, n_y, n_x]`` and, if asked for, the owner map of a checked request.
+    mask: Array,
+    owner: Array | None,
+) -> None:
+    """Compute the mask ``[B, n_y, n_x]`` and, if asked for, the owner map of a checked request.
 
     ``boxes`` must lie in the host's memory. A bfloat16 mask comes as its uint16 bits.
     """
-    images = boxes.num_images
-    rows, columns = patch_grid(feature_map, spec.patch_size)
-    mask = np.empty((images, rows, columns), storage_dtype(dtype))
-    owner = np.empty((images if return_owner else 0, rows, columns), np.int32)
+    images, rows, columns = mask.shape
+    if owner is None:
+        owner = np.empty((0, rows, columns), np.int32)
     height, width = feature_map
     xyxy = _read_only(np.asarray(boxes.xyxy))
     offsets, sizes = _read_only(boxes.offsets), _read_only(sizes)
@@ -85,7 +85,6 @@ def make_mask(
                 convert.narrow_into(out, mask[first:last], dtype)
 
     threads.split(images, work, -(-_THREAD_PATCHES // (rows * columns)))
-    return mask, owner if return_owner else None
 
 
 def _read_only(array: Array) -> Array:
@@ -109,22 +108,22 @@ def take_loss(
     spec: LossSpec,
     scale: float,
     *,
-    per_patch: bool,
-    return_grad: bool,
-) -> tuple[float, bool, Array | None, Array | None]:
-    """Sum of the losses, whether the target lies in [0, 1], losses per patch and gradient.
+    losses: Array | None = None,
+    grad: Array | None = None,
+) -> tuple[float, bool]:
+    """Sum of the losses, and whether the target lies in [0, 1].
 
-    The losses are float32 (float64 for float64 logits), the gradient, times ``scale``, has the
-    logits' dtype. Shapes are the logits'.
+    If given, ``losses`` is filled with the loss of each patch (float32, or float64 for float64
+    logits) and ``grad`` with the gradient, times ``scale``, in the logits' dtype; both are
+    contiguous and of the logits' shape.
     """
     s = convert.widen(np.ascontiguousarray(logits), logits_dtype)
     y = convert.widen(np.ascontiguousarray(target), target_dtype).astype(s.dtype, copy=False)
     flat_s, flat_y = _read_only(s.reshape(-1)), _read_only(y.reshape(-1))
-    losses = np.empty(s.size if per_patch else 0, s.dtype)
-    gradient = np.empty(logits.shape if return_grad else 0, storage_dtype(logits_dtype))
+    flat_losses = None if losses is None else losses.reshape(-1)
+    flat_grad = np.empty(0, s.dtype) if grad is None else grad.reshape(-1)
     # Half-precision gradients are rounded block by block, from scratch.
-    direct = gradient.dtype == s.dtype
-    flat_gradient = gradient.reshape(-1)
+    direct = flat_grad.dtype == s.dtype
     blocks = -(-s.size // _LOSS_BLOCK)
     totals = np.zeros(blocks)
     good = np.ones(blocks, np.bool_)
@@ -132,8 +131,7 @@ def take_loss(
     def work(start: int, stop: int) -> None:
         for block in range(start, stop):
             part = slice(block * _LOSS_BLOCK, min((block + 1) * _LOSS_BLOCK, s.size))
-            size = part.stop - part.start if return_grad else 0
-            grad = flat_gradient[part] if direct else np.empty(size, s.dtype)
+            out = flat_grad[part] if direct else np.empty(part.stop - part.start, s.dtype)
             totals[block], good[block] = loss_and_gradient(
                 flat_s[part],
                 flat_y[part],
@@ -143,20 +141,15 @@ def take_loss(
                 spec.gamma,
                 spec.weight,
                 scale,
-                losses[part] if per_patch else np.empty(_LOSS_SCRATCH, s.dtype),
-                grad,
+                np.empty(_LOSS_SCRATCH, s.dtype) if flat_losses is None else flat_losses[part],
+                out,
             )
-            if return_grad and not direct:
-                convert.narrow_into(grad, flat_gradient[part], logits_dtype)
+            if not direct:
+                convert.narrow_into(out, flat_grad[part], logits_dtype)
 
     threads.split(blocks, work, _THREAD_BLOCKS)
-    return (
-        # In the order of the blocks, whoever computed them.
-        float(totals.sum()),
-        bool(good.all()),
-        losses.reshape(logits.shape) if per_patch else None,
-        gradient if return_grad else None,
-    )
+    # In the order of the blocks, whoever computed them.
+    return float(totals.sum()), bool(good.all())
 
 
 def warm_up() -> None:
@@ -166,7 +159,8 @@ def warm_up() -> None:
     boxes = BoxBatch(np.array([[2, 2, 6, 6]], np.float32), np.array([1]))
     sizes = np.array([[8.0, 8.0]])
     for dtype in MASK_DTYPES:
-        make_mask(boxes, sizes, (8, 8), MaskSpec(), dtype, return_owner=False)
+        mask = np.empty((1, 2, 2), storage_dtype(dtype))
+        fill_mask(boxes, sizes, (8, 8), MaskSpec(), dtype, mask, None)
     for logits in LOGIT_DTYPES:
         for target in TARGET_DTYPES:
             take_loss(
@@ -176,6 +170,5 @@ def warm_up() -> None:
                 target,
                 LossSpec(),
                 1.0,
-                per_patch=False,
-                return_grad=True,
+                grad=np.empty(4, storage_dtype(logits)),
             )

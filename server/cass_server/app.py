@@ -1,4 +1,4 @@
-"""A server's life: bind, warm up, serve, drain on a signal, stop."""
+"""One server process: bind, warm up, serve, drain, stop."""
 
 from __future__ import annotations
 
@@ -7,59 +7,99 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_health.v1 import health_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from cass_core import __version__
 from cass_core.errors import CassError
+from cass_server import health
+from cass_server.admission import Admission
+from cass_server.batcher import Batcher
 from cass_server.engine import Engine
+from cass_server.gate import Gate
+from cass_server.health import Health
 from cass_server.limits import Limits
+from cass_server.metrics import Metrics
 from cass_server.service import SERVICE_NAME, CassService
+from cass_server.settings import Settings
+from cass_server.tls import server_credentials
+from cass_server.tokens import TokenFile
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_NEVER = 2**31 - 1  # ms, as gRPC has it
 
 _log = logging.getLogger(__name__)
 
 
-async def serve(engine: Engine, limits: Limits, host: str, port: int, drain_seconds: float) -> None:
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a process is told by whoever started it.
+
+    Attributes:
+        port: port to bind to; 0 for a free one.
+        shared: whether other processes bind to it too.
+        serving: called with the address once requests are answered.
+        lost: returns when the process is to drain beside a signal, if ever.
+    """
+
+    port: int
+    shared: bool
+    serving: Callable[[str], None]
+    lost: Callable[[], Awaitable[None]] | None = None
+
+
+async def serve(settings: Settings, engine: Engine, metrics: Metrics, place: Place) -> int:
     """Serve until SIGTERM or SIGINT, then answer what is in flight and return.
 
-    A computation that takes longer than the drain is left to its thread.
+    A computation that takes longer than the drain is left to its thread. If the device breaks,
+    serving ends too, so that the process can be replaced.
 
-    Args:
-        engine: where to compute.
-        limits: the largest request taken.
-        host: address to bind to.
-        port: port to bind to; 0 for a free one, which the line logged at the start names.
-        drain_seconds: how long requests in flight may take after the signal.
+    Returns:
+        The exit code of the process: 0, or 1 if the device is broken.
 
     Raises:
-        CassError: the address cannot be bound.
+        CassError: the address cannot be bound, or a file cannot be used.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in _SIGNALS:
         loop.add_signal_handler(number, stop.set)
     executor = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="compute")
-    server = grpc.aio.server(options=_options(limits))
-    CassService(engine, limits, executor).add_to(server)
-    status = health.aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(status, server)
-    reflection.enable_server_reflection(
-        [SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME], server
-    )
-    await _set_health(status, health_pb2.HealthCheckResponse.NOT_SERVING)
-    address = _bind(server, host, port)
+    limits = limits_of(settings)
+    status = Health((SERVICE_NAME,))
+    tokens = None if settings.token_file is None else TokenFile(settings.token_file)
+    gate = Gate(tokens, metrics, (health.SERVICE_NAME,))
+    broken = asyncio.Event()
+
+    def give_up() -> None:
+        broken.set()
+        status.end()
+        stop.set()
+
+    batcher = _batcher(settings, engine, executor, metrics)
+    CassService(
+        engine, limits, executor, Admission(limits), metrics, batcher=batcher, give_up=give_up
+    ).add_to(gate)
+    _add_helpers(gate, status, settings)
+    server = grpc.aio.server(handlers=(gate,), options=options(settings, shared=place.shared))
+    address = _bind(server, settings, place.port)
     started = time.monotonic()
     await server.start()
     warm = asyncio.ensure_future(loop.run_in_executor(executor, engine.warm_up))
-    await _first(warm, stop.wait())
+    lost = asyncio.ensure_future(_stop_when(place.lost, stop))
+    waiter = asyncio.ensure_future(stop.wait())
+    await asyncio.wait((warm, waiter), return_when=asyncio.FIRST_COMPLETED)
+    if warm.done():
+        warm.result()  # raises what went wrong in it
     if not stop.is_set():
-        await _set_health(status, health_pb2.HealthCheckResponse.SERVING)
+        status.set(serving=True)
+        place.serving(address)
         _log.info(
             "serving",
             extra={
@@ -70,46 +110,118 @@ async def serve(engine: Engine, limits: Limits, host: str, port: int, drain_seco
                 "warm_up_seconds": round(time.monotonic() - started, 3),
             },
         )
-        await stop.wait()
+        await waiter
     draining = time.monotonic()
-    await status.enter_graceful_shutdown()
-    await server.stop(drain_seconds)
+    status.end()
+    await server.stop(settings.drain_seconds)
+    if batcher is not None:
+        await batcher.close()
     executor.shutdown(wait=False, cancel_futures=True)
+    for task in (lost, waiter):
+        task.cancel()
     _log.info("stopped", extra={"drain_seconds": round(time.monotonic() - draining, 3)})
+    return int(broken.is_set())
 
 
-def _options(limits: Limits) -> Sequence[tuple[str, int]]:
-    return (
-        ("grpc.max_receive_message_length", limits.message_bytes),
-        # Bounded by the patches of a request.
-        ("grpc.max_send_message_length", -1),
-        # A second server on the port is a mistake that should be seen.
-        ("grpc.so_reuseport", 0),
+async def _stop_when(lost: Callable[[], Awaitable[None]] | None, stop: asyncio.Event) -> None:
+    if lost is not None:
+        await lost()
+        stop.set()
+
+
+def limits_of(settings: Settings) -> Limits:
+    """The limits that are set."""
+    return Limits(
+        message_bytes=int(settings.max_message_bytes),
+        images=settings.max_images,
+        boxes=settings.max_boxes,
+        patches=settings.max_patches,
+        feature_maps=settings.max_feature_maps,
+        requests_in_flight=settings.max_in_flight,
+        queue_bytes=int(settings.max_queue_bytes),
+        streams_per_connection=settings.max_streams_per_connection,
+        keepalive_min_seconds=settings.keepalive_min_client_seconds,
     )
 
 
-def _bind(server: grpc.aio.Server, host: str, port: int) -> str:
+def options(settings: Settings, *, shared: bool) -> Sequence[tuple[str, int]]:
+    """gRPC's options for a server.
+
+    Args:
+        settings: message size, connections and keepalive.
+        shared: whether several processes bind to the port; else a second server on it is a
+            mistake that should be seen.
+    """
+    age = settings.max_connection_age_seconds
+    grace = settings.max_connection_age_grace_seconds
+    return (
+        ("grpc.max_receive_message_length", int(settings.max_message_bytes)),
+        # Bounded by the patches of a request.
+        ("grpc.max_send_message_length", -1),
+        ("grpc.so_reuseport", int(shared)),
+        ("grpc.max_concurrent_streams", settings.max_streams_per_connection),
+        ("grpc.max_connection_age_ms", _milliseconds(age) if age else _NEVER),
+        ("grpc.max_connection_age_grace_ms", _milliseconds(grace)),
+        ("grpc.keepalive_time_ms", _milliseconds(settings.keepalive_seconds)),
+        ("grpc.keepalive_timeout_ms", _milliseconds(settings.keepalive_timeout_seconds)),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+        (
+            "grpc.http2.min_ping_interval_without_data_ms",
+            _milliseconds(settings.keepalive_min_client_seconds),
+        ),
+    )
+
+
+def _batcher(
+    settings: Settings, engine: Engine, executor: Executor, metrics: Metrics
+) -> Batcher | None:
+    """What gathers requests, if that is asked for and the engine has launches to save."""
+    if not settings.batching or engine.device == "cpu":
+        return None
+    from cass_server.cuda import CudaEngine
+
+    assert isinstance(engine, CudaEngine)
+    return Batcher(
+        engine.fill,
+        executor,
+        window_seconds=settings.batch_window_milliseconds / 1e3,
+        max_patches=settings.batch_max_patches,
+        max_boxes=settings.batch_max_boxes,
+        launched=metrics.batched,
+    )
+
+
+def _milliseconds(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+def _add_helpers(gate: Gate, status: Health, settings: Settings) -> None:
+    """Health checks, reflection, and channelz if it is asked for."""
+    health_pb2_grpc.add_HealthServicer_to_server(status, gate)
+    names = [SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME]
+    if settings.channelz:
+        from grpc_channelz.v1 import channelz, channelz_pb2_grpc
+
+        channelz_pb2_grpc.add_ChannelzServicer_to_server(channelz.aio.ChannelzServicer(), gate)
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
+        reflection.aio.ReflectionServicer(names), gate
+    )
+
+
+def _bind(server: grpc.aio.Server, settings: Settings, port: int) -> str:
     """The address that the server listens on."""
-    if ":" in host:
-        host = f"[{host}]"
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    credentials: Any = None
+    if settings.tls_certificate is not None and settings.tls_key is not None:
+        credentials = server_credentials(
+            settings.tls_certificate, settings.tls_key, settings.tls_client_ca
+        )
     try:
-        bound = server.add_insecure_port(f"{host}:{port}")
+        if credentials is None:
+            bound = server.add_insecure_port(f"{host}:{port}")
+        else:
+            bound = server.add_secure_port(f"{host}:{port}", credentials)
     except RuntimeError as error:
         raise CassError(f"cannot listen on {host}:{port}: is the port taken?") from error
     return f"{host}:{bound}"
-
-
-async def _set_health(
-    status: health.aio.HealthServicer, value: health_pb2.HealthCheckResponse.ServingStatus
-) -> None:
-    for service in ("", SERVICE_NAME):
-        await status.set(service, value)
-
-
-async def _first(warm: asyncio.Future[None], stopped: object) -> None:
-    """Wait for the warm-up, which raises what went wrong in it, or for the signal."""
-    waiter = asyncio.ensure_future(stopped)  # type: ignore[call-overload]
-    await asyncio.wait((warm, waiter), return_when=asyncio.FIRST_COMPLETED)
-    waiter.cancel()
-    if warm.done():
-        warm.result()

@@ -3,43 +3,42 @@
 from __future__ import annotations
 
 import importlib.util
-import math
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Sequence
+from typing import Protocol
 
-import numpy as np
-
-from cass_core.arrays import Array, to_host
-from cass_core.boxes import BoxBatch
+from cass_core.arrays import Array
 from cass_core.errors import CassError
-from cass_core.losses import (
-    HostLoss,
-    LossInputs,
-    check_summed,
-    compute_losses,
-    refuse_bad_target,
-)
-from cass_core.masks import MaskInputs, compute_masks
-from cass_core.specs import MaskSpec
-
-if TYPE_CHECKING:
-    import torch
+from cass_core.losses import HostLoss, LossInputs, compute_losses
+from cass_core.masks import MaskInputs, fill_masks
 
 
 class Engine(Protocol):
-    """Computes checked requests. Host arrays in and out; called from several threads."""
+    """Computes checked requests into arrays of the caller's; called from several threads.
+
+    The arrays have the shapes and dtypes of the answer, bfloat16 as its bits.
+    """
 
     device: str
     """As reported to clients: ``cpu`` or ``cuda:N``."""
 
-    def masks(self, inputs: MaskInputs) -> tuple[list[Array], list[Array]]:
-        """Masks and owner maps (none unless asked for), one of each a feature map."""
+    quick_effort: int
+    """Nanoseconds of computing that handing it to a thread is not worth; 0 for never."""
 
-    def losses(self, inputs: LossInputs) -> HostLoss:
+    def masks(self, inputs: MaskInputs, masks: Sequence[Array], owners: Sequence[Array]) -> None:
+        """Fill masks and owner maps (none unless asked for), one of each a feature map."""
+
+    def losses(self, inputs: LossInputs, loss: Array, grad: Array | None) -> HostLoss:
         """Loss, sum, normaliser and gradient.
+
+        ``grad`` is filled if it is given, ``loss`` with the losses of the patches under
+        ``reduction="none"``; a loss that is one number comes in an array of its own.
 
         Raises:
             InvalidRequest: the target leaves [0, 1].
         """
+
+    def gpu_memory_bytes(self) -> int:
+        """Memory of the device that this process holds; 0 on the CPU."""
 
     def warm_up(self) -> None:
         """Compile what the first request would otherwise wait for."""
@@ -49,14 +48,21 @@ class CpuEngine:
     """The same kernels as a local call: the same bits."""
 
     device = "cpu"
+    # At worst; where boxes are like those of a street it is 0.3 ms. In a thread, a request takes
+    # some 0.1 ms more.
+    quick_effort = 4_000_000
 
-    def masks(self, inputs: MaskInputs) -> tuple[list[Array], list[Array]]:
+    def masks(self, inputs: MaskInputs, masks: Sequence[Array], owners: Sequence[Array]) -> None:
         """See `Engine`."""
-        return compute_masks(inputs)
+        fill_masks(inputs, masks, owners)
 
-    def losses(self, inputs: LossInputs) -> HostLoss:
+    def losses(self, inputs: LossInputs, loss: Array, grad: Array | None) -> HostLoss:
         """See `Engine`."""
-        return compute_losses(inputs)
+        return compute_losses(inputs, loss, grad)
+
+    def gpu_memory_bytes(self) -> int:
+        """See `Engine`."""
+        return 0
 
     def warm_up(self) -> None:
         """See `Engine`."""
@@ -65,89 +71,42 @@ class CpuEngine:
         warm_up()
 
 
-class CudaEngine:
-    """The Triton kernels of `cass_core.ops` on one device."""
-
-    def __init__(self, device: str) -> None:
-        self.device = device
-
-    def masks(self, inputs: MaskInputs) -> tuple[list[Array], list[Array]]:
-        """See `Engine`."""
-        import torch
-
-        from cass_core.ops.run import make_masks
-
-        masks, owners = make_masks(inputs, torch.device(self.device))
-        return [to_host(mask)[0] for mask in masks], [to_host(owner)[0] for owner in owners]
-
-    def losses(self, inputs: LossInputs) -> HostLoss:
-        """See `Engine`."""
-        from cass_core.ops.run import take_loss
-
-        target: torch.Tensor | MaskInputs
-        if inputs.mask is not None:
-            target = inputs.mask
-        else:
-            assert inputs.target is not None  # by LossInputs.checked
-            target = self._place(inputs.target, inputs.target_dtype)
-        result = take_loss(
-            self._place(inputs.logits, inputs.logits_dtype),
-            target,
-            inputs.spec,
-            inputs.num_boxes,
-            inputs.return_grad,
-        )
-        total = float(result.sum)
-        if math.isnan(total):
-            self._refuse_target(inputs)
-        loss, _ = to_host(result.loss)
-        grad = None if result.grad is None else to_host(result.grad)[0]
-        return HostLoss(loss, total, result.normalizer, grad)
-
-    def warm_up(self) -> None:
-        """See `Engine`."""
-        boxes = BoxBatch(np.array([[2, 2, 6, 6]], np.float32), np.array([1]))
-        sizes = np.array([[8.0, 8.0]])
-        self.masks(MaskInputs(boxes, sizes, [(8, 8)], True, MaskSpec(), "float32", False))
-
-    def _place(self, array: Array, dtype: str) -> torch.Tensor:
-        import torch
-
-        from cass_core.placing import upload
-
-        bits = upload(
-            array.view(np.int16) if dtype == "bfloat16" else array, torch.device(self.device)
-        )
-        return bits.view(torch.bfloat16) if dtype == "bfloat16" else bits
-
-    def _refuse_target(self, inputs: LossInputs) -> None:
-        """The kernels answer NaN to a target outside [0, 1]: raise, if it was that."""
-        if inputs.target is not None:
-            refuse_bad_target(inputs.target, inputs.target_dtype)
-        elif inputs.mask is not None and inputs.mask.spec.merge == "sum":
-            masks, _ = self.masks(inputs.mask)
-            check_summed(float(masks[0].max(initial=0)))
-
-
-def make_engine(device: str) -> Engine:
-    """The engine for ``auto`` (CUDA where torch finds it, else the CPU), ``cpu`` or ``cuda[:N]``.
+def device_of(choice: str) -> str:
+    """The device for ``auto`` (CUDA where torch finds it, else the CPU), ``cpu`` or ``cuda[:N]``.
 
     Raises:
         CassError: there is no such device here.
     """
+    if choice == "cpu":
+        return choice
+    if choice != "auto" and choice != "cuda" and not choice.startswith("cuda:"):
+        raise CassError(f"device must be auto, cpu, cuda or cuda:N, got {choice}")
+    found = _cuda_devices()
+    if choice == "auto":
+        return "cuda:0" if found else "cpu"
+    number = choice.removeprefix("cuda").removeprefix(":") or "0"
+    if not number.isdigit() or int(number) >= found:
+        raise CassError(f"device {choice}: torch finds {found} CUDA devices on this machine")
+    return f"cuda:{number}"
+
+
+def make_engine(choice: str) -> Engine:
+    """The engine of `device_of` the same choice.
+
+    Raises:
+        CassError: there is no such device here.
+    """
+    device = device_of(choice)
     if device == "cpu":
         return CpuEngine()
-    if device != "auto" and device != "cuda" and not device.startswith("cuda:"):
-        raise CassError(f"--device must be auto, cpu, cuda or cuda:N, got {device}")
-    if importlib.util.find_spec("torch") is not None:
-        import torch
+    from cass_server.cuda import CudaEngine  # which loads torch
 
-        found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    else:
-        found = 0
-    if device == "auto":
-        return CudaEngine("cuda:0") if found else CpuEngine()
-    number = device.removeprefix("cuda").removeprefix(":") or "0"
-    if not number.isdigit() or int(number) >= found:
-        raise CassError(f"--device {device}: torch finds {found} CUDA devices on this machine")
-    return CudaEngine(f"cuda:{number}")
+    return CudaEngine(device)
+
+
+def _cuda_devices() -> int:
+    if importlib.util.find_spec("torch") is None:
+        return 0
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0

@@ -2,19 +2,85 @@
 
 from __future__ import annotations
 
+import functools
+
 import grpc
+from google.protobuf import duration_pb2
+from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+from cass.v1 import cass_pb2 as pb
 from cass_core.errors import InvalidRequest
+from cass_server.admission import Overloaded
+from cass_server.batcher import Closed, EngineBroken, Expired
+
+_INTERNAL = "internal error; see the server's log"
 
 
-def bad_request(error: InvalidRequest) -> grpc.Status:
-    """INVALID_ARGUMENT with a `google.rpc.BadRequest` that names the field."""
-    status = status_pb2.Status(code=code_pb2.INVALID_ARGUMENT, message=str(error))
-    violation = error_details_pb2.BadRequest.FieldViolation(
-        field=error.field, description=error.reason
+class Dropped(Exception):
+    """The deadline of a request passed before it was computed."""
+
+    def __init__(self) -> None:
+        super().__init__("the deadline passed before the request was computed")
+
+
+def name_of(error: Exception) -> str:
+    """Name of the gRPC status for an error, as in ``INVALID_ARGUMENT``."""
+    if isinstance(error, InvalidRequest):
+        return "INVALID_ARGUMENT"
+    if isinstance(error, Overloaded):
+        return "RESOURCE_EXHAUSTED"
+    if isinstance(error, Dropped | Expired):
+        return "DEADLINE_EXCEEDED"
+    # Another replica can answer, or this one's replacement.
+    return "UNAVAILABLE" if isinstance(error, Closed | EngineBroken) else "INTERNAL"
+
+
+def status_of(error: Exception) -> grpc.Status:
+    """The status that ends a call.
+
+    INVALID_ARGUMENT comes with a `google.rpc.BadRequest` that names the field, RESOURCE_EXHAUSTED
+    with a `google.rpc.RetryInfo`, and INTERNAL with nothing of the inside.
+    """
+    if isinstance(error, InvalidRequest):
+        violation = error_details_pb2.BadRequest.FieldViolation(
+            field=error.field, description=error.reason
+        )
+        detail = error_details_pb2.BadRequest(field_violations=[violation])
+        return _status("INVALID_ARGUMENT", str(error), detail)
+    if isinstance(error, Overloaded):
+        # To the hundredth, so that a flood is answered with few messages made once.
+        return _overloaded(str(error), round(error.delay, 2))
+    return _status(name_of(error), _message(error))
+
+
+def entry_of(error: Exception) -> bytes:
+    """The serialized entry of a stream for an error: what `status_of` tells, as a message."""
+    code: int = getattr(grpc.StatusCode, name_of(error)).value[0]
+    entry = pb.Error(code=code, message=_message(error))
+    if isinstance(error, InvalidRequest):
+        entry.field, entry.reason = error.field, error.reason
+    return pb.StreamMasksResponse(error=entry).SerializeToString()
+
+
+def _message(error: Exception) -> str:
+    return (
+        str(error)
+        if isinstance(error, InvalidRequest | Overloaded | Dropped | Expired)
+        else _INTERNAL
     )
-    status.details.add().Pack(error_details_pb2.BadRequest(field_violations=[violation]))
+
+
+@functools.lru_cache(maxsize=512)
+def _overloaded(message: str, delay: float) -> grpc.Status:
+    wait = duration_pb2.Duration(seconds=int(delay), nanos=round(delay % 1 * 1e9))
+    return _status("RESOURCE_EXHAUSTED", message, error_details_pb2.RetryInfo(retry_delay=wait))
+
+
+def _status(code: str, message: str, *details: Message) -> grpc.Status:
+    status = status_pb2.Status(code=code_pb2.Code.Value(code), message=message)
+    for detail in details:
+        status.details.add().Pack(detail)
     converted: grpc.Status = rpc_status.to_status(status)
     return converted

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from cass.v1 import cass_pb2 as pb
 from cass_core.errors import InvalidRequest
@@ -20,6 +20,10 @@ class Limits:
         boxes: boxes in a request.
         patches: patches of all masks of a request together.
         feature_maps: feature maps in a request.
+        requests_in_flight: requests under way in one process.
+        queue_bytes: bytes of the requests under way in one process, and of their answers.
+        streams_per_connection: calls at a time on one connection; further ones wait at the client.
+        keepalive_min_seconds: clients may ping no more often than that.
     """
 
     message_bytes: int = 64 << 20
@@ -27,32 +31,55 @@ class Limits:
     boxes: int = 1 << 18
     patches: int = 1 << 24
     feature_maps: int = 16
+    requests_in_flight: int = 64
+    queue_bytes: int = 512 << 20
+    streams_per_connection: int = 64
+    keepalive_min_seconds: float = 10.0
 
-    def check_message(self, request: pb.GenerateMaskRequest) -> None:
+    def message(self) -> pb.Limits:
+        """As clients are told."""
+        return pb.Limits(**asdict(self))
+
+    def check_message(self, request: pb.GenerateMaskRequest, box_bytes: int) -> None:
         """Refuse a request by the lengths of its lists, before they are read.
+
+        Args:
+            request: the request.
+            box_bytes: length of its boxes, which may not be in it any more.
 
         Raises:
             InvalidRequest: a list is too long; the limit is named.
         """
-        self._check("boxes.counts", "images", len(request.boxes.counts), self.images)
-        self._check("image_size", "images", len(request.image_sizes.heights), self.images)
-        self._check("image_size", "images", len(request.image_sizes.widths), self.images)
-        self._check("boxes.xyxy", "boxes", len(request.boxes.xyxy) // 16, self.boxes)
-        self._check("feature_map", "feature_maps", len(request.feature_maps), self.feature_maps)
+        images = max(
+            len(request.boxes.counts),
+            len(request.image_sizes.heights),
+            len(request.image_sizes.widths),
+        )
+        if images > self.images:
+            field = "boxes.counts" if len(request.boxes.counts) == images else "image_size"
+            raise _beyond(field, images, "images", self.images)
+        if box_bytes // 16 > self.boxes:
+            raise _beyond("boxes.xyxy", box_bytes // 16, "boxes", self.boxes)
+        if len(request.feature_maps) > self.feature_maps:
+            maps = len(request.feature_maps)
+            raise _beyond("feature_map", maps, "feature maps", self.feature_maps)
 
-    def check_patches(self, inputs: MaskInputs) -> None:
-        """Refuse a request by the size of its answer.
+    def check_patches(self, inputs: MaskInputs) -> int:
+        """Refuse a request by the size of its answer; the patches of it.
 
         Raises:
             InvalidRequest: there are too many patches.
         """
-        grids = (patch_grid(feature_map, inputs.spec.patch_size) for feature_map in inputs.maps)
+        patches = sum(images * rows * columns for images, rows, columns in inputs.shapes())
         # A batch of no images is held to what one image may have.
-        patches = max(1, inputs.boxes.num_images) * sum(rows * columns for rows, columns in grids)
-        self._check("feature_map", "patches", patches, self.patches)
+        most = patches or sum(
+            rows * columns
+            for rows, columns in (patch_grid(m, inputs.spec.patch_size) for m in inputs.maps)
+        )
+        if most > self.patches:
+            raise _beyond("feature_map", most, "patches", self.patches)
+        return patches
 
-    @staticmethod
-    def _check(field: str, what: str, value: int, limit: int) -> None:
-        if value > limit:
-            noun = what.replace("_", " ")
-            raise InvalidRequest(field, f"{value} {noun}, the server's limit is {limit}")
+
+def _beyond(field: str, value: int, noun: str, limit: int) -> InvalidRequest:
+    return InvalidRequest(field, f"{value} {noun}, the server's limit is {limit}")

@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
+from typing import TextIO
 
 from pythonjsonlogger.json import JsonFormatter
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """Loses a line that cannot be written, as on a full disk, and nothing else."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Not told on the stream that has just failed; a mistake in the call that logs is."""
+        if not isinstance(sys.exception(), OSError):
+            super().handleError(record)
 
 
 def set_up_logging(level: str) -> None:
     """Send the project's and gRPC's log to standard error.
 
+    What is given as ``extra`` becomes a field, as in ``extra={"request_id": …}``; the traceback of
+    an exception is the field ``exc_info``.
+
     Args:
         level: ``debug``, ``info``, ``warning`` or ``error``.
     """
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Handler(_standard_error())
     handler.setFormatter(
         JsonFormatter(
             "{asctime}{levelname}{name}{message}",
@@ -29,3 +43,15 @@ def set_up_logging(level: str) -> None:
         )
     )
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+
+
+def _standard_error() -> TextIO:
+    """Standard error, or nowhere if the process was started without one."""
+    if sys.stderr is None:
+        # Some library writes to descriptor 2 all the same: no socket must get that number.
+        while (descriptor := os.open(os.devnull, os.O_RDWR)) < 2:
+            pass
+        if descriptor > 2:
+            os.close(descriptor)
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    return sys.stderr

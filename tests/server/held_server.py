@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from cass_core.arrays import Array
 from cass_core.masks import MaskInputs
-from cass_server import cli
+from cass_server import cli, run
 from cass_server.engine import CpuEngine, Engine
 
 
 class HeldEngine(CpuEngine):
     """Waits for files in a folder."""
+
+    quick_effort = 0  # a wait would hold up the event loop
 
     def __init__(self, folder: Path) -> None:
         """Take the folder."""
@@ -32,13 +35,13 @@ class HeldEngine(CpuEngine):
         self._wait_for("warm")
         super().warm_up()
 
-    def masks(self, inputs: MaskInputs) -> tuple[list[Array], list[Array]]:
+    def masks(self, inputs: MaskInputs, masks: Sequence[Array], owners: Sequence[Array]) -> None:
         """Fail if there is `fail`, else wait for `go`."""
         if (self._folder / "fail").exists():
             raise RuntimeError("told to fail")
         (self._folder / "waiting").touch()
         self._wait_for("go")
-        return super().masks(inputs)
+        super().masks(inputs, masks, owners)
 
 
 def main() -> None:
@@ -49,7 +52,7 @@ def main() -> None:
         assert device == "cpu"
         return HeldEngine(folder)
 
-    cli.make_engine = make_engine
+    run.make_engine = make_engine
     cli.main()
 
 

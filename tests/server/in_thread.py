@@ -12,8 +12,11 @@ from typing import Any
 import grpc
 
 from cass.v1 import cass_pb2_grpc
+from cass_server.admission import Admission
 from cass_server.engine import CpuEngine, Engine
+from cass_server.gate import Gate
 from cass_server.limits import Limits
+from cass_server.metrics import Metrics
 from cass_server.service import CassService
 
 
@@ -26,8 +29,16 @@ def service(engine: Engine | None = None, limits: Limits | None = None) -> Itera
 
     async def run() -> None:
         with ThreadPoolExecutor(4) as executor:
-            server = grpc.aio.server()
-            CassService(engine or CpuEngine(), limits or Limits(), executor).add_to(server)
+            metrics = Metrics()
+            gate = Gate(None, metrics, ())
+            CassService(
+                engine or CpuEngine(),
+                limits or Limits(),
+                executor,
+                Admission(limits or Limits()),
+                metrics,
+            ).add_to(gate)
+            server = grpc.aio.server(handlers=(gate,))
             port = server.add_insecure_port("127.0.0.1:0")
             await server.start()
             ready.set_result(port)

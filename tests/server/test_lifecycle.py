@@ -48,6 +48,10 @@ def test_health_info_and_stop() -> None:
                 boxes=262_144,
                 patches=16_777_216,
                 feature_maps=16,
+                requests_in_flight=64,
+                queue_bytes=536_870_912,
+                streams_per_connection=64,
+                keepalive_min_seconds=10,
             ),
         )
         assert server.stop() == 0
@@ -72,6 +76,7 @@ def test_reflection() -> None:
     assert file.name == "cass/v1/cass.proto"
     assert [method.name for method in file.service[0].method] == [
         "GenerateMask",
+        "StreamMasks",
         "ComputeLoss",
         "GetServerInfo",
     ]

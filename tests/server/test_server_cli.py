@@ -1,19 +1,29 @@
-"""The command `cass-server`: its help, its probes, its messages and what it logs."""
+"""The command `cass-server`: its help, settings, probes, messages and what it logs."""
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2_grpc
+from grpc_health.v1.health import HealthServicer
 
 from cass.v1 import cass_pb2 as pb
 from cass.v1 import cass_pb2_grpc
 from cass_core import __version__
-from tests.server.processes import cass_server, free_port, health, held
+from cass_server.settings_table import settings_table
+from tests.server.certificates import Authority, put
+from tests.server.processes import LIMIT, cass_server, free_port, health, held
 from tests.server.requests import mask_request
 from tests.servers import ServerProcess, server_process, serving
 
@@ -22,11 +32,8 @@ from tests.servers import ServerProcess, server_process, serving
     ("arguments", "texts"),
     [
         (["--help"], ["Serve CASS masks and losses over gRPC.", "serve", "health", "--version"]),
-        (
-            ["serve", "--help"],
-            ["--host", "--port", "--device", "--drain-seconds", "--log-level", "127.0.0.1"],
-        ),
-        (["health", "--help"], ["--address", "--timeout"]),
+        (["serve", "--help"], ["--config FILE", "--print-config"]),
+        (["health", "--help"], ["--address", "--timeout", "--tls-ca", "--tls-server-name"]),
     ],
 )
 def test_help(arguments: list[str], texts: list[str]) -> None:
@@ -34,6 +41,24 @@ def test_help(arguments: list[str], texts: list[str]) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     for text in texts:
         assert text in done.stdout
+
+
+def test_help_has_every_setting() -> None:
+    lines = cass_server("serve", "--help").stdout.splitlines()
+    told = " ".join(word for line in lines for word in line.split())
+    for setting in settings_table():
+        form = setting.metavar or f"/ {setting.option.replace('--', '--no-')}"
+        default = setting.default or "not set"
+        assert f" {setting.option} {form} {setting.help} [default: {default}]" in told
+    assert [line for line in lines if line.endswith(":") and line[0] != " "] == [
+        "Options:",
+        "Server:",
+        "Security:",
+        "Limits:",
+        "Connections:",
+        "Observing:",
+        "Batching:",
+    ]
 
 
 def test_version() -> None:
@@ -44,9 +69,11 @@ def test_version() -> None:
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        (["--device", "gpu"], "--device must be auto, cpu, cuda or cuda:N, got gpu"),
-        (["--device", "cuda:99"], "--device cuda:99: torch finds "),
-        (["--host", "nowhere.invalid", "--port", "0"], "cannot listen on nowhere.invalid:0"),
+        (["--device", "cuda:99"], "device cuda:99: torch finds "),
+        (
+            ["--host", "nowhere.invalid", "--port", "0", "--insecure"],
+            "cannot listen on nowhere.invalid:0",
+        ),
     ],
 )
 def test_what_cannot_be_served_is_one_line(arguments: list[str], error: str) -> None:
@@ -57,22 +84,92 @@ def test_what_cannot_be_served_is_one_line(arguments: list[str], error: str) -> 
     assert "Traceback" not in done.stderr
 
 
+def test_printed_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tmp_path / "cass.toml"
+    config.write_text("max_images = 1\n")
+    monkeypatch.setenv("CASS_DRAIN_SECONDS", "1.5")
+    done = cass_server(
+        "serve", "--config", str(config), "--port", "0", "--channelz", "--print-config"
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    for line in (
+        "port = 0  # command line",
+        "channelz = true  # command line",
+        "drain_seconds = 1.5  # environment CASS_DRAIN_SECONDS",
+        f"max_images = 1  # {config}",
+        "max_boxes = 262144  # default",
+    ):
+        assert line in done.stdout.splitlines()
+    config.write_text(done.stdout)
+    monkeypatch.delenv("CASS_DRAIN_SECONDS")
+    again = cass_server("serve", "--config", str(config), "--no-channelz", "--print-config")
+    assert "channelz = false  # command line" in again.stdout.splitlines()
+    told = tomllib.loads(done.stdout)
+    assert tomllib.loads(again.stdout) == told | {"channelz": False}
+
+
 @pytest.mark.parametrize(
-    ("arguments", "option"),
+    ("arguments", "error"),
     [
-        (["serve", "--port", "65536"], "--port"),
-        (["serve", "--port", "-1"], "--port"),
-        (["serve", "--port", "x"], "--port"),
-        (["serve", "--drain-seconds", "-1"], "--drain-seconds"),
-        (["serve", "--log-level", "loud"], "--log-level"),
-        (["health", "--timeout", "0"], "--timeout"),
+        (["--port", "65536"], "--port (command line): must be a whole number from 0 to 65535, got"),
+        (["--drain-seconds", "-1"], "--drain-seconds (command line): must be a number from 0 to"),
+        (["--host", "::"], "--host (command line): :: can be reached from other machines: set "),
+        (["--config", "/nowhere"], "--config (command line): cannot read /nowhere: No such file"),
     ],
 )
-def test_wrong_usage(arguments: list[str], option: str) -> None:
+def test_wrong_settings_are_one_line(arguments: list[str], error: str) -> None:
+    done = cass_server("serve", *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"cass-server: {error}")
+
+
+def test_every_wrong_setting_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CASS_PORT", "70000")
+    done = cass_server("serve", "--log-level", "loud", "--print-config")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines() == [
+        "cass-server: CASS_PORT (environment): must be a whole number from 0 to 65535, got 70000",
+        "cass-server: --log-level (command line): must be debug, info, warning or error, got loud",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["serve", "--prot", "1"], "--prot"),
+        (["health", "--timeout", "0"], "'--timeout'"),
+        (["health", "--tls-key", "k.pem"], "--tls-certificate and --tls-key go together"),
+        (["health", "--tls-ca", "/nowhere"], "--tls-ca: cannot read /nowhere: No such file"),
+    ],
+)
+def test_wrong_usage(arguments: list[str], error: str) -> None:
     done = cass_server(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
-    assert f"Invalid value for '{option}'" in done.stderr
+    assert error in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("missing", "arguments"),
+    [("pydantic_settings", ["--help"]), ("uvloop", ["serve", "--port", "0"])],
+)
+def test_what_is_not_installed_is_one_line(missing: str, arguments: list[str]) -> None:
+    """As without the extra: before the command is there, and once it serves."""
+    program = (
+        f"import sys; sys.modules[{missing!r}] = None; from cass_server.cli import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"cass-server: needs {missing}, which pip install 'cass[server]' brings\n"
+    )
 
 
 def test_health_of_a_server_that_serves() -> None:
@@ -95,6 +192,65 @@ def test_health_where_nobody_is() -> None:
     done = cass_server("health", "--address", address)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == f"{address}: UNAVAILABLE\n"
+
+
+@contextlib.contextmanager
+def tls_server(
+    authority: Authority, name: str = "127.0.0.1", *, mutual: bool = False
+) -> Iterator[str]:
+    """The address of a server that answers health checks by TLS with SERVING."""
+    pair = authority.issue(name)
+    credentials = grpc.ssl_server_credentials(
+        [(pair.key, pair.certificate)], authority.certificate if mutual else None, mutual
+    )
+    with ThreadPoolExecutor(1) as executor:
+        server = grpc.server(executor)
+        health_pb2_grpc.add_HealthServicer_to_server(HealthServicer(), server)
+        port = server.add_secure_port("127.0.0.1:0", credentials)
+        server.start()
+        try:
+            yield f"127.0.0.1:{port}"
+        finally:
+            server.stop(None).wait(LIMIT)
+
+
+def outcome(address: str, *arguments: str) -> tuple[int, str]:
+    """Exit code and the word of a health check."""
+    done = cass_server("health", "--address", address, *arguments)
+    (line,) = (done.stdout + done.stderr).splitlines()
+    assert line.startswith(f"{address}: ")
+    return done.returncode, line.removeprefix(f"{address}: ")
+
+
+def test_health_by_tls(tmp_path: Path) -> None:
+    authority = Authority()
+    ca = put(tmp_path / "ca.pem", authority.certificate)
+    other = put(tmp_path / "other.pem", Authority().certificate)
+    with tls_server(authority) as address:
+        assert outcome(address, "--tls-ca", str(ca)) == (0, "SERVING")
+        assert outcome(address, "--tls-ca", str(other)) == (1, "UNAVAILABLE")
+        assert outcome(address) == (1, "UNAVAILABLE")
+
+
+def test_health_by_tls_under_another_name(tmp_path: Path) -> None:
+    authority = Authority()
+    ca = put(tmp_path / "ca.pem", authority.certificate)
+    with tls_server(authority, "cass.example.org") as address:
+        assert outcome(address, "--tls-ca", str(ca)) == (1, "UNAVAILABLE")
+        named = ("--tls-server-name", "cass.example.org")
+        assert outcome(address, "--tls-ca", str(ca), *named) == (0, "SERVING")
+
+
+def test_health_by_mutual_tls(tmp_path: Path) -> None:
+    authority = Authority()
+    pair = authority.issue("probe")
+    ca = put(tmp_path / "ca.pem", authority.certificate)
+    certificate = put(tmp_path / "probe.pem", pair.certificate)
+    key = put(tmp_path / "probe.key", pair.key)
+    with tls_server(authority, mutual=True) as address:
+        assert outcome(address, "--tls-ca", str(ca)) == (1, "UNAVAILABLE")
+        ours = ("--tls-certificate", str(certificate), "--tls-key", str(key))
+        assert outcome(address, "--tls-ca", str(ca), *ours) == (0, "SERVING")
 
 
 def records(server: ServerProcess) -> list[dict[str, Any]]:

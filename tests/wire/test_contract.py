@@ -47,10 +47,14 @@ FIELDS = {
         "4 loss_spec LossSpec?, 5 num_boxes double?, 6 return_grad bool"
     ),
     "ComputeLossResponse": "1 loss Tensor?, 2 sum double, 3 normalizer double, 4 grad Tensor?",
+    "StreamMasksRequest": "1 request GenerateMaskRequest?",
+    "StreamMasksResponse": "1 masks GenerateMaskResponse?, 2 error Error?",
+    "Error": "1 code int32, 2 message string, 3 field string, 4 reason string",
     "GetServerInfoRequest": "",
     "Limits": (
         "1 message_bytes uint64, 2 images uint64, 3 boxes uint64, 4 patches uint64, "
-        "5 feature_maps uint64"
+        "5 feature_maps uint64, 6 requests_in_flight uint64, 7 queue_bytes uint64, "
+        "8 streams_per_connection uint64, 9 keepalive_min_seconds double"
     ),
     "GetServerInfoResponse": "1 version string, 2 device string, 3 limits Limits?",
 }
@@ -68,7 +72,15 @@ ENUMS = {
     ),
     "Reduction": ("REDUCTION", ["UNSPECIFIED", "NONE", "MEAN", "SUM", "PER_OBJECT"]),
 }
-_TYPES = {1: "double", 4: "uint64", 8: "bool", 9: "string", 12: "bytes", 13: "uint32"}
+_TYPES = {
+    1: "double",
+    4: "uint64",
+    5: "int32",
+    8: "bool",
+    9: "string",
+    12: "bytes",
+    13: "uint32",
+}
 
 
 def _field(field: Any) -> str:
@@ -113,14 +125,24 @@ def test_nothing_else_is_in_the_contract() -> None:
         (m.name, m.input_type, m.output_type, m.client_streaming, m.server_streaming)
         for m in service.method
     ] == [
-        (name, f".cass.v1.{name}Request", f".cass.v1.{name}Response", False, False)
-        for name in ("GenerateMask", "ComputeLoss", "GetServerInfo")
+        (name, f".cass.v1.{name}Request", f".cass.v1.{name}Response", streams, streams)
+        for name, streams in (
+            ("GenerateMask", False),
+            ("StreamMasks", True),
+            ("ComputeLoss", False),
+            ("GetServerInfo", False),
+        )
     ]
 
 
 def test_a_loss_has_one_source() -> None:
     oneof = pb.ComputeLossRequest.DESCRIPTOR.oneofs_by_name["source"]
     assert [field.name for field in oneof.fields] == ["target", "mask"]
+
+
+def test_an_entry_has_one_result() -> None:
+    oneof = pb.StreamMasksResponse.DESCRIPTOR.oneofs_by_name["result"]
+    assert [field.name for field in oneof.fields] == ["masks", "error"]
 
 
 def test_a_request_in_bytes() -> None:

@@ -10,33 +10,24 @@ import pytest
 from cass import wire
 from cass.v1 import cass_pb2 as pb
 from cass_core import InvalidRequest
-from cass_core.losses import HostLoss
 
 
 def test_masks_come_back_writable() -> None:
-    mask = np.array([[[0.5, 1]]], np.float16)
-    owner = np.array([[[-1, 3]]], np.int32)
-    response = wire.mask_response([mask], [owner], "float16")
-    assert response.masks[0].data == b"\x00\x38\x00\x3c"  # 0x3800 and 0x3c00
-    masks, owners = wire.masks_and_owners(
-        pb.GenerateMaskResponse.FromString(response.SerializeToString())
-    )
-    for sent, (got,) in ((mask, masks), (owner, owners)):
-        assert (got.dtype, got.shape, got.tobytes()) == (sent.dtype, sent.shape, sent.tobytes())
-        got[...] = 0
+    # 0x3800 and 0x3c00 are 0.5 and 1.
+    mask = pb.Tensor(dtype=pb.DATA_TYPE_FLOAT16, shape=[1, 1, 2], data=b"\x00\x38\x00\x3c")
+    owner = pb.Tensor(dtype=pb.DATA_TYPE_INT32, shape=[1, 1, 2], data=struct.pack("<2i", -1, 3))
+    response = pb.GenerateMaskResponse(masks=[mask], owners=[owner])
+    (got,), (names,) = wire.masks_and_owners(response)
+    assert (got.dtype, got.tolist()) == (np.float16, [[[0.5, 1.0]]])
+    assert (names.dtype, names.tolist()) == (np.int32, [[[-1, 3]]])
+    got[...] = names[...] = 0
 
 
-@pytest.mark.parametrize("grad", [None, np.array([[0x3F80]], np.uint16)])
-def test_loss_comes_back(grad: np.ndarray | None) -> None:
-    sent = HostLoss(np.asarray(1.5, np.float32), 3.0, 2.0, grad)
-    got = wire.loss_result(wire.loss_response(sent, "bfloat16"))
-    assert (got.loss.shape, float(got.loss), got.total, got.normalizer) == ((), 1.5, 3.0, 2.0)
-    assert got.loss.dtype == np.float32
-    if grad is None:
-        assert got.grad is None
-    else:
-        assert got.grad is not None
-        assert got.grad.tolist() == [[0x3F80]]
+def test_a_bfloat16_gradient_comes_as_its_bits() -> None:
+    grad = pb.Tensor(dtype=pb.DATA_TYPE_BFLOAT16, shape=[1, 1], data=b"\x80\x3f")
+    got = wire.loss_result(pb.ComputeLossResponse(loss=GOOD, sum=3, normalizer=2, grad=grad))
+    assert got.grad is not None
+    assert (got.grad.dtype, got.grad.tolist()) == (np.uint16, [[0x3F80]])
 
 
 def test_malformed_answers_are_refused() -> None:

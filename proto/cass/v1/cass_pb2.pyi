@@ -72,6 +72,18 @@ class ComputeLossResponse(_message.Message):
     sum: float
     def __init__(self, loss: _Optional[_Union[Tensor, _Mapping]] = ..., sum: _Optional[float] = ..., normalizer: _Optional[float] = ..., grad: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
 
+class Error(_message.Message):
+    __slots__ = ["code", "field", "message", "reason"]
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    FIELD_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    code: int
+    field: str
+    message: str
+    reason: str
+    def __init__(self, code: _Optional[int] = ..., message: _Optional[str] = ..., field: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
 class FeatureMap(_message.Message):
     __slots__ = ["height", "width"]
     HEIGHT_FIELD_NUMBER: _ClassVar[int]
@@ -127,18 +139,26 @@ class ImageSizes(_message.Message):
     def __init__(self, heights: _Optional[_Iterable[int]] = ..., widths: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ["boxes", "feature_maps", "images", "message_bytes", "patches"]
+    __slots__ = ["boxes", "feature_maps", "images", "keepalive_min_seconds", "message_bytes", "patches", "queue_bytes", "requests_in_flight", "streams_per_connection"]
     BOXES_FIELD_NUMBER: _ClassVar[int]
     FEATURE_MAPS_FIELD_NUMBER: _ClassVar[int]
     IMAGES_FIELD_NUMBER: _ClassVar[int]
+    KEEPALIVE_MIN_SECONDS_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
     PATCHES_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
+    STREAMS_PER_CONNECTION_FIELD_NUMBER: _ClassVar[int]
     boxes: int
     feature_maps: int
     images: int
+    keepalive_min_seconds: float
     message_bytes: int
     patches: int
-    def __init__(self, message_bytes: _Optional[int] = ..., images: _Optional[int] = ..., boxes: _Optional[int] = ..., patches: _Optional[int] = ..., feature_maps: _Optional[int] = ...) -> None: ...
+    queue_bytes: int
+    requests_in_flight: int
+    streams_per_connection: int
+    def __init__(self, message_bytes: _Optional[int] = ..., images: _Optional[int] = ..., boxes: _Optional[int] = ..., patches: _Optional[int] = ..., feature_maps: _Optional[int] = ..., requests_in_flight: _Optional[int] = ..., queue_bytes: _Optional[int] = ..., streams_per_connection: _Optional[int] = ..., keepalive_min_seconds: _Optional[float] = ...) -> None: ...
 
 class LossSpec(_message.Message):
     __slots__ = ["alpha", "beta", "gamma", "kind", "reduction", "weight"]
@@ -189,6 +209,20 @@ class MaskSpec(_message.Message):
     use_anisotropic_gaussian: bool
     use_subpixel_offset: bool
     def __init__(self, patch_size: _Optional[int] = ..., expansion_ratio: _Optional[float] = ..., min_size: _Optional[float] = ..., use_anisotropic_gaussian: bool = ..., decay_type: _Optional[_Union[DecayType, str]] = ..., base_sigma: _Optional[_Iterable[float]] = ..., temperature: _Optional[_Union[Temperature, str]] = ..., small_target_gain: _Optional[float] = ..., small_target_threshold: _Optional[float] = ..., size_reference: _Optional[float] = ..., size_factor_min: _Optional[float] = ..., size_factor_max: _Optional[float] = ..., use_subpixel_offset: bool = ..., merge: _Optional[_Union[Merge, str]] = ..., min_radius: _Optional[float] = ...) -> None: ...
+
+class StreamMasksRequest(_message.Message):
+    __slots__ = ["request"]
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    request: GenerateMaskRequest
+    def __init__(self, request: _Optional[_Union[GenerateMaskRequest, _Mapping]] = ...) -> None: ...
+
+class StreamMasksResponse(_message.Message):
+    __slots__ = ["error", "masks"]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    MASKS_FIELD_NUMBER: _ClassVar[int]
+    error: Error
+    masks: GenerateMaskResponse
+    def __init__(self, masks: _Optional[_Union[GenerateMaskResponse, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ...) -> None: ...
 
 class Tensor(_message.Message):
     __slots__ = ["data", "dtype", "shape"]

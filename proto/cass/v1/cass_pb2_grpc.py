@@ -19,6 +19,11 @@ class CassServiceStub(object):
                 request_serializer=cass_dot_v1_dot_cass__pb2.GenerateMaskRequest.SerializeToString,
                 response_deserializer=cass_dot_v1_dot_cass__pb2.GenerateMaskResponse.FromString,
                 )
+        self.StreamMasks = channel.stream_stream(
+                '/cass.v1.CassService/StreamMasks',
+                request_serializer=cass_dot_v1_dot_cass__pb2.StreamMasksRequest.SerializeToString,
+                response_deserializer=cass_dot_v1_dot_cass__pb2.StreamMasksResponse.FromString,
+                )
         self.ComputeLoss = channel.unary_unary(
                 '/cass.v1.CassService/ComputeLoss',
                 request_serializer=cass_dot_v1_dot_cass__pb2.ComputeLossRequest.SerializeToString,
@@ -36,6 +41,16 @@ class CassServiceServicer(object):
 
     def GenerateMask(self, request, context):
         """Makes the soft target masks of a batch of images.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StreamMasks(self, request_iterator, context):
+        """Makes masks for one batch after another over one stream, which carries more than single calls
+        do, the more the larger the masks. Answers come in the order of the requests. A request that
+        cannot be answered has an error for its entry, and the stream goes on. A server reads a
+        request once it has room for it: write ahead of reading as far as you care to hold answers.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -62,6 +77,11 @@ def add_CassServiceServicer_to_server(servicer, server):
                     servicer.GenerateMask,
                     request_deserializer=cass_dot_v1_dot_cass__pb2.GenerateMaskRequest.FromString,
                     response_serializer=cass_dot_v1_dot_cass__pb2.GenerateMaskResponse.SerializeToString,
+            ),
+            'StreamMasks': grpc.stream_stream_rpc_method_handler(
+                    servicer.StreamMasks,
+                    request_deserializer=cass_dot_v1_dot_cass__pb2.StreamMasksRequest.FromString,
+                    response_serializer=cass_dot_v1_dot_cass__pb2.StreamMasksResponse.SerializeToString,
             ),
             'ComputeLoss': grpc.unary_unary_rpc_method_handler(
                     servicer.ComputeLoss,
@@ -97,6 +117,23 @@ class CassService(object):
         return grpc.experimental.unary_unary(request, target, '/cass.v1.CassService/GenerateMask',
             cass_dot_v1_dot_cass__pb2.GenerateMaskRequest.SerializeToString,
             cass_dot_v1_dot_cass__pb2.GenerateMaskResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def StreamMasks(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(request_iterator, target, '/cass.v1.CassService/StreamMasks',
+            cass_dot_v1_dot_cass__pb2.StreamMasksRequest.SerializeToString,
+            cass_dot_v1_dot_cass__pb2.StreamMasksResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 

@@ -1,0 +1,147 @@
+"""Specs as messages and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
+from typing import Any, TypeVar
+
+from cass.v1 import cass_pb2 as pb
+from cass_core.errors import InvalidRequest
+from cass_core.specs import LossSpec, MaskSpec
+
+S = TypeVar("S", MaskSpec, LossSpec)
+
+_KEPT_BYTES = 512
+# Fields that are numbers or flags, and enums with their names; base_sigma is neither.
+_MASK_FIELDS = (
+    "patch_size",
+    "expansion_ratio",
+    "min_size",
+    "use_anisotropic_gaussian",
+    "small_target_gain",
+    "small_target_threshold",
+    "size_reference",
+    "size_factor_min",
+    "size_factor_max",
+    "use_subpixel_offset",
+    "min_radius",
+)
+_MASK_ENUMS: dict[str, dict[str, int]] = {
+    "decay_type": {"gaussian": pb.DECAY_TYPE_GAUSSIAN, "linear": pb.DECAY_TYPE_LINEAR},
+    "temperature": {
+        "fixed": pb.TEMPERATURE_FIXED,
+        "size_scaled": pb.TEMPERATURE_SIZE_SCALED,
+        "small_gain": pb.TEMPERATURE_SMALL_GAIN,
+    },
+    "merge": {
+        "max": pb.MERGE_MAX,
+        "sum": pb.MERGE_SUM,
+        "clipped_sum": pb.MERGE_CLIPPED_SUM,
+    },
+}
+_LOSS_FIELDS = ("alpha", "beta", "gamma", "weight")
+_LOSS_ENUMS: dict[str, dict[str, int]] = {
+    "kind": {
+        "mse": pb.LOSS_KIND_MSE,
+        "bce": pb.LOSS_KIND_BCE,
+        "focal": pb.LOSS_KIND_FOCAL,
+        "cornernet": pb.LOSS_KIND_CORNERNET,
+        "quality_focal": pb.LOSS_KIND_QUALITY_FOCAL,
+        "varifocal": pb.LOSS_KIND_VARIFOCAL,
+    },
+    "reduction": {
+        "none": pb.REDUCTION_NONE,
+        "mean": pb.REDUCTION_MEAN,
+        "sum": pb.REDUCTION_SUM,
+        "per_object": pb.REDUCTION_PER_OBJECT,
+    },
+}
+
+
+@lru_cache(maxsize=64)
+def mask_spec_message(spec: MaskSpec) -> pb.MaskSpec:
+    """The spec with every field set. The message is shared: do not change it."""
+    sigma = spec.base_sigma
+    return pb.MaskSpec(
+        base_sigma=sigma if isinstance(sigma, tuple) else (sigma,),
+        **_spec_fields(spec, _MASK_FIELDS, _MASK_ENUMS),
+    )
+
+
+def mask_spec(message: pb.MaskSpec) -> MaskSpec:
+    """The spec of a message, unset fields having their defaults.
+
+    Raises:
+        InvalidRequest: a value is unknown or out of its range.
+    """
+    return _cached(message, _mask_spec)
+
+
+def _mask_spec(data: bytes) -> MaskSpec:
+    message = pb.MaskSpec.FromString(data)
+    options = _spec_options(message, "mask_spec", _MASK_FIELDS, _MASK_ENUMS)
+    sigma = message.base_sigma
+    if len(sigma) == 1:
+        options["base_sigma"] = sigma[0]
+    elif sigma:
+        # More than two are refused; how many more does not matter.
+        options["base_sigma"] = tuple(sigma[:3])
+    return MaskSpec(**options)
+
+
+@lru_cache(maxsize=64)
+def loss_spec_message(spec: LossSpec) -> pb.LossSpec:
+    """The spec with every field set. The message is shared: do not change it."""
+    return pb.LossSpec(**_spec_fields(spec, _LOSS_FIELDS, _LOSS_ENUMS))
+
+
+def loss_spec(message: pb.LossSpec) -> LossSpec:
+    """The spec of a message, unset fields having their defaults.
+
+    Raises:
+        InvalidRequest: a value is unknown or out of its range.
+    """
+    return _cached(message, _loss_spec)
+
+
+def _loss_spec(data: bytes) -> LossSpec:
+    message = pb.LossSpec.FromString(data)
+    return LossSpec(**_spec_options(message, "loss_spec", _LOSS_FIELDS, _LOSS_ENUMS))
+
+
+def _cached(message: pb.MaskSpec | pb.LossSpec, read: Callable[[bytes], S]) -> S:
+    """Clients ask for the same few specs over and over."""
+    data = message.SerializeToString()
+    # Nobody's long list of unknown fields is kept.
+    return _kept(data, read) if len(data) <= _KEPT_BYTES else read(data)
+
+
+@lru_cache(maxsize=256)
+def _kept(data: bytes, read: Callable[[bytes], S]) -> S:
+    return read(data)
+
+
+def _spec_fields(
+    spec: MaskSpec | LossSpec, fields: Iterable[str], enums: Mapping[str, Mapping[str, int]]
+) -> dict[str, Any]:
+    values = {name: getattr(spec, name) for name in fields}
+    return values | {name: numbers[getattr(spec, name)] for name, numbers in enums.items()}
+
+
+def _spec_options(
+    message: pb.MaskSpec | pb.LossSpec,
+    prefix: str,
+    fields: Iterable[str],
+    enums: Mapping[str, Mapping[str, int]],
+) -> dict[str, Any]:
+    options = {name: getattr(message, name) for name in fields if message.HasField(name)}
+    for name, numbers in enums.items():
+        number = getattr(message, name)
+        if number == 0:
+            continue
+        known = next((text for text, value in numbers.items() if value == number), None)
+        if known is None:
+            raise InvalidRequest(f"{prefix}.{name}", f"has the unknown value {number}")
+        options[name] = known
+    return options

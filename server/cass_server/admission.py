@@ -1,0 +1,150 @@
+"""How much may be under way in one process: a bounded number of requests and of bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from cass_server.limits import Limits
+
+# What a refused caller is told to wait for: about as long as what is under way takes.
+_LEAST_DELAY, _LONGEST_DELAY = 0.02, 2.0
+# Weight of the newest request in the average time of one.
+_SMOOTHING = 0.05
+
+
+class Overloaded(Exception):
+    """There is no room for a request.
+
+    Attributes:
+        reason: which limit it is: ``requests`` or ``bytes``.
+        limit: its value.
+        delay: after how many seconds to try again.
+    """
+
+    def __init__(self, reason: str, limit: int, delay: float) -> None:
+        super().__init__(f"the server is full: {limit} {_NOUNS[reason]}")
+        self.reason = reason
+        self.limit = limit
+        self.delay = delay
+
+
+_NOUNS = {"requests": "requests are under way", "bytes": "bytes of requests and answers at most"}
+
+
+class Admission:
+    """Hands out tickets as long as there is room. For the tasks of one event loop.
+
+    Args:
+        limits: ``requests_in_flight`` and ``queue_bytes`` are what counts here.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._most_requests = limits.requests_in_flight
+        self._most_bytes = limits.queue_bytes
+        self._requests = 0
+        self._bytes = 0
+        self._seconds = 0.0
+        self._for_requests = _Line()
+        self._for_bytes = _Line()
+
+    def enter(self) -> Ticket:
+        """A place for one request.
+
+        Raises:
+            Overloaded: there is none.
+        """
+        if self._requests >= self._most_requests:
+            raise self._overloaded("requests", self._most_requests)
+        self._requests += 1
+        return Ticket(self)
+
+    async def enter_in_turn(self) -> Ticket:
+        """A place for one request, once there is one."""
+        await self._for_requests.wait(lambda: self._requests < self._most_requests)
+        return self.enter()
+
+    def hold(self, ticket: Ticket, size: int) -> None:
+        """Count the bytes of a request and its answer. Alone, a request may have any number.
+
+        Raises:
+            Overloaded: there are too many already.
+        """
+        if not self._fits(size):
+            raise self._overloaded("bytes", self._most_bytes)
+        ticket.bytes = size
+        self._bytes += size
+
+    async def hold_in_turn(self, ticket: Ticket, size: int) -> None:
+        """As `hold`, once there is room."""
+        await self._for_bytes.wait(lambda: self._fits(size))
+        self.hold(ticket, size)
+
+    def _fits(self, size: int) -> bool:
+        return self._bytes == 0 or self._bytes + size <= self._most_bytes
+
+    def leave(self, ticket: Ticket) -> None:
+        """Take a place back; see `Ticket.leave`."""
+        self._requests -= 1
+        self._bytes -= ticket.bytes
+        took = time.monotonic() - ticket.entered
+        self._seconds += _SMOOTHING * (took - self._seconds)
+        self._for_requests.wake()
+        self._for_bytes.wake()
+
+    def _overloaded(self, reason: str, limit: int) -> Overloaded:
+        delay = min(max(self._seconds, _LEAST_DELAY), _LONGEST_DELAY)
+        return Overloaded(reason, limit, delay)
+
+
+class Ticket:
+    """The place of one request, to be given back once its answer is sent.
+
+    Attributes:
+        entered: when it was handed out, on the monotonic clock.
+        bytes: how many it holds.
+    """
+
+    __slots__ = ("_admission", "_left", "bytes", "entered")
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+        self._left = False
+        self.entered = time.monotonic()
+        self.bytes = 0
+
+    def leave(self, _: Any = None) -> None:
+        """Give the place back; a second time does nothing. Takes what a callback is given."""
+        if not self._left:
+            self._left = True
+            self._admission.leave(self)
+
+
+class _Line:
+    """Whoever waits for room, first come, first served."""
+
+    def __init__(self) -> None:
+        self._places: deque[asyncio.Future[None]] = deque()
+
+    async def wait(self, is_room: Callable[[], bool]) -> None:
+        """Return in one's turn, once there is room; what takes it must follow at once."""
+        if not self._places and is_room():
+            return
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._places.append(place)
+        try:
+            await place
+            while not is_room():  # woken at the head of the line, where it stays
+                place = self._places[0] = asyncio.get_running_loop().create_future()
+                await place
+        finally:
+            self._places.remove(place)
+            self.wake()
+
+    def wake(self) -> None:
+        """Let the first in line look."""
+        if self._places and not self._places[0].done():
+            self._places[0].set_result(None)

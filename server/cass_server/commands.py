@@ -1,0 +1,146 @@
+"""The commands of `cass-server`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import grpc
+import typer
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from cass_core import __version__
+from cass_core.errors import CassError
+from cass_server.settings_options import GroupedCommand, takes_settings
+from cass_server.settings_sources import SettingsError, load_settings
+
+app = typer.Typer(
+    help="Serve CASS masks and losses over gRPC.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+_SERVER_NAME = "grpc.ssl_target_name_override"
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Show the version and exit.", callback=_show_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
+
+
+@app.command(cls=GroupedCommand)
+@takes_settings
+def serve(
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="TOML file with settings.")
+    ] = None,
+    print_config: Annotated[
+        bool,
+        typer.Option(
+            "--print-config", help="Print the settings in force and where each is from; then exit."
+        ),
+    ] = False,
+    **command_line: Any,
+) -> None:
+    """Serve until SIGTERM or SIGINT; then answer what is in flight and exit.
+
+    Each option may also be a variable of the environment (CASS_MAX_IMAGES for --max-images) or a
+    key in the TOML file (max_images); the command line counts first, then the environment, then
+    the file. CASS_CONFIG may name the file.
+
+    Logs one JSON object a line to standard error. The line with the event "serving" tells the
+    address, once everything is compiled and health checks are answered with SERVING.
+    """
+    try:
+        loaded = load_settings(command_line, config)
+    except SettingsError as error:
+        raise _failure(error, 2) from error
+    if print_config:
+        typer.echo(loaded.toml(), nl=False)
+        return
+    # Imports the whole server, which --help and --print-config need not wait for.
+    from cass_server.run import run
+
+    try:
+        run(loaded.settings)
+    except CassError as error:
+        raise _failure(error, 1) from error
+
+
+@app.command()
+def health(
+    address: Annotated[str, typer.Option(help="HOST:PORT of the server.")] = "127.0.0.1:50051",
+    timeout: Annotated[float, typer.Option(min=0.001, help="Seconds to wait.")] = 5.0,
+    tls_ca: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="PEM file with the authority of the server's certificate; without, gRPC's own.",
+        ),
+    ] = None,
+    tls_certificate: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="PEM file with a client certificate.")
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="PEM file with its key.")
+    ] = None,
+    tls_server_name: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="What the server's certificate is for, if not HOST."),
+    ] = None,
+) -> None:
+    """Exit with 0 if a server is serving there, else with 1.
+
+    Any of the options that begin with --tls connects by TLS.
+    """
+    if (tls_certificate is None) != (tls_key is None):
+        raise _failure("--tls-certificate and --tls-key go together", 2)
+    ca = _contents("--tls-ca", tls_ca)
+    certificate = _contents("--tls-certificate", tls_certificate)
+    key = _contents("--tls-key", tls_key)
+    if all(given is None for given in (ca, certificate, tls_server_name)):
+        connected = grpc.insecure_channel(address)
+    else:
+        credentials = grpc.ssl_channel_credentials(ca, key, certificate)
+        names = [] if tls_server_name is None else [(_SERVER_NAME, tls_server_name)]
+        connected = grpc.secure_channel(address, credentials, names)
+    with connected as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        try:
+            answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=timeout)
+        except grpc.RpcError as error:
+            typer.echo(f"{address}: {error.code().name}", err=True)
+            raise typer.Exit(1) from error
+    name = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
+    typer.echo(f"{address}: {name}")
+    if answer.status != health_pb2.HealthCheckResponse.SERVING:
+        raise typer.Exit(1)
+
+
+def _contents(option: str, file: Path | None) -> bytes | None:
+    try:
+        return None if file is None else file.read_bytes()
+    except OSError as error:
+        raise _failure(f"{option}: cannot read {file}: {error.strerror}", 2) from error
+
+
+def _failure(reason: CassError | str, code: int) -> typer.Exit:
+    """Tell the reason, line by line; the exit to raise."""
+    for line in str(reason).splitlines():
+        typer.echo(f"cass-server: {line}", err=True)
+    return typer.Exit(code)

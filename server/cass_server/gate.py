@@ -1,0 +1,65 @@
+"""What every call passes before its message is read: is there such a method, may the caller?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol, TypeAlias
+
+import grpc
+
+from cass_server.metrics import Metrics
+
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+
+
+class Caller(Protocol):
+    """Who decides about callers, such as a `cass_server.tokens.TokenFile`."""
+
+    def allows(self, metadata: Any) -> bool:
+        """Whether a call with this metadata is let in."""
+
+
+class Gate(grpc.GenericRpcHandler):
+    """Finds the handler of a call, and turns away who has no right to it.
+
+    Generated ``add_…_to_server`` functions take it for a server: what is added to it is behind it.
+
+    Args:
+        caller: who is let in; None for everybody.
+        metrics: counts who is not.
+        open_services: names of services that ask nobody.
+    """
+
+    def __init__(
+        self, caller: Caller | None, metrics: Metrics, open_services: tuple[str, ...]
+    ) -> None:
+        self._caller = caller
+        self._metrics = metrics
+        self._open = tuple(f"/{name}/" for name in open_services)
+        self._handlers: dict[str, Handler] = {}
+        self._refusal: Handler = grpc.stream_stream_rpc_method_handler(_refuse)
+
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
+        """Add the methods of a service."""
+        for name, handler in handlers.items():
+            self._handlers[f"/{service}/{name}"] = handler
+
+    def add_generic_rpc_handlers(self, handlers: Any) -> None:
+        """What generated functions call besides; the methods are known by then."""
+
+    def service(self, call: grpc.HandlerCallDetails) -> Handler | None:
+        """The handler of a call; None if there is no such method."""
+        handler = self._handlers.get(call.method)
+        if self._caller is None or call.method.startswith(self._open):
+            return handler
+        if self._caller.allows(call.invocation_metadata):
+            return handler
+        self._metrics.rejected("unauthenticated")
+        # A handler of a stream is called before a message is read.
+        return self._refusal
+
+
+async def _refuse(_: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    await context.abort(
+        grpc.StatusCode.UNAUTHENTICATED, "a valid token is needed: authorization: Bearer TOKEN"
+    )

@@ -1,0 +1,149 @@
+"""Runs a server as it is set: in this process, or in several behind one port."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import uvloop
+
+from cass_core import __version__
+from cass_core.errors import CassError
+from cass_server.app import Place, serve
+from cass_server.engine import Engine, device_of, make_engine
+from cass_server.exposition import OneWorker, WorkerMetrics, Workers, serve_metrics
+from cass_server.logs import set_up_logging
+from cass_server.memory import keep_freed_memory
+from cass_server.metrics import Metrics
+from cass_server.ports import reserve_port
+from cass_server.settings import Settings
+from cass_server.supervisor import Supervisor
+
+SETTINGS_VARIABLE = "CASS_WORKER_SETTINGS"
+"""What a worker process is told of the settings, as JSON."""
+PORT_VARIABLE = "CASS_WORKER_PORT"
+"""The port that all workers bind to."""
+FOLDER_VARIABLE = "CASS_WORKER_FOLDER"
+"""The folder of the files that workers count in, named by their index."""
+
+_THREADS_VARIABLE = "OMP_NUM_THREADS"
+
+_log = logging.getLogger(__name__)
+
+
+def run(settings: Settings) -> NoReturn:
+    """Serve until SIGTERM or SIGINT, and end the process.
+
+    Raises:
+        CassError: the server cannot be started; the setting is named.
+    """
+    set_up_logging(settings.log_level)
+    workers = _core_count() if settings.workers == "auto" else settings.workers
+    # On a GPU a process may have to be replaced: a CUDA context that is broken stays so.
+    if workers > 1 or device_of(settings.device) != "cpu":
+        leave(_supervise(settings, workers))
+    engine = make_engine(settings.device)
+    metrics = Metrics()
+    with _exposed(settings, [metrics], OneWorker(), engine.device):
+        place = Place(settings.port, shared=False, serving=lambda address: None)
+        code = serve_in_process(settings, engine, metrics, place)
+    leave(code)
+
+
+def leave(code: int) -> NoReturn:
+    """End the process, whatever its threads do.
+
+    A computation that outlives the drain cannot be cancelled, and the interpreter would wait for
+    its thread.
+    """
+    logging.shutdown()
+    os._exit(code)
+
+
+def serve_in_process(settings: Settings, engine: Engine, metrics: Metrics, place: Place) -> int:
+    """`cass_server.app.serve` with what has to be around it; the exit code.
+
+    Raises:
+        CassError: the server cannot be started.
+    """
+    keep_freed_memory()
+    stop_telemetry: Callable[[], None] = lambda: None  # noqa: E731
+    if settings.telemetry:
+        from cass_server.telemetry import start_telemetry
+
+        stop_telemetry = start_telemetry(__version__)
+    try:
+        return uvloop.run(serve(settings, engine, metrics, place))
+    finally:
+        stop_telemetry()
+
+
+def _supervise(settings: Settings, workers: int) -> int:
+    """Run worker processes; the exit code."""
+    device = device_of(settings.device)
+    held, port = reserve_port(settings.host, settings.port)
+    with held, tempfile.TemporaryDirectory(prefix="cass-server-") as folder:
+        # Each worker's file lies where its replacement finds it.
+        files = [Path(folder, f"worker-{index}") for index in range(workers)]
+        environment = {
+            **os.environ,
+            SETTINGS_VARIABLE: settings.model_dump_json(),
+            PORT_VARIABLE: str(port),
+            FOLDER_VARIABLE: folder,
+        }
+        # Workers share the cores.
+        environment.setdefault(_THREADS_VARIABLE, str(max(1, _core_count() // workers)))
+
+        def ready() -> None:
+            host = f"[{settings.host}]" if ":" in settings.host else settings.host
+            extra = {
+                "address": f"{host}:{port}",
+                "device": device,
+                "version": __version__,
+                "pid": os.getpid(),
+                "workers": workers,
+            }
+            _log.info("serving", extra=extra)
+
+        def died(index: int) -> None:
+            with contextlib.suppress(CassError):
+                Metrics.open(files[index])  # it has nothing in flight any more
+
+        supervisor = Supervisor(
+            [sys.executable, "-m", "cass_server.worker"],
+            workers,
+            environment,
+            drain_seconds=settings.drain_seconds,
+            on_ready=ready,
+            on_exit=died,
+        )
+        with _exposed(settings, files, supervisor, device):
+            return supervisor.run()
+
+
+@contextlib.contextmanager
+def _exposed(
+    settings: Settings, sources: Sequence[Metrics | Path], workers: Workers, device: str
+) -> Iterator[None]:
+    """Metrics on their port, if they have one."""
+    if settings.metrics_port is None:
+        yield
+        return
+    told = WorkerMetrics(sources, workers, __version__, device)
+    server = serve_metrics(settings.metrics_host, settings.metrics_port, told)
+    _log.info("metrics", extra={"address": f"{settings.metrics_host}:{server.port}"})
+    try:
+        yield
+    finally:
+        server.stop()
+
+
+def _core_count() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

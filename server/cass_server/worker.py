@@ -1,0 +1,48 @@
+"""`python -m cass_server.worker`: one of the processes that a supervisor starts."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from cass_core.errors import CassError
+from cass_server.app import Place
+from cass_server.engine import make_engine
+from cass_server.lifeline import Lifeline
+from cass_server.logs import set_up_logging
+from cass_server.metrics import Metrics
+from cass_server.run import (
+    FOLDER_VARIABLE,
+    PORT_VARIABLE,
+    SETTINGS_VARIABLE,
+    leave,
+    serve_in_process,
+)
+from cass_server.settings import Settings
+
+
+def main() -> None:
+    """Serve as the supervisor says, until it says otherwise or is gone."""
+    lifeline = Lifeline.from_environment()
+    if lifeline is None:
+        sys.exit("cass_server.worker is started by cass-server serve --workers N")
+    settings = Settings.model_validate_json(os.environ[SETTINGS_VARIABLE])
+    set_up_logging(settings.log_level)
+    try:
+        engine = make_engine(settings.device)
+        metrics = Metrics.open(Path(os.environ[FOLDER_VARIABLE], f"worker-{lifeline.index}"))
+        place = Place(
+            int(os.environ[PORT_VARIABLE]),
+            shared=True,
+            serving=lambda _: lifeline.ready(),
+            lost=lifeline.lost,
+        )
+        code = serve_in_process(settings, engine, metrics, place)
+    except CassError as error:
+        sys.exit(f"cass-server: {error}")
+    leave(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""Authorities and certificates made at run time, so that none lies in the repository to expire."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+_DAY = datetime.timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A certificate and its key.
+
+    Attributes:
+        certificate: PEM.
+        key: PEM, not encrypted.
+        serial: the certificate's serial number.
+    """
+
+    certificate: bytes
+    key: bytes
+    serial: int
+
+
+class Authority:
+    """A root that issues certificates.
+
+    Attributes:
+        certificate: the root's certificate, PEM.
+    """
+
+    def __init__(self, name: str = "Authority of a test") -> None:
+        self._name = _name(name)
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        # Certificates name their issuer's key by this: some clients insist on it.
+        self._key_id = x509.SubjectKeyIdentifier.from_public_key(self._key.public_key())
+        builder = (
+            _builder(self._name, self._name, self._key, expired=False)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(_usage(signs_certificates=True), critical=True)
+            .add_extension(self._key_id, critical=False)
+        )
+        self.certificate = _pem(builder.sign(self._key, hashes.SHA256()))
+
+    def issue(self, host: str = "127.0.0.1", *, expired: bool = False) -> Pair:
+        """A certificate for a server or a client.
+
+        Args:
+            host: name or address that it is valid for.
+            expired: it was valid until yesterday, instead of until tomorrow.
+        """
+        key = ec.generate_private_key(ec.SECP256R1())
+        names = x509.SubjectAlternativeName([_general_name(host)])
+        issuer = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(self._key_id)
+        builder = (
+            _builder(_name(host), self._name, key, expired)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_usage(signs_certificates=False), critical=True)
+            .add_extension(names, critical=False)
+            .add_extension(issuer, critical=False)
+        )
+        certificate = builder.sign(self._key, hashes.SHA256())
+        plain = key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        return Pair(_pem(certificate), plain, certificate.serial_number)
+
+
+def encrypted(key: bytes, password: bytes) -> bytes:
+    """A PEM key, encrypted."""
+    return serialization.load_pem_private_key(key, None).private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(password),
+    )
+
+
+def serial_of(certificate: bytes) -> int:
+    """The serial number of a DER certificate."""
+    return x509.load_der_x509_certificate(certificate).serial_number
+
+
+def put(path: Path, content: bytes) -> Path:
+    """Write a file as rotations do: it is there as a whole, or not yet."""
+    fresh = path.with_name(path.name + ".new")
+    fresh.write_bytes(content)
+    os.replace(fresh, path)
+    return path
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, expired: bool
+) -> x509.CertificateBuilder:
+    now = datetime.datetime.now(datetime.UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - 3 * _DAY)
+        .not_valid_after(now - _DAY if expired else now + _DAY)
+    )
+
+
+def _usage(signs_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=True,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _name(common: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
+
+
+def _general_name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
+
+
+def _pem(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.PEM)
