@@ -90,3 +90,16 @@ def from_host(array: Array, name: str, *, as_tensor: bool) -> Tensorlike:
     if name == "bfloat16":
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(array)
+
+
+def read_only(array: Array) -> Array:
+    """The array, or a view of it that cannot be written to.
+
+    What a request brings lies in immutable bytes, and numba compiles a kernel anew for
+    arguments that differ in this alone: so all inputs of kernels are given like that.
+    """
+    if not array.flags.writeable:
+        return array
+    view = array.view()
+    view.flags.writeable = False
+    return view

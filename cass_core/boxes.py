@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from cass_core.arrays import Array, Tensorlike, is_tensor
+from cass_core.arrays import Array, Tensorlike, is_tensor, read_only
 from cass_core.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -226,6 +227,10 @@ def _check_total(total: int, xyxy: Tensorlike) -> None:
 
 def _check_values(xyxy: Array, offsets: npt.NDArray[np.int64]) -> None:
     """Refuse the first box that is not finite or is turned inside out."""
+    compiled = sys.modules.get("cass_core.cpu.boxes")
+    # Where the kernels are in use anyway; loading them takes a second.
+    if compiled is not None and compiled.are_boxes(read_only(xyxy)):
+        return
     # count_nonzero is the fastest of NumPy's reductions, by far for few boxes; and a long loop
     # for each side is faster than one of two rounds a box.
     sides = xyxy.T

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from cass_core.arrays import Array, storage_dtype
+from cass_core.arrays import Array, read_only, storage_dtype
 from cass_core.boxes import BoxBatch
 from cass_core.codes import KINDS, MERGES, TEMPERATURES
+from cass_core.cpu import boxes as _  # noqa: F401 - boxes are checked by it from now on
 from cass_core.cpu import convert, threads
 from cass_core.cpu.losses import loss_and_gradient
 from cass_core.cpu.masks import mask_images
@@ -41,8 +42,8 @@ def fill_mask(
     if owner is None:
         owner = np.empty((0, rows, columns), np.int32)
     height, width = feature_map
-    xyxy = _read_only(np.asarray(boxes.xyxy))
-    offsets, sizes = _read_only(boxes.offsets), _read_only(sizes)
+    xyxy = read_only(np.asarray(boxes.xyxy))
+    offsets, sizes = read_only(boxes.offsets), read_only(sizes)
     patch_y, patch_x = min(spec.patch_size, height), min(spec.patch_size, width)
     sigma_x, sigma_y = spec.sigma_xy
     direct = dtype == "float32"
@@ -87,19 +88,6 @@ def fill_mask(
     threads.split(images, work, -(-_THREAD_PATCHES // (rows * columns)))
 
 
-def _read_only(array: Array) -> Array:
-    """The array, or a view of it that cannot be written to.
-
-    What a request brings lies in immutable bytes, and numba compiles a kernel anew for
-    arguments that differ in this alone: so all inputs are given like that.
-    """
-    if not array.flags.writeable:
-        return array
-    view = array.view()
-    view.flags.writeable = False
-    return view
-
-
 def take_loss(
     logits: Array,
     logits_dtype: str,
@@ -119,7 +107,7 @@ def take_loss(
     """
     s = convert.widen(np.ascontiguousarray(logits), logits_dtype)
     y = convert.widen(np.ascontiguousarray(target), target_dtype).astype(s.dtype, copy=False)
-    flat_s, flat_y = _read_only(s.reshape(-1)), _read_only(y.reshape(-1))
+    flat_s, flat_y = read_only(s.reshape(-1)), read_only(y.reshape(-1))
     flat_losses = None if losses is None else losses.reshape(-1)
     flat_grad = np.empty(0, s.dtype) if grad is None else grad.reshape(-1)
     # Half-precision gradients are rounded block by block, from scratch.

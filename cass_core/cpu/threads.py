@@ -36,8 +36,10 @@ def split(count: int, work: Callable[[int, int], None], least: int) -> None:
     Args:
         least: entries that are worth a thread of their own.
     """
-    parts = max(1, min(thread_count(), count // max(1, least)))
-    if parts == 1:
+    parts = count // max(1, least)
+    if parts > 1:  # else the number of threads need not even be asked for
+        parts = min(thread_count(), parts)
+    if parts <= 1:
         work(0, count)
         return
     edges = [count * part // parts for part in range(parts + 1)]

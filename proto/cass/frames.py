@@ -49,8 +49,7 @@ _LOSS, _SUM, _NORMALIZER, _GRAD = (
 _ENTRY = _number(pb.StreamMasksResponse, "masks")
 
 
-@dataclass(frozen=True, slots=True)
-class MaskFrame:
+class MaskFrame(NamedTuple):
     """The answer to a mask request, to be sent once its arrays are filled.
 
     The arrays are views of the message, and keep it; they must not be written to once it is sent.

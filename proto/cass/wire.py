@@ -74,8 +74,16 @@ def tensor(
         )
     if math.prod(side for side in shape if side) * dtype.itemsize > _MAX_BYTES:
         raise InvalidRequest(field, f"has the shape {list(shape)}, which is too large")
-    elements = np.frombuffer(data, dtype.newbyteorder("<"))
-    return elements.astype(dtype, copy=False).reshape(shape), name
+    elements = np.frombuffer(data, dtype.newbyteorder("<")).astype(dtype, copy=False)
+    return _aligned(elements).reshape(shape), name
+
+
+def _aligned(array: Array) -> Array:
+    """The array, or a copy where it lies across the machine's words.
+
+    Kernels are compiled for aligned arrays; for others they would be compiled anew, for seconds.
+    """
+    return array if array.flags.aligned else array.copy()
 
 
 # --- requests ----------------------------------------------------------------------------------
@@ -161,7 +169,7 @@ def _boxes(message: pb.BoxBatch, data: bytes | memoryview) -> BoxBatch:
         raise InvalidRequest(
             "boxes.xyxy", f"has {len(data)} bytes, which is not a multiple of {_BOX_BYTES}"
         )
-    xyxy = np.frombuffer(data, "<f4").astype(np.float32, copy=False).reshape(-1, 4)
+    xyxy = _aligned(np.frombuffer(data, "<f4").astype(np.float32, copy=False)).reshape(-1, 4)
     # By way of a list: NumPy reads protobuf's sequence far more slowly.
     return BoxBatch.packed(xyxy, list(message.counts))
 

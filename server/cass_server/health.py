@@ -67,11 +67,11 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
         """The status now and after each change; SERVICE_UNKNOWN for another service's."""
         told = -1
         while True:
-            changed = self._changed
+            changed, ended = self._changed, self._ended
             status = self._status(request.service)
             if status != told:
                 await context.write(health_pb2.HealthCheckResponse(status=status))
                 told = status
-            if self._ended:
+            if ended:
                 return
             await changed.wait()

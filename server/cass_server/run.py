@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -51,7 +51,11 @@ def run(settings: Settings) -> NoReturn:
     engine = make_engine(settings.device)
     metrics = Metrics()
     with _exposed(settings, [metrics], OneWorker(), engine.device):
-        place = Place(settings.port, shared=False, serving=lambda address: None)
+
+        def serving(address: str) -> None:
+            _tell_serving(address, engine.device, workers)
+
+        place = Place(settings.port, shared=False, serving=serving)
         code = serve_in_process(settings, engine, metrics, place)
     leave(code)
 
@@ -73,15 +77,7 @@ def serve_in_process(settings: Settings, engine: Engine, metrics: Metrics, place
         CassError: the server cannot be started.
     """
     keep_freed_memory()
-    stop_telemetry: Callable[[], None] = lambda: None  # noqa: E731
-    if settings.telemetry:
-        from cass_server.telemetry import start_telemetry
-
-        stop_telemetry = start_telemetry(__version__)
-    try:
-        return uvloop.run(serve(settings, engine, metrics, place))
-    finally:
-        stop_telemetry()
+    return uvloop.run(serve(settings, engine, metrics, place))
 
 
 def _supervise(settings: Settings, workers: int) -> int:
@@ -102,14 +98,7 @@ def _supervise(settings: Settings, workers: int) -> int:
 
         def ready() -> None:
             host = f"[{settings.host}]" if ":" in settings.host else settings.host
-            extra = {
-                "address": f"{host}:{port}",
-                "device": device,
-                "version": __version__,
-                "pid": os.getpid(),
-                "workers": workers,
-            }
-            _log.info("serving", extra=extra)
+            _tell_serving(f"{host}:{port}", device, workers)
 
         def died(index: int) -> None:
             with contextlib.suppress(CassError):
@@ -127,21 +116,33 @@ def _supervise(settings: Settings, workers: int) -> int:
             return supervisor.run()
 
 
+def _tell_serving(address: str, device: str, workers: int) -> None:
+    extra = {
+        "address": address,
+        "device": device,
+        "version": __version__,
+        "pid": os.getpid(),
+        "workers": workers,
+    }
+    _log.info("serving", extra=extra)
+
+
 @contextlib.contextmanager
 def _exposed(
     settings: Settings, sources: Sequence[Metrics | Path], workers: Workers, device: str
 ) -> Iterator[None]:
-    """Metrics on their port, if they have one."""
-    if settings.metrics_port is None:
-        yield
-        return
+    """Metrics on their port and by OTLP, if they are asked for."""
     told = WorkerMetrics(sources, workers, __version__, device)
-    server = serve_metrics(settings.metrics_host, settings.metrics_port, told)
-    _log.info("metrics", extra={"address": f"{settings.metrics_host}:{server.port}"})
-    try:
+    with contextlib.ExitStack() as stack:
+        if settings.metrics_port is not None:
+            server = serve_metrics(settings.metrics_host, settings.metrics_port, told)
+            stack.callback(server.stop)
+            _log.info("metrics", extra={"address": f"{settings.metrics_host}:{server.port}"})
+        if settings.telemetry:
+            from cass_server.telemetry import start_telemetry
+
+            stack.callback(start_telemetry(__version__, told))
         yield
-    finally:
-        server.stop()
 
 
 def _core_count() -> int:

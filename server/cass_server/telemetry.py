@@ -1,118 +1,181 @@
-"""OpenTelemetry metrics of every call, measured inside gRPC and sent by OTLP.
+"""The metrics that Prometheus is told, sent by OTLP to an OpenTelemetry collector.
 
-gRPC's own plugin counts a grpc.aio server's calls, their time from the transport's view, and their
-bytes. It makes no traces: in grpcio-observability 1.85 the OpenTelemetry plugin never switches its
-tracing on, and its exporter would drop the spans.
+No traces, and not by gRPC's own plugin: of a grpc.aio server, `OpenTelemetryPlugin` of
+grpcio-observability 1.85 makes no traces either, and under load it stops the server for good. Its
+thread waits for the GIL while it holds the lock of its buffer, and the event loop, which has the
+GIL, waits for that lock.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.metadata import entry_points
+from itertools import groupby, pairwise
+from threading import Event, Thread
+from time import time_ns
 from typing import TYPE_CHECKING
 
-from cass.v1 import cass_pb2 as pb
+from prometheus_client.core import Metric
+from prometheus_client.samples import Sample
+
 from cass_core.errors import CassError
-from cass_server.metrics import SECONDS
+from cass_server.exposition import WorkerMetrics
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.metrics.export import MetricExporter
-
-_SERVICE = pb.DESCRIPTOR.services_by_name["CassService"]
-_METHODS = frozenset(f"{_SERVICE.full_name}/{method.name}" for method in _SERVICE.methods)
+    from opentelemetry.sdk.metrics import export
+    from opentelemetry.sdk.resources import Resource
 
 _PROTOCOLS = {"http/protobuf": "otlp_proto_http", "grpc": "otlp_proto_grpc"}
 
-_FLUSH_MILLISECONDS = 5_000
+_INTERVAL_VARIABLE = "OTEL_METRIC_EXPORT_INTERVAL"
+_DEFAULT_INTERVAL = "60000"
+_STOP_SECONDS = 5.0
 
-# OpenTelemetry's own bounds, 0 to 10,000, are made for milliseconds. Bytes as in gRPC's A66:
-# https://github.com/grpc/proposal/blob/master/A66-otel-stats.md
-_BYTES = (0, *(4**power for power in range(5, 17)))
+_log = logging.getLogger(__name__)
 
 
-def start_telemetry(service_version: str) -> Callable[[], None]:
-    """Send the metrics of the gRPC servers that are made from now on in this process.
+def start_telemetry(service_version: str, metrics: WorkerMetrics) -> Callable[[], None]:
+    """Send metrics again and again, from a thread.
 
     Where to, how often and under which names is told by OpenTelemetry's environment variables, as
     in ``OTEL_EXPORTER_OTLP_ENDPOINT``, ``OTEL_EXPORTER_OTLP_PROTOCOL`` (``http/protobuf`` or
-    ``grpc``), ``OTEL_METRIC_EXPORT_INTERVAL`` and ``OTEL_SERVICE_NAME``.
+    ``grpc``), ``OTEL_METRIC_EXPORT_INTERVAL`` (milliseconds) and ``OTEL_SERVICE_NAME``.
 
     Args:
         service_version: of this package, an attribute of all that is sent.
+        metrics: what is sent.
 
     Returns:
-        What ends it: to be called once the servers have stopped. Sends what is left, for which it
-        blocks for half a second, and up to 5 s more if nobody takes it.
+        What ends it, having sent the last values; it waits 5 s at most.
 
     Raises:
-        CassError: a package is missing, or a protocol is unknown.
+        CassError: a package is missing, or a variable has no sense.
     """
     try:
-        from grpc_observability import OpenTelemetryPlugin
-        from opentelemetry.sdk.metrics import MeterProvider
-        from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
-        from opentelemetry.sdk.metrics.view import (
-            DropAggregation,
-            ExplicitBucketHistogramAggregation,
-            View,
-        )
         from opentelemetry.sdk.resources import OTELResourceDetector, Resource
     except ImportError as error:
         raise CassError(f"telemetry needs cass[telemetry]: no module {error.name}") from error
+    exporter, seconds = _exporter(), _interval()
     resource = Resource.create(
         {
             "service.name": "cass-server",
             "service.version": service_version,
-            # The processes of one server are told apart.
             "service.instance.id": str(uuid.uuid4()),
         }
     )
-    provider = MeterProvider(
-        [PeriodicExportingMetricReader(_exporter())],
-        # What the environment says of the service goes before what is said here.
-        resource.merge(OTELResourceDetector().detect()),
-        shutdown_on_exit=False,
-        views=[
-            # The only calls that a server makes are the exporter's.
-            View(instrument_name="grpc.client.*", aggregation=DropAggregation()),
-            View(
-                instrument_name="grpc.server.call.duration",
-                aggregation=ExplicitBucketHistogramAggregation(SECONDS),
-            ),
-            View(
-                instrument_name="grpc.server.call.*_size",
-                aggregation=ExplicitBucketHistogramAggregation(_BYTES),
-            ),
-        ],
-    )
-    # Of other services the name is "other": anybody can call a method that does not exist.
-    plugin = OpenTelemetryPlugin(
-        meter_provider=provider, generic_method_attribute_filter=_METHODS.__contains__
-    )
-    plugin.register_global()
+    # What the environment says of the service goes before what is said here.
+    resource = resource.merge(OTELResourceDetector().detect())
+    started, stopped = time_ns(), Event()
+
+    def send() -> None:
+        try:
+            exporter.export(_data(metrics, resource, started))
+        except Exception:
+            # The next may arrive; exporters log what they expect to go wrong.
+            _log.exception("telemetry not sent")
+
+    def run() -> None:
+        while not stopped.wait(seconds):
+            send()
+        send()
+
+    thread = Thread(target=run, name="telemetry", daemon=True)
+    thread.start()
 
     def stop() -> None:
-        plugin.deregister_global()
-        provider.shutdown(_FLUSH_MILLISECONDS)
+        stopped.set()
+        thread.join(_STOP_SECONDS)
+        exporter.shutdown()
 
     return stop
 
 
-def _exporter() -> MetricExporter:
+def _exporter() -> export.MetricExporter:
     """For the protocol that is asked for, else for the first that is installed."""
+    # As OpenTelemetry has it: the narrower one goes first, and an empty one is none.
     variable = "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL"
-    if variable not in os.environ:
+    if not os.environ.get(variable):
         variable = "OTEL_EXPORTER_OTLP_PROTOCOL"
     asked = os.environ.get(variable)
-    if asked is not None and asked not in _PROTOCOLS:
+    if asked and asked not in _PROTOCOLS:
         raise CassError(f"{variable} must be one of {', '.join(_PROTOCOLS)}, got {asked}")
     names = [_PROTOCOLS[asked]] if asked else list(_PROTOCOLS.values())
     found = entry_points(group="opentelemetry_metrics_exporter")
     for name in names:
         if name in found.names:
-            exporter: MetricExporter = found[name].load()()
+            exporter: export.MetricExporter = found[name].load()()
             return exporter
     packages = " or ".join(f"opentelemetry-exporter-{name.replace('_', '-')}" for name in names)
     raise CassError(f"telemetry needs cass[telemetry]: no package {packages}")
+
+
+def _interval() -> float:
+    """Seconds."""
+    text = os.environ.get(_INTERVAL_VARIABLE) or _DEFAULT_INTERVAL
+    if not text.isdecimal() or int(text) == 0:
+        raise CassError(f"{_INTERVAL_VARIABLE} must be a number of milliseconds, got {text}")
+    return int(text) / 1000
+
+
+def _data(metrics: WorkerMetrics, resource: Resource, started: int) -> export.MetricsData:
+    """What a scrape would tell now, as of ``started``, in nanoseconds since 1970."""
+    from opentelemetry.sdk.metrics import export
+    from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+
+    now = time_ns()
+    cumulative = export.AggregationTemporality.CUMULATIVE
+
+    def number(sample: Sample) -> export.NumberDataPoint:
+        return export.NumberDataPoint(sample.labels, started, now, sample.value)
+
+    def histogram(samples: Iterable[Sample]) -> export.HistogramDataPoint:
+        *buckets, count, total = samples
+        # OTLP's buckets hold only what is above the bucket before, and the last needs no bound.
+        counts = [0, *(int(bucket.value) for bucket in buckets)]
+        return export.HistogramDataPoint(
+            attributes=count.labels,
+            start_time_unix_nano=started,
+            time_unix_nano=now,
+            count=int(count.value),
+            sum=total.value,
+            bucket_counts=[after - before for before, after in pairwise(counts)],
+            explicit_bounds=[float(bucket.labels["le"]) for bucket in buckets[:-1]],
+            min=None,  # type: ignore[arg-type]  # OTLP need not know
+            max=None,  # type: ignore[arg-type]
+        )
+
+    def points(metric: Metric) -> export.Sum | export.Gauge | export.Histogram:
+        if metric.type == "histogram":
+            series = groupby(metric.samples, _labels)
+            return export.Histogram([histogram(samples) for _, samples in series], cumulative)
+        numbers = [number(sample) for sample in metric.samples]
+        if metric.type == "counter":
+            return export.Sum(numbers, cumulative, is_monotonic=True)
+        return export.Gauge(numbers)
+
+    converted = [
+        export.Metric(_name(metric), metric.documentation, _unit(metric.name), points(metric))
+        for metric in metrics.collect()
+    ]
+    scope = InstrumentationScope("cass_server")
+    return export.MetricsData(
+        [export.ResourceMetrics(resource, [export.ScopeMetrics(scope, converted, "")], "")]
+    )
+
+
+def _labels(sample: Sample) -> dict[str, str]:
+    """Of the series that a histogram's sample belongs to."""
+    return {name: value for name, value in sample.labels.items() if name != "le"}
+
+
+def _name(metric: Metric) -> str:
+    """As Prometheus shows it, but for the ``_total`` of counters."""
+    return f"{metric.name}_info" if metric.type == "info" else metric.name
+
+
+def _unit(name: str) -> str:
+    """Of a metric with this name, as OpenTelemetry writes it."""
+    return {"seconds": "s", "bytes": "By"}.get(name.rpartition("_")[2], "1")

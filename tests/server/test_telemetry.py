@@ -1,4 +1,4 @@
-"""OpenTelemetry's metrics, from a real grpc.aio server to a collector that reads OTLP."""
+"""The metrics by OTLP, as a collector reads them."""
 
 from __future__ import annotations
 
@@ -6,68 +6,34 @@ import contextlib
 import http.server
 import os
 import socket
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import EntryPoints
+from queue import Queue
 
 import grpc
 import pytest
 
 from cass_core.errors import CassError
 from cass_server import telemetry
+from cass_server.exposition import OneWorker, WorkerMetrics
+from cass_server.metrics import Metrics
 from cass_server.telemetry import start_telemetry
 
-pytest.importorskip("grpc_observability")
 pytest.importorskip("opentelemetry.exporter.otlp.proto.http")
 pytest.importorskip("opentelemetry.exporter.otlp.proto.grpc")
 
-from opentelemetry.proto.collector.metrics.v1 import (
-    metrics_service_pb2 as otlp,
-)
-from opentelemetry.proto.collector.metrics.v1 import (
-    metrics_service_pb2_grpc as otlp_grpc,
-)
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2 as otlp
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2_grpc as otlp_grpc
 from opentelemetry.proto.metrics.v1 import metrics_pb2
 
-SERVER = """
-import asyncio
-import grpc
-from cass_server.telemetry import start_telemetry
+LIMIT = 30.0
+CUMULATIVE = metrics_pb2.AGGREGATION_TEMPORALITY_CUMULATIVE
 
-SERVICE = "cass.v1.CassService"
-
-async def answer(data, context):
-    return bytes(5000)
-
-async def main():
-    server = grpc.aio.server()
-    handler = grpc.unary_unary_rpc_method_handler(answer)
-    server.add_generic_rpc_handlers(
-        (grpc.method_handlers_generic_handler(SERVICE, {"GenerateMask": handler}),)
-    )
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        for _ in range(3):
-            await channel.unary_unary(f"/{SERVICE}/GenerateMask")(bytes(300))
-        try:
-            await channel.unary_unary("/not/there")(b"")
-        except grpc.RpcError as error:
-            assert error.code() is grpc.StatusCode.UNIMPLEMENTED
-    await server.stop(None)
-
-stop = start_telemetry("1.2.3")
-asyncio.run(main())
-stop()
-"""
-
-GENERATE_MASK = ("cass.v1.CassService/GenerateMask", "OK")
-OTHER = ("other", "UNIMPLEMENTED")
-
-Received = list[otlp.ExportMetricsServiceRequest]
+Received = Queue[otlp.ExportMetricsServiceRequest]
+Point = metrics_pb2.NumberDataPoint | metrics_pb2.HistogramDataPoint
 
 
 @contextlib.contextmanager
@@ -76,7 +42,7 @@ def http_collector(received: Received) -> Iterator[str]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             if self.path == "/v1/metrics":
-                received.append(otlp.ExportMetricsServiceRequest.FromString(body))
+                received.put(otlp.ExportMetricsServiceRequest.FromString(body))
             self.send_response(200)
             self.end_headers()
 
@@ -84,7 +50,7 @@ def http_collector(received: Received) -> Iterator[str]:
             """Log nothing."""
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:
             yield f"http://127.0.0.1:{server.server_port}"
@@ -96,8 +62,10 @@ def http_collector(received: Received) -> Iterator[str]:
 @contextlib.contextmanager
 def grpc_collector(received: Received) -> Iterator[str]:
     class Servicer(otlp_grpc.MetricsServiceServicer):
-        def Export(self, request, context):  # noqa: N802
-            received.append(request)
+        def Export(  # noqa: N802
+            self, request: otlp.ExportMetricsServiceRequest, _: grpc.ServicerContext
+        ) -> otlp.ExportMetricsServiceResponse:
+            received.put(request)
             return otlp.ExportMetricsServiceResponse()
 
     server = grpc.server(ThreadPoolExecutor(1))
@@ -110,104 +78,190 @@ def grpc_collector(received: Received) -> Iterator[str]:
         server.stop(None).wait()
 
 
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Sets variables, of OTEL_… no others than these."""
+    for name in list(os.environ):
+        if name.startswith("OTEL_"):
+            monkeypatch.delenv(name)
+
+    def set_variables(**variables: str) -> None:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+
+    return set_variables
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics()
+
+
+@pytest.fixture
+def told(metrics: Metrics) -> WorkerMetrics:
+    return WorkerMetrics([metrics], OneWorker(), "1.2.3", "cuda:0")
+
+
 @pytest.mark.parametrize(
     ("collector", "protocol"),
     [(http_collector, None), (http_collector, "http/protobuf"), (grpc_collector, "grpc")],
 )
 @pytest.mark.timeout(60)
-def test_metrics_of_a_server(
-    collector: Callable[[Received], contextlib.AbstractContextManager[str]], protocol: str | None
+def test_all_kinds_of_metrics(
+    metrics: Metrics,
+    told: WorkerMetrics,
+    environment: Callable[..., None],
+    collector: Callable[[Received], contextlib.AbstractContextManager[str]],
+    protocol: str | None,
 ) -> None:
-    received: Received = []
+    for seconds in (0.0003, 0.0004, 20.0):
+        metrics.started()
+        metrics.finished("GenerateMask", "OK", seconds, 100, 1000)
+    metrics.started()
+    received: Received = Queue()
     with collector(received) as endpoint:
-        environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_SERVICE_NAME": "masks"}
+        environment(OTEL_EXPORTER_OTLP_ENDPOINT=endpoint, OTEL_SERVICE_NAME="masks")
         if protocol is not None:
-            environment["OTEL_EXPORTER_OTLP_PROTOCOL"] = protocol
-        run(SERVER, environment)
-    # What is sent are sums since the start: the last message has it all.
-    (resource,) = received[-1].resource_metrics
+            environment(OTEL_EXPORTER_OTLP_PROTOCOL=protocol)
+        start_telemetry("1.2.3", told)()  # what is left is sent at the end
+    (resource,) = received.get_nowait().resource_metrics
     attributes = {each.key: each.value.string_value for each in resource.resource.attributes}
-    assert attributes["service.name"] == "masks"
-    assert attributes["service.version"] == "1.2.3"
-    metrics = {metric.name: metric for metric in resource.scope_metrics[0].metrics}
-    assert set(metrics) == {
-        "grpc.server.call.started",
-        "grpc.server.call.duration",
-        "grpc.server.call.rcvd_total_compressed_message_size",
-        "grpc.server.call.sent_total_compressed_message_size",
+    assert (attributes["service.name"], attributes["service.version"]) == ("masks", "1.2.3")
+    assert attributes["service.instance.id"]
+    got = {metric.name: metric for metric in resource.scope_metrics[0].metrics}
+
+    requests = got["cass_requests"].sum
+    assert (requests.is_monotonic, requests.aggregation_temporality) == (True, CUMULATIVE)
+    assert {labels(point): point.as_double for point in requests.data_points if value(point)} == {
+        (("code", "OK"), ("method", "GenerateMask")): 3.0
     }
-    started = metrics["grpc.server.call.started"].sum.data_points
-    assert {labels(point): point.as_int for point in started} == {
-        (GENERATE_MASK[0], ""): 3,
-        (OTHER[0], ""): 1,
+    assert got["cass_received_bytes"].unit == "By"
+    assert value(got["cass_received_bytes"].sum.data_points[0]) == 300
+    assert value(got["cass_requests_in_flight"].gauge.data_points[0]) == 1
+    assert value(got["cass_workers"].gauge.data_points[0]) == 1
+    (build,) = got["cass_build_info"].gauge.data_points
+    assert labels(build) == (("device", "cuda:0"), ("version", "1.2.3"))
+
+    duration = got["cass_request_duration_seconds"]
+    assert (duration.unit, duration.histogram.aggregation_temporality) == ("s", CUMULATIVE)
+    points = {labels(point): point for point in duration.histogram.data_points}
+    point = points[(("method", "GenerateMask"),)]
+    assert (point.count, point.sum) == (3, pytest.approx(20.0007))
+    # 50, 100, 200 and 500 µs … 10 s
+    assert list(point.explicit_bounds)[:4] == [5e-5, 1e-4, 2e-4, 5e-4]
+    assert point.explicit_bounds[-1] == 10.0
+    assert len(point.bucket_counts) == len(point.explicit_bounds) + 1
+    assert {i: n for i, n in enumerate(point.bucket_counts) if n} == {
+        3: 2,
+        len(point.explicit_bounds): 1,
     }
-    got = points(metrics["grpc.server.call.rcvd_total_compressed_message_size"])
-    assert (got[GENERATE_MASK].count, got[GENERATE_MASK].sum) == (3, 900)
-    sent = points(metrics["grpc.server.call.sent_total_compressed_message_size"])
-    assert (sent[GENERATE_MASK].count, sent[GENERATE_MASK].sum) == (3, 15000)
-    # 5000 bytes lie between 4096 and 16384.
-    assert list(sent[GENERATE_MASK].bucket_counts)[:4] == [0, 0, 0, 3]
-    took = points(metrics["grpc.server.call.duration"])
-    assert set(took) == {GENERATE_MASK, OTHER}
-    assert took[GENERATE_MASK].count == 3
-    assert 5e-5 in took[GENERATE_MASK].explicit_bounds
+    assert not point.HasField("min")
+    assert not point.HasField("max")
+    assert points[(("method", "ComputeLoss"),)].count == 0
 
 
 @pytest.mark.timeout(60)
-def test_nobody_collects() -> None:
+def test_sent_again_and_again(
+    metrics: Metrics, told: WorkerMetrics, environment: Callable[..., None]
+) -> None:
+    received: Received = Queue()
+    with http_collector(received) as endpoint:
+        environment(OTEL_EXPORTER_OTLP_ENDPOINT=endpoint, OTEL_METRIC_EXPORT_INTERVAL="20")
+        stop = start_telemetry("1", told)
+        try:
+            assert images(received.get(timeout=LIMIT)) == 0
+            metrics.computed(5, 0, 0)
+            while images(received.get(timeout=LIMIT)) != 5:
+                pass
+        finally:
+            stop()
+
+
+@pytest.mark.timeout(60)
+def test_nobody_collects(told: WorkerMetrics, environment: Callable[..., None]) -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
-        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        run(SERVER, {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_EXPORTER_OTLP_TIMEOUT": "1"})
+        environment(
+            OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{silent.getsockname()[1]}",
+            OTEL_EXPORTER_OTLP_TIMEOUT="1",
+        )
+        start_telemetry("1", told)()
+    assert not [thread for thread in threading.enumerate() if thread.name == "telemetry"]
 
 
-@pytest.mark.parametrize(
-    ("module", "named"),
-    [("grpc_observability", "no module grpc_observability"), ("opentelemetry.sdk", "no module")],
-)
-def test_missing_package(monkeypatch: pytest.MonkeyPatch, module: str, named: str) -> None:
-    for name in [name for name in sys.modules if name.startswith(f"{module}.")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(CassError, match=rf"cass\[telemetry\]: {named}"):
-        start_telemetry("1")
+@pytest.mark.timeout(60)
+def test_a_failure_does_not_end_it(
+    metrics: Metrics,
+    told: WorkerMetrics,
+    environment: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    received: Received = Queue()
+    collect, failed = told.collect, threading.Event()
+
+    def fail_once() -> Iterator[object]:
+        if failed.is_set():
+            return collect()
+        failed.set()
+        raise RuntimeError("told to fail")
+
+    monkeypatch.setattr(told, "collect", fail_once)
+    with http_collector(received) as endpoint:
+        environment(OTEL_EXPORTER_OTLP_ENDPOINT=endpoint, OTEL_METRIC_EXPORT_INTERVAL="20")
+        stop = start_telemetry("1", told)
+        try:
+            received.get(timeout=LIMIT)
+        finally:
+            stop()
+    assert [record.message for record in caplog.records if record.name == telemetry.__name__] == [
+        "telemetry not sent"
+    ]
 
 
-def test_missing_exporter(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_package(told: WorkerMetrics, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.resources", None)
+    with pytest.raises(CassError, match=r"cass\[telemetry\]: no module opentelemetry"):
+        start_telemetry("1", told)
+
+
+def test_missing_exporter(
+    told: WorkerMetrics, environment: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(telemetry, "entry_points", lambda group: EntryPoints())
-    with pytest.raises(CassError, match="opentelemetry-exporter-otlp-proto-http or "):
-        start_telemetry("1")
+    with pytest.raises(CassError, match="no package opentelemetry-exporter-otlp-proto-http or "):
+        start_telemetry("1", told)
+    environment(OTEL_EXPORTER_OTLP_PROTOCOL="grpc")
+    with pytest.raises(CassError, match=r"no package opentelemetry-exporter-otlp-proto-grpc$"):
+        start_telemetry("1", told)
 
 
 @pytest.mark.parametrize(
-    "variable", ["OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL"]
+    ("variable", "text", "named"),
+    [
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json", "must be one of http/protobuf, grpc, got "),
+        ("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "json", "must be one of http/protobuf, grpc, got "),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "1m", "must be a number of milliseconds, got 1m"),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "0", "must be a number of milliseconds, got 0"),
+    ],
 )
-def test_unknown_protocol(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
-    monkeypatch.setenv(variable, "http/json")
-    with pytest.raises(CassError, match=f"{variable} must be one of http/protobuf, grpc, got"):
-        start_telemetry("1")
+def test_variable_without_sense(
+    told: WorkerMetrics, environment: Callable[..., None], variable: str, text: str, named: str
+) -> None:
+    environment(**{variable: text})
+    with pytest.raises(CassError, match=f"{variable} {named}"):
+        start_telemetry("1", told)
 
 
-def run(program: str, environment: dict[str, str]) -> None:
-    """In a process: the plugin acts on all servers of one."""
-    ended = subprocess.run(
-        [sys.executable, "-c", program],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stderr
+def labels(point: Point) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted((each.key, each.value.string_value) for each in point.attributes))
 
 
-def labels(point: metrics_pb2.NumberDataPoint | metrics_pb2.HistogramDataPoint) -> tuple[str, str]:
-    """Method and status."""
-    found = {each.key: each.value.string_value for each in point.attributes}
-    return found["grpc.method"], found.get("grpc.status", "")
+def value(point: metrics_pb2.NumberDataPoint) -> float:
+    number: float = getattr(point, point.WhichOneof("value"))
+    return number
 
 
-def points(
-    metric: metrics_pb2.Metric,
-) -> dict[tuple[str, str], metrics_pb2.HistogramDataPoint]:
-    return {labels(point): point for point in metric.histogram.data_points}
+def images(request: otlp.ExportMetricsServiceRequest) -> float:
+    metrics = request.resource_metrics[0].scope_metrics[0].metrics
+    return next(value(m.sum.data_points[0]) for m in metrics if m.name == "cass_images")
