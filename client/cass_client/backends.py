@@ -6,19 +6,25 @@ import importlib.util
 import os
 import threading
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
 import grpc
+from google.protobuf.message import DecodeError, Message
 
 from cass import wire
+from cass.frames import loss_request
+from cass.lift import Views, lift
 from cass.v1 import cass_pb2 as pb
-from cass.v1 import cass_pb2_grpc
-from cass_client.errors import from_rpc_error
+from cass_client.errors import ServerError, from_rpc_error
 from cass_core import __version__
 from cass_core.arrays import Array
 from cass_core.errors import CassError
 from cass_core.losses import HostLoss, LossInputs, compute_losses
 from cass_core.masks import MaskInputs, compute_masks
+
+M = TypeVar("M", bound=Message)
+
+_SERVICE = pb.DESCRIPTOR.services_by_name["CassService"]
 
 
 class Backend(Protocol):
@@ -77,22 +83,24 @@ class RemoteBackend:
         self._timeout = timeout
         self._lock = threading.Lock()
         self._channel: grpc.Channel | None = None
-        self._stub: Any = None
+        self._rpcs: dict[str, Callable[..., bytes]] = {}
         self._pid = 0
 
     def masks(self, inputs: MaskInputs) -> tuple[list[Array], list[Array]]:
         """See `Backend`."""
-        response = self._call("GenerateMask", wire.mask_request(inputs))
-        return wire.masks_and_owners(response)
+        request = wire.mask_request(inputs).SerializeToString()
+        answer, views = self._call("GenerateMask", request, pb.GenerateMaskResponse)
+        return wire.masks_and_owners(answer, views)
 
     def losses(self, inputs: LossInputs) -> HostLoss:
         """See `Backend`."""
-        return wire.loss_result(self._call("ComputeLoss", wire.loss_request(inputs)))
+        answer, views = self._call("ComputeLoss", loss_request(inputs), pb.ComputeLossResponse)
+        return wire.loss_result(answer, views)
 
     def info(self) -> pb.GetServerInfoResponse:
         """See `Backend`."""
-        response: pb.GetServerInfoResponse = self._call("GetServerInfo", pb.GetServerInfoRequest())
-        return response
+        request = pb.GetServerInfoRequest().SerializeToString()
+        return self._call("GetServerInfo", request, pb.GetServerInfoResponse)[0]
 
     def close(self) -> None:
         """See `Backend`."""
@@ -101,14 +109,22 @@ class RemoteBackend:
             if channel is not None and self._pid == os.getpid():
                 channel.close()
 
-    def _call(self, method: str, request: Any) -> Any:
-        rpc: Callable[..., Any] = getattr(self._connected(), method)
+    def _call(self, method: str, request: bytes, kind: type[M]) -> tuple[M, Views]:
+        """The answer to a serialized request, its tensors apart.
+
+        Not by the generated stub, which copies tensors through protobuf.
+        """
+        rpc = self._connected()[method]
         try:
-            return rpc(request, timeout=self._timeout)
+            return lift(rpc(request, timeout=self._timeout), kind)
         except grpc.RpcError as error:
             raise from_rpc_error(error, self._target) from error
+        except DecodeError as error:
+            name = kind.DESCRIPTOR.full_name
+            raise ServerError(f"{self._target}: the answer is not a {name}") from error
 
-    def _connected(self) -> Any:
+    def _connected(self) -> dict[str, Callable[..., bytes]]:
+        """The methods of this process's channel, by name; bytes in and out."""
         with self._lock:
             # A forked child must not touch its parent's channel.
             if self._channel is None or self._pid != os.getpid():
@@ -122,9 +138,13 @@ class RemoteBackend:
                         ("grpc.use_local_subchannel_pool", 1),
                     ),
                 )
-                self._stub = cass_pb2_grpc.CassServiceStub(self._channel)  # type: ignore[no-untyped-call]
+                self._rpcs = {
+                    method.name: self._channel.unary_unary(f"/{_SERVICE.full_name}/{method.name}")
+                    for method in _SERVICE.methods
+                    if not method.client_streaming
+                }
                 self._pid = os.getpid()
-            return self._stub
+            return self._rpcs
 
     def __reduce__(self) -> tuple[type[RemoteBackend], tuple[str, float]]:
         return type(self), (self._target, self._timeout)

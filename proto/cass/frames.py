@@ -1,6 +1,6 @@
-"""Answers laid out as serialized messages whose tensors are computed in place.
+"""Messages laid out as the bytes that are sent, whose tensors are computed or copied in place.
 
-gRPC sends a `bytes` object and copies it once. An answer that is made by protobuf would be copied
+gRPC sends a `bytes` object and copies it once. A tensor that protobuf serializes would be copied
 three times more on the way there: out of the array, into the message, and out of it.
 """
 
@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from cass import wire
 from cass.dtypes import NUMBERS, element_type
 from cass.v1 import cass_pb2 as pb
 from cass_core.arrays import Array
@@ -46,6 +47,7 @@ _MASKS, _OWNERS = (_number(pb.GenerateMaskResponse, name) for name in ("masks", 
 _LOSS, _SUM, _NORMALIZER, _GRAD = (
     _number(pb.ComputeLossResponse, name) for name in ("loss", "sum", "normalizer", "grad")
 )
+_LOGITS, _TARGET = (_number(pb.ComputeLossRequest, name) for name in ("logits", "target"))
 _ENTRY = _number(pb.StreamMasksResponse, "masks")
 
 
@@ -119,6 +121,21 @@ def loss_frame(inputs: LossInputs) -> LossFrame:
         arrays[1] if inputs.return_grad else None,
         _memory(message),
     )
+
+
+def loss_request(inputs: LossInputs) -> bytes:
+    """The serialized `ComputeLossRequest` for checked inputs, its tensors aligned."""
+    tensors = [(_LOGITS, inputs.logits_dtype, inputs.logits)]
+    if inputs.target is not None:
+        tensors.append((_TARGET, inputs.target_dtype, inputs.target))
+    message, arrays = _lay_out(
+        wire.loss_options(inputs).SerializeToString(),
+        [_Tensor(field, dtype, array.shape) for field, dtype, array in tensors],
+        None,
+    )
+    for place, (_, _, array) in zip(arrays, tensors, strict=True):
+        place[...] = array
+    return message
 
 
 class _Tensor(NamedTuple):

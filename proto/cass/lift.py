@@ -63,12 +63,26 @@ class _Unusual(Exception):
     """Valid or not, this message is for protobuf alone to read."""
 
 
-def lift(data: bytes, kind: type[M]) -> tuple[M, Views]:
+class Bulky(ValueError):
+    """More of a message is left for protobuf than it may be given.
+
+    Attributes:
+        size: bytes that are left.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"{size} bytes are left of the message")
+        self.size = size
+
+
+def lift(data: bytes, kind: type[M], most: int | None = None) -> tuple[M, Views]:
     """Parse a message, its large fields apart.
 
     Args:
         data: the serialized message.
         kind: its class.
+        most: bytes that protobuf may be given to parse, any number by default. It holds the GIL
+            meanwhile, for up to 70 ns a byte.
 
     Returns:
         The message without the large fields, and these as views of ``data``, by the dotted name
@@ -78,6 +92,7 @@ def lift(data: bytes, kind: type[M]) -> tuple[M, Views]:
 
     Raises:
         google.protobuf.message.DecodeError: the data is no such message.
+        Bulky: there would be more to parse.
 
     Example:
         >>> request = pb.GenerateMaskRequest(boxes=pb.BoxBatch(xyxy=bytes(48000), counts=[3000]))
@@ -85,15 +100,14 @@ def lift(data: bytes, kind: type[M]) -> tuple[M, Views]:
         >>> rest.boxes.xyxy, rest.boxes.counts[0], views["boxes"][0].nbytes
         (b'', 3000, 48000)
     """
-    if len(data) < _WORTHWHILE_BYTES:
-        return kind.FromString(data), {}
-    views: Views = {}
-    try:
-        rest = _rest(
-            memoryview(data), 0, len(data), _TREES.get(kind, {}), "", views, [_MOST_FIELDS]
-        )
-    except (_Unusual, IndexError):
-        return kind.FromString(data), {}
+    rest, views = data, Views()
+    if len(data) >= _WORTHWHILE_BYTES and kind in _TREES:
+        try:
+            rest = _rest(memoryview(data), 0, len(data), _TREES[kind], "", views, [_MOST_FIELDS])
+        except (_Unusual, IndexError):
+            views.clear()
+    if most is not None and len(rest) > most:
+        raise Bulky(len(rest))
     return kind.FromString(rest), views
 
 

@@ -37,12 +37,6 @@ _NO_VIEWS: Views = {}
 # --- tensors -----------------------------------------------------------------------------------
 
 
-def tensor_message(array: Array, dtype: str) -> pb.Tensor:
-    """An array (bfloat16 as its bits) as a message."""
-    little = array.astype(array.dtype.newbyteorder("<"), copy=False)
-    return pb.Tensor(dtype=NUMBERS[dtype], shape=array.shape, data=little.tobytes())
-
-
 def tensor(
     message: pb.Tensor, field: str, dtypes: Sequence[str], view: memoryview | None = None
 ) -> tuple[Array, str]:
@@ -187,16 +181,13 @@ def _feature_map(message: pb.FeatureMap) -> FeatureMap:
     return message.height, message.width
 
 
-def loss_request(inputs: LossInputs) -> pb.ComputeLossRequest:
-    """The request for checked inputs."""
+def loss_options(inputs: LossInputs) -> pb.ComputeLossRequest:
+    """The request for checked inputs without its tensors; see `cass.frames.loss_request`."""
     request = pb.ComputeLossRequest(
-        logits=tensor_message(inputs.logits, inputs.logits_dtype),
         loss_spec=loss_spec_message(inputs.spec),
         num_boxes=inputs.num_boxes,
         return_grad=inputs.return_grad,
     )
-    if inputs.target is not None:
-        request.target.CopyFrom(tensor_message(inputs.target, inputs.target_dtype))
     if inputs.mask is not None:
         request.mask.CopyFrom(_mask_request(inputs.mask))
     return request

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from cass import wire
+from cass.frames import loss_request
 from cass.v1 import cass_pb2 as pb
 from cass_core import InvalidRequest, LossSpec, MaskSpec
 from cass_core.losses import LossInputs
@@ -32,6 +33,10 @@ def assert_same(first: Any, second: Any) -> None:
             assert (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes()), field.name
         elif field.name != "single":  # the answer's form is the caller's business
             assert a == b, field.name
+
+
+def parsed(inputs: LossInputs) -> pb.ComputeLossRequest:
+    return pb.ComputeLossRequest.FromString(loss_request(inputs))
 
 
 def mask_inputs(boxes: Any = BOXES, image_size: Any = (8, 16), **changes: Any) -> MaskInputs:
@@ -100,7 +105,7 @@ ZEROS = np.zeros((2, 2, 4), np.float32)
     ],
 )
 def test_loss_request_round_trip(inputs: LossInputs) -> None:
-    data = wire.loss_request(inputs).SerializeToString()
+    data = loss_request(inputs)
     assert_same(inputs, wire.loss_inputs(pb.ComputeLossRequest.FromString(data)))
 
 
@@ -108,14 +113,26 @@ def test_layout_of_what_is_sent() -> None:
     request = wire.mask_request(mask_inputs())
     assert request.boxes.xyxy == struct.pack("<8f", 1, 2, 3, 4.5, 0, 0, 8, 8)
     assert list(request.boxes.counts) == [2, 0]
-    tensor = wire.tensor_message(np.array([[1, 2, 3], [4, 5, 6]], np.int32).T, "int32")
-    assert (list(tensor.shape), tensor.data) == ([3, 2], struct.pack("<6i", 1, 4, 2, 5, 3, 6))
-    big_endian = wire.tensor_message(np.array([1, 2], ">f4"), "float32")
-    assert big_endian.data == struct.pack("<2f", 1, 2)
+    columns = np.array([[1, 2, 3], [4, 5, 6]], np.float32).T
+    big_endian = np.array([[0.25, 1]] * 3, ">f4")
+    sent = parsed(LossInputs.check(columns, big_endian, LossSpec(), None, False))
+    assert (list(sent.logits.shape), sent.logits.dtype) == ([3, 2], pb.DATA_TYPE_FLOAT32)
+    assert sent.logits.data == struct.pack("<6f", 1, 4, 2, 5, 3, 6)
+    assert sent.target.data == struct.pack("<6f", *[0.25, 1] * 3)
+
+
+def test_a_tensor_across_words_is_read_all_the_same() -> None:
+    """It is copied, since the kernels are compiled for whole words."""
+    sent = parsed(loss_inputs(ZEROS, ZEROS))
+    data = bytes(3) + struct.pack("<8d", *range(8))
+    sent.logits.CopyFrom(pb.Tensor(dtype=pb.DATA_TYPE_FLOAT64, shape=[8]))
+    array, _ = wire.tensor(sent.logits, "logits", ["float64"], memoryview(data)[3:])
+    assert array.flags.aligned
+    assert array.tolist() == list(range(8))
 
 
 def test_decoded_arrays_are_views_of_bytes() -> None:
-    loss = wire.loss_inputs(wire.loss_request(loss_inputs(ZEROS, ZEROS)))
+    loss = wire.loss_inputs(parsed(loss_inputs(ZEROS, ZEROS)))
     boxes = wire.mask_inputs(wire.mask_request(mask_inputs())).boxes
     for array in (loss.logits, loss.target, np.asarray(boxes.xyxy)):
         assert array is not None
@@ -275,7 +292,7 @@ def test_empty_request_is_refused_by_what_it_lacks() -> None:
     ],
 )
 def test_loss_request_refused(change: Change, error: str) -> None:
-    request = wire.loss_request(loss_inputs(ZEROS, ZEROS))
+    request = parsed(loss_inputs(ZEROS, ZEROS))
     change(request)
     with pytest.raises(InvalidRequest) as caught:
         wire.loss_inputs(request)
@@ -316,7 +333,7 @@ def test_loss_request_refused(change: Change, error: str) -> None:
     ],
 )
 def test_loss_request_from_boxes_refused(change: Change, error: str) -> None:
-    request = wire.loss_request(loss_inputs(ZEROS, mask=mask_inputs()))
+    request = parsed(loss_inputs(ZEROS, mask=mask_inputs()))
     change(request)
     with pytest.raises(InvalidRequest) as caught:
         wire.loss_inputs(request)
@@ -334,8 +351,8 @@ def test_scalar_logits_are_refused() -> None:
 
 def test_of_two_sources_the_last_counts() -> None:
     """As protobuf says of a oneof: there cannot be two, the later in the bytes stays."""
-    from_target = wire.loss_request(loss_inputs(ZEROS, ZEROS)).SerializeToString()
-    from_boxes = wire.loss_request(loss_inputs(ZEROS, mask=mask_inputs()))
+    from_target = loss_request(loss_inputs(ZEROS, ZEROS))
+    from_boxes = parsed(loss_inputs(ZEROS, mask=mask_inputs()))
     source = pb.ComputeLossRequest(mask=from_boxes.mask).SerializeToString()
     both = pb.ComputeLossRequest.FromString(from_target + source)
     assert_same(wire.loss_inputs(both), loss_inputs(ZEROS, mask=mask_inputs()))
