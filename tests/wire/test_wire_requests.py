@@ -114,8 +114,8 @@ def test_layout_of_what_is_sent() -> None:
     assert request.boxes.xyxy == struct.pack("<8f", 1, 2, 3, 4.5, 0, 0, 8, 8)
     assert list(request.boxes.counts) == [2, 0]
     columns = np.array([[1, 2, 3], [4, 5, 6]], np.float32).T
-    big_endian = np.array([[0.25, 1]] * 3, ">f4")
-    sent = parsed(LossInputs.check(columns, big_endian, LossSpec(), None, False))
+    target = np.array([[0.25, 1]] * 3, np.float32)
+    sent = parsed(LossInputs.check(columns, target, LossSpec(), None, False))
     assert (list(sent.logits.shape), sent.logits.dtype) == ([3, 2], pb.DATA_TYPE_FLOAT32)
     assert sent.logits.data == struct.pack("<6f", 1, 4, 2, 5, 3, 6)
     assert sent.target.data == struct.pack("<6f", *[0.25, 1] * 3)
