@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types proto proto-check bench bench-remote gpu-check clean
+.PHONY: help setup demo test check lint types proto proto-check bench bench-remote bench-rpc bench-overload gpu-check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -58,6 +58,13 @@ bench: $(READY) ## masks and losses beside what they replace, and how they scale
 
 bench-remote: $(READY) ## calls to a server on this machine beside local ones
 	$(BIN)/python -m benchmarks.remote --rounds $(ROUNDS) $(if $(OUT),--out $(OUT))
+
+SECONDS ?= 0.5
+bench-rpc: $(READY) ## the server beside a bare one and an echo (ROUNDS, SECONDS a turn, OUT)
+	$(BIN)/python -m benchmarks.rpc --rounds $(ROUNDS) --seconds $(SECONDS) $(if $(OUT),--out $(OUT))
+
+bench-overload: $(READY) ## a server that is offered four times what it can carry (OUT)
+	$(BIN)/python -m benchmarks.overload $(ARGS) $(if $(OUT),--out $(OUT))
 
 # With the packages that are there: a plain installation of torch for CUDA is enough.
 gpu-check: ## on a CUDA machine: kernels natively, sanitizer, GPU benchmarks, one JSON (OUT)

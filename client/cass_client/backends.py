@@ -15,6 +15,7 @@ from cass import wire
 from cass.frames import loss_request
 from cass.lift import Views, lift
 from cass.v1 import cass_pb2 as pb
+from cass_client.channel_options import channel_options
 from cass_client.errors import ServerError, from_rpc_error
 from cass_core import __version__
 from cass_core.arrays import Array
@@ -128,16 +129,7 @@ class RemoteBackend:
         with self._lock:
             # A forked child must not touch its parent's channel.
             if self._channel is None or self._pid != os.getpid():
-                self._channel = grpc.insecure_channel(
-                    self._target,
-                    options=(
-                        # What may be sent is the server's decision; what it sends was asked for.
-                        ("grpc.max_send_message_length", -1),
-                        ("grpc.max_receive_message_length", -1),
-                        # Else a forked child may be given its parent's connection.
-                        ("grpc.use_local_subchannel_pool", 1),
-                    ),
-                )
+                self._channel = grpc.insecure_channel(self._target, options=channel_options())
                 self._rpcs = {
                     method.name: self._channel.unary_unary(f"/{_SERVICE.full_name}/{method.name}")
                     for method in _SERVICE.methods

@@ -103,7 +103,9 @@ def lift(data: bytes, kind: type[M], most: int | None = None) -> tuple[M, Views]
     rest, views = data, Views()
     if len(data) >= _WORTHWHILE_BYTES and kind in _TREES:
         try:
-            rest = _rest(memoryview(data), 0, len(data), _TREES[kind], "", views, [_MOST_FIELDS])
+            rest = _rest(
+                memoryview(data), 0, len(data), _TREES[kind], "", views, [_MOST_FIELDS], most
+            )
         except (_Unusual, IndexError):
             views.clear()
     if most is not None and len(rest) > most:
@@ -119,6 +121,7 @@ def _rest(
     name: str,
     views: Views,
     fields_left: list[int],
+    most: int | None,
 ) -> bytes:
     """The message from start to end without its large fields, which go to ``views``."""
     pieces: list[bytes | memoryview] = []
@@ -149,7 +152,7 @@ def _rest(
                     dotted, _, below = branch
                     if None in below.values():
                         views.setdefault(dotted, []).append(data[0:0])
-                    inner = _rest(data, body, after, below, dotted, views, fields_left)
+                    inner = _rest(data, body, after, below, dotted, views, fields_left, most)
                     pieces += (_varint_bytes(tag), _varint_bytes(len(inner)), inner)
         elif wire_type == 0:
             _, after = _varint(data, body)
@@ -161,6 +164,9 @@ def _rest(
     if at != end:
         raise _Unusual
     pieces.append(data[kept:end])
+    size = sum(map(len, pieces))
+    if most is not None and size > most:
+        raise Bulky(size)  # before it is copied, holding the GIL
     return b"".join(pieces)
 
 

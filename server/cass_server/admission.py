@@ -10,8 +10,11 @@ from typing import Any
 
 from cass_server.limits import Limits
 
-# What a refused caller is told to wait for: about as long as what is under way takes.
-_LEAST_DELAY, _LONGEST_DELAY = 0.02, 2.0
+# What a refused caller is told to wait, at least and at most.
+_LEAST_DELAY, _LONGEST_DELAY = 0.01, 2.0
+# How many places get free for each caller who is told to come back: the other ones are taken by
+# callers who come for the first time.
+_PLACES_A_RETURN = 4
 # Weight of the newest request in the average time of one.
 _SMOOTHING = 0.05
 
@@ -48,6 +51,7 @@ class Admission:
         self._requests = 0
         self._bytes = 0
         self._seconds = 0.0
+        self._booked = 0.0
         self._for_requests = _Line()
         self._for_bytes = _Line()
 
@@ -57,15 +61,21 @@ class Admission:
         Raises:
             Overloaded: there is none.
         """
-        if self._requests >= self._most_requests:
+        if self.is_full():
             raise self._overloaded("requests", self._most_requests)
         self._requests += 1
         return Ticket(self)
 
     async def enter_in_turn(self) -> Ticket:
         """A place for one request, once there is one."""
-        await self._for_requests.wait(lambda: self._requests < self._most_requests)
+        if self._for_requests.is_empty() and not self.is_full():
+            return self.enter()
+        await self._for_requests.wait(lambda: not self.is_full())
         return self.enter()
+
+    async def empty(self) -> None:
+        """Return once all that was let in, or waited for it, has left."""
+        await self._for_requests.wait(lambda: self._requests == 0)
 
     def hold(self, ticket: Ticket, size: int) -> None:
         """Count the bytes of a request and its answer. Alone, a request may have any number.
@@ -80,7 +90,8 @@ class Admission:
 
     async def hold_in_turn(self, ticket: Ticket, size: int) -> None:
         """As `hold`, once there is room."""
-        await self._for_bytes.wait(lambda: self._fits(size))
+        if not self._for_bytes.is_empty() or not self._fits(size):
+            await self._for_bytes.wait(lambda: self._fits(size))
         self.hold(ticket, size)
 
     def _fits(self, size: int) -> bool:
@@ -95,9 +106,20 @@ class Admission:
         self._for_requests.wake()
         self._for_bytes.wake()
 
+    def is_full(self) -> bool:
+        """Whether `enter` refuses."""
+        return self._requests >= self._most_requests
+
     def _overloaded(self, reason: str, limit: int) -> Overloaded:
-        delay = min(max(self._seconds, _LEAST_DELAY), _LONGEST_DELAY)
-        return Overloaded(reason, limit, delay)
+        """One caller after the other is told to come back, as places get free.
+
+        If all waited for the same time, they would all come back at once, to be refused again: and
+        a refusal costs a third of a small request.
+        """
+        now = time.monotonic()
+        between = _PLACES_A_RETURN * self._seconds / max(1, self._requests)
+        self._booked = min(max(self._booked, now) + between, now + _LONGEST_DELAY)
+        return Overloaded(reason, limit, max(self._booked - now, _LEAST_DELAY))
 
 
 class Ticket:
@@ -128,6 +150,10 @@ class _Line:
 
     def __init__(self) -> None:
         self._places: deque[asyncio.Future[None]] = deque()
+
+    def is_empty(self) -> bool:
+        """Whether nobody waits."""
+        return not self._places
 
     async def wait(self, is_room: Callable[[], bool]) -> None:
         """Return in one's turn, once there is room; what takes it must follow at once."""

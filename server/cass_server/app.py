@@ -16,7 +16,6 @@ import grpc
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
-from cass_core import __version__
 from cass_core.errors import CassError
 from cass_server import health
 from cass_server.admission import Admission
@@ -33,6 +32,10 @@ from cass_server.tokens import TokenFile
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _NEVER = 2**31 - 1  # ms, as gRPC has it
+# For callers who go on calling a server that turns them away.
+_FAREWELL_SECONDS = 1.0
+# For connections to close once nothing is under way on them.
+_GOODBYE_SECONDS = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -83,9 +86,11 @@ async def serve(settings: Settings, engine: Engine, metrics: Metrics, place: Pla
         stop.set()
 
     batcher = _batcher(settings, engine, executor, metrics)
-    CassService(
-        engine, limits, executor, Admission(limits), metrics, batcher=batcher, give_up=give_up
-    ).add_to(gate)
+    admission = Admission(limits)
+    service = CassService(
+        engine, limits, executor, admission, metrics, batcher=batcher, give_up=give_up
+    )
+    service.add_to(gate)
     _add_helpers(gate, status, settings)
     server = grpc.aio.server(handlers=(gate,), options=options(settings, shared=place.shared))
     address = _bind(server, settings, place.port)
@@ -99,21 +104,16 @@ async def serve(settings: Settings, engine: Engine, metrics: Metrics, place: Pla
         warm.result()  # raises what went wrong in it
     if not stop.is_set():
         status.set(serving=True)
+        _log.debug("warm", extra={"warm_up_seconds": round(time.monotonic() - started, 3)})
         place.serving(address)
-        _log.info(
-            "serving",
-            extra={
-                "address": address,
-                "device": engine.device,
-                "version": __version__,
-                "pid": os.getpid(),
-                "warm_up_seconds": round(time.monotonic() - started, 3),
-            },
-        )
         await waiter
     draining = time.monotonic()
     status.end()
-    await server.stop(settings.drain_seconds)
+    gate.close()
+    await service.stop_streams()
+    await gate.quiet(min(_FAREWELL_SECONDS, settings.drain_seconds))
+    left = draining + settings.drain_seconds - time.monotonic()
+    await _drain(server, admission, max(0.0, left))
     if batcher is not None:
         await batcher.close()
     executor.shutdown(wait=False, cancel_futures=True)
@@ -121,6 +121,18 @@ async def serve(settings: Settings, engine: Engine, metrics: Metrics, place: Pla
         task.cancel()
     _log.info("stopped", extra={"drain_seconds": round(time.monotonic() - draining, 3)})
     return int(broken.is_set())
+
+
+async def _drain(server: grpc.aio.Server, admission: Admission, seconds: float) -> None:
+    """Stop once what is under way is answered, or after so many seconds."""
+    stopped = asyncio.ensure_future(server.stop(seconds))
+    answered = asyncio.ensure_future(admission.empty())
+    await asyncio.wait((stopped, answered), return_when=asyncio.FIRST_COMPLETED)
+    answered.cancel()
+    # gRPC waits for every peer to confirm that it is sent away, and a dead one never does.
+    await asyncio.wait((stopped,), timeout=_GOODBYE_SECONDS)
+    await server.stop(0)
+    await stopped
 
 
 async def _stop_when(lost: Callable[[], Awaitable[None]] | None, stop: asyncio.Event) -> None:
@@ -164,6 +176,8 @@ def options(settings: Settings, *, shared: bool) -> Sequence[tuple[str, int]]:
         ("grpc.max_connection_age_grace_ms", _milliseconds(grace)),
         ("grpc.keepalive_time_ms", _milliseconds(settings.keepalive_seconds)),
         ("grpc.keepalive_timeout_ms", _milliseconds(settings.keepalive_timeout_seconds)),
+        # The one that is obeyed: gRPC 1.85 waits for this, a minute by default, for any ping.
+        ("grpc.http2.ping_timeout_ms", _milliseconds(settings.keepalive_timeout_seconds)),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
         (

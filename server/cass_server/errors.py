@@ -64,6 +64,13 @@ def entry_of(error: Exception) -> bytes:
     return pb.StreamMasksResponse(error=entry).SerializeToString()
 
 
+def forget_frames(error: BaseException | None) -> None:
+    """Let go of what the functions that an error came through held, and of those before it."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__context__
+
+
 def _message(error: Exception) -> str:
     return (
         str(error)

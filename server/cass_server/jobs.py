@@ -10,11 +10,12 @@ from google.protobuf.message import DecodeError, Message
 from cass import wire
 from cass.dtypes import element_type
 from cass.frames import LossFrame, MaskFrame, loss_frame, mask_frame
-from cass.lift import Views, lift
+from cass.lift import Bulky, Views, lift
 from cass.v1 import cass_pb2 as pb
 from cass_core.errors import InvalidRequest
 from cass_core.losses import LossInputs
 from cass_core.masks import MaskInputs
+from cass_server.effort import loss_effort, mask_effort
 from cass_server.engine import Engine
 from cass_server.limits import Limits
 
@@ -40,12 +41,8 @@ class MaskJob(NamedTuple):
         return size * self.patches
 
     def effort(self) -> int:
-        """About the nanoseconds of one core that it takes, if every box covered its image."""
-        inputs, boxes = self.inputs, self.inputs.boxes
-        fast = inputs.spec.decay_type == "gaussian" and inputs.spec.merge == "max"
-        touched = boxes.num_boxes if fast and not inputs.return_owner else 4 * boxes.num_boxes
-        images = max(1, boxes.num_images)
-        return self.patches * (images + touched) // (3 * images)
+        """About the nanoseconds of one core that it takes."""
+        return mask_effort(self.inputs)
 
     def lay_out(self) -> MaskFrame:
         """The answer to fill."""
@@ -73,10 +70,8 @@ class LossJob(NamedTuple):
         return self.inputs.logits.nbytes * arrays
 
     def effort(self) -> int:
-        """About the nanoseconds of one core that it takes, if every box covered its image."""
-        mask, patches = self.inputs.mask, self.inputs.logits.size
-        making = MaskJob(mask, patches, entry=False).effort() if mask is not None else 0
-        return making + 6 * patches
+        """About the nanoseconds of one core that it takes."""
+        return loss_effort(self.inputs)
 
     def lay_out(self) -> LossFrame:
         """The answer to fill."""
@@ -106,7 +101,7 @@ def read_mask(data: bytes, limits: Limits) -> MaskJob:
     Raises:
         InvalidRequest: it cannot be used, or is beyond the limits.
     """
-    request, views = _parse(data, pb.GenerateMaskRequest)
+    request, views = _parse(data, pb.GenerateMaskRequest, limits)
     return _mask_job(request, views, "boxes", limits, entry=False)
 
 
@@ -116,7 +111,7 @@ def read_stream_mask(data: bytes, limits: Limits) -> MaskJob:
     Raises:
         InvalidRequest: it cannot be used, or is beyond the limits.
     """
-    message, views = _parse(data, pb.StreamMasksRequest)
+    message, views = _parse(data, pb.StreamMasksRequest, limits)
     return _mask_job(message.request, views, "request.boxes", limits, entry=True)
 
 
@@ -134,24 +129,30 @@ def read_loss(data: bytes, limits: Limits) -> LossJob:
     Raises:
         InvalidRequest: it cannot be used, or is beyond the limits.
     """
-    request, views = _parse(data, pb.ComputeLossRequest)
+    request, views = _parse(data, pb.ComputeLossRequest, limits)
     # The logits bound the work: they are in the message, and a mask must have their shape.
     limits.check_message(request.mask, len(wire.boxes_data(request.mask, views, "mask.boxes")))
     inputs = wire.loss_inputs(request, views)
     return LossJob(inputs)
 
 
-def read_info(data: bytes) -> None:
+def read_info(data: bytes, limits: Limits) -> None:
     """Check a serialized `GetServerInfoRequest`, which asks for nothing in particular.
 
     Raises:
         InvalidRequest: it is none.
     """
-    _parse(data, pb.GetServerInfoRequest)
+    _parse(data, pb.GetServerInfoRequest, limits)
 
 
-def _parse(data: bytes, kind: type[M]) -> tuple[M, Views]:
+def _parse(data: bytes, kind: type[M], limits: Limits) -> tuple[M, Views]:
+    most = limits.rest_bytes
     try:
-        return lift(data, kind)
+        return lift(data, kind, most)
+    except Bulky as error:
+        raise InvalidRequest(
+            "request",
+            f"has {error.size} bytes beside its boxes and tensors, the server's limit is {most}",
+        ) from None
     except DecodeError:
         raise InvalidRequest("request", f"is not a {kind.DESCRIPTOR.full_name}") from None

@@ -9,6 +9,9 @@ from cass_core.errors import InvalidRequest
 from cass_core.grid import patch_grid
 from cass_core.masks import MaskInputs
 
+# Room for specs and for what later versions may add.
+_SPECS_BYTES = 1 << 16
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -35,6 +38,14 @@ class Limits:
     queue_bytes: int = 512 << 20
     streams_per_connection: int = 64
     keepalive_min_seconds: float = 10.0
+
+    @property
+    def rest_bytes(self) -> int:
+        """Bytes of a request's message beside its boxes and tensors.
+
+        What protobuf parses: a number of its lists takes up to 5 bytes, and an image has three.
+        """
+        return _SPECS_BYTES + 16 * (self.images + self.feature_maps)
 
     def message(self) -> pb.Limits:
         """As clients are told."""

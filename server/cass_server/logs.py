@@ -43,6 +43,12 @@ def set_up_logging(level: str) -> None:
         )
     )
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_is_no_lost_caller)
+
+
+def _is_no_lost_caller(record: logging.LogRecord) -> bool:
+    """False for a caller who went away while the answer was sent: to gRPC an error at times."""
+    return not record.getMessage().startswith("ExecuteBatchError raised in core")
 
 
 def _standard_error() -> TextIO:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -17,12 +18,14 @@ from cass_core.errors import InvalidRequest
 from cass_server.admission import Admission, Overloaded, Ticket
 from cass_server.batcher import Batcher, BatchJob, EngineBroken, Expired
 from cass_server.engine import Engine
-from cass_server.errors import Dropped, entry_of, name_of, status_of
-from cass_server.gate import Gate
+from cass_server.errors import Dropped, entry_of, forget_frames, name_of, status_of
+from cass_server.gate import Gate, say_farewell
 from cass_server.jobs import Job, MaskJob, Reader, read_info, read_loss, read_mask, read_stream_mask
 from cass_server.limits import Limits
 from cass_server.metrics import Metrics
+from cass_server.pace import Pace
 from cass_server.request_id import KEY, RequestIds
+from cass_server.turn import Turn
 
 Context = grpc.aio.ServicerContext[Any, Any]
 T = TypeVar("T")
@@ -31,7 +34,9 @@ SERVICE_NAME = pb.DESCRIPTOR.services_by_name["CassService"].full_name
 
 # A larger message is read in a thread: parsing one takes 0.1 ms a MiB and up.
 _QUICK_BYTES = 1 << 18
-# How long a call without a message may turn out to be a caller who has gone.
+# Beside the one request that is under way by then; see `Turn`.
+_TURN_SECONDS = 1e-3
+# How long a call that cannot be read from or written to may turn out to be a caller who has gone.
 _GONE_SECONDS = 0.05
 
 _log = logging.getLogger(__name__)
@@ -40,8 +45,8 @@ _log = logging.getLogger(__name__)
 class CassService:
     """Answers requests with an engine, within limits.
 
-    What is quick is computed on the event loop: handing it to a thread would cost as much again.
-    All else is read and computed in threads, and the loop stays free.
+    What is quick is computed on the event loop, a little in each turn of it: handing it to a thread
+    would cost as much again. All else is read and computed in threads, and the loop stays free.
 
     Args:
         engine: where to compute.
@@ -72,6 +77,10 @@ class CassService:
         self._batcher = batcher
         self._give_up = give_up
         self._ids = RequestIds()
+        self._turn = Turn(_TURN_SECONDS)
+        self._pace = Pace(admission.is_full)
+        self._idle_streams: set[Context] = set()
+        self._stopping = False
 
     def add_to(self, gate: Gate) -> None:
         """Register the RPCs.
@@ -95,19 +104,20 @@ class CassService:
     async def _server_info(self, _: Any, context: Context) -> bytes:
         started = time.perf_counter()
         self._metrics.started()
-        code, data, answer = "CANCELLED", b"", b""
+        code, received, answer = "CANCELLED", 0, b""
         try:
             data = await _message(context)
-            read_info(data)
+            received = len(data)
+            read_info(data, self._limits)
             answer = pb.GetServerInfoResponse(
                 version=__version__, device=self._engine.device, limits=self._limits.message()
             ).SerializeToString()
             code = "OK"
         except Exception as error:
-            code = name_of(error)
+            code, data = name_of(error), b""
             await self._refuse("GetServerInfo", error, context)
         finally:
-            self._finished("GetServerInfo", code, started, data, answer)
+            self._finished("GetServerInfo", code, started, received, answer)
         return answer
 
     def _unary(self, method: str, read: Reader) -> Callable[[Any, Context], Any]:
@@ -115,26 +125,36 @@ class CassService:
             started = time.perf_counter()
             self._metrics.started()
             # What a cancelled task ends with.
-            code, data, message = "CANCELLED", b"", b""
+            code, received, message = "CANCELLED", 0, b""
             try:
+                self._pace.seen()
                 ticket = self._admission.enter()
                 # The answer is sent by then, or will never be.
                 context.add_done_callback(ticket.leave)  # type: ignore[arg-type]
+                await self._pace.turn()
                 data = await _message(context)
+                received = len(data)
                 message = await self._answer(method, data, read, ticket, context)
                 code = "OK"
             except Exception as error:
-                code = name_of(error)
+                code, data = name_of(error), b""
                 await self._refuse(method, error, context)
             finally:
-                self._finished(method, code, started, data, message)
+                self._finished(method, code, started, received, message)
             return message
 
         return answer
 
     async def _stream_masks(self, _: Any, context: Context) -> None:
         """One request after the other; what is written ahead waits in the transport."""
-        while (data := await context.read()) is not grpc.aio.EOF:
+        while not self._stopping:
+            self._idle_streams.add(context)
+            try:
+                data = await context.read()
+            finally:
+                self._idle_streams.discard(context)
+            if data is grpc.aio.EOF:
+                return
             started = time.perf_counter()
             self._metrics.started()
             code, message, ticket = "CANCELLED", b"", None
@@ -149,12 +169,22 @@ class CassService:
                     outcome = name_of(error)
                     self._tell("StreamMasks", error, context)
                     message = entry_of(error)
-                await context.write(message)
+                await _write(context, message)
                 code = outcome
             finally:
                 if ticket is not None:
                     ticket.leave()
-                self._finished("StreamMasks", code, started, data, message)
+                self._finished("StreamMasks", code, started, len(data), message)
+            data = message = b""  # which a stream that waits would keep
+        await say_farewell(None, context)
+
+    async def stop_streams(self) -> None:
+        """End all streams, those with a request under way once it is answered."""
+        self._stopping = True
+        for context in tuple(self._idle_streams):
+            # What is raised is for the stream's own task, whose reading then ends with it.
+            with contextlib.suppress(grpc.aio.AbortError):
+                await say_farewell(None, context)
 
     async def _answer(
         self,
@@ -170,7 +200,9 @@ class CassService:
         arrived = time.perf_counter()
         is_small = len(data) <= _QUICK_BYTES
         if is_small:
-            job = read(data, self._limits)
+            await self._turn.wait()
+            with self._turn:
+                job = read(data, self._limits)
         else:
             job = await self._in_thread(read, data, self._limits)
         size = len(data) + job.answer_bytes()
@@ -182,7 +214,9 @@ class CassService:
         if self._batcher is not None and isinstance(job, MaskJob):
             done = await _compute_in_batch(job, self._batcher, context, arrived, expires)
         elif is_small and job.effort() <= self._engine.quick_effort:
-            done = _compute(job, self._engine, arrived, expires)
+            await self._turn.wait()
+            with self._turn:
+                done = _compute(job, self._engine, arrived, expires)
         else:
             done = await self._in_thread(_compute, job, self._engine, arrived, expires)
         self._metrics.timed(method, done.wait, done.compute, done.encode)
@@ -191,11 +225,11 @@ class CassService:
         return done.message
 
     def _finished(
-        self, method: str, code: str, started: float, data: bytes, message: bytes
+        self, method: str, code: str, started: float, received: int, message: bytes
     ) -> None:
         """Count a request that is over."""
         seconds = time.perf_counter() - started
-        self._metrics.finished(method, code, seconds, len(data), len(message))
+        self._metrics.finished(method, code, seconds, received, len(message))
         if code == "CANCELLED" and not message:
             self._metrics.rejected("cancelled")
 
@@ -204,8 +238,13 @@ class CassService:
         return await loop.run_in_executor(self._executor, function, *arguments)
 
     async def _refuse(self, method: str, error: Exception, context: Context) -> None:
-        """End the call with the status for an error."""
+        """End the call with the status for an error.
+
+        gRPC keeps what `abort` raises in a cycle, and with it the caller's frame and the error:
+        they must not hold the message, which would stay until the garbage is collected.
+        """
         request_id = self._tell(method, error, context)
+        forget_frames(error)
         status = status_of(error)
         metadata = (*(status.trailing_metadata or ()), (KEY, request_id))
         await context.abort(status.code, status.details, metadata)
@@ -243,6 +282,14 @@ async def _message(context: Context) -> bytes:
         raise InvalidRequest("request", "is missing")
     message: bytes = data
     return message
+
+
+async def _write(context: Context, message: bytes) -> None:
+    try:
+        await context.write(message)
+    except grpc.aio.InternalError:
+        await asyncio.sleep(_GONE_SECONDS)  # and be cancelled, before gRPC logs it as our error
+        raise
 
 
 def _expiry(context: Context) -> float | None:
