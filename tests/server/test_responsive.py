@@ -6,6 +6,8 @@ How long a health check takes meanwhile is for `benchmarks/responsiveness.py` to
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -253,18 +255,47 @@ def test_who_finds_no_time_waits_for_a_later_turn() -> None:
     assert asyncio.run(order()) == ["the loop", "the waiter"]
 
 
-@pytest.mark.parametrize("own_sizes", [False, True])
-def test_no_honest_request_is_too_bulky(own_sizes: bool) -> None:
-    """The most images and maps, with numbers as long as they get."""
-    images, largest = LIMITS.images, 2**31 - 1
-    sizes = [largest] * (images if own_sizes else 1)
+# A server that stops as soon as it serves, and tells what a full collection leaves alone.
+UNTIL_SERVING = """
+import asyncio, gc, os, signal
+from cass_server.app import Place, serve
+from cass_server.engine import CpuEngine
+from cass_server.metrics import Metrics
+from cass_server.settings import Settings
+
+def serving(address):
+    print(gc.get_freeze_count(), len(gc.get_objects()))
+    os.kill(os.getpid(), signal.SIGTERM)
+
+settings = Settings(port=0, device="cpu")
+asyncio.run(serve(settings, CpuEngine(), Metrics(), Place(0, shared=False, serving=serving)))
+"""
+
+
+def test_what_is_loaded_is_not_looked_through_for_garbage() -> None:
+    """A hundred thousand objects, which would take longer than the largest step of a request."""
+    done = subprocess.run(
+        [sys.executable, "-c", UNTIL_SERVING],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=True,
+    )
+    frozen, others = map(int, done.stdout.split())
+    assert others < frozen / 10
+
+
+@pytest.mark.parametrize("images", [LIMITS.images, 100_000])
+def test_no_honest_request_is_too_bulky(images: int) -> None:
+    """The most images, each of a size of its own, and maps, with numbers as long as they get."""
+    limits, largest = Limits(images=images), 2**31 - 1
     request = pb.GenerateMaskRequest(
         boxes=pb.BoxBatch(
-            counts=[0] * (images - 1) + [LIMITS.boxes], xyxy=bytes(16 * LIMITS.boxes)
+            counts=[0] * (images - 1) + [limits.boxes], xyxy=bytes(16 * limits.boxes)
         ),
-        image_sizes=pb.ImageSizes(heights=sizes, widths=sizes),
-        feature_maps=[pb.FeatureMap(height=largest, width=1)] * LIMITS.feature_maps,
+        image_sizes=pb.ImageSizes(heights=[largest] * images, widths=[largest] * images),
+        feature_maps=[pb.FeatureMap(height=largest, width=1)] * limits.feature_maps,
         mask_spec=pb.MaskSpec(patch_size=largest, base_sigma=[0.5, 0.5]),
     )
-    job = read_mask(request.SerializeToString(), LIMITS)
-    assert job.work() == (images, LIMITS.boxes, images * LIMITS.feature_maps)
+    job = read_mask(request.SerializeToString(), limits)
+    assert job.work() == (images, limits.boxes, images * limits.feature_maps)

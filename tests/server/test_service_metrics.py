@@ -1,0 +1,153 @@
+"""What is counted of known calls, as Prometheus sees it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+import grpc
+import pytest
+
+from cass.v1 import cass_pb2 as pb
+from cass_core.arrays import Array
+from cass_core.masks import MaskInputs
+from cass_server.engine import CpuEngine
+from cass_server.limits import Limits
+from cass_server.metrics import Metrics
+from tests.server.calls import LIMIT, counted, in_flight, wait_until
+from tests.server.in_thread import service, service_channel
+from tests.server.requests import loss_request, mask_request
+from tests.server.test_metrics import scrape
+
+SERVICE = "/cass.v1.CassService"
+
+
+class Held(CpuEngine):
+    """Waits for two images, until it is let go; fails for three."""
+
+    quick_effort = 0  # a wait would hold up the event loop
+
+    def __init__(self) -> None:
+        """Nothing waits yet."""
+        self.waiting = threading.Event()
+        self.go = threading.Event()
+
+    def masks(self, inputs: MaskInputs, masks: Sequence[Array], owners: Sequence[Array]) -> None:
+        """Compute them."""
+        if inputs.boxes.num_images == 3:
+            raise ZeroDivisionError
+        if inputs.boxes.num_images == 2:
+            self.waiting.set()
+            assert self.go.wait(timeout=LIMIT)
+        super().masks(inputs, masks, owners)
+
+
+def test_every_call_is_counted() -> None:
+    metrics, engine = Metrics(), Held()
+    engine.go.set()
+    # Two images of 3 boxes each on two maps of 16 patches; one image of 64 patches with a box.
+    good, loss = mask_request(images=2, maps=2, boxes=3), loss_request(side=8)
+    bad, failing = mask_request(images=5), mask_request(images=3)
+    single = [
+        ("GenerateMask", good, None),
+        ("GenerateMask", good, None),
+        ("GenerateMask", bad, "INVALID_ARGUMENT"),
+        ("GenerateMask", failing, "INTERNAL"),
+        ("ComputeLoss", loss, None),
+        ("GetServerInfo", pb.GetServerInfoRequest(), None),
+    ]
+    streamed = [
+        pb.StreamMasksRequest(request=request).SerializeToString()
+        for request in (good, bad, good, failing)
+    ]
+    sent = []
+    with service_channel(engine, Limits(images=4), metrics) as channel:
+        for method, request, code in single:
+            call = channel.unary_unary(f"{SERVICE}/{method}")
+            if code is None:
+                sent.append(call(request.SerializeToString(), timeout=LIMIT))
+            else:
+                with pytest.raises(grpc.RpcError, match=code):
+                    call(request.SerializeToString(), timeout=LIMIT)
+        stream = channel.stream_stream(f"{SERVICE}/StreamMasks")
+        sent += stream(iter(streamed), timeout=LIMIT)
+        wait_until(lambda: in_flight(metrics) == 0)
+    assert counted(metrics) == {
+        ("cass_requests_total", "OK", "GenerateMask"): 2,
+        ("cass_requests_total", "INVALID_ARGUMENT", "GenerateMask"): 1,
+        ("cass_requests_total", "INTERNAL", "GenerateMask"): 1,
+        ("cass_requests_total", "OK", "ComputeLoss"): 1,
+        ("cass_requests_total", "OK", "GetServerInfo"): 1,
+        ("cass_requests_total", "OK", "StreamMasks"): 2,
+        ("cass_requests_total", "INVALID_ARGUMENT", "StreamMasks"): 1,
+        ("cass_requests_total", "INTERNAL", "StreamMasks"): 1,
+        # Of what was computed: the masks four times, and the loss.
+        ("cass_images_total",): 4 * 2 + 1,
+        ("cass_boxes_total",): 4 * 6 + 1,
+        ("cass_patches_total",): 4 * 64 + 64,
+        ("cass_received_bytes_total",): sum(len(data) for data in streamed)
+        + sum(request.ByteSize() for _, request, _ in single),
+        ("cass_sent_bytes_total",): sum(map(len, sent)),
+    }
+    assert histogram_counts(metrics) == {
+        ("cass_request_duration_seconds", "GenerateMask"): 4,
+        ("cass_request_duration_seconds", "ComputeLoss"): 1,
+        ("cass_request_duration_seconds", "StreamMasks"): 4,
+        ("cass_request_duration_seconds", "GetServerInfo"): 1,
+    } | {
+        (f"cass_{step}_seconds", method): count
+        for step in ("queue_wait", "compute", "encode")
+        for method, count in (("GenerateMask", 2), ("ComputeLoss", 1), ("StreamMasks", 2))
+    }
+
+
+def histogram_counts(metrics: Metrics) -> dict[tuple[str, str], float]:
+    """How many values each histogram of times has, if any."""
+    return {
+        (name.removesuffix("_count"), dict(labels)["method"]): value
+        for (name, labels), value in scrape([metrics]).items()
+        if name.endswith("_seconds_count") and value
+    }
+
+
+@pytest.mark.parametrize(
+    ("limits", "reason"),
+    [(Limits(requests_in_flight=1), "requests"), (Limits(queue_bytes=200), "bytes")],
+)
+def test_what_is_turned_away_is_counted_by_its_reason(limits: Limits, reason: str) -> None:
+    """And is no longer in flight, while what was there before is."""
+    metrics, engine = Metrics(), Held()
+    with service(engine, limits, metrics) as stub:
+        held = stub.GenerateMask.future(mask_request(images=2, side=8), timeout=LIMIT)
+        assert engine.waiting.wait(timeout=LIMIT)
+        for _ in range(3):
+            with pytest.raises(grpc.RpcError, match="RESOURCE_EXHAUSTED"):
+                stub.GenerateMask(mask_request(), timeout=LIMIT)
+        wait_until(lambda: in_flight(metrics) == 1)
+        engine.go.set()
+        held.result(timeout=LIMIT)
+        wait_until(lambda: in_flight(metrics) == 0)
+    found = counted(metrics)
+    assert found["cass_rejections_total", reason] == 3
+    assert found["cass_requests_total", "RESOURCE_EXHAUSTED", "GenerateMask"] == 3
+    assert found["cass_requests_total", "OK", "GenerateMask"] == 1
+
+
+@pytest.mark.parametrize("way", ["cancel", "deadline"])
+def test_who_gives_up_is_counted_as_cancelled(way: str) -> None:
+    metrics, engine = Metrics(), Held()
+    with service(engine, metrics=metrics) as stub:
+        timeout = LIMIT if way == "cancel" else 0.5
+        held = stub.GenerateMask.future(mask_request(images=2), timeout=timeout)
+        try:
+            if way == "cancel":
+                assert engine.waiting.wait(timeout=LIMIT)
+                assert in_flight(metrics) == 1
+                held.cancel()
+            wait_until(lambda: held.done() and in_flight(metrics) == 0)
+        finally:
+            engine.go.set()
+    found = counted(metrics)
+    assert found["cass_requests_total", "CANCELLED", "GenerateMask"] == 1
+    assert found["cass_rejections_total", "cancelled"] == 1
+    assert ("cass_images_total",) not in found
