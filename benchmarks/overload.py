@@ -79,9 +79,9 @@ class Case:
 
 
 CASES = (
-    Case("16 images, float32, 942 kB, on the loop", 16, "float32", MaskSpec(patch_size=1)),
+    Case("16 images, float32, 942 kB", 16, "float32", MaskSpec(patch_size=1)),
     Case(
-        "64 images, uint8, linear, 942 kB, in threads",
+        "64 images, uint8, linear, 942 kB",
         64,
         "uint8",
         MaskSpec(patch_size=1, decay_type="linear", merge="clipped_sum"),
@@ -91,7 +91,7 @@ CASES = (
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One load; times in milliseconds, processor time in shares of a core."""
+    """One load; times in milliseconds, ``_cpu`` in shares of a core, ``calls`` as they ended."""
 
     load: str
     offered: float
@@ -105,6 +105,8 @@ class Result:
     waited_p99: float
     failed: dict[str, int]
     late_p99: float
+    calls: tuple[int, int]
+    server_seconds: float
     server_cpu: float
     generator_cpu: float
     resident_mib: float
@@ -122,6 +124,7 @@ class Measurement:
         start, own, server = time.perf_counter(), time.process_time(), self._server.cpu_seconds()
         tally = await calls
         seconds = time.perf_counter() - start
+        used = self._server.cpu_seconds() - server
         done = len(tally.accepted) + len(tally.refused)
         result = Result(
             load=load,
@@ -136,7 +139,9 @@ class Measurement:
             waited_p99=_milliseconds(tally.waited, 99),
             failed=dict(tally.failed),
             late_p99=_milliseconds(tally.late, 99),
-            server_cpu=(self._server.cpu_seconds() - server) / seconds,
+            calls=(len(tally.accepted), len(tally.refused)),
+            server_seconds=used,
+            server_cpu=used / seconds,
             generator_cpu=(time.process_time() - own) / seconds,
             resident_mib=self._server.resident_bytes() / 2**20,
         )
@@ -169,15 +174,20 @@ async def measure(
             if result.goodput >= SATURATED * best
         )
         for number in (2 * saturating, TIMES * saturating, CROWD):
-            load = f"{number} callers who wait as told"
+            load = f"{number} callers, who wait as told"
             results.append(await measurement.of(load, callers.closed_loop(number, seconds)))
         for times in (1, 2, TIMES):
             calls = callers.open_loop(times * best, seconds, random.Random(times))
             results.append(await measurement.of(f"{times} × the best rate, by chance", calls))
     finally:
         await callers.close()
+    # What each kind of call costs, so that their sums come closest to what was used.
+    counts = np.array([result.calls for result in results], float)
+    costs = np.linalg.lstsq(counts, [result.server_seconds for result in results])[0]
     return {
         "best_per_second": best,
+        "answer_cpu_microseconds": costs[0] * 1e6,
+        "refusal_cpu_microseconds": costs[1] * 1e6,
         "saturating_callers": saturating,
         "saturated_p99_milliseconds": saturated.accepted_p99,
         "resident_mib_before": before,
@@ -191,10 +201,15 @@ def table(name: str, result: dict[str, Any]) -> Table:
         title=f"{name}: best {result['best_per_second']:,.0f}/s,"
         f" p99 {result['saturated_p99_milliseconds']:.1f} ms when just saturated"
         f" by {result['saturating_callers']} callers",
-        caption="Milliseconds. waited: with all refusals and waits. late: of the generator.",
+        caption="Milliseconds. waited: with all refusals and waits. late: calls that the callers'"
+        " own core could not make in time. An answer costs the server"
+        f" {result['answer_cpu_microseconds']:.0f} µs of a core, a refusal"
+        f" {result['refusal_cpu_microseconds']:.0f} µs.",
     )
     for column in COLUMNS:
-        made.add_column(column, justify="left" if column == "load" else "right")
+        made.add_column(
+            column, justify="left" if column == "load" else "right", no_wrap=column == "load"
+        )
     for load in result["loads"]:
         goodput = load["goodput"] / result["best_per_second"]
         slower = load["accepted_p99"] / result["saturated_p99_milliseconds"]
@@ -232,7 +247,7 @@ def main(
     out: Annotated[Path | None, typer.Option(help="Also write the results as JSON.")] = None,
 ) -> None:
     """The server has a core of its own, the callers another."""
-    console = Console(width=190, highlight=False)
+    console = Console(width=200, highlight=False)
     available = sorted(os.sched_getaffinity(0))
     if len(available) < 2:
         raise SystemExit("two cores are needed: callers beside the server would slow it down")

@@ -15,7 +15,6 @@ from pathlib import Path
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _STOP_SECONDS = 60.0
-_PROGRAM = ["-m", "cass_server"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +42,15 @@ class WatchedServer:
     Attributes:
         address: where it listens.
         metrics_address: where its metrics are; empty if it has none.
-        lines: of its log, as far as they are not about starting.
+        complaints: lines of its log that tell of an error, or that are no log.
     """
 
     def __init__(self, *arguments: str, core: int | None = None) -> None:
-        command = [sys.executable, *_PROGRAM, "serve", "--port", "0", *arguments]
+        command = [sys.executable, "-m", "cass_server", "serve", "--port", "0", *arguments]
         self._process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         if core is not None:
             os.sched_setaffinity(self._process.pid, {core})
-        self.lines: list[str] = []
+        self.complaints: list[str] = []
         self.metrics_address = ""
         self.address = self._wait_until_serving()
         # Unread, its log would fill the pipe.
@@ -72,7 +71,13 @@ class WatchedServer:
 
     def _read(self) -> None:
         assert self._process.stderr is not None
-        self.lines.extend(self._process.stderr)
+        for line in self._process.stderr:
+            try:
+                level = json.loads(line)["level"]
+            except (ValueError, KeyError, TypeError):
+                level = ""
+            if level not in ("DEBUG", "INFO", "WARNING"):
+                self.complaints.append(line.strip())
 
     def pids(self) -> list[int]:
         """The processes: the server and its workers."""

@@ -227,9 +227,10 @@ def _check_total(total: int, xyxy: Tensorlike) -> None:
 
 def _check_values(xyxy: Array, offsets: npt.NDArray[np.int64]) -> None:
     """Refuse the first box that is not finite or is turned inside out."""
-    compiled = sys.modules.get("cass_core.cpu.boxes")
-    # Where the kernels are in use anyway; loading them takes a second.
-    if compiled is not None and compiled.are_boxes(read_only(xyxy)):
+    # Where the kernels are in use anyway; loading them takes a second, and another thread may be
+    # just at it.
+    are_boxes = getattr(sys.modules.get("cass_core.cpu.boxes"), "are_boxes", None)
+    if are_boxes is not None and are_boxes(read_only(xyxy)):
         return
     # count_nonzero is the fastest of NumPy's reductions, by far for few boxes; and a long loop
     # for each side is faster than one of two rounds a box.
