@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types proto proto-check bench bench-remote bench-rpc bench-overload gpu-check clean
+.PHONY: help setup demo test check lint types proto proto-check bench bench-remote bench-rpc bench-overload soak gpu-check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -65,6 +65,10 @@ bench-rpc: $(READY) ## the server beside a bare one and an echo (ROUNDS, SECONDS
 
 bench-overload: $(READY) ## a server that is offered four times what it can carry (OUT)
 	$(BIN)/python -m benchmarks.overload $(ARGS) $(if $(OUT),--out $(OUT))
+
+MINUTES ?= 20
+soak: $(READY) ## all kinds of callers for MINUTES; fails if memory grows or an answer is wrong (OUT)
+	$(BIN)/python -m benchmarks.soak --minutes $(MINUTES) $(if $(OUT),--out $(OUT))
 
 # With the packages that are there: a plain installation of torch for CUDA is enough.
 gpu-check: ## on a CUDA machine: kernels natively, sanitizer, GPU benchmarks, one JSON (OUT)
