@@ -88,7 +88,7 @@ async def soak(server: WatchedServer, seconds: float) -> dict[str, Any]:
     callers = Callers(server.address, seen)
     await callers.run(min(2.0, seconds / 10))  # every part is loaded
     watch = Watch(server)
-    before = await watch.look()
+    before = await _steady(watch)
     watching = asyncio.create_task(watch.run())
     try:
         await callers.run(seconds)
@@ -122,6 +122,18 @@ async def soak(server: WatchedServer, seconds: float) -> dict[str, Any]:
         "processes": processes,
         "faults": faults,
     }
+
+
+async def _steady(watch: Watch) -> dict[int, Usage]:
+    """What is held once no more connections end."""
+    usage = await watch.look()
+    while True:
+        await asyncio.sleep(1)
+        earlier, usage = usage, await watch.look()
+        if {pid: held.files for pid, held in usage.items()} == {
+            pid: held.files for pid, held in earlier.items()
+        }:
+            return usage
 
 
 async def _settled(watch: Watch, before: dict[int, Usage]) -> dict[int, Usage]:

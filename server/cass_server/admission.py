@@ -14,7 +14,7 @@ from cass_server.limits import Limits
 _LEAST_DELAY, _LONGEST_DELAY = 0.01, 2.0
 # How many places get free for each caller who is told to come back: the other ones are taken by
 # callers who come for the first time.
-_PLACES_A_RETURN = 4
+_PLACES_A_RETURN = 6
 # Weight of the newest request in the average time of one.
 _SMOOTHING = 0.05
 

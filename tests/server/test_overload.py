@@ -393,10 +393,10 @@ def test_callers_are_told_to_come_back_one_after_the_other(monkeypatch: pytest.M
             admission.enter()
         return caught.value.delay
 
-    # A place is free every 0.2 s, and every fourth is for one who comes back; 2 s is the most.
-    assert [refused() for _ in range(4)] == pytest.approx([0.8, 1.6, 2.0, 2.0], rel=1e-3)
-    clock += 1.5
-    assert refused() == pytest.approx(0.5 + 0.8, rel=1e-3)
+    # A place is free every 0.2 s, and every sixth is for one who comes back; 2 s is the most.
+    assert [refused() for _ in range(3)] == pytest.approx([1.2, 2.0, 2.0], rel=1e-3)
+    clock += 1.7
+    assert refused() == pytest.approx(0.3 + 1.2, rel=1e-3)
 
 
 def test_the_first_refusals_have_a_delay_too() -> None:
