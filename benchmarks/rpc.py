@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.measure import write
+from benchmarks.rpc_client import CLIENT_BOUND, IMAGE_SIZE, IMAGES, MAPS, time_clients
 from benchmarks.rpc_servers import SERVICE, SPEC
 from cass import wire
 from cass.v1 import cass_pb2 as pb
@@ -25,8 +26,6 @@ from cass_core.masks import MaskInputs
 from cass_core.scenes import street_boxes
 from cass_server.memory import keep_freed_memory
 
-IMAGES, IMAGE_SIZE = 16, (736, 1280)
-MAPS = {"stride 32": ((23, 40), 15), "stride 8": ((92, 160), 30)}
 SERVERS = ("ours", "bare", "echo", "uncounted")
 # Of ours to the bare server's, requests a second.
 BOUND = 0.9
@@ -74,9 +73,9 @@ class Server:
         if core is not None:
             os.sched_setaffinity(self._process.pid, {core})
         assert self._process.stdout is not None
-        port = self._process.stdout.readline().strip()
+        self.address = f"127.0.0.1:{self._process.stdout.readline().strip()}"
         options = (("grpc.max_receive_message_length", -1), ("grpc.use_local_subchannel_pool", 1))
-        self._channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", options)
+        self._channel = grpc.aio.insecure_channel(self.address, options)
         self.unary: Any = self._channel.unary_unary(f"/{SERVICE}/GenerateMask")
         self.stream: Any = self._channel.stream_stream(f"/{SERVICE}/StreamMasks")
 
@@ -149,8 +148,8 @@ async def _streamed(server: Server, data: bytes, in_flight: int, end: float) -> 
 
 async def measure(
     rounds: int, seconds: float, cores: tuple[int, int] | None, console: Console
-) -> dict[str, dict[str, dict[str, float]]]:
-    """Medians of every case and server."""
+) -> tuple[dict[str, dict[str, dict[str, float]]], dict[str, dict[str, float]]]:
+    """Medians of every case and server, and of the two clients."""
     servers = {name: Server(name, cores[0] if cores else None) for name in SERVERS}
     results: dict[str, dict[str, dict[str, float]]] = {}
     try:
@@ -179,10 +178,11 @@ async def measure(
                 for name in SERVERS[1:]
             }
             console.print(line(str(case), results[str(case)]))
+        clients = await asyncio.to_thread(time_clients, servers["ours"].address, rounds)
     finally:
         for server in servers.values():
             await server.close()
-    return results
+    return results, clients
 
 
 def line(case: str, result: dict[str, dict[str, float]]) -> str:
@@ -220,6 +220,23 @@ def table(results: dict[str, dict[str, dict[str, float]]]) -> Table:
     return made
 
 
+def client_table(clients: dict[str, dict[str, float]]) -> Table:
+    """CPU time of a call in the caller's process."""
+    made = Table(title="µs of CPU a call at the client, one caller")
+    for column in ("case", "CassClient", "generated stub", "ratio", "bound"):
+        made.add_column(column, justify="left" if column == "case" else "right")
+    for case, taken in clients.items():
+        kept = taken["ratio"] <= CLIENT_BOUND
+        made.add_row(
+            case,
+            f"{taken['ours']:.0f}",
+            f"{taken['bare']:.0f}",
+            f"{taken['ratio']:.2f}",
+            f"[green]≤ {CLIENT_BOUND} ✓[/]" if kept else f"[red]≤ {CLIENT_BOUND} ✗[/]",
+        )
+    return made
+
+
 def main(
     rounds: Annotated[int, typer.Option(min=1, help="Turns that each server gets.")] = 7,
     seconds: Annotated[float, typer.Option(help="Length of a turn.")] = 0.5,
@@ -232,10 +249,10 @@ def main(
     cores = (available[0], available[1]) if len(available) > 1 else None
     if cores:
         os.sched_setaffinity(0, {cores[1]})
-    results = asyncio.run(measure(rounds, seconds, cores, console))
-    console.print(table(results))
+    results, clients = asyncio.run(measure(rounds, seconds, cores, console))
+    console.print(table(results), client_table(clients))
     if out is not None:
-        write(out, f"make bench-rpc ROUNDS={rounds}", {"cases": results})
+        write(out, f"make bench-rpc ROUNDS={rounds}", {"cases": results, "client": clients})
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ from cass import wire
 from cass.frames import loss_request
 from cass.v1 import cass_pb2 as pb
 from cass_core import LossSpec, MaskSpec
-from cass_core.losses import LossInputs, compute_losses
+from cass_core.loss_inputs import LossInputs
+from cass_core.losses import compute_losses
 from cass_core.masks import MaskInputs, compute_masks
 from cass_core.scenes import street_boxes
 

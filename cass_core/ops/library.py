@@ -18,7 +18,8 @@ from cass_core.arrays import from_host, to_host
 from cass_core.boxes import BoxBatch
 from cass_core.errors import CassError
 from cass_core.grid import patch_grid
-from cass_core.losses import LossInputs, compute_losses
+from cass_core.loss_inputs import LossInputs
+from cass_core.losses import compute_losses
 from cass_core.masks import MaskInputs, compute_masks
 from cass_core.ops.options import loss_spec, mask_spec
 

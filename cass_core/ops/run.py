@@ -10,7 +10,8 @@ from torch import Tensor
 
 from cass_core.boxes import BoxBatch
 from cass_core.grid import Sizes, patch_grid
-from cass_core.losses import LossResult, normalizer_of
+from cass_core.loss_inputs import normalizer_of
+from cass_core.losses import LossResult
 from cass_core.masks import MaskInputs
 from cass_core.ops import library  # noqa: F401 - defines the operators
 from cass_core.ops.options import loss_options, mask_options

@@ -20,7 +20,8 @@ from cass_client.errors import ServerError, from_rpc_error
 from cass_core import __version__
 from cass_core.arrays import Array
 from cass_core.errors import CassError
-from cass_core.losses import HostLoss, LossInputs, compute_losses
+from cass_core.loss_inputs import LossInputs
+from cass_core.losses import HostLoss, compute_losses
 from cass_core.masks import MaskInputs, compute_masks
 
 M = TypeVar("M", bound=Message)

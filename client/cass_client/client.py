@@ -11,7 +11,8 @@ from cass_client.backends import Backend, LocalBackend, RemoteBackend
 from cass_core.boxes import BoxBatch
 from cass_core.errors import InvalidRequest
 from cass_core.grid import one_feature_map
-from cass_core.losses import LossInputs, LossResult, check_logits, check_spec
+from cass_core.loss_inputs import LossInputs, check_logits, check_spec
+from cass_core.losses import LossResult
 from cass_core.masks import MaskInputs, wrap_masks
 from cass_core.specs import LossSpec, MaskSpec
 

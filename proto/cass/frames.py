@@ -21,7 +21,8 @@ from cass import wire
 from cass.dtypes import NUMBERS, element_type
 from cass.v1 import cass_pb2 as pb
 from cass_core.arrays import Array
-from cass_core.losses import HostLoss, LossInputs
+from cass_core.loss_inputs import LossInputs
+from cass_core.losses import HostLoss
 from cass_core.masks import MaskInputs
 
 if sys.byteorder != "little":

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any
 
 from cass.v1 import cass_pb2 as pb
 from cass_core.errors import InvalidRequest
 from cass_core.specs import LossSpec, MaskSpec
 
-S = TypeVar("S", MaskSpec, LossSpec)
-
-_KEPT_BYTES = 512
 # Fields that are numbers or flags, and enums with their names; base_sigma is neither.
 _MASK_FIELDS = (
     "patch_size",
@@ -75,11 +72,6 @@ def mask_spec(message: pb.MaskSpec) -> MaskSpec:
     Raises:
         InvalidRequest: a value is unknown or out of its range.
     """
-    return _cached(message, _mask_spec)
-
-
-def _mask_spec(data: bytes) -> MaskSpec:
-    message = pb.MaskSpec.FromString(data)
     options = _spec_options(message, "mask_spec", _MASK_FIELDS, _MASK_ENUMS)
     sigma = message.base_sigma
     if len(sigma) == 1:
@@ -102,24 +94,7 @@ def loss_spec(message: pb.LossSpec) -> LossSpec:
     Raises:
         InvalidRequest: a value is unknown or out of its range.
     """
-    return _cached(message, _loss_spec)
-
-
-def _loss_spec(data: bytes) -> LossSpec:
-    message = pb.LossSpec.FromString(data)
     return LossSpec(**_spec_options(message, "loss_spec", _LOSS_FIELDS, _LOSS_ENUMS))
-
-
-def _cached(message: pb.MaskSpec | pb.LossSpec, read: Callable[[bytes], S]) -> S:
-    """Clients ask for the same few specs over and over."""
-    data = message.SerializeToString()
-    # Nobody's long list of unknown fields is kept.
-    return _kept(data, read) if len(data) <= _KEPT_BYTES else read(data)
-
-
-@lru_cache(maxsize=256)
-def _kept(data: bytes, read: Callable[[bytes], S]) -> S:
-    return read(data)
 
 
 def _spec_fields(

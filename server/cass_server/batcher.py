@@ -51,14 +51,12 @@ class BatchJob:
         owners: likewise, int32; empty unless owners are asked for.
         expires: when nobody waits for the answer any more, on the event loop's clock; None for
             never.
-        cancelled: whether the caller has gone.
     """
 
     inputs: MaskInputs
     masks: Sequence[Array]
     owners: Sequence[Array]
     expires: float | None
-    cancelled: Callable[[], bool]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -136,12 +134,11 @@ class Batcher:
     async def fill(self, job: BatchJob) -> None:
         """Wait until the job's arrays are filled.
 
-        If this wait is cancelled while the job is being computed, its arrays may still be
-        written to until that launch ends.
+        A job whose wait is cancelled is not computed; if it is being computed by then, its arrays
+        may still be written to until that launch ends.
 
         Raises:
             Expired: its time was over before it was computed.
-            asyncio.CancelledError: the caller had gone before it was computed.
             Closed: `close` came first.
             EngineBroken: the device is broken, for good.
             Exception: what computing this job, and no other, raised.
@@ -286,13 +283,10 @@ def _is_wanted(waiting: _Waiting) -> bool:
     """Whether somebody still waits for this; who does so in vain is told."""
     if waiting.answer.done():
         return False
-    job = waiting.job
-    if job.cancelled():
-        waiting.answer.cancel()
-    elif job.expires is not None and asyncio.get_running_loop().time() >= job.expires:
-        _fail(waiting, Expired("the deadline passed while the request waited for the device"))
-    else:
+    expires = waiting.job.expires
+    if expires is None or asyncio.get_running_loop().time() < expires:
         return True
+    _fail(waiting, Expired("the deadline passed while the request waited for the device"))
     return False
 
 

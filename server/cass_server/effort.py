@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cass_core.losses import LossInputs
+from cass_core.loss_inputs import LossInputs
 from cass_core.masks import MaskInputs
 
 # Nanoseconds that err on the safe side. Of a patch: to merge a box into it in the common case and

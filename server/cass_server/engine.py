@@ -8,7 +8,8 @@ from typing import Protocol
 
 from cass_core.arrays import Array
 from cass_core.errors import CassError
-from cass_core.losses import HostLoss, LossInputs, compute_losses
+from cass_core.loss_inputs import LossInputs
+from cass_core.losses import HostLoss, compute_losses
 from cass_core.masks import MaskInputs, fill_masks
 
 

@@ -18,20 +18,13 @@ from cass_server.batcher import Closed, EngineBroken, Expired
 _INTERNAL = "internal error; see the server's log"
 
 
-class Dropped(Exception):
-    """The deadline of a request passed before it was computed."""
-
-    def __init__(self) -> None:
-        super().__init__("the deadline passed before the request was computed")
-
-
 def name_of(error: Exception) -> str:
     """Name of the gRPC status for an error, as in ``INVALID_ARGUMENT``."""
     if isinstance(error, InvalidRequest):
         return "INVALID_ARGUMENT"
     if isinstance(error, Overloaded):
         return "RESOURCE_EXHAUSTED"
-    if isinstance(error, Dropped | Expired):
+    if isinstance(error, Expired):
         return "DEADLINE_EXCEEDED"
     # Another replica can answer, or this one's replacement.
     return "UNAVAILABLE" if isinstance(error, Closed | EngineBroken) else "INTERNAL"
@@ -72,11 +65,7 @@ def forget_frames(error: BaseException | None) -> None:
 
 
 def _message(error: Exception) -> str:
-    return (
-        str(error)
-        if isinstance(error, InvalidRequest | Overloaded | Dropped | Expired)
-        else _INTERNAL
-    )
+    return str(error) if isinstance(error, InvalidRequest | Overloaded | Expired) else _INTERNAL
 
 
 @functools.lru_cache(maxsize=512)

@@ -13,7 +13,7 @@ from cass.frames import LossFrame, MaskFrame, loss_frame, mask_frame
 from cass.lift import Bulky, Views, lift
 from cass.v1 import cass_pb2 as pb
 from cass_core.errors import InvalidRequest
-from cass_core.losses import LossInputs
+from cass_core.loss_inputs import LossInputs
 from cass_core.masks import MaskInputs
 from cass_server.effort import loss_effort, mask_effort
 from cass_server.engine import Engine

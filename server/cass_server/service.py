@@ -18,7 +18,7 @@ from cass_core.errors import InvalidRequest
 from cass_server.admission import Admission, Overloaded, Ticket
 from cass_server.batcher import Batcher, BatchJob, EngineBroken, Expired
 from cass_server.engine import Engine
-from cass_server.errors import Dropped, entry_of, forget_frames, name_of, status_of
+from cass_server.errors import entry_of, forget_frames, name_of, status_of
 from cass_server.gate import Gate, say_farewell
 from cass_server.jobs import Job, MaskJob, Reader, read_info, read_loss, read_mask, read_stream_mask
 from cass_server.limits import Limits
@@ -212,7 +212,7 @@ class CassService:
             self._admission.hold(ticket, size)
         expires = _expiry(context)
         if self._batcher is not None and isinstance(job, MaskJob):
-            done = await _compute_in_batch(job, self._batcher, context, arrived, expires)
+            done = await _compute_in_batch(job, self._batcher, arrived, expires)
         elif is_small and job.effort() <= self._engine.quick_effort:
             await self._turn.wait()
             with self._turn:
@@ -259,7 +259,7 @@ class CassService:
             self._metrics.rejected(error.reason)
             # A flood of requests is not to be a flood of lines.
             _log.debug("request refused", extra={**told, "reason": str(error)})
-        elif isinstance(error, Dropped | Expired):
+        elif isinstance(error, Expired):
             self._metrics.rejected("deadline")
             _log.debug("request dropped", extra=told)
         else:
@@ -308,15 +308,13 @@ class _Done(NamedTuple):
 
 
 async def _compute_in_batch(
-    job: MaskJob, batcher: Batcher, context: Context, arrived: float, expires: float | None
+    job: MaskJob, batcher: Batcher, arrived: float, expires: float | None
 ) -> _Done:
     """Compute a job with others; what it waited is not told apart from its computation."""
     laying_out = time.perf_counter()
     frame = job.lay_out()
     begun = time.perf_counter()
-    await batcher.fill(
-        BatchJob(job.inputs, frame.masks, frame.owners, expires, cancelled=context.done)
-    )
+    await batcher.fill(BatchJob(job.inputs, frame.masks, frame.owners, expires))
     seconds = time.perf_counter() - begun
     return _Done(frame.message, laying_out - arrived, seconds, begun - laying_out)
 
@@ -325,10 +323,10 @@ def _compute(job: Job, engine: Engine, arrived: float, expires: float | None) ->
     """Compute a job, unless nobody waits for the answer any more.
 
     Raises:
-        Dropped: nobody does.
+        Expired: nobody does.
     """
     if expires is not None and time.monotonic() >= expires:
-        raise Dropped
+        raise Expired("the deadline passed before the request was computed")
     begun = time.perf_counter()
     frame: Any = job.lay_out()
     laid_out = time.perf_counter()

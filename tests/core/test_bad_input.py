@@ -20,7 +20,7 @@ from cass_core import (
     compute_loss,
     generate_mask,
 )
-from cass_core.losses import LossInputs
+from cass_core.loss_inputs import LossInputs
 from cass_core.masks import MaskInputs
 
 NAN, INF = float("nan"), float("inf")

@@ -8,10 +8,8 @@ from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 from cass_server.metrics import Metrics
-from tests.server.test_metrics import scrape
-
-LIMIT = 60.0
-"""Seconds that no step takes unless something is broken."""
+from tests.server.observed import exposed
+from tests.server.processes import LIMIT
 
 T = TypeVar("T")
 
@@ -49,7 +47,7 @@ def counted(metrics: Metrics) -> dict[tuple[str, ...], float]:
     """What is exposed and is not 0, by name and the values of the labels, but for times."""
     return {
         (name, *(value for _, value in labels)): value
-        for (name, labels), value in scrape([metrics]).items()
+        for (name, labels), value in exposed([metrics]).items()
         if value and "_seconds" not in name and name not in {"cass_build_info", "cass_workers"}
     }
 

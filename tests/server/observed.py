@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
 
+from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from cass_server.exposition import OneWorker, WorkerMetrics, Workers
+from cass_server.metrics import Metrics
 from tests.server.processes import LIMIT
 from tests.servers import ServerProcess
 
@@ -19,10 +24,20 @@ def scrape(server: ServerProcess) -> Samples:
     told = (json.loads(line) for line in server.lines)
     address = next(record["address"] for record in told if record["event"] == "metrics")
     with urllib.request.urlopen(f"http://{address}/metrics", timeout=LIMIT) as answer:
-        text = answer.read().decode()
+        return samples(answer.read().decode())
+
+
+def exposed(sources: Sequence[Metrics | Path], workers: Workers | None = None) -> Samples:
+    """All samples of metrics that nobody serves."""
+    told = WorkerMetrics(sources, workers or OneWorker(), "1.2.3", "cuda:0")
+    return samples(generate_latest(told).decode())
+
+
+def samples(exposition: str) -> Samples:
+    """What Prometheus reads."""
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
-        for family in text_string_to_metric_families(text)
+        for family in text_string_to_metric_families(exposition)
         for sample in family.samples
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import selectors
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -114,7 +114,6 @@ def job(
     images: int = 1,
     boxes: int = 1,
     expires: float | None = None,
-    cancelled: Callable[[], bool] = lambda: False,
     **changes: Any,
 ) -> BatchJob:
     """Every box begins at x1 = ``name``."""
@@ -128,17 +127,16 @@ def job(
     }
     batch = BoxBatch(xyxy, np.full(images, boxes))
     inputs = MaskInputs.check(batch, **arguments | changes)
-    return unfilled(inputs, expires, cancelled)
+    return unfilled(inputs, expires)
 
 
 def unfilled(
     inputs: MaskInputs,
     expires: float | None = None,
-    cancelled: Callable[[], bool] = lambda: False,
 ) -> BatchJob:
     masks = [np.full(shape, 77, storage_dtype(inputs.dtype)) for shape in inputs.shapes()]
     owners = [np.full(mask.shape, 77, np.int32) for mask in masks] if inputs.return_owner else []
-    return BatchJob(inputs, masks, owners, expires, cancelled)
+    return BatchJob(inputs, masks, owners, expires)
 
 
 class Outcome(NamedTuple):
@@ -156,13 +154,20 @@ async def outcome(batcher: Batcher, job: BatchJob) -> Outcome:
     return Outcome(now(), None)
 
 
-async def outcomes(batcher: Batcher, *jobs: tuple[float, BatchJob]) -> list[Outcome]:
-    """Of jobs that arrive at these times; those of one time in this order."""
+async def outcomes(
+    batcher: Batcher, *jobs: tuple[float, BatchJob], leaves: Mapping[int, float] | None = None
+) -> list[Outcome]:
+    """Of jobs that arrive at these times; those of one time in this order.
+
+    Who ``leaves`` at a time is cancelled then.
+    """
     tasks = {}
     for i in sorted(range(len(jobs)), key=lambda i: jobs[i][0]):
         arrival, job = jobs[i]
         await asyncio.sleep(max(0, arrival - now()))
         tasks[i] = asyncio.create_task(outcome(batcher, job))
+        if leaves is not None and i in leaves:
+            asyncio.get_running_loop().call_at(leaves[i], tasks[i].cancel)
     return [await tasks[i] for i in range(len(jobs))]
 
 
@@ -318,20 +323,6 @@ def test_who_waits_longest_goes_first_where_another_group_is_full() -> None:
         odd = (97, job(2, dtype="uint8"))
         await outcomes(engine.batcher(max_boxes=2), (0, job(1)), odd, *full)
         assert engine.launches == [(0, [1]), (100, [2]), (200, [3, 4])]
-
-    simulate(main())
-
-
-def test_who_has_gone_is_not_computed() -> None:
-    async def main() -> None:
-        engine = Engine()
-        gone: list[int] = []
-        jobs = [(50, job(name, cancelled=lambda name=name: name in gone)) for name in (2, 3, 4)]
-        asyncio.get_running_loop().call_at(60, gone.append, 3)
-        found = await outcomes(engine.batcher(), (0, job(1)), *jobs)
-        assert engine.launches == [(0, [1]), (100, [2, 4])]
-        assert kinds(found) == [None, None, asyncio.CancelledError, None]
-        assert (jobs[1][1].masks[0] == 77).all()
 
     simulate(main())
 
@@ -611,20 +602,15 @@ def test_everybody_gets_its_own_answer(
         for name, entry in enumerate(schedule):
             engine.errors[name] = [ValueError(name) for _ in range(entry.failures)]
             expires = None if entry.patience is None else entry.time + entry.patience
-            leaves = None if entry.leaves_after is None else entry.time + entry.leaves_after
-            jobs.append(
-                job(
-                    name,
-                    entry.images,
-                    entry.boxes,
-                    expires,
-                    lambda leaves=leaves: leaves is not None and now() >= leaves,
-                    dtype=entry.dtype,
-                )
-            )
-        found = await outcomes(
-            batcher, *((entry.time, job) for entry, job in zip(schedule, jobs, strict=True))
-        )
+            jobs.append(job(name, entry.images, entry.boxes, expires, dtype=entry.dtype))
+        # Half a tick later, when the wait has begun.
+        leaves = {
+            name: entry.time + entry.leaves_after + 0.5
+            for name, entry in enumerate(schedule)
+            if entry.leaves_after is not None
+        }
+        arriving = ((entry.time, job) for entry, job in zip(schedule, jobs, strict=True))
+        found = await outcomes(batcher, *arriving, leaves=leaves)
         launched = {name: start for start, names in engine.launches for name in names}
         for name, (entry, one, (time, error)) in enumerate(zip(schedule, jobs, found, strict=True)):
             if error is None:
@@ -635,7 +621,7 @@ def test_everybody_gets_its_own_answer(
                 assert time >= entry.time + entry.patience
             elif isinstance(error, asyncio.CancelledError):
                 assert entry.leaves_after is not None
-                assert time >= entry.time + entry.leaves_after
+                assert time == entry.time + entry.leaves_after + 0.5
             else:
                 assert isinstance(error, ValueError)
                 assert entry.failures

@@ -13,7 +13,8 @@ import torch
 
 from cass_core import BoxBatch, InvalidRequest, LossSpec, MaskSpec, compute_loss
 from cass_core.arrays import Array, from_host, storage_dtype
-from cass_core.losses import HostLoss, LossInputs
+from cass_core.loss_inputs import LossInputs
+from cass_core.losses import HostLoss
 from cass_core.masks import MaskInputs
 from cass_core.scenes import street_boxes
 from cass_server.batcher import EngineBroken, merge

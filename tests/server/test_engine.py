@@ -18,7 +18,7 @@ from cass_core import (
     generate_mask,
 )
 from cass_core.arrays import storage_dtype
-from cass_core.losses import LossInputs
+from cass_core.loss_inputs import LossInputs
 from cass_core.masks import MaskInputs, wrap_masks
 from cass_core.scenes import street_boxes
 from cass_server.engine import CpuEngine, make_engine

@@ -20,20 +20,12 @@ from cass_server.exposition import (
     MetricsServer,
     OneWorker,
     WorkerMetrics,
-    Workers,
     serve_metrics,
 )
 from cass_server.metrics import CODES, FAMILIES, METHODS, REJECTIONS, SLOTS, Metrics
+from tests.server.observed import Samples, exposed, samples, value
 
 LIMIT = 30.0
-
-Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
-
-
-def scrape(sources: Sequence[Metrics | Path], workers: Workers | None = None) -> Samples:
-    """All values, by name and sorted labels."""
-    told = WorkerMetrics(sources, workers or OneWorker(), "1.2.3", "cuda:0")
-    return samples(generate_latest(told).decode())
 
 
 @contextlib.contextmanager
@@ -53,25 +45,13 @@ def fetch(server: MetricsServer, query: str = "") -> Samples:
         return samples(answer.read().decode())
 
 
-def samples(exposition: str) -> Samples:
-    return {
-        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
-        for family in text_string_to_metric_families(exposition)
-        for sample in family.samples
-    }
-
-
-def of(samples: Samples, name: str, **labels: str) -> float:
-    return samples[name, tuple(sorted(labels.items()))]
-
-
 def buckets(samples: Samples, name: str, **labels: str) -> dict[str, float]:
     """Values by upper bound."""
     found = {}
-    for (sample, pairs), value in samples.items():
+    for (sample, pairs), count in samples.items():
         named = dict(pairs)
         if sample == f"{name}_bucket" and named.pop("le") and named == labels:
-            found[dict(pairs)["le"]] = value
+            found[dict(pairs)["le"]] = count
     return found
 
 
@@ -96,22 +76,22 @@ def test_scrape() -> None:
         got = fetch(server)
         count_some(metrics)
         again = fetch(server)
-    assert of(again, "cass_images_total") == 32
-    assert of(got, "cass_requests_total", method="GenerateMask", code="OK") == 1
-    assert of(got, "cass_requests_total", method="ComputeLoss", code="INVALID_ARGUMENT") == 1
+    assert value(again, "cass_images_total") == 32
+    assert value(got, "cass_requests_total", method="GenerateMask", code="OK") == 1
+    assert value(got, "cass_requests_total", method="ComputeLoss", code="INVALID_ARGUMENT") == 1
     assert sum(value for (name, _), value in got.items() if name == "cass_requests_total") == 2
-    assert of(got, "cass_requests_in_flight") == 1
-    assert of(got, "cass_images_total") == 16
-    assert of(got, "cass_boxes_total") == 240
-    assert of(got, "cass_patches_total") == 14720
-    assert of(got, "cass_received_bytes_total") == 4007
-    assert of(got, "cass_sent_bytes_total") == 59000
-    assert of(got, "cass_gpu_memory_bytes") == 1 << 30
-    assert of(got, "cass_rejections_total", reason="deadline") == 1
-    assert of(got, "cass_rejections_total", reason="bytes") == 0
-    assert of(got, "cass_build_info", version="1.2.3", device="cuda:0") == 1
-    assert of(got, "cass_workers") == 1
-    assert of(got, "cass_worker_restarts_total") == 0
+    assert value(got, "cass_requests_in_flight") == 1
+    assert value(got, "cass_images_total") == 16
+    assert value(got, "cass_boxes_total") == 240
+    assert value(got, "cass_patches_total") == 14720
+    assert value(got, "cass_received_bytes_total") == 4007
+    assert value(got, "cass_sent_bytes_total") == 59000
+    assert value(got, "cass_gpu_memory_bytes") == 1 << 30
+    assert value(got, "cass_rejections_total", reason="deadline") == 1
+    assert value(got, "cass_rejections_total", reason="bytes") == 0
+    assert value(got, "cass_build_info", version="1.2.3", device="cuda:0") == 1
+    assert value(got, "cass_workers") == 1
+    assert value(got, "cass_worker_restarts_total") == 0
 
 
 @pytest.mark.parametrize(
@@ -127,7 +107,7 @@ def test_scrape() -> None:
 def test_histograms_of_seconds(name: str, first: str, seconds: float) -> None:
     metrics = Metrics()
     count_some(metrics)
-    got = scrape([metrics])
+    got = exposed([metrics])
     cumulative = buckets(got, name, method="GenerateMask")
     assert list(cumulative) == [
         *("5e-05", "0.0001", "0.0002", "0.0005", "0.001", "0.002", "0.005", "0.01", "0.02"),
@@ -135,16 +115,16 @@ def test_histograms_of_seconds(name: str, first: str, seconds: float) -> None:
     ]
     index = list(cumulative).index(first)
     assert list(cumulative.values()) == [0.0] * index + [1.0] * (18 - index)
-    assert of(got, f"{name}_count", method="GenerateMask") == 1
-    assert of(got, f"{name}_sum", method="GenerateMask") == pytest.approx(seconds)
-    assert of(got, f"{name}_count", method="StreamMasks") == 0
+    assert value(got, f"{name}_count", method="GenerateMask") == 1
+    assert value(got, f"{name}_sum", method="GenerateMask") == pytest.approx(seconds)
+    assert value(got, f"{name}_count", method="StreamMasks") == 0
 
 
 def test_bounds_are_inclusive_and_the_last_bucket_has_none() -> None:
     metrics = Metrics()
     for seconds in (0.00005, 10.0, 11.0):
         metrics.finished("GetServerInfo", "OK", seconds, 0, 0)
-    got = scrape([metrics])
+    got = exposed([metrics])
     cumulative = buckets(got, "cass_request_duration_seconds", method="GetServerInfo")
     assert (cumulative["5e-05"], cumulative["5.0"]) == (1, 1)
     assert (cumulative["10.0"], cumulative["+Inf"]) == (2, 3)
@@ -154,7 +134,7 @@ def test_batches() -> None:
     metrics = Metrics()
     for size in (1, 3, 1000):
         metrics.batched(size)
-    got = scrape([metrics])
+    got = exposed([metrics])
     assert buckets(got, "cass_batch_requests") == {
         "1.0": 1,
         "2.0": 1,
@@ -166,7 +146,7 @@ def test_batches() -> None:
         "128.0": 2,
         "+Inf": 3,
     }
-    assert of(got, "cass_batch_requests_sum") == 1004
+    assert value(got, "cass_batch_requests_sum") == 1004
 
 
 def test_every_series_has_its_own_slot() -> None:
@@ -182,7 +162,7 @@ def test_every_series_has_its_own_slot() -> None:
         for _ in range(1 + r):
             metrics.rejected(reason)
         expected["cass_rejections_total", (("reason", reason),)] = 1 + r
-    got = scrape([metrics])
+    got = exposed([metrics])
     assert {key: got[key] for key in expected} == expected
 
 
@@ -196,7 +176,9 @@ def test_codes_are_grpcs() -> None:
 def test_unknown_code(code: str) -> None:
     metrics = Metrics()
     metrics.finished("GenerateMask", code, 0.1, 1, 1)
-    assert of(scrape([metrics]), "cass_requests_total", method="GenerateMask", code="UNKNOWN") == 1
+    assert (
+        value(exposed([metrics]), "cass_requests_total", method="GenerateMask", code="UNKNOWN") == 1
+    )
 
 
 COUNT = """
@@ -260,27 +242,27 @@ def test_two_processes_and_a_replacement(
 
 def told(files: Sequence[Path]) -> tuple[float, float, float, float]:
     """Requests answered and in flight, GPU memory, and the histogram's count."""
-    got = scrape(files)
+    got = exposed(files)
     return (
-        of(got, "cass_requests_total", method="StreamMasks", code="OK"),
-        of(got, "cass_requests_in_flight"),
-        of(got, "cass_gpu_memory_bytes"),
-        of(got, "cass_request_duration_seconds_count", method="StreamMasks"),
+        value(got, "cass_requests_total", method="StreamMasks", code="OK"),
+        value(got, "cass_requests_in_flight"),
+        value(got, "cass_gpu_memory_bytes"),
+        value(got, "cass_request_duration_seconds_count", method="StreamMasks"),
     )
 
 
 def test_no_worker_yet(tmp_path: Path) -> None:
     half = tmp_path / "half"
     half.write_bytes(bytes(8))
-    got = scrape([tmp_path / "none", half])
-    assert of(got, "cass_requests_total", method="GenerateMask", code="OK") == 0
+    got = exposed([tmp_path / "none", half])
+    assert value(got, "cass_requests_total", method="GenerateMask", code="OK") == 0
 
 
 def test_half_a_file_is_begun_anew(tmp_path: Path) -> None:
     file = tmp_path / "half"
     file.write_bytes(b"\xff" * 8 * (SLOTS - 1))
     Metrics.open(file).computed(1, 2, 3)
-    assert of(scrape([file]), "cass_boxes_total") == 2
+    assert value(exposed([file]), "cass_boxes_total") == 2
 
 
 def test_file_that_cannot_be_written(tmp_path: Path) -> None:
@@ -295,8 +277,8 @@ def test_full_disk() -> None:
 
 
 def test_workers() -> None:
-    got = scrape([Metrics()], OneWorker(alive=3, restarts=2))
-    assert (of(got, "cass_workers"), of(got, "cass_worker_restarts_total")) == (3, 2)
+    got = exposed([Metrics()], OneWorker(alive=3, restarts=2))
+    assert (value(got, "cass_workers"), value(got, "cass_worker_restarts_total")) == (3, 2)
 
 
 def test_port_that_is_taken() -> None:

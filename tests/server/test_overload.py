@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import queue
-import threading
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -20,8 +19,6 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from cass.v1 import cass_pb2 as pb
 from cass.v1 import cass_pb2_grpc
-from cass_core.arrays import Array
-from cass_core.masks import MaskInputs
 from cass_server import admission as admission_module
 from cass_server.admission import Admission, Overloaded, Ticket
 from cass_server.engine import CpuEngine
@@ -31,6 +28,7 @@ from cass_server.metrics import Metrics
 from cass_server.pace import Pace
 from cass_server.service import CassService
 from tests.server.calls import LIMIT, Writer, counted, in_flight, requests_counted, wait_until
+from tests.server.engines import FAILING, HELD, Held
 from tests.server.in_thread import service, service_channel
 from tests.server.raw_http2 import (
     END_STREAM,
@@ -46,33 +44,8 @@ from tests.server.requests import loss_request, mask_request
 
 # Of `tests.server.in_thread`.
 THREADS = 4
-# Requests of so many images are held, and of so many fail.
-HELD, FAILING = 2, 5
 # The answer to a request of one image of 4 x 4 cells takes 64 bytes, its message less than 128.
 SMALL = 192
-
-
-class Held(CpuEngine):
-    """Masks of two images wait until they are let go, those of five fail; all are counted."""
-
-    quick_effort = 0  # a wait would hold up the event loop
-
-    def __init__(self) -> None:
-        """Nothing waits yet."""
-        self.images: list[int] = []
-        self.waiting = threading.Semaphore(0)
-        self.go = threading.Event()
-
-    def masks(self, inputs: MaskInputs, masks: Sequence[Array], owners: Sequence[Array]) -> None:
-        """Wait, fail, or compute them."""
-        images = inputs.boxes.num_images
-        self.images.append(images)
-        if images == HELD:
-            self.waiting.release()
-            assert self.go.wait(timeout=LIMIT)
-        if images == FAILING:
-            raise ZeroDivisionError
-        super().masks(inputs, masks, owners)
 
 
 @contextlib.contextmanager

@@ -106,11 +106,8 @@ LONG_REQUESTS = {
 
 
 @pytest.mark.parametrize("name", QUICK_REQUESTS)
-def test_quick_requests_are_computed_on_the_loop(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Such as loaders send; where the loop has time."""
-    monkeypatch.setattr(service, "_TURN_SECONDS", LIMIT)
+def test_quick_requests_are_computed_on_the_loop(name: str) -> None:
+    """Such as loaders send."""
     assert threads_of(QUICK_REQUESTS[name]) == ["event loop"]
 
 
@@ -242,6 +239,28 @@ def test_a_turn_counts_what_fails() -> None:
         return turn.has_time()
 
     assert asyncio.run(failing()) is False
+
+
+@pytest.mark.parametrize(("quick_effort", "steps"), [(QUICK, 2), (0, 1)])
+def test_what_is_done_on_the_loop_counts_against_its_turn(
+    quick_effort: int, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading a small request, and computing it if that is quick."""
+    events = []
+
+    class Recorded(Turn):
+        async def wait(self) -> None:
+            events.append("wait")
+            await super().wait()
+
+        def __enter__(self) -> None:
+            events.append("enter")
+            super().__enter__()
+
+    monkeypatch.setattr(service, "Turn", Recorded)
+    monkeypatch.setattr(CpuEngine, "quick_effort", quick_effort)
+    threads_of(mask_request())
+    assert events == ["wait", "enter"] * steps
 
 
 def test_who_finds_no_time_waits_for_a_later_turn() -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import struct
-import threading
 import traceback
-from collections.abc import Sequence
 from concurrent.futures import Future
 
 import grpc
@@ -14,41 +12,11 @@ import pytest
 
 from cass.v1 import cass_pb2 as pb
 from cass_core import __version__
-from cass_core.arrays import Array
-from cass_core.masks import MaskInputs
-from cass_server.engine import CpuEngine
 from cass_server.limits import Limits
 from tests.server.details import violations
+from tests.server.engines import FAILING, HELD, Held
 from tests.server.in_thread import service
 from tests.server.requests import loss_request, mask_request
-
-
-class Broken(CpuEngine):
-    """Fails in a way that its author did not foresee."""
-
-    def masks(self, inputs: MaskInputs, masks: Sequence[Array], owners: Sequence[Array]) -> None:
-        """Fail, unless there are two images."""
-        if inputs.boxes.num_images != 2:
-            raise ZeroDivisionError("a secret of the inside")
-        super().masks(inputs, masks, owners)
-
-
-class Held(Broken):
-    """Masks of two images wait until they are let go; others fail."""
-
-    quick_effort = 0  # a wait would hold up the event loop
-
-    def __init__(self) -> None:
-        """Nothing waits yet."""
-        self.waiting = threading.Event()
-        self.go = threading.Event()
-
-    def masks(self, inputs: MaskInputs, masks: Sequence[Array], owners: Sequence[Array]) -> None:
-        """Wait, if there are two images."""
-        if inputs.boxes.num_images == 2:
-            self.waiting.set()
-            assert self.go.wait(timeout=60)
-        super().masks(inputs, masks, owners)
 
 
 def test_bad_request_names_the_field() -> None:
@@ -76,10 +44,10 @@ def test_bad_loss_request_names_the_field() -> None:
 
 
 def test_a_failure_inside_tells_nothing_of_it(caplog: pytest.LogCaptureFixture) -> None:
-    with service(Broken()) as stub, caplog.at_level(logging.INFO, "cass_server"):
+    with service(Held()) as stub, caplog.at_level(logging.INFO, "cass_server"):
         with pytest.raises(grpc.RpcError) as caught:
-            stub.GenerateMask(mask_request(), timeout=60)
-        assert len(stub.GenerateMask(mask_request(images=2), timeout=60).masks) == 1
+            stub.GenerateMask(mask_request(images=FAILING), timeout=60)
+        assert len(stub.GenerateMask(mask_request(), timeout=60).masks) == 1
     assert caught.value.code() is grpc.StatusCode.INTERNAL
     assert caught.value.details() == "internal error; see the server's log"
     trailing = dict(caught.value.trailing_metadata())
@@ -103,16 +71,16 @@ def test_errors_do_not_disturb_what_is_in_flight(caplog: pytest.LogCaptureFixtur
     request.boxes.counts.append(2)
     with service(engine) as stub, caplog.at_level(logging.INFO, "cass_server"):
         in_flight: Future[pb.GenerateMaskResponse] = stub.GenerateMask.future(
-            mask_request(images=2), timeout=60
+            mask_request(images=HELD), timeout=60
         )
-        assert engine.waiting.wait(timeout=60)
+        assert engine.waiting.acquire(timeout=60)
         with pytest.raises(grpc.RpcError, match=r"boxes.counts: add up to 5"):
             stub.GenerateMask(request, timeout=60)
         with pytest.raises(grpc.RpcError, match=r"internal error"):
-            stub.GenerateMask(mask_request(), timeout=60)
+            stub.GenerateMask(mask_request(images=FAILING), timeout=60)
         assert not in_flight.done()
         engine.go.set()
-        assert list(in_flight.result(timeout=60).masks[0].shape) == [2, 4, 4]
+        assert list(in_flight.result(timeout=60).masks[0].shape) == [HELD, 4, 4]
     refused, failed = caplog.records
     assert (refused.getMessage(), refused.levelname) == ("request refused", "WARNING")
     assert refused.reason == (  # type: ignore[attr-defined]

@@ -2,44 +2,19 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Sequence
-
 import grpc
 import pytest
 
 from cass.v1 import cass_pb2 as pb
-from cass_core.arrays import Array
-from cass_core.masks import MaskInputs
-from cass_server.engine import CpuEngine
 from cass_server.limits import Limits
 from cass_server.metrics import Metrics
 from tests.server.calls import LIMIT, counted, in_flight, wait_until
+from tests.server.engines import FAILING, Held
 from tests.server.in_thread import service, service_channel
+from tests.server.observed import exposed
 from tests.server.requests import loss_request, mask_request
-from tests.server.test_metrics import scrape
 
 SERVICE = "/cass.v1.CassService"
-
-
-class Held(CpuEngine):
-    """Waits for two images, until it is let go; fails for three."""
-
-    quick_effort = 0  # a wait would hold up the event loop
-
-    def __init__(self) -> None:
-        """Nothing waits yet."""
-        self.waiting = threading.Event()
-        self.go = threading.Event()
-
-    def masks(self, inputs: MaskInputs, masks: Sequence[Array], owners: Sequence[Array]) -> None:
-        """Compute them."""
-        if inputs.boxes.num_images == 3:
-            raise ZeroDivisionError
-        if inputs.boxes.num_images == 2:
-            self.waiting.set()
-            assert self.go.wait(timeout=LIMIT)
-        super().masks(inputs, masks, owners)
 
 
 def test_every_call_is_counted() -> None:
@@ -47,7 +22,7 @@ def test_every_call_is_counted() -> None:
     engine.go.set()
     # Two images of 3 boxes each on two maps of 16 patches; one image of 64 patches with a box.
     good, loss = mask_request(images=2, maps=2, boxes=3), loss_request(side=8)
-    bad, failing = mask_request(images=5), mask_request(images=3)
+    bad, failing = mask_request(images=6), mask_request(images=FAILING)
     single = [
         ("GenerateMask", good, None),
         ("GenerateMask", good, None),
@@ -61,7 +36,7 @@ def test_every_call_is_counted() -> None:
         for request in (good, bad, good, failing)
     ]
     sent = []
-    with service_channel(engine, Limits(images=4), metrics) as channel:
+    with service_channel(engine, Limits(images=FAILING), metrics) as channel:
         for method, request, code in single:
             call = channel.unary_unary(f"{SERVICE}/{method}")
             if code is None:
@@ -105,7 +80,7 @@ def histogram_counts(metrics: Metrics) -> dict[tuple[str, str], float]:
     """How many values each histogram of times has, if any."""
     return {
         (name.removesuffix("_count"), dict(labels)["method"]): value
-        for (name, labels), value in scrape([metrics]).items()
+        for (name, labels), value in exposed([metrics]).items()
         if name.endswith("_seconds_count") and value
     }
 
@@ -119,7 +94,7 @@ def test_what_is_turned_away_is_counted_by_its_reason(limits: Limits, reason: st
     metrics, engine = Metrics(), Held()
     with service(engine, limits, metrics) as stub:
         held = stub.GenerateMask.future(mask_request(images=2, side=8), timeout=LIMIT)
-        assert engine.waiting.wait(timeout=LIMIT)
+        assert engine.waiting.acquire(timeout=LIMIT)
         for _ in range(3):
             with pytest.raises(grpc.RpcError, match="RESOURCE_EXHAUSTED"):
                 stub.GenerateMask(mask_request(), timeout=LIMIT)
@@ -141,7 +116,7 @@ def test_who_gives_up_is_counted_as_cancelled(way: str) -> None:
         held = stub.GenerateMask.future(mask_request(images=2), timeout=timeout)
         try:
             if way == "cancel":
-                assert engine.waiting.wait(timeout=LIMIT)
+                assert engine.waiting.acquire(timeout=LIMIT)
                 assert in_flight(metrics) == 1
                 held.cancel()
             wait_until(lambda: held.done() and in_flight(metrics) == 0)

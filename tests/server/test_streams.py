@@ -22,11 +22,10 @@ from cass_server.engine import CpuEngine
 from cass_server.limits import Limits
 from cass_server.metrics import Metrics
 from tests.server.calls import LIMIT, Writer, in_flight, requests_counted, wait_until
+from tests.server.engines import FAILING, Held
 from tests.server.in_thread import service, service_channel
 from tests.server.requests import mask_request
 
-# The engine fails for requests of so many images.
-FAILING = 5
 LIMITS = Limits(images=6, patches=3 << 20)
 DTYPES = {
     "float32": pb.DATA_TYPE_FLOAT32,
@@ -60,24 +59,6 @@ class Watched(CpuEngine):
         finally:
             with self._lock:
                 self._at_a_time -= 1
-
-
-class Held(CpuEngine):
-    """Requests of two images wait until they are let go."""
-
-    quick_effort = 0  # a wait would hold up the event loop
-
-    def __init__(self) -> None:
-        """Nothing waits yet."""
-        self.waiting = threading.Event()
-        self.go = threading.Event()
-
-    def masks(self, inputs: MaskInputs, masks: Sequence[Array], owners: Sequence[Array]) -> None:
-        """Wait, if there are two images."""
-        if inputs.boxes.num_images == 2:
-            self.waiting.set()
-            assert self.go.wait(timeout=LIMIT)
-        super().masks(inputs, masks, owners)
 
 
 def entry(request: pb.GenerateMaskRequest) -> pb.StreamMasksRequest:
@@ -325,7 +306,7 @@ def test_a_stream_given_up_gives_its_place_back(way: str) -> None:
         answers = stub.StreamMasks(iter([entry(mask_request(images=2))]), timeout=timeout)
         try:
             if way == "cancel":
-                assert engine.waiting.wait(timeout=LIMIT)
+                assert engine.waiting.acquire(timeout=LIMIT)
                 with pytest.raises(grpc.RpcError, match="RESOURCE_EXHAUSTED"):
                     stub.GenerateMask(mask_request(), timeout=LIMIT)
                 answers.cancel()
@@ -361,7 +342,7 @@ def test_streams_do_not_wait_for_each_other() -> None:
         held = stub.StreamMasks(iter(first), timeout=LIMIT)
         free = stub.StreamMasks(iter(second), timeout=LIMIT)
         first.write(entry(mask_request(images=2)))
-        assert engine.waiting.wait(timeout=LIMIT)
+        assert engine.waiting.acquire(timeout=LIMIT)
         for images in (1, 3, 4):
             second.write(entry(mask_request(images)))
             assert list(next(free).masks.masks[0].shape) == [images, 4, 4]

@@ -17,7 +17,8 @@ from cass.frames import loss_request as loss_message
 from cass.v1 import cass_pb2 as pb
 from cass_core import LossSpec
 from cass_core.arrays import Array
-from cass_core.losses import HostLoss, LossInputs
+from cass_core.loss_inputs import LossInputs
+from cass_core.losses import HostLoss
 from cass_core.masks import MaskInputs
 from cass_server.engine import CpuEngine
 from cass_server.gate import Gate, Handler

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from cass.frames import loss_frame, mask_frame
 from cass.v1 import cass_pb2 as pb
 from cass_core import LossSpec, MaskSpec
-from cass_core.losses import HostLoss, LossInputs
+from cass_core.loss_inputs import LossInputs
+from cass_core.losses import HostLoss
 from cass_core.masks import MaskInputs
 
 BOX = np.array([[1, 2, 3, 4.5]], np.float32)

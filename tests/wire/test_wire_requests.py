@@ -16,7 +16,7 @@ from cass import wire
 from cass.frames import loss_request
 from cass.v1 import cass_pb2 as pb
 from cass_core import InvalidRequest, LossSpec, MaskSpec
-from cass_core.losses import LossInputs
+from cass_core.loss_inputs import LossInputs
 from cass_core.masks import MaskInputs
 
 BOXES = [np.array([[1, 2, 3, 4.5], [0, 0, 8, 8]], np.float32), None]
