@@ -60,6 +60,7 @@ bench-remote: $(READY) ## calls to a server on this machine beside local ones
 	$(BIN)/python -m benchmarks.remote --rounds $(ROUNDS) $(if $(OUT),--out $(OUT))
 
 SECONDS ?= 0.5
+bench-rpc: ROUNDS = 7
 bench-rpc: $(READY) ## the server beside a bare one and an echo (ROUNDS, SECONDS a turn, OUT)
 	$(BIN)/python -m benchmarks.rpc --rounds $(ROUNDS) --seconds $(SECONDS) $(if $(OUT),--out $(OUT))
 

@@ -252,7 +252,11 @@ def main(
     results, clients = asyncio.run(measure(rounds, seconds, cores, console))
     console.print(table(results), client_table(clients))
     if out is not None:
-        write(out, f"make bench-rpc ROUNDS={rounds}", {"cases": results, "client": clients})
+        write(
+            out,
+            f"make bench-rpc ROUNDS={rounds} SECONDS={seconds}",
+            {"cases": results, "client": clients},
+        )
 
 
 if __name__ == "__main__":
