@@ -75,7 +75,7 @@ class Case:
         """The serialized request."""
         boxes = street_boxes(self.images, BOXES, image_size=IMAGE_SIZE)
         inputs = MaskInputs.check(boxes, IMAGE_SIZE, FEATURE_MAP, self.spec, self.dtype, False)
-        return wire.mask_request(inputs).SerializeToString()
+        return wire.mask_request_bytes(inputs)
 
 
 CASES = (

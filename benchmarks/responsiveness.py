@@ -57,7 +57,7 @@ def most_on_the_loop(images: int, height: int, width: int, **options: Any) -> by
     quick = CpuEngine.quick_effort
 
     def effort(boxes: int) -> int:
-        return read_mask(masks(boxes, images, height, width, **options), LIMITS).effort()
+        return read_mask(masks(boxes, images, height, width, **options), LIMITS).effort
 
     # A message of 256 KiB and more is for a thread.
     boxes = bisect_left(range((1 << 18) // 16 // images), quick, key=effort) - 1

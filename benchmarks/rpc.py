@@ -19,9 +19,9 @@ from rich.table import Table
 
 from benchmarks.measure import write
 from benchmarks.rpc_client import CLIENT_BOUND, IMAGE_SIZE, IMAGES, MAPS, time_clients
+from benchmarks.rpc_link import link_table, time_dtypes
 from benchmarks.rpc_servers import SERVICE, SPEC
 from cass import wire
-from cass.v1 import cass_pb2 as pb
 from cass_core.masks import MaskInputs
 from cass_core.scenes import street_boxes
 from cass_server.memory import keep_freed_memory
@@ -96,10 +96,9 @@ def request_of(case: Case) -> bytes:
     feature_map, boxes = MAPS[case.stride]
     arrays = street_boxes(IMAGES, boxes, image_size=IMAGE_SIZE)
     inputs = MaskInputs.check(arrays, IMAGE_SIZE, feature_map, SPEC, case.dtype, False)
-    request = wire.mask_request(inputs)
     if case.streamed:
-        return pb.StreamMasksRequest(request=request).SerializeToString()
-    return request.SerializeToString()
+        return wire.stream_request_bytes(inputs)
+    return wire.mask_request_bytes(inputs)
 
 
 async def turn(server: Server, case: Case, data: bytes, seconds: float) -> Sample:
@@ -148,8 +147,8 @@ async def _streamed(server: Server, data: bytes, in_flight: int, end: float) -> 
 
 async def measure(
     rounds: int, seconds: float, cores: tuple[int, int] | None, console: Console
-) -> tuple[dict[str, dict[str, dict[str, float]]], dict[str, dict[str, float]]]:
-    """Medians of every case and server, and of the two clients."""
+) -> tuple[dict[str, dict[str, dict[str, float]]], dict[str, dict[str, float]], dict[str, float]]:
+    """Medians of every case and server, of the two clients, and of dtypes over a link."""
     servers = {name: Server(name, cores[0] if cores else None) for name in SERVERS}
     results: dict[str, dict[str, dict[str, float]]] = {}
     try:
@@ -178,11 +177,13 @@ async def measure(
                 for name in SERVERS[1:]
             }
             console.print(line(str(case), results[str(case)]))
-        clients = await asyncio.to_thread(time_clients, servers["ours"].address, rounds)
+        address = servers["ours"].address
+        clients = await asyncio.to_thread(time_clients, address, rounds)
+        linked = await time_dtypes(address, rounds, seconds)
     finally:
         for server in servers.values():
             await server.close()
-    return results, clients
+    return results, clients, linked
 
 
 def line(case: str, result: dict[str, dict[str, float]]) -> str:
@@ -249,13 +250,13 @@ def main(
     cores = (available[0], available[1]) if len(available) > 1 else None
     if cores:
         os.sched_setaffinity(0, {cores[1]})
-    results, clients = asyncio.run(measure(rounds, seconds, cores, console))
-    console.print(table(results), client_table(clients))
+    results, clients, linked = asyncio.run(measure(rounds, seconds, cores, console))
+    console.print(table(results), client_table(clients), link_table(linked))
     if out is not None:
         write(
             out,
             f"make bench-rpc ROUNDS={rounds} SECONDS={seconds}",
-            {"cases": results, "client": clients},
+            {"cases": results, "client": clients, "link": linked},
         )
 
 

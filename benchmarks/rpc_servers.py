@@ -109,9 +109,6 @@ class Uncounted(Metrics):
     def finished(self, *_: Any) -> None:
         """Nothing."""
 
-    def timed(self, *_: Any) -> None:
-        """Nothing."""
-
     def computed(self, *_: Any) -> None:
         """Nothing."""
 

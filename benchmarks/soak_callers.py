@@ -96,7 +96,7 @@ def _mask_ask(
         answer = pb.GenerateMaskResponse.FromString(data)
         return [tensor.data for tensor in (*answer.masks, *answer.owners)] == expected
 
-    return Ask(wire.mask_request(inputs).SerializeToString(), is_right)
+    return Ask(wire.mask_request_bytes(inputs), is_right)
 
 
 def loss_asks() -> list[Ask]:

@@ -135,8 +135,9 @@ class BoxBatch:
         """
         batch = object.__new__(cls)
         # Faster than NumPy's sum for the images of a batch.
-        offsets = np.array([0, *accumulate(counts)], np.int64)
-        _check_total(int(offsets[-1]), xyxy)
+        ends = [0, *accumulate(counts)]
+        _check_total(ends[-1], xyxy)
+        offsets = np.array(ends, np.int64)
         _check_values(xyxy, offsets)
         batch._fill(xyxy, np.array(counts, np.int64), offsets, None)
         return batch

@@ -5,23 +5,42 @@ Importing it loads neither torch nor numba.
 
 from __future__ import annotations
 
-from cass_client.client import CassClient, ServerInfo
-from cass_client.errors import ServerError, Timeout, Unavailable
+from cass_client.async_client import AsyncCassClient
+from cass_client.base import ServerInfo
+from cass_client.client import CassClient
+from cass_client.errors import (
+    Overloaded,
+    ServerError,
+    Timeout,
+    Unauthenticated,
+    Unavailable,
+)
+from cass_client.fallback import FallbackWarning
+from cass_client.profile import CallProfile
+from cass_client.requests import MaskRequest
+from cass_client.settings import Tls
 from cass_core.boxes import BoxBatch
 from cass_core.errors import CassError, InvalidRequest
 from cass_core.losses import LossResult
 from cass_core.specs import LossSpec, MaskSpec
 
 __all__ = [
+    "AsyncCassClient",
     "BoxBatch",
+    "CallProfile",
     "CassClient",
     "CassError",
+    "FallbackWarning",
     "InvalidRequest",
     "LossResult",
     "LossSpec",
+    "MaskRequest",
     "MaskSpec",
+    "Overloaded",
     "ServerError",
     "ServerInfo",
     "Timeout",
+    "Tls",
+    "Unauthenticated",
     "Unavailable",
 ]

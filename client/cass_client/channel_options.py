@@ -1,6 +1,11 @@
-"""How the client's connections are kept: gRPC's options for its channels."""
+"""How the client's connections are kept, spread and repaired: gRPC's options for its channels."""
 
 from __future__ import annotations
+
+import json
+from typing import Any, TypeAlias
+
+from cass.v1 import cass_pb2 as pb
 
 KEEPALIVE_SECONDS = 30.0
 """Silence during a call after which the server is pinged; a server that allows fewer pings, as its
@@ -8,16 +13,52 @@ KEEPALIVE_SECONDS = 30.0
 KEEPALIVE_TIMEOUT_SECONDS = 10.0
 """Time for the answer to a ping, before the connection is given up and its calls fail."""
 
+Options: TypeAlias = tuple[tuple[str, int | str], ...]
 
-def channel_options() -> tuple[tuple[str, int], ...]:
+_SERVICE = pb.DESCRIPTOR.services_by_name["CassService"]
+# What gRPC keeps of a request to send it again; a larger one is not tried again.
+_RETRY_BUFFER_BYTES = 64 << 20
+_RETRY: dict[str, Any] = {
+    # With jitter of gRPC's own: 1.4 seconds, and again by `cass_client.retrying.Attempts`.
+    "maxAttempts": 4,
+    "initialBackoff": "0.2s",
+    "maxBackoff": "2s",
+    "backoffMultiplier": 2,
+    "retryableStatusCodes": ["UNAVAILABLE"],
+}
+_SERVICE_CONFIG = json.dumps(
+    {
+        "loadBalancingConfig": [{"round_robin": {}}],
+        # A replica that is about to stop says so before it does.
+        "healthCheckConfig": {"serviceName": _SERVICE.full_name},
+        "methodConfig": [
+            {
+                # A stream is resumed by the client itself.
+                "name": [
+                    {"service": _SERVICE.full_name, "method": method.name}
+                    for method in _SERVICE.methods
+                    if not method.client_streaming
+                ],
+                "retryPolicy": _RETRY,
+            }
+        ],
+    }
+)
+
+
+def channel_options(server_name: str | None = None) -> Options:
     """Options of a channel.
 
     When the server's machine or the network has gone without a word, a call fails after the two
-    times above instead of at its deadline. Nothing is sent while there is no call: a connection
-    that nobody uses may well be lost, and proxies end those that are pinged for nothing.
+    times above instead of at its deadline. Calls go to all addresses of the target in turn, save
+    to those whose health check says that they do not serve, and are tried again on another if the
+    first cannot be reached.
+
+    Args:
+        server_name: what the server's certificate is for, if not for the target's host.
     """
     time, timeout = (_milliseconds(s) for s in (KEEPALIVE_SECONDS, KEEPALIVE_TIMEOUT_SECONDS))
-    return (
+    options: Options = (
         # What may be sent is the server's decision; what it sends was asked for.
         ("grpc.max_send_message_length", -1),
         ("grpc.max_receive_message_length", -1),
@@ -30,7 +71,20 @@ def channel_options() -> tuple[tuple[str, int], ...]:
         ("grpc.keepalive_permit_without_calls", 0),
         # After two pings without data, gRPC would wait for a minute before the next.
         ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.service_config", _SERVICE_CONFIG),
+        ("grpc.per_rpc_retry_buffer_size", _RETRY_BUFFER_BYTES),
+        # A server that comes back, perhaps elsewhere, is found within seconds, not minutes.
+        ("grpc.min_reconnect_backoff_ms", 5000),
+        ("grpc.initial_reconnect_backoff_ms", 200),
+        ("grpc.max_reconnect_backoff_ms", 5000),
+        ("grpc.dns_min_time_between_resolutions_ms", 1000),
     )
+    if server_name is not None:
+        options += (
+            ("grpc.ssl_target_name_override", server_name),
+            ("grpc.default_authority", server_name),
+        )
+    return options
 
 
 def _milliseconds(seconds: float) -> int:

@@ -2,39 +2,26 @@
 
 from __future__ import annotations
 
-import numbers
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from typing import Any, Literal, TypeVar
 
-from cass_client.backends import Backend, LocalBackend, RemoteBackend
+from cass_client.base import BaseClient, ServerInfo
+from cass_client.link import Link
+from cass_client.profile import CallProfile
+from cass_client.requests import MaskRequest, loss_inputs
+from cass_client.settings import Settings, Tls
+from cass_client.steps import Steps
 from cass_core.boxes import BoxBatch
-from cass_core.errors import InvalidRequest
-from cass_core.grid import one_feature_map
-from cass_core.loss_inputs import LossInputs, check_logits, check_spec
 from cass_core.losses import LossResult
 from cass_core.masks import MaskInputs, wrap_masks
 from cass_core.specs import LossSpec, MaskSpec
 
-_LONGEST = 365 * 24 * 3600.0
+T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class ServerInfo:
-    """What a server tells of itself.
-
-    Attributes:
-        version: as in ``0.1.0``.
-        device: where it computes: ``cpu`` or ``cuda:N``.
-        limits: the largest request it takes, by name; empty for ``local:``, which has none.
-    """
-
-    version: str
-    device: str
-    limits: dict[str, int]
-
-
-class CassClient:
+class CassClient(BaseClient[Link]):
     """Asks a server, or with ``local:`` the core in this process, for masks and losses.
 
     Results are those of `cass_core`, bit by bit where the server computes on a CPU: NumPy in,
@@ -42,12 +29,24 @@ class CassClient:
     and used in a process forked from the one that made it; it opens its connection when it is
     first used there.
 
+    A call is tried again for as long as its timeout allows, or three seconds for a server that
+    cannot be reached: every call is a pure function of its arguments. A batch beyond the server's
+    limits is asked for in parts.
+
     Args:
-        target: ``HOST:PORT`` or another gRPC target, or ``local:``.
-        timeout: deadline of a call in seconds, above 0 and at most a year.
+        target: ``HOST:PORT``, several of these with commas between them, another gRPC target such
+            as ``dns:///HOST:PORT`` or ``unix:PATH``, or ``local:``. Calls go to all its addresses
+            in turn.
+        timeout: seconds that a call may take with all its tries, above 0 and at most a year.
+        tls: secures the connection; ``Tls()`` for a server whose certificate the system trusts.
+        token: sent with each call.
+        token_file: file that holds it, read again when it changes.
+        fallback: ``"local"`` to compute in this process while the server cannot be reached. A
+            `FallbackWarning` says so, and `local_answers` counts.
 
     Raises:
-        CassError: ``local:`` without the core's dependencies.
+        InvalidRequest: an argument cannot be used.
+        CassError: ``local:`` or a fallback without the core's dependencies.
 
     Example:
         >>> with CassClient("local:") as client:
@@ -57,19 +56,19 @@ class CassClient:
         ((1, 4, 4), 1.0)
     """
 
-    def __init__(self, target: str, *, timeout: float = 30.0) -> None:
-        if not isinstance(target, str) or not target:
-            raise InvalidRequest("target", f"must be HOST:PORT or local:, got {target!r}")
-        ok = isinstance(timeout, numbers.Real) and not isinstance(timeout, bool)
-        if not (ok and 0 < timeout <= _LONGEST):
-            raise InvalidRequest(
-                "timeout",
-                f"must be a number of seconds above 0 and at most a year, got {timeout!r}",
-            )
-        self.target = target
-        self._backend: Backend = (
-            LocalBackend() if target == "local:" else RemoteBackend(target, float(timeout))
-        )
+    _make_peer = Link
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        timeout: float = 30.0,
+        tls: Tls | None = None,
+        token: str | None = None,
+        token_file: str | os.PathLike[str] | None = None,
+        fallback: Literal["local"] | None = None,
+    ) -> None:
+        super().__init__(Settings(target, timeout, tls, token, token_file, fallback))
 
     def generate_mask(
         self,
@@ -84,13 +83,69 @@ class CassClient:
         """Make the soft target masks of a batch; see `cass_core.generate_mask`.
 
         Raises:
-            InvalidRequest: an argument cannot be used, or is beyond the server's limits.
+            InvalidRequest: an argument cannot be used, or an image is beyond the server's limits.
             Timeout: the deadline passed.
             Unavailable: the server cannot be reached.
+            Unauthenticated: the server wants a token, or another one.
+            Overloaded: the server had no room until the deadline.
             ServerError: the server failed.
         """
         inputs = MaskInputs.check(boxes, image_size, feature_map, spec, dtype, return_owner)
-        return wrap_masks(inputs, *self._backend.masks(inputs))
+        return wrap_masks(inputs, *self._run(self._mask_steps(inputs)))
+
+    def generate_mask_future(
+        self,
+        boxes: BoxBatch | Sequence[Any],
+        image_size: Any,
+        feature_map: Any,
+        spec: MaskSpec = MaskSpec(),  # noqa: B008 - frozen
+        *,
+        dtype: Any = "float32",
+        return_owner: bool = False,
+    ) -> Future[Any]:
+        """As `generate_mask`, without waiting: a future of the masks.
+
+        Raises:
+            InvalidRequest: an argument cannot be used; all else is raised by the future.
+
+        Example:
+            >>> with CassClient("local:") as client:
+            ...     future = client.generate_mask_future([None], (32, 32), (4, 4))
+            ...     future.result().shape
+            (1, 1, 1)
+        """
+        inputs = MaskInputs.check(boxes, image_size, feature_map, spec, dtype, return_owner)
+
+        def steps() -> Steps[Any]:
+            return wrap_masks(inputs, *(yield from self._mask_steps(inputs)))
+
+        return self._peer().submit(steps())
+
+    def stream_masks(self, requests: Iterable[MaskRequest], in_flight: int = 8) -> Iterator[Any]:
+        """Make masks for one request after another, over one stream.
+
+        Faster than calls one by one: up to ``in_flight`` requests are on their way while the caller
+        works with an answer. Taken from the iterable in this thread.
+
+        Args:
+            requests: the arguments of each `generate_mask`.
+            in_flight: how many requests are taken ahead of their answers, 1 to 1024.
+
+        Yields:
+            What `generate_mask` returns, for each request, in their order.
+
+        Raises:
+            InvalidRequest: ``in_flight`` is out of its range. While it is read: as `generate_mask`,
+                and whatever ``requests`` raises, after the answers to all that came before.
+
+        Example:
+            >>> request = MaskRequest([[[8, 8, 24, 24]]], (32, 32), (8, 8))
+            >>> with CassClient("local:") as client:
+            ...     [mask.shape for mask in client.stream_masks([request] * 3)]
+            [(1, 2, 2), (1, 2, 2), (1, 2, 2)]
+        """
+        gives = self._peer().stream(self._stream_steps(in_flight), iter(requests))
+        return (wrap_masks(inputs, *masks) for inputs, masks in gives)
 
     def compute_loss(
         self,
@@ -121,47 +176,61 @@ class CassClient:
             return_grad: also return the gradient.
 
         Raises:
-            InvalidRequest: an argument cannot be used, or is beyond the server's limits.
-            Timeout: the deadline passed.
-            Unavailable: the server cannot be reached.
-            ServerError: the server failed.
+            CassError: as `generate_mask`.
         """
-        check_spec(loss_spec)
-        logits = check_logits(logits)
-        if (target is None) == (boxes is None):
-            raise InvalidRequest("target", "give either a target or boxes")
-        mask = None
-        if boxes is not None:
-            maps = one_feature_map(feature_map)
-            mask = MaskInputs.check(boxes, image_size, maps, mask_spec, "float32", False)
-        inputs = LossInputs.check(logits, target, loss_spec, num_boxes, return_grad, mask)
-        return self._backend.losses(inputs).wrap(logits, inputs.logits_dtype)
+        logits, inputs = loss_inputs(
+            logits,
+            target,
+            boxes,
+            image_size,
+            feature_map,
+            mask_spec,
+            loss_spec,
+            num_boxes,
+            return_grad,
+        )
+        return self._run(self._loss_steps(inputs)).wrap(logits, inputs.logits_dtype)
 
     def info(self) -> ServerInfo:
         """Ask for version, device and limits.
 
         Raises:
-            Timeout: the deadline passed.
-            Unavailable: the server cannot be reached.
-            ServerError: the server failed.
+            CassError: as `generate_mask`; there is no fallback.
         """
-        answer = self._backend.info()
-        limits = {
-            field.name: getattr(answer.limits, field.name)
-            for field in answer.limits.DESCRIPTOR.fields
-            if answer.HasField("limits")
-        }
-        return ServerInfo(answer.version, answer.device, limits)
+        return self._run(self._info_steps())
+
+    def profile(
+        self,
+        boxes: BoxBatch | Sequence[Any],
+        image_size: Any,
+        feature_map: Any,
+        spec: MaskSpec = MaskSpec(),  # noqa: B008 - frozen
+        *,
+        dtype: Any = "float32",
+    ) -> CallProfile:
+        """Make one `generate_mask` call and tell where its time goes.
+
+        Raises:
+            CassError: as `generate_mask`; there is no fallback.
+
+        Example:
+            >>> with CassClient("local:") as client:
+            ...     profile = client.profile([[[8, 8, 24, 24]]], (32, 32), (4, 4))
+            >>> 0 < profile.compute < profile.total
+            True
+        """
+        request = MaskRequest(boxes, image_size, feature_map, spec, dtype)
+        return self._run(self._profile_steps(request.check))
 
     def close(self) -> None:
-        """Close the connection; a later call opens it again."""
-        self._backend.close()
+        """Close the connection, once futures are done; a later call opens it again."""
+        self._peer().close()
+
+    def _run(self, steps: Steps[T]) -> T:
+        return self._peer().run(steps)
 
     def __enter__(self) -> CassClient:
         return self
 
     def __exit__(self, *exc: object) -> None:
         self.close()
-
-    def __repr__(self) -> str:
-        return f"CassClient({self.target!r})"

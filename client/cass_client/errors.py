@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import grpc
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from cass_core.errors import CassError, InvalidRequest
+
+_REQUEST_ID = "x-request-id"
 
 
 class Timeout(CassError):
@@ -17,6 +22,25 @@ class Unavailable(CassError):
     """The server cannot be reached."""
 
 
+class Unauthenticated(CassError):
+    """The server wants a token, or refuses the one it was given."""
+
+
+class Overloaded(CassError):
+    """The server has no room for the request.
+
+    Attributes:
+        retry_delay: seconds after which the server wants to be asked again.
+    """
+
+    def __init__(self, message: str, retry_delay: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_delay = retry_delay
+
+    def __reduce__(self) -> tuple[type[Overloaded], tuple[str, float]]:
+        return type(self), (str(self), self.retry_delay)
+
+
 class ServerError(CassError):
     """The server answered with another error; the gRPC status is the cause."""
 
@@ -24,15 +48,43 @@ class ServerError(CassError):
 def from_rpc_error(error: grpc.RpcError, target: str) -> CassError:
     """The exception for a failed call; raise it from ``error``, so that the status is the cause."""
     code = error.code()
+    details = _details(error)
     if code is grpc.StatusCode.INVALID_ARGUMENT:
-        status = rpc_status.from_call(error)
-        for detail in status.details if status is not None else ():
-            bad_request = error_details_pb2.BadRequest()
-            if detail.Unpack(bad_request) and bad_request.field_violations:
-                violation = bad_request.field_violations[0]
-                return InvalidRequest(violation.field, violation.description)
+        bad_request = details.get("BadRequest")
+        if bad_request is not None and bad_request.field_violations:
+            violation = bad_request.field_violations[0]
+            return InvalidRequest(violation.field, violation.description)
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "RetryInfo" in details:
+        delay = details["RetryInfo"].retry_delay
+        return Overloaded(f"{target}: {error.details()}", delay.seconds + delay.nanos / 1e9)
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return Timeout(f"{target}: no answer within the deadline")
     if code is grpc.StatusCode.UNAVAILABLE:
         return Unavailable(f"{target}: {error.details()}")
-    return ServerError(f"{target}: {code.name}: {error.details()}")
+    if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
+        return Unauthenticated(f"{target}: {error.details()}")
+    return ServerError(f"{target}: {code.name}: {error.details()}{_request_id(error)}")
+
+
+def _details(error: grpc.RpcError) -> dict[str, Any]:
+    """What the status carries beside its text, by the name of the message."""
+    try:
+        status = rpc_status.from_call(error)
+    except (ValueError, DecodeError):  # it contradicts itself, or is none
+        return {}
+    found = {}
+    for detail in status.details if status is not None else ():
+        for kind in (error_details_pb2.BadRequest, error_details_pb2.RetryInfo):
+            message = kind()
+            if detail.Unpack(message):
+                found[kind.DESCRIPTOR.name] = message
+    return found
+
+
+def _request_id(error: grpc.RpcError) -> str:
+    """By what the server's log knows the call, if the server told."""
+    metadata: Any = error.trailing_metadata() or ()
+    for key, value in metadata:
+        if key == _REQUEST_ID:
+            return f" (request {value})"
+    return ""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
 
 from cass.v1 import cass_pb2 as pb
 from cass_core.arrays import storage_dtype
+
+if sys.byteorder != "little":
+    raise ImportError("elements are sent as they lie in memory, which must be little-endian")
 
 NUMBERS: dict[str, pb.DataType] = {
     "float32": pb.DATA_TYPE_FLOAT32,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import math
 import struct
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,14 +18,12 @@ import numpy as np
 
 from cass import wire
 from cass.dtypes import NUMBERS, element_type
+from cass.fields import LENGTH_DELIMITED, number_of, varint
 from cass.v1 import cass_pb2 as pb
 from cass_core.arrays import Array
 from cass_core.loss_inputs import LossInputs
 from cass_core.losses import HostLoss
 from cass_core.masks import MaskInputs
-
-if sys.byteorder != "little":
-    raise ImportError("elements are sent as they lie in memory, which must be little-endian")
 
 # Lengths take five bytes whatever they are, so that the layout does not depend on them: readers
 # take a varint that is longer than it need be.
@@ -35,21 +32,15 @@ _LENGTH_BYTES: Final = 5
 # holds to 16.
 _ALIGNMENT: Final = 8
 _MAX_LENGTH: Final = 2**31 - 1
-_LENGTH_DELIMITED, _DOUBLE = 2, 1
+_DOUBLE: Final = 1  # a wire type
 
-
-def _number(kind: type, field: str) -> int:
-    number: int = kind.DESCRIPTOR.fields_by_name[field].number  # type: ignore[attr-defined]
-    return number
-
-
-_DTYPE, _SHAPE, _DATA = (_number(pb.Tensor, name) for name in ("dtype", "shape", "data"))
-_MASKS, _OWNERS = (_number(pb.GenerateMaskResponse, name) for name in ("masks", "owners"))
+_DTYPE, _SHAPE, _DATA = (number_of(pb.Tensor, name) for name in ("dtype", "shape", "data"))
+_MASKS, _OWNERS = (number_of(pb.GenerateMaskResponse, name) for name in ("masks", "owners"))
 _LOSS, _SUM, _NORMALIZER, _GRAD = (
-    _number(pb.ComputeLossResponse, name) for name in ("loss", "sum", "normalizer", "grad")
+    number_of(pb.ComputeLossResponse, name) for name in ("loss", "sum", "normalizer", "grad")
 )
-_LOGITS, _TARGET = (_number(pb.ComputeLossRequest, name) for name in ("logits", "target"))
-_ENTRY = _number(pb.StreamMasksResponse, "masks")
+_LOGITS, _TARGET = (number_of(pb.ComputeLossRequest, name) for name in ("logits", "target"))
+_ENTRY = number_of(pb.StreamMasksResponse, "masks")
 
 
 class MaskFrame(NamedTuple):
@@ -68,6 +59,39 @@ class MaskFrame(NamedTuple):
     owners: list[Array]
 
 
+class MaskLayout:
+    """How the answers lie in memory to requests that ask for the same.
+
+    Args:
+        shapes: ``(B, n_y, n_x)`` of the mask of each feature map.
+        dtype: name of the masks' dtype.
+        return_owner: whether there are owner maps.
+        entry: whether an answer is the entry of a stream, a `StreamMasksResponse`.
+
+    Raises:
+        ValueError: the answer is too long for protobuf.
+    """
+
+    def __init__(
+        self,
+        shapes: Sequence[tuple[int, ...]],
+        dtype: str,
+        return_owner: bool,
+        *,
+        entry: bool = False,
+    ) -> None:
+        fields = [_Tensor(_MASKS, dtype, shape) for shape in shapes]
+        if return_owner:
+            fields += [_Tensor(_OWNERS, "int32", shape) for shape in shapes]
+        self._plan = _plan(tuple(fields), 0, _ENTRY if entry else None)
+        self._masks = len(shapes)
+
+    def frame(self) -> MaskFrame:
+        """Room for one more answer."""
+        message, _, arrays = _lay_out(b"", self._plan)
+        return MaskFrame(message, arrays[: self._masks], arrays[self._masks :])
+
+
 def mask_frame(inputs: MaskInputs, *, entry: bool = False) -> MaskFrame:
     """Lay out the answer to a request.
 
@@ -75,12 +99,7 @@ def mask_frame(inputs: MaskInputs, *, entry: bool = False) -> MaskFrame:
         inputs: the request.
         entry: as the entry of a stream, a `StreamMasksResponse`.
     """
-    shapes = inputs.shapes()
-    fields = [_Tensor(_MASKS, inputs.dtype, shape) for shape in shapes]
-    if inputs.return_owner:
-        fields += [_Tensor(_OWNERS, "int32", shape) for shape in shapes]
-    message, arrays = _lay_out(b"", fields, _ENTRY if entry else None)
-    return MaskFrame(message, arrays[: len(shapes)], arrays[len(shapes) :])
+    return MaskLayout(inputs.shapes(), inputs.dtype, inputs.return_owner, entry=entry).frame()
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +134,8 @@ def loss_frame(inputs: LossInputs) -> LossFrame:
     if inputs.return_grad:
         fields.append(_Tensor(_GRAD, inputs.logits_dtype, shape))
     numbers = b"".join(bytes([number << 3 | _DOUBLE]) + bytes(8) for number in (_SUM, _NORMALIZER))
-    message, arrays = _lay_out(numbers, fields, None)
-    return LossFrame(
-        message,
-        arrays[0],
-        arrays[1] if inputs.return_grad else None,
-        _memory(message),
-    )
+    message, memory, arrays = _lay_out(numbers, _plan(tuple(fields), len(numbers), None))
+    return LossFrame(message, arrays[0], arrays[1] if inputs.return_grad else None, memory)
 
 
 def loss_request(inputs: LossInputs) -> bytes:
@@ -129,11 +143,9 @@ def loss_request(inputs: LossInputs) -> bytes:
     tensors = [(_LOGITS, inputs.logits_dtype, inputs.logits)]
     if inputs.target is not None:
         tensors.append((_TARGET, inputs.target_dtype, inputs.target))
-    message, arrays = _lay_out(
-        wire.loss_options(inputs).SerializeToString(),
-        [_Tensor(field, dtype, array.shape) for field, dtype, array in tensors],
-        None,
-    )
+    options = wire.loss_options(inputs).SerializeToString()
+    fields = tuple(_Tensor(field, dtype, array.shape) for field, dtype, array in tensors)
+    message, _, arrays = _lay_out(options, _plan(fields, len(options), None))
     for place, (_, _, array) in zip(arrays, tensors, strict=True):
         place[...] = array
     return message
@@ -151,71 +163,67 @@ class _Place(NamedTuple):
     at: int
     header: bytes
     begin: int
-    length: int
-    tensor: _Tensor
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
 
 
-def _lay_out(
-    head: bytes, tensors: Sequence[_Tensor], wrapper: int | None
-) -> tuple[bytes, list[Array]]:
-    """A message of the head and the tensors, in a field of another one if it is to be wrapped."""
-    start, size, places = _plan(tuple(tensors), len(head), wrapper)
-    message = _unset_bytes(size)
-    memory = _memory(message)
-    memory[: len(start) + len(head)] = start + head
-    arrays = []
-    for at, header, begin, length, tensor in places:
+class _Plan(NamedTuple):
+    """What comes before the head, the message's size and memory, and the places of the tensors."""
+
+    start: bytes
+    size: int
+    memory: type[Any]  # a ctypes array
+    places: list[_Place]
+
+
+def _lay_out(head: bytes, plan: _Plan) -> tuple[bytes, Any, list[Array]]:
+    """A message of the head and the tensors, its writable memory, and the tensors' arrays."""
+    message: bytes = _new_bytes(None, plan.size)
+    memory = plan.memory.from_address(_address(message))
+    memory.message = message  # which the arrays on it thereby keep
+    before = plan.start + head
+    memory[: len(before)] = before
+    arrays: list[Array] = []
+    for at, header, begin, shape, dtype in plan.places:
         memory[at:begin] = header
-        array = np.frombuffer(memory, element_type(tensor.dtype), length, begin)
-        arrays.append(array.reshape(tensor.shape))
-    return message, arrays
+        arrays.append(np.ndarray(shape, dtype, memory, begin))
+    return message, memory, arrays
 
 
 @lru_cache(maxsize=256)
-def _plan(
-    tensors: tuple[_Tensor, ...], head: int, wrapper: int | None
-) -> tuple[bytes, int, list[_Place]]:
-    """What comes before the head, the size of the message, and the places of the tensors."""
+def _plan(tensors: tuple[_Tensor, ...], head: int, wrapper: int | None) -> _Plan:
+    """A head of that length and tensors, in a field of another message if they are wrapped."""
     start = 0 if wrapper is None else 1 + _LENGTH_BYTES
     at = start + head
     places = []
     for tensor in tensors:
-        length = math.prod(tensor.shape)
-        size = length * element_type(tensor.dtype).itemsize
+        dtype = element_type(tensor.dtype)
+        size = math.prod(tensor.shape) * dtype.itemsize
         header = _tensor_header(tensor, size, at)
         begin = at + len(header)
-        places.append(_Place(at, header, begin, length, tensor))
+        places.append(_Place(at, header, begin, tensor.shape, dtype))
         at = begin + size
     if at > _MAX_LENGTH:
         raise ValueError(f"a message of {at} bytes is too long for protobuf")
-    return b"" if wrapper is None else _field(wrapper, at - start), at, places
+    before = b"" if wrapper is None else _field(wrapper, at - start)
+    return _Plan(before, at, ctypes.c_char * at, places)
 
 
 def _tensor_header(tensor: _Tensor, size: int, at: int) -> bytes:
     """What comes before the elements of a tensor whose field begins at a place."""
-    shape = b"".join(_varint(side) for side in tensor.shape)
-    dimensions = bytes([_SHAPE << 3 | _LENGTH_DELIMITED]) + _varint(len(shape)) + shape
+    shape = b"".join(varint(side) for side in tensor.shape)
+    dimensions = bytes([_SHAPE << 3 | LENGTH_DELIMITED]) + varint(len(shape)) + shape
     data = _field(_DATA, size)
     # The padding goes where it does the least: into the dtype's number.
     before = 1 + _LENGTH_BYTES + 1 + 1 + len(dimensions) + len(data)
     padding = -(at + before) % _ALIGNMENT
-    dtype = bytes([_DTYPE << 3]) + _varint(NUMBERS[tensor.dtype], 1 + padding)
+    dtype = bytes([_DTYPE << 3]) + varint(NUMBERS[tensor.dtype], 1 + padding)
     inner = dtype + dimensions + data
     return _field(tensor.field, len(inner) + size) + inner
 
 
 def _field(number: int, length: int) -> bytes:
-    return bytes([number << 3 | _LENGTH_DELIMITED]) + _varint(length, _LENGTH_BYTES)
-
-
-def _varint(value: int, least: int = 1) -> bytes:
-    """A varint of at least that many bytes."""
-    parts = bytearray()
-    while value >= 0x80 or len(parts) + 1 < least:
-        parts.append(value & 0x7F | 0x80)
-        value >>= 7
-    parts.append(value)
-    return bytes(parts)
+    return bytes([number << 3 | LENGTH_DELIMITED]) + varint(length, _LENGTH_BYTES)
 
 
 # CPython lets whoever has made a bytes object of unset bytes, and not shown it to anyone yet,
@@ -224,15 +232,3 @@ _new_bytes = ctypes.pythonapi.PyBytes_FromStringAndSize
 _new_bytes.restype, _new_bytes.argtypes = ctypes.py_object, (ctypes.c_char_p, ctypes.c_ssize_t)
 _address = ctypes.pythonapi.PyBytes_AsString
 _address.restype, _address.argtypes = ctypes.c_void_p, (ctypes.py_object,)
-
-
-def _unset_bytes(size: int) -> bytes:
-    message: bytes = _new_bytes(None, size)
-    return message
-
-
-def _memory(message: bytes) -> Any:
-    """The writable memory of a message, a ctypes array."""
-    memory = (ctypes.c_char * len(message)).from_address(_address(message))
-    memory.message = message  # type: ignore[attr-defined]  # which the arrays on it thereby keep
-    return memory

@@ -12,6 +12,7 @@ from typing import Final, TypeAlias, TypeVar, Union
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 
+from cass.fields import LENGTH_DELIMITED, varint
 from cass.v1 import cass_pb2 as pb
 
 Views: TypeAlias = dict[str, list[memoryview]]
@@ -24,7 +25,6 @@ _WORTHWHILE_BYTES = 1 << 15
 # More fields than any honest message has; a message of many small ones is protobuf's to read.
 _MOST_FIELDS = 256
 _MOST_VARINT_BYTES = 10
-_LENGTH_DELIMITED = 2
 # Bytes of the wire types of fixed size.
 _FIXED: Final = {1: 8, 5: 4}
 
@@ -133,7 +133,7 @@ def _rest(
             raise _Unusual
         tag, body = _varint(data, at)
         wire_type = tag & 7
-        if wire_type == _LENGTH_DELIMITED:
+        if wire_type == LENGTH_DELIMITED:
             length, body = _varint(data, body)
             after = body + length
             number = tag >> 3
@@ -153,7 +153,7 @@ def _rest(
                     if None in below.values():
                         views.setdefault(dotted, []).append(data[0:0])
                     inner = _rest(data, body, after, below, dotted, views, fields_left, most)
-                    pieces += (_varint_bytes(tag), _varint_bytes(len(inner)), inner)
+                    pieces += (varint(tag), varint(len(inner)), inner)
         elif wire_type == 0:
             _, after = _varint(data, body)
         elif wire_type in _FIXED:
@@ -182,12 +182,3 @@ def _varint(data: memoryview, at: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, at + i + 1
     raise _Unusual
-
-
-def _varint_bytes(value: int) -> bytes:
-    parts = bytearray()
-    while value >= 0x80:
-        parts.append(value & 0x7F | 0x80)
-        value >>= 7
-    parts.append(value)
-    return bytes(parts)

@@ -37,6 +37,8 @@ _MASK_ENUMS: dict[str, dict[str, int]] = {
         "clipped_sum": pb.MERGE_CLIPPED_SUM,
     },
 }
+# With every field set it has 120.
+_KEPT_BYTES = 256
 _LOSS_FIELDS = ("alpha", "beta", "gamma", "weight")
 _LOSS_ENUMS: dict[str, dict[str, int]] = {
     "kind": {
@@ -72,6 +74,17 @@ def mask_spec(message: pb.MaskSpec) -> MaskSpec:
     Raises:
         InvalidRequest: a value is unknown or out of its range.
     """
+    # Nobody's long list is kept.
+    is_short = message.ByteSize() <= _KEPT_BYTES
+    return _kept_mask_spec(message.SerializeToString()) if is_short else _mask_spec(message)
+
+
+@lru_cache(maxsize=64)
+def _kept_mask_spec(data: bytes) -> MaskSpec:
+    return _mask_spec(pb.MaskSpec.FromString(data))
+
+
+def _mask_spec(message: pb.MaskSpec) -> MaskSpec:
     options = _spec_options(message, "mask_spec", _MASK_FIELDS, _MASK_ENUMS)
     sigma = message.base_sigma
     if len(sigma) == 1:

@@ -9,12 +9,13 @@ that both give the same errors.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
 
 from cass.dtypes import NAMES, NUMBERS, element_type
+from cass.fields import delimited, tag_of, varint
 from cass.lift import Views
 from cass.specs import loss_spec, loss_spec_message, mask_spec, mask_spec_message
 from cass.v1 import cass_pb2 as pb
@@ -31,8 +32,12 @@ _MAX_DIMENSIONS = 8
 # NumPy can describe no larger array, not even one with no elements.
 _MAX_BYTES = 2**63 - 1
 _BOX_BYTES = 16
+_FLOAT32 = np.dtype(np.float32)
 _KEPT_BYTES = 512
 _NO_VIEWS: Views = {}
+_REQUEST = tag_of(pb.StreamMasksRequest, "request")
+_BOXES = tag_of(pb.GenerateMaskRequest, "boxes")
+_XYXY, _COUNTS = tag_of(pb.BoxBatch, "xyxy"), tag_of(pb.BoxBatch, "counts")
 
 
 # --- tensors -----------------------------------------------------------------------------------
@@ -56,10 +61,10 @@ def tensor(
     if name not in dtypes or name is None:
         got = name or f"the unknown value {message.dtype}"
         raise InvalidRequest(field, f"must have a dtype of {', '.join(dtypes)}, got {got}")
-    if len(message.shape) > _MAX_DIMENSIONS:
-        raise InvalidRequest(field, f"has {len(message.shape)} dimensions, at most 8 are possible")
-    dtype = element_type(name)
     shape = tuple(message.shape)
+    if len(shape) > _MAX_DIMENSIONS:
+        raise InvalidRequest(field, f"has {len(shape)} dimensions, at most 8 are possible")
+    dtype = element_type(name)
     # Protobuf makes new bytes at each access.
     data = message.data if view is None else view
     expected = math.prod(shape) * dtype.itemsize
@@ -67,10 +72,9 @@ def tensor(
         raise InvalidRequest(
             field, f"has {len(data)} bytes of data, the shape {list(shape)} needs {expected}"
         )
-    if math.prod(side for side in shape if side) * dtype.itemsize > _MAX_BYTES:
+    if not expected and math.prod(side for side in shape if side) * dtype.itemsize > _MAX_BYTES:
         raise InvalidRequest(field, f"has the shape {list(shape)}, which is too large")
-    elements = np.frombuffer(data, dtype.newbyteorder("<")).astype(dtype, copy=False)
-    return _aligned(elements).reshape(shape), name
+    return _aligned(np.frombuffer(data, dtype)).reshape(shape), name
 
 
 def _aligned(array: Array) -> Array:
@@ -84,25 +88,52 @@ def _aligned(array: Array) -> Array:
 # --- requests ----------------------------------------------------------------------------------
 
 
-def mask_request(inputs: MaskInputs) -> pb.GenerateMaskRequest:
-    """The request for checked inputs."""
-    request = _mask_request(inputs)
-    request.dtype = NUMBERS[inputs.dtype]
-    request.return_owner = inputs.return_owner
-    return request
+def mask_request_bytes(inputs: MaskInputs) -> bytes:
+    """The serialized `GenerateMaskRequest` for checked inputs."""
+    return _mask_request(inputs, inputs.dtype, inputs.return_owner)
 
 
-def _mask_request(inputs: MaskInputs) -> pb.GenerateMaskRequest:
-    xyxy, _ = to_host(inputs.boxes.xyxy)
-    sizes = to_host(inputs.sizes)[0].astype(np.int64)
-    return pb.GenerateMaskRequest(
-        boxes=pb.BoxBatch(
-            xyxy=xyxy.astype("<f4", copy=False).tobytes(), counts=inputs.boxes.counts.tolist()
-        ),
-        image_sizes=pb.ImageSizes(heights=sizes[:, 0].tolist(), widths=sizes[:, 1].tolist()),
-        feature_maps=[pb.FeatureMap(height=h, width=w) for h, w in inputs.maps],
-        mask_spec=mask_spec_message(inputs.spec),
+def stream_request_bytes(inputs: MaskInputs) -> bytes:
+    """The serialized `StreamMasksRequest` for checked inputs."""
+    return delimited(_REQUEST, mask_request_bytes(inputs))
+
+
+def _mask_request(inputs: MaskInputs, dtype: str | None, return_owner: bool) -> bytes:
+    xyxy = to_host(inputs.boxes.xyxy)[0]
+    counts = inputs.boxes.counts.tolist()
+    numbers = bytes(counts) if max(counts, default=0) < 0x80 else b"".join(map(varint, counts))
+    boxes = b"".join(
+        delimited(tag, content)
+        for tag, content in ((_XYXY, xyxy.tobytes()), (_COUNTS, numbers))
+        if content
     )
+    sizes = to_host(inputs.sizes)[0]
+    # What a client asks for beside its boxes is the same from request to request; and nobody's
+    # long list is kept.
+    rest = _kept_rest if sizes.nbytes <= _KEPT_BYTES else _rest
+    options = rest(sizes.tobytes(), tuple(inputs.maps), inputs.spec, dtype, return_owner)
+    return delimited(_BOXES, boxes) + options
+
+
+def _rest(
+    sizes: bytes,
+    maps: tuple[FeatureMap, ...],
+    spec: MaskSpec,
+    dtype: str | None,
+    return_owner: bool,
+) -> bytes:
+    """What comes after the boxes in a request."""
+    heights, widths = np.frombuffer(sizes).reshape(-1, 2).T.astype(np.int64).tolist()
+    return pb.GenerateMaskRequest(
+        image_sizes=pb.ImageSizes(heights=heights, widths=widths),
+        feature_maps=[pb.FeatureMap(height=h, width=w) for h, w in maps],
+        mask_spec=mask_spec_message(spec),
+        dtype=None if dtype is None else NUMBERS[dtype],
+        return_owner=return_owner,
+    ).SerializeToString()
+
+
+_kept_rest = lru_cache(maxsize=256)(_rest)
 
 
 def mask_inputs(
@@ -118,37 +149,30 @@ def mask_inputs(
     Raises:
         InvalidRequest: the request cannot be used; the field is named as in a local call.
     """
-    boxes = _boxes(request.boxes, boxes_data(request, views, at))
-    rest = pb.GenerateMaskRequest()
-    rest.CopyFrom(request)
-    rest.ClearField("boxes")
-    data = rest.SerializeToString()
-    # What a client asks for beside its boxes is the same from request to request; and nobody's
-    # long list is kept.
-    options = _kept_options if len(data) <= _KEPT_BYTES else _options
-    return MaskInputs(boxes, *options(data, boxes.num_images))
+    boxes = mask_boxes(boxes_data(request, views, at), request.boxes.counts)
+    return MaskInputs(boxes, *mask_options(request, boxes.num_images))
 
 
-def _options(
-    data: bytes, num_images: int
+def mask_options(
+    request: pb.GenerateMaskRequest, num_images: int
 ) -> tuple[Sizes, list[FeatureMap], bool, MaskSpec, str, bool]:
-    """The fields of `MaskInputs` after the boxes, from a request without them."""
-    request = pb.GenerateMaskRequest.FromString(data)
+    """The fields of `MaskInputs` after the boxes, checked, the sizes read-only.
+
+    Raises:
+        InvalidRequest: see `mask_inputs`.
+    """
     dtype = "float32" if request.dtype == 0 else NAMES.get(request.dtype)
     if dtype not in MASK_DTYPES or dtype is None:
         got = dtype or f"the unknown value {request.dtype}"
         raise InvalidRequest("dtype", f"must be one of {', '.join(MASK_DTYPES)}, got {got}")
     sizes = _sizes(request.image_sizes, num_images)
-    sizes.flags.writeable = False  # shared from now on
+    sizes.flags.writeable = False
     maps, _ = feature_maps([_feature_map(m) for m in request.feature_maps])
     if not maps:
         raise InvalidRequest("feature_map", "is missing")
     spec = mask_spec(request.mask_spec)
     check_options(num_images, maps, False, spec, dtype, request.return_owner)
     return sizes, maps, False, spec, dtype, request.return_owner
-
-
-_kept_options = lru_cache(maxsize=256)(_options)
 
 
 def boxes_data(
@@ -159,14 +183,19 @@ def boxes_data(
     return lifted[0] if lifted else request.boxes.xyxy
 
 
-def _boxes(message: pb.BoxBatch, data: bytes | memoryview) -> BoxBatch:
-    if len(data) % _BOX_BYTES:
+def mask_boxes(xyxy: bytes | memoryview, counts: Iterable[int]) -> BoxBatch:
+    """The checked boxes of a request.
+
+    Raises:
+        InvalidRequest: see `mask_inputs`.
+    """
+    if len(xyxy) % _BOX_BYTES:
         raise InvalidRequest(
-            "boxes.xyxy", f"has {len(data)} bytes, which is not a multiple of {_BOX_BYTES}"
+            "boxes.xyxy", f"has {len(xyxy)} bytes, which is not a multiple of {_BOX_BYTES}"
         )
-    xyxy = _aligned(np.frombuffer(data, "<f4").astype(np.float32, copy=False)).reshape(-1, 4)
+    boxes = _aligned(np.frombuffer(xyxy, _FLOAT32)).reshape(-1, 4)
     # By way of a list: NumPy reads protobuf's sequence far more slowly.
-    return BoxBatch.packed(xyxy, list(message.counts))
+    return BoxBatch.packed(boxes, list(counts))
 
 
 def _sizes(message: pb.ImageSizes, num_images: int) -> Sizes:
@@ -190,7 +219,7 @@ def loss_options(inputs: LossInputs) -> pb.ComputeLossRequest:
         return_grad=inputs.return_grad,
     )
     if inputs.mask is not None:
-        request.mask.CopyFrom(_mask_request(inputs.mask))
+        request.mask.MergeFromString(_mask_request(inputs.mask, None, return_owner=False))
     return request
 
 

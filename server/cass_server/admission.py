@@ -66,10 +66,15 @@ class Admission:
         self._requests += 1
         return Ticket(self)
 
+    def try_enter(self) -> Ticket | None:
+        """A place for one request, if there is one and nobody waits for it."""
+        if self._requests >= self._most_requests or self._for_requests.places:
+            return None
+        self._requests += 1
+        return Ticket(self)
+
     async def enter_in_turn(self) -> Ticket:
-        """A place for one request, once there is one."""
-        if self._for_requests.is_empty() and not self.is_full():
-            return self.enter()
+        """As `try_enter`, once there is one."""
         await self._for_requests.wait(lambda: not self.is_full())
         return self.enter()
 
@@ -77,11 +82,22 @@ class Admission:
         """Return once all that was let in, or waited for it, has left."""
         await self._for_requests.wait(lambda: self._requests == 0)
 
+    def try_hold(self, ticket: Ticket, size: int) -> bool:
+        """Count the bytes of a request and its answer, if there is room and nobody waits for it.
+
+        Alone, a request may have any number.
+        """
+        if self._for_bytes.places or (self._bytes and self._bytes + size > self._most_bytes):
+            return False
+        ticket.bytes = size
+        self._bytes += size
+        return True
+
     def hold(self, ticket: Ticket, size: int) -> None:
-        """Count the bytes of a request and its answer. Alone, a request may have any number.
+        """As `try_hold`, but whether or not somebody waits.
 
         Raises:
-            Overloaded: there are too many already.
+            Overloaded: there is no room.
         """
         if not self._fits(size):
             raise self._overloaded("bytes", self._most_bytes)
@@ -89,9 +105,8 @@ class Admission:
         self._bytes += size
 
     async def hold_in_turn(self, ticket: Ticket, size: int) -> None:
-        """As `hold`, once there is room."""
-        if not self._for_bytes.is_empty() or not self._fits(size):
-            await self._for_bytes.wait(lambda: self._fits(size))
+        """As `try_hold`, once there is room."""
+        await self._for_bytes.wait(lambda: self._fits(size))
         self.hold(ticket, size)
 
     def _fits(self, size: int) -> bool:
@@ -103,8 +118,9 @@ class Admission:
         self._bytes -= ticket.bytes
         took = time.monotonic() - ticket.entered
         self._seconds += _SMOOTHING * (took - self._seconds)
-        self._for_requests.wake()
-        self._for_bytes.wake()
+        for line in (self._for_requests, self._for_bytes):
+            if line.places:
+                line.wake()
 
     def is_full(self) -> bool:
         """Whether `enter` refuses."""
@@ -146,31 +162,31 @@ class Ticket:
 
 
 class _Line:
-    """Whoever waits for room, first come, first served."""
+    """Whoever waits for room, first come, first served.
+
+    Attributes:
+        places: one for each who waits.
+    """
 
     def __init__(self) -> None:
-        self._places: deque[asyncio.Future[None]] = deque()
-
-    def is_empty(self) -> bool:
-        """Whether nobody waits."""
-        return not self._places
+        self.places: deque[asyncio.Future[None]] = deque()
 
     async def wait(self, is_room: Callable[[], bool]) -> None:
         """Return in one's turn, once there is room; what takes it must follow at once."""
-        if not self._places and is_room():
+        if not self.places and is_room():
             return
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._places.append(place)
+        self.places.append(place)
         try:
             await place
             while not is_room():  # woken at the head of the line, where it stays
-                place = self._places[0] = asyncio.get_running_loop().create_future()
+                place = self.places[0] = asyncio.get_running_loop().create_future()
                 await place
         finally:
-            self._places.remove(place)
+            self.places.remove(place)
             self.wake()
 
     def wake(self) -> None:
         """Let the first in line look."""
-        if self._places and not self._places[0].done():
-            self._places[0].set_result(None)
+        if self.places and not self.places[0].done():
+            self.places[0].set_result(None)

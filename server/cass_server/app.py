@@ -26,6 +26,7 @@ from cass_server.gate import Gate
 from cass_server.health import Health
 from cass_server.limits import Limits
 from cass_server.metrics import Metrics
+from cass_server.ports import address_of, is_unix, refuse_taken_socket
 from cass_server.service import SERVICE_NAME, CassService
 from cass_server.settings import Settings
 from cass_server.tls import server_credentials
@@ -230,7 +231,8 @@ def _add_helpers(gate: Gate, status: Health, settings: Settings) -> None:
 
 def _bind(server: grpc.aio.Server, settings: Settings, port: int) -> str:
     """The address that the server listens on."""
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    refuse_taken_socket(settings.host)
+    address = address_of(settings.host, port)
     credentials: Any = None
     if settings.tls_certificate is not None and settings.tls_key is not None:
         credentials = server_credentials(
@@ -238,9 +240,10 @@ def _bind(server: grpc.aio.Server, settings: Settings, port: int) -> str:
         )
     try:
         if credentials is None:
-            bound = server.add_insecure_port(f"{host}:{port}")
+            bound = server.add_insecure_port(address)
         else:
-            bound = server.add_secure_port(f"{host}:{port}", credentials)
+            bound = server.add_secure_port(address, credentials)
     except RuntimeError as error:
-        raise CassError(f"cannot listen on {host}:{port}: is the port taken?") from error
-    return f"{host}:{bound}"
+        question = "is there its folder?" if is_unix(settings.host) else "is the port taken?"
+        raise CassError(f"cannot listen on {address}: {question}") from error
+    return address_of(settings.host, bound)

@@ -8,6 +8,7 @@ import numpy as np
 
 from cass_core.loss_inputs import LossInputs
 from cass_core.masks import MaskInputs
+from cass_core.specs import MaskSpec
 
 # Nanoseconds that err on the safe side. Of a patch: to merge a box into it in the common case and
 # in the slowest, and to take its loss; setting it takes one.
@@ -19,22 +20,41 @@ _PLACE, _EXPONENTIAL = 50.0, 12.0
 _WORTH_A_LOOK = 500_000
 
 
+class MaskEffort:
+    """Of requests that ask for the same masks.
+
+    Args:
+        shapes: ``(B, n_y, n_x)`` of the mask of each feature map.
+        spec: the options.
+        return_owner: whether owner maps are asked for.
+    """
+
+    def __init__(
+        self, shapes: Sequence[tuple[int, int, int]], spec: MaskSpec, return_owner: bool
+    ) -> None:
+        is_common = spec.decay_type == "gaussian" and spec.merge == "max" and not return_owner
+        self._merge = _MERGE if is_common else _MERGE_SLOWLY
+        self._grids = [(rows, columns) for _, rows, columns in shapes]
+        self._setting = sum(images * rows * columns for images, rows, columns in shapes)
+        patches = sum(rows * columns for rows, columns in self._grids)
+        sides = sum(rows + columns for rows, columns in self._grids)
+        self._placing = len(shapes) * _PLACE
+        self._covering = self._merge * patches + _EXPONENTIAL * sides
+
+    def of(self, inputs: MaskInputs) -> int:
+        """Nanoseconds of one core, at most: of boxes that cover their images, or of these boxes."""
+        boxes = inputs.boxes.num_boxes
+        least = self._setting + boxes * self._placing
+        most = least + boxes * self._covering
+        if most > _WORTH_A_LOOK > least:
+            touched, reached = _reached(inputs, self._grids)
+            most = min(most, least + self._merge * touched + _EXPONENTIAL * reached)
+        return int(most)
+
+
 def mask_effort(inputs: MaskInputs) -> int:
-    """Nanoseconds of one core, at most: of boxes that cover their images, or of these boxes."""
-    spec, boxes = inputs.spec, inputs.boxes
-    is_common = spec.decay_type == "gaussian" and spec.merge == "max" and not inputs.return_owner
-    merge = _MERGE if is_common else _MERGE_SLOWLY
-    grids = [(rows, columns) for _, rows, columns in inputs.shapes()]
-    patches = sides = 0
-    for rows, columns in grids:
-        patches += rows * columns
-        sides += rows + columns
-    least = boxes.num_images * patches + boxes.num_boxes * len(grids) * _PLACE
-    most = least + boxes.num_boxes * (merge * patches + _EXPONENTIAL * sides)
-    if most > _WORTH_A_LOOK > least:
-        touched, reached = _reached(inputs, grids)
-        most = min(most, least + merge * touched + _EXPONENTIAL * reached)
-    return int(most)
+    """As `MaskEffort` of one request."""
+    return MaskEffort(inputs.shapes(), inputs.spec, inputs.return_owner).of(inputs)
 
 
 def loss_effort(inputs: LossInputs) -> int:

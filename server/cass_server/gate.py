@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeAlias
 import grpc
 
 from cass_server.metrics import Metrics
+from cass_server.timings import asks
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
@@ -42,6 +43,7 @@ class Gate(grpc.GenericRpcHandler):
         self._metrics = metrics
         self._open = tuple(f"/{name}/" for name in open_services)
         self._handlers: dict[str, Handler] = {}
+        self._timed: dict[str, Handler] = {}
         self._refusal: Handler = grpc.stream_stream_rpc_method_handler(_refuse)
         self._farewell: Handler = grpc.stream_stream_rpc_method_handler(say_farewell)
         self._closed = False
@@ -52,12 +54,19 @@ class Gate(grpc.GenericRpcHandler):
         for name, handler in handlers.items():
             self._handlers[f"/{service}/{name}"] = handler
 
+    def add_timed(self, service: str, handlers: Mapping[str, Handler]) -> None:
+        """Add what answers calls of known methods that ask for their timings."""
+        for name, handler in handlers.items():
+            self._timed[f"/{service}/{name}"] = handler
+
     def add_generic_rpc_handlers(self, handlers: Any) -> None:
         """What generated functions call besides; the methods are known by then."""
 
     def service(self, call: grpc.HandlerCallDetails) -> Handler | None:
         """The handler of a call; None if there is no such method."""
         handler = self._handlers.get(call.method)
+        if asks(call.invocation_metadata):
+            handler = self._timed.get(call.method, handler)
         is_open = call.method.startswith(self._open)
         if self._closed and not is_open:
             self._last_call = time.monotonic()

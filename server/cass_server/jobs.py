@@ -8,18 +8,22 @@ from typing import NamedTuple, TypeVar
 from google.protobuf.message import DecodeError, Message
 
 from cass import wire
-from cass.dtypes import element_type
-from cass.frames import LossFrame, MaskFrame, loss_frame, mask_frame
+from cass.frames import LossFrame, MaskFrame, MaskLayout, loss_frame
 from cass.lift import Bulky, Views, lift
+from cass.split import split
 from cass.v1 import cass_pb2 as pb
 from cass_core.errors import InvalidRequest
 from cass_core.loss_inputs import LossInputs
 from cass_core.masks import MaskInputs
-from cass_server.effort import loss_effort, mask_effort
+from cass_server.asks import MaskAsk
+from cass_server.effort import loss_effort
 from cass_server.engine import Engine
 from cass_server.limits import Limits
 
 M = TypeVar("M", bound=Message)
+
+# The longest options that are remembered, and how many.
+_KEPT_BYTES, _KEPT_ASKS = 512, 256
 
 
 class MaskJob(NamedTuple):
@@ -27,51 +31,51 @@ class MaskJob(NamedTuple):
 
     Attributes:
         inputs: what is asked for.
-        patches: of all masks together.
-        entry: whether the answer is the entry of a stream.
+        layout: of the answer.
+        answer_bytes: about the size of the answer, before anything of it is allocated.
+        effort: about the nanoseconds of one core that it takes.
+        work: images, boxes and patches of the request.
     """
 
     inputs: MaskInputs
-    patches: int
-    entry: bool
+    layout: MaskLayout
+    answer_bytes: int
+    effort: int
+    work: tuple[int, int, int]
 
-    def answer_bytes(self) -> int:
-        """About the size of the answer, before anything of it is allocated."""
-        size = element_type(self.inputs.dtype).itemsize + 4 * self.inputs.return_owner
-        return size * self.patches
-
-    def effort(self) -> int:
-        """About the nanoseconds of one core that it takes."""
-        return mask_effort(self.inputs)
+    @classmethod
+    def of(cls, inputs: MaskInputs, ask: MaskAsk) -> MaskJob:
+        """The job of checked inputs that ask for that."""
+        boxes = inputs.boxes
+        work = boxes.num_images, boxes.num_boxes, ask.patches
+        return cls(inputs, ask.layout, ask.answer_bytes, ask.effort.of(inputs), work)
 
     def lay_out(self) -> MaskFrame:
         """The answer to fill."""
-        return mask_frame(self.inputs, entry=self.entry)
+        return self.layout.frame()
 
     def fill(self, frame: MaskFrame, engine: Engine) -> bytes:
         """Compute the answer; the message to send."""
         engine.masks(self.inputs, frame.masks, frame.owners)
         return frame.message
 
-    def work(self) -> tuple[int, int, int]:
-        """Images, boxes and patches of the request."""
-        boxes = self.inputs.boxes
-        return boxes.num_images, boxes.num_boxes, self.patches
-
 
 class LossJob(NamedTuple):
     """A loss to compute; as `MaskJob`."""
 
     inputs: LossInputs
+    answer_bytes: int
+    effort: int
+    work: tuple[int, int, int]
 
-    def answer_bytes(self) -> int:
-        """About the size of the answer, before anything of it is allocated."""
-        arrays = self.inputs.return_grad + (self.inputs.spec.reduction == "none")
-        return self.inputs.logits.nbytes * arrays
-
-    def effort(self) -> int:
-        """About the nanoseconds of one core that it takes."""
-        return loss_effort(self.inputs)
+    @classmethod
+    def of(cls, inputs: LossInputs) -> LossJob:
+        """The job of checked inputs."""
+        mask, logits = inputs.mask, inputs.logits
+        arrays = inputs.return_grad + (inputs.spec.reduction == "none")
+        boxes = 0 if mask is None else mask.boxes.num_boxes
+        work = logits.shape[0], boxes, logits.size
+        return cls(inputs, logits.nbytes * arrays, loss_effort(inputs), work)
 
     def lay_out(self) -> LossFrame:
         """The answer to fill."""
@@ -85,14 +89,9 @@ class LossJob(NamedTuple):
         """
         return frame.finish(engine.losses(self.inputs, frame.loss, frame.grad))
 
-    def work(self) -> tuple[int, int, int]:
-        """Images, boxes and patches of the request."""
-        mask, logits = self.inputs.mask, self.inputs.logits
-        return logits.shape[0], mask.boxes.num_boxes if mask is not None else 0, logits.size
-
 
 Job = MaskJob | LossJob
-Reader = Callable[[bytes, Limits], Job]
+Reader = Callable[[bytes], Job]
 
 
 def read_mask(data: bytes, limits: Limits) -> MaskJob:
@@ -120,7 +119,52 @@ def _mask_job(
 ) -> MaskJob:
     limits.check_message(request, len(wire.boxes_data(request, views, at)))
     inputs = wire.mask_inputs(request, views, at)
-    return MaskJob(inputs, limits.check_patches(inputs), entry)
+    return MaskJob.of(inputs, MaskAsk.of(inputs, limits, entry=entry))
+
+
+class MaskReader:
+    """`read_mask`, but quick where a request asks for what was asked for before.
+
+    Such a request, in the form that clients send (see `cass.split`), is known to be good but for
+    its boxes.
+
+    Args:
+        limits: the largest request.
+        entry: whether to do as `read_stream_mask`.
+    """
+
+    def __init__(self, limits: Limits, *, entry: bool = False) -> None:
+        self._limits = limits
+        self._entry = entry
+        self._read = read_stream_mask if entry else read_mask
+        self._asks: dict[tuple[bytes, int], MaskAsk] = {}
+
+    def __call__(self, data: bytes) -> MaskJob:
+        """The job of a serialized request.
+
+        Raises:
+            InvalidRequest: it cannot be used, or is beyond the limits.
+        """
+        parts = split(data, entry=self._entry)
+        if parts is None:
+            return self._read(data, self._limits)
+        xyxy, counts, rest = parts
+        ask = self._asks.get((rest, len(counts)))
+        if ask is None:
+            job = self._read(data, self._limits)
+            self._keep(rest, job.inputs)
+            return job
+        self._limits.check_boxes(len(xyxy))
+        return MaskJob.of(ask.inputs(wire.mask_boxes(xyxy, counts)), ask)
+
+    def _keep(self, rest: bytes, inputs: MaskInputs) -> None:
+        # Nobody's long list is kept; and protobuf would add further boxes to the first ones.
+        if len(rest) > _KEPT_BYTES or pb.GenerateMaskRequest.FromString(rest).HasField("boxes"):
+            return
+        if len(self._asks) >= _KEPT_ASKS:
+            self._asks.clear()
+        ask = MaskAsk.of(inputs, self._limits, entry=self._entry)
+        self._asks[rest, inputs.boxes.num_images] = ask
 
 
 def read_loss(data: bytes, limits: Limits) -> LossJob:
@@ -132,8 +176,7 @@ def read_loss(data: bytes, limits: Limits) -> LossJob:
     request, views = _parse(data, pb.ComputeLossRequest, limits)
     # The logits bound the work: they are in the message, and a mask must have their shape.
     limits.check_message(request.mask, len(wire.boxes_data(request.mask, views, "mask.boxes")))
-    inputs = wire.loss_inputs(request, views)
-    return LossJob(inputs)
+    return LossJob.of(wire.loss_inputs(request, views))
 
 
 def read_info(data: bytes, limits: Limits) -> None:

@@ -69,11 +69,19 @@ class Limits:
         if images > self.images:
             field = "boxes.counts" if len(request.boxes.counts) == images else "image_size"
             raise _beyond(field, images, "images", self.images)
-        if box_bytes // 16 > self.boxes:
-            raise _beyond("boxes.xyxy", box_bytes // 16, "boxes", self.boxes)
+        self.check_boxes(box_bytes)
         if len(request.feature_maps) > self.feature_maps:
             maps = len(request.feature_maps)
             raise _beyond("feature_map", maps, "feature maps", self.feature_maps)
+
+    def check_boxes(self, box_bytes: int) -> None:
+        """Refuse a request by the length of its boxes.
+
+        Raises:
+            InvalidRequest: there are too many.
+        """
+        if box_bytes // 16 > self.boxes:
+            raise _beyond("boxes.xyxy", box_bytes // 16, "boxes", self.boxes)
 
     def check_patches(self, inputs: MaskInputs) -> int:
         """Refuse a request by the size of its answer; the patches of it.

@@ -203,9 +203,20 @@ class Metrics:
         slots[_REQUESTS[method] + _CODE.get(code, _UNKNOWN)] += 1
         slots[_RECEIVED] += received
         slots[_SENT] += sent
-        self._took(_DURATION[method], seconds)
+        first = _DURATION[method]
+        slots[first + bisect_left(SECONDS, seconds)] += 1
+        slots[first + _SECONDS_SUM] += seconds
 
-    def timed(self, method: str, wait: float, compute: float, encode: float) -> None:
+    def computed(
+        self,
+        method: str,
+        wait: float,
+        compute: float,
+        encode: float,
+        images: int,
+        boxes: int,
+        patches: int,
+    ) -> None:
         """A request was computed.
 
         Args:
@@ -213,17 +224,18 @@ class Metrics:
             wait: seconds before it was computed.
             compute: seconds of the computation.
             encode: seconds until the answer was bytes.
+            images: images of the request.
+            boxes: boxes of the request.
+            patches: patches of its masks.
         """
-        self._took(_WAIT[method], wait)
-        self._took(_COMPUTE[method], compute)
-        self._took(_ENCODE[method], encode)
-
-    def computed(self, images: int, boxes: int, patches: int) -> None:
-        """What was in a request."""
         slots = self.slots
         slots[_IMAGES] += images
         slots[_BOXES] += boxes
         slots[_PATCHES] += patches
+        for histograms, seconds in ((_WAIT, wait), (_COMPUTE, compute), (_ENCODE, encode)):
+            first = histograms[method]
+            slots[first + bisect_left(SECONDS, seconds)] += 1
+            slots[first + _SECONDS_SUM] += seconds
 
     def batched(self, size: int) -> None:
         """``size`` requests were computed in one launch."""
@@ -237,7 +249,3 @@ class Metrics:
     def gpu_memory(self, held: int) -> None:
         """The bytes of GPU memory that this process holds now."""
         self.slots[_GPU_MEMORY] = held
-
-    def _took(self, series: int, seconds: float) -> None:
-        self.slots[series + bisect_left(SECONDS, seconds)] += 1
-        self.slots[series + _SECONDS_SUM] += seconds

@@ -1,4 +1,4 @@
-"""Holds a port for worker processes to share."""
+"""Addresses to listen on: a port that worker processes share, or a socket in the file system."""
 
 from __future__ import annotations
 
@@ -9,6 +9,38 @@ from typing import Any
 
 from cass_core.errors import CassError
 
+_UNIX = "unix:"
+
+
+def is_unix(host: str) -> bool:
+    """Whether the host is a socket in the file system, ``unix:PATH``."""
+    return host.startswith(_UNIX) and len(host) > len(_UNIX)
+
+
+def address_of(host: str, port: int) -> str:
+    """What gRPC listens on, and what callers are told.
+
+    Example:
+        >>> address_of("::1", 50051), address_of("unix:/run/cass.sock", 50051)
+        ('[::1]:50051', 'unix:/run/cass.sock')
+    """
+    if is_unix(host):
+        return host
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def refuse_taken_socket(host: str) -> None:
+    """Refuse a socket in the file system that somebody listens on; gRPC would replace it.
+
+    Raises:
+        CassError: somebody does.
+    """
+    if not is_unix(host):
+        return
+    with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(OSError):
+        probe.connect(host.removeprefix(_UNIX))
+        raise CassError(f"cannot listen on {host}: somebody does already")
+
 
 def reserve_port(host: str, port: int) -> tuple[contextlib.ExitStack, int]:
     """Hold a port that nobody listens on, for workers to share by SO_REUSEPORT.
@@ -18,6 +50,7 @@ def reserve_port(host: str, port: int) -> tuple[contextlib.ExitStack, int]:
 
     Args:
         host: address or name; ``0.0.0.0`` and ``::`` are both all addresses, as they are to gRPC.
+            A ``unix:PATH`` has no port: the one given is returned.
         port: port; 0 for a free one.
 
     Returns:
@@ -26,8 +59,10 @@ def reserve_port(host: str, port: int) -> tuple[contextlib.ExitStack, int]:
     Raises:
         CassError: the port is taken or not allowed, or there is no such address.
     """
-    name = None if host in ("0.0.0.0", "::") else host
     held = contextlib.ExitStack()
+    if is_unix(host):
+        return held, port
+    name = None if host in ("0.0.0.0", "::") else host
     holders: list[socket.socket] = []
     absent = OSError()
     try:
@@ -46,8 +81,7 @@ def reserve_port(host: str, port: int) -> tuple[contextlib.ExitStack, int]:
             raise absent
     except OSError as error:
         held.close()
-        where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        raise CassError(f"cannot listen on {where}: {error.strerror}") from error
+        raise CassError(f"cannot listen on {address_of(host, port)}: {error.strerror}") from error
     return held, port
 
 

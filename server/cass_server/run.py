@@ -21,7 +21,7 @@ from cass_server.exposition import OneWorker, WorkerMetrics, Workers, serve_metr
 from cass_server.logs import set_up_logging
 from cass_server.memory import keep_freed_memory
 from cass_server.metrics import Metrics
-from cass_server.ports import reserve_port
+from cass_server.ports import address_of, is_unix, reserve_port
 from cass_server.settings import Settings
 from cass_server.supervisor import Supervisor
 
@@ -44,7 +44,7 @@ def run(settings: Settings) -> NoReturn:
         CassError: the server cannot be started; the setting is named.
     """
     set_up_logging(settings.log_level)
-    workers = _core_count() if settings.workers == "auto" else settings.workers
+    workers = _worker_count(settings)
     # On a GPU a process may have to be replaced: a CUDA context that is broken stays so.
     if workers > 1 or device_of(settings.device) != "cpu":
         leave(_supervise(settings, workers))
@@ -97,8 +97,7 @@ def _supervise(settings: Settings, workers: int) -> int:
         environment.setdefault(_THREADS_VARIABLE, str(max(1, _core_count() // workers)))
 
         def ready() -> None:
-            host = f"[{settings.host}]" if ":" in settings.host else settings.host
-            _tell_serving(f"{host}:{port}", device, workers)
+            _tell_serving(address_of(settings.host, port), device, workers)
 
         def died(index: int) -> None:
             with contextlib.suppress(CassError):
@@ -143,6 +142,12 @@ def _exposed(
 
             stack.callback(start_telemetry(__version__, told))
         yield
+
+
+def _worker_count(settings: Settings) -> int:
+    if settings.workers != "auto":
+        return settings.workers
+    return 1 if is_unix(settings.host) else _core_count()
 
 
 def _core_count() -> int:

@@ -8,7 +8,8 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
-from typing import Any, NamedTuple, TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 import grpc
 
@@ -16,15 +17,17 @@ from cass.v1 import cass_pb2 as pb
 from cass_core import __version__
 from cass_core.errors import InvalidRequest
 from cass_server.admission import Admission, Overloaded, Ticket
-from cass_server.batcher import Batcher, BatchJob, EngineBroken, Expired
+from cass_server.batcher import Batcher, EngineBroken, Expired
+from cass_server.compute import Done, compute, compute_in_batch
 from cass_server.engine import Engine
 from cass_server.errors import entry_of, forget_frames, name_of, status_of
-from cass_server.gate import Gate, say_farewell
-from cass_server.jobs import Job, MaskJob, Reader, read_info, read_loss, read_mask, read_stream_mask
+from cass_server.gate import Gate, Handler, say_farewell
+from cass_server.jobs import MaskJob, MaskReader, Reader, read_info, read_loss
 from cass_server.limits import Limits
 from cass_server.metrics import Metrics
 from cass_server.pace import Pace
 from cass_server.request_id import KEY, RequestIds
+from cass_server.timings import server_timing
 from cass_server.turn import Turn
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -76,6 +79,10 @@ class CassService:
         self._metrics = metrics
         self._batcher = batcher
         self._give_up = give_up
+        # Of effort; a batch is better than that.
+        self._most_at_once = -1 if batcher is not None else engine.quick_effort
+        self._is_on_gpu = engine.device != "cpu"
+        self._read_entry = MaskReader(limits, entry=True)
         self._ids = RequestIds()
         self._turn = Turn(_TURN_SECONDS)
         self._pace = Pace(admission.is_full)
@@ -91,15 +98,20 @@ class CassService:
         away before its message is read.
         """
         unary = grpc.stream_unary_rpc_method_handler
-        gate.add_registered_method_handlers(
-            SERVICE_NAME,
-            {
-                "GenerateMask": unary(self._unary("GenerateMask", read_mask)),
-                "ComputeLoss": unary(self._unary("ComputeLoss", read_loss)),
-                "StreamMasks": grpc.stream_stream_rpc_method_handler(self._stream_masks),
-                "GetServerInfo": unary(self._server_info),
-            },
-        )
+        computed: dict[str, Reader] = {
+            "GenerateMask": MaskReader(self._limits),
+            "ComputeLoss": partial(read_loss, limits=self._limits),
+        }
+        handlers: dict[str, Handler] = {
+            "StreamMasks": grpc.stream_stream_rpc_method_handler(self._stream_masks),
+            "GetServerInfo": unary(self._server_info),
+        }
+        timed: dict[str, Handler] = {}
+        for name, read in computed.items():
+            handlers[name] = unary(self._unary(name, read))
+            timed[name] = unary(self._unary(name, read, timed=True))
+        gate.add_registered_method_handlers(SERVICE_NAME, handlers)
+        gate.add_timed(SERVICE_NAME, timed)
 
     async def _server_info(self, _: Any, context: Context) -> bytes:
         started = time.perf_counter()
@@ -120,7 +132,9 @@ class CassService:
             self._finished("GetServerInfo", code, started, received, answer)
         return answer
 
-    def _unary(self, method: str, read: Reader) -> Callable[[Any, Context], Any]:
+    def _unary(
+        self, method: str, read: Reader, *, timed: bool = False
+    ) -> Callable[[Any, Context], Any]:
         async def answer(_: Any, context: Context) -> bytes:
             started = time.perf_counter()
             self._metrics.started()
@@ -134,7 +148,12 @@ class CassService:
                 await self._pace.turn()
                 data = await _message(context)
                 received = len(data)
-                message = await self._answer(method, data, read, ticket, context)
+                arrived = time.perf_counter()
+                done = await self._answer(method, data, read, ticket, context, arrived)
+                message = done.message
+                if timed:
+                    queue = arrived - started + done.wait
+                    context.set_trailing_metadata(server_timing(queue, done.compute, done.encode))
                 code = "OK"
             except Exception as error:
                 code, data = name_of(error), b""
@@ -159,12 +178,20 @@ class CassService:
             self._metrics.started()
             code, message, ticket = "CANCELLED", b"", None
             try:
-                ticket = await self._admission.enter_in_turn()
+                ticket = self._admission.try_enter() or await self._admission.enter_in_turn()
                 try:
-                    message = await self._answer(
-                        "StreamMasks", data, read_stream_mask, ticket, context, in_turn=True
+                    arrived = time.perf_counter()
+                    done = await self._answer(
+                        "StreamMasks",
+                        data,
+                        self._read_entry,
+                        ticket,
+                        context,
+                        arrived,
+                        in_turn=True,
                     )
-                    outcome = "OK"
+                    message, outcome = done.message, "OK"
+                    del done  # which a stream that waits would keep
                 except Exception as error:
                     outcome = name_of(error)
                     self._tell("StreamMasks", error, context)
@@ -193,36 +220,38 @@ class CassService:
         read: Reader,
         ticket: Ticket,
         context: Context,
+        arrived: float,
         *,
         in_turn: bool = False,
-    ) -> bytes:
-        """The serialized answer to a request that has been let in."""
-        arrived = time.perf_counter()
-        is_small = len(data) <= _QUICK_BYTES
-        if is_small:
-            await self._turn.wait()
+    ) -> Done:
+        """The answer to a request that has been let in."""
+        done = None
+        if len(data) <= _QUICK_BYTES:
+            if self._turn.is_over:
+                await self._turn.wait()
             with self._turn:
-                job = read(data, self._limits)
+                job = read(data)
+                if job.effort <= self._most_at_once and self._admission.try_hold(
+                    ticket, len(data) + job.answer_bytes
+                ):
+                    done = compute(job, self._engine, arrived, _expiry(context))
         else:
-            job = await self._in_thread(read, data, self._limits)
-        size = len(data) + job.answer_bytes()
-        if in_turn:
-            await self._admission.hold_in_turn(ticket, size)
-        else:
-            self._admission.hold(ticket, size)
-        expires = _expiry(context)
-        if self._batcher is not None and isinstance(job, MaskJob):
-            done = await _compute_in_batch(job, self._batcher, arrived, expires)
-        elif is_small and job.effort() <= self._engine.quick_effort:
-            await self._turn.wait()
-            with self._turn:
-                done = _compute(job, self._engine, arrived, expires)
-        else:
-            done = await self._in_thread(_compute, job, self._engine, arrived, expires)
-        self._metrics.timed(method, done.wait, done.compute, done.encode)
-        self._metrics.computed(*job.work())
-        self._metrics.gpu_memory(self._engine.gpu_memory_bytes())
-        return done.message
+            job = await self._in_thread(read, data)
+        if done is None:
+            size = len(data) + job.answer_bytes
+            if in_turn:
+                await self._admission.hold_in_turn(ticket, size)
+            else:
+                self._admission.hold(ticket, size)
+            expires = _expiry(context)
+            if self._batcher is not None and isinstance(job, MaskJob):
+                done = await compute_in_batch(job, self._batcher, arrived, expires)
+            else:
+                done = await self._in_thread(compute, job, self._engine, arrived, expires)
+        self._metrics.computed(method, done.wait, done.compute, done.encode, *job.work)
+        if self._is_on_gpu:
+            self._metrics.gpu_memory(self._engine.gpu_memory_bytes())
+        return done
 
     def _finished(
         self, method: str, code: str, started: float, received: int, message: bytes
@@ -270,6 +299,12 @@ class CassService:
         return request_id
 
 
+def _expiry(context: Context) -> float | None:
+    """When the caller's deadline passes, on the monotonic clock."""
+    remaining = context.time_remaining()
+    return None if remaining is None else time.monotonic() + remaining
+
+
 async def _message(context: Context) -> bytes:
     """The one message of a call.
 
@@ -290,45 +325,3 @@ async def _write(context: Context, message: bytes) -> None:
     except grpc.aio.InternalError:
         await asyncio.sleep(_GONE_SECONDS)  # and be cancelled, before gRPC logs it as our error
         raise
-
-
-def _expiry(context: Context) -> float | None:
-    """When the caller's deadline passes, on the monotonic clock."""
-    remaining = context.time_remaining()
-    return None if remaining is None else time.monotonic() + remaining
-
-
-class _Done(NamedTuple):
-    """An answer, and the seconds that its request waited, was computed and took to lay out."""
-
-    message: bytes
-    wait: float
-    compute: float
-    encode: float
-
-
-async def _compute_in_batch(
-    job: MaskJob, batcher: Batcher, arrived: float, expires: float | None
-) -> _Done:
-    """Compute a job with others; what it waited is not told apart from its computation."""
-    laying_out = time.perf_counter()
-    frame = job.lay_out()
-    begun = time.perf_counter()
-    await batcher.fill(BatchJob(job.inputs, frame.masks, frame.owners, expires))
-    seconds = time.perf_counter() - begun
-    return _Done(frame.message, laying_out - arrived, seconds, begun - laying_out)
-
-
-def _compute(job: Job, engine: Engine, arrived: float, expires: float | None) -> _Done:
-    """Compute a job, unless nobody waits for the answer any more.
-
-    Raises:
-        Expired: nobody does.
-    """
-    if expires is not None and time.monotonic() >= expires:
-        raise Expired("the deadline passed before the request was computed")
-    begun = time.perf_counter()
-    frame: Any = job.lay_out()
-    laid_out = time.perf_counter()
-    message = job.fill(frame, engine)
-    return _Done(message, begun - arrived, time.perf_counter() - laid_out, laid_out - begun)

@@ -20,6 +20,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from cass_core.errors import InvalidRequest
+from cass_server.ports import is_unix
 
 PREFIX = "CASS_"
 """What the names of the settings' environment variables begin with."""
@@ -51,6 +52,10 @@ def _check_host(host: str) -> str:
     return host
 
 
+def _check_listen_host(host: str) -> str:
+    return host if is_unix(host) else _check_host(host)
+
+
 def _check_device(device: str) -> str:
     if not _DEVICE.fullmatch(device):
         raise ValueError
@@ -59,6 +64,11 @@ def _check_device(device: str) -> str:
 
 Host = Annotated[
     str, AfterValidator(_check_host), Words("an IP address (no brackets) or a host name", "HOST")
+]
+ListenHost = Annotated[
+    str,
+    AfterValidator(_check_listen_host),
+    Words("an IP address (no brackets), a host name or unix:PATH", "HOST"),
 ]
 Port = Annotated[int, Ge(0), Le(65535)]
 Device = Annotated[str, AfterValidator(_check_device), Words("auto, cpu, cuda or cuda:N", "DEVICE")]
@@ -102,7 +112,9 @@ class Settings(BaseSettings):
         validate_default=True,
     )
 
-    host: Host = _setting("Server", "127.0.0.1", "Address to listen on.")
+    host: ListenHost = _setting(
+        "Server", "127.0.0.1", "Address to listen on; unix:PATH for a socket in the file system."
+    )
     port: Port = _setting("Server", 50051, "Port to listen on; 0 takes a free one.")
     device: Device = _setting(
         "Server", "auto", "Where to compute: auto is CUDA if there is one, else the CPU."
@@ -196,6 +208,8 @@ class Settings(BaseSettings):
             raise InvalidRequest(given, f"needs {missing} too")
         if self.tls_client_ca is not None and self.tls_certificate is None:
             raise InvalidRequest("tls_client_ca", "needs tls_certificate and tls_key too")
+        if is_unix(self.host) and self.workers not in (1, "auto"):
+            raise InvalidRequest("workers", "cannot share a unix: host, must be 1 or auto")
         if self.tls_certificate is None and not self.insecure and not _is_loopback(self.host):
             raise InvalidRequest(
                 "host",
@@ -206,6 +220,8 @@ class Settings(BaseSettings):
 
 
 def _is_loopback(host: str) -> bool:
+    if is_unix(host):
+        return True
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

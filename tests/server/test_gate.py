@@ -112,6 +112,28 @@ def test_strangers_are_turned_away(channel: grpc.Channel, both: Both, method: st
     assert both.rejected() == 1
 
 
+ASKING = ("cass-timings", "1")
+
+
+def test_strangers_are_turned_away_whatever_they_ask(channel: grpc.Channel, both: Both) -> None:
+    stub = cass_pb2_grpc.CassServiceStub(channel)
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.GenerateMask(mask_request(), timeout=LIMIT, metadata=(ASKING,))
+    assert caught.value.code() is UNAUTHENTICATED
+    assert both.rejected() == 1
+
+
+def test_methods_without_timings_may_be_asked_for_them(channel: grpc.Channel) -> None:
+    stub = cass_pb2_grpc.CassServiceStub(channel)
+    options = {"timeout": LIMIT, "metadata": (*FRIEND, ASKING)}
+    assert stub.GetServerInfo(pb.GetServerInfoRequest(), **options).device == "cpu"
+    entries = [pb.StreamMasksRequest(request=mask_request())]
+    assert len(list(stub.StreamMasks(iter(entries), **options))) == 1
+    with pytest.raises(grpc.RpcError) as caught:
+        channel.unary_unary(f"/{SERVICE}/NoMethod")(b"", **options)
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
 def test_strangers_are_not_told_what_there_is(channel: grpc.Channel, both: Both) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         channel.unary_unary(f"/{SERVICE}/NoMethod")(b"", timeout=LIMIT)

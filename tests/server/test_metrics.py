@@ -58,8 +58,7 @@ def buckets(samples: Samples, name: str, **labels: str) -> dict[str, float]:
 def count_some(metrics: Metrics) -> None:
     """Three requests: one of 16 images, one that is refused, one of a stream, not yet answered."""
     metrics.started()
-    metrics.timed("GenerateMask", 0.00004, 0.0003, 0.00006)
-    metrics.computed(16, 240, 14720)
+    metrics.computed("GenerateMask", 0.00004, 0.0003, 0.00006, 16, 240, 14720)
     metrics.batched(3)
     metrics.finished("GenerateMask", "OK", 0.00045, 4000, 59000)
     metrics.started()
@@ -261,7 +260,7 @@ def test_no_worker_yet(tmp_path: Path) -> None:
 def test_half_a_file_is_begun_anew(tmp_path: Path) -> None:
     file = tmp_path / "half"
     file.write_bytes(b"\xff" * 8 * (SLOTS - 1))
-    Metrics.open(file).computed(1, 2, 3)
+    Metrics.open(file).computed("ComputeLoss", 0.1, 0.1, 0.1, 1, 2, 3)
     assert value(exposed([file]), "cass_boxes_total") == 2
 
 

@@ -350,6 +350,35 @@ def test_a_large_request_is_not_overtaken_in_the_line_for_bytes() -> None:
     in_loop(run)
 
 
+def test_who_tries_passes_nobody_in_the_line() -> None:
+    """Though a place is free, and there is room, until the first of the line takes them."""
+
+    async def run() -> None:
+        admission = Admission(Limits(requests_in_flight=1))
+        taken = admission.try_enter()
+        assert taken is not None
+        assert admission.try_enter() is None
+        first = asyncio.create_task(admission.enter_in_turn())
+        await settle()
+        taken.leave()
+        assert admission.try_enter() is None
+        (await first).leave()
+        assert admission.try_enter() is not None
+
+        admission = Admission(Limits(queue_bytes=10))
+        small, large, late = (admission.enter() for _ in range(3))
+        assert admission.try_hold(small, 6)
+        assert not admission.try_hold(large, 5)
+        holding = asyncio.create_task(admission.hold_in_turn(large, 5))
+        await settle()
+        small.leave()
+        assert not admission.try_hold(late, 1)
+        await holding
+        assert admission.try_hold(late, 5)
+
+    in_loop(run)
+
+
 def test_callers_are_told_to_come_back_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
     """By a clock that stands still, once one request has taken 0.4 s in one of two places."""
     clock = 1000.0
@@ -409,6 +438,7 @@ class Rooms(RuleBasedStateMachine):
             return
         total = sum(self.held.values())
         if total and total + size > 10:
+            assert not self.admission.try_hold(ticket, size)
             with pytest.raises(Overloaded, match="10 bytes"):
                 self.admission.hold(ticket, size)
         else:

@@ -23,6 +23,7 @@ from cass.v1 import cass_pb2_grpc
 from cass_core.arrays import Array
 from cass_core.masks import MaskInputs
 from cass_server import jobs, service
+from cass_server import turn as turn_module
 from cass_server.admission import Admission
 from cass_server.engine import CpuEngine
 from cass_server.gate import Gate
@@ -144,20 +145,20 @@ def test_what_adds_work_adds_effort(
 ) -> None:
     """Of boxes that are taken to cover the image, and of many, which are looked at."""
     request = street(1, (60, 60), boxes)
-    before = read_mask(request.SerializeToString(), LIMITS).effort()
+    before = read_mask(request.SerializeToString(), LIMITS).effort
     change(request)
-    after = read_mask(request.SerializeToString(), LIMITS).effort()
+    after = read_mask(request.SerializeToString(), LIMITS).effort
     # A few boxes are taken to cover their image, and reach no further.
     assert after > before or (boxes == 10 and after == before)
 
 
 def test_a_loss_adds_its_own_effort() -> None:
     request = loss_request(side=64)
-    mask = read_mask(request.mask.SerializeToString(), LIMITS).effort()
-    with_mask = read_loss(request.SerializeToString(), LIMITS).effort()
+    mask = read_mask(request.mask.SerializeToString(), LIMITS).effort
+    with_mask = read_loss(request.SerializeToString(), LIMITS).effort
     assert with_mask == mask + 10 * 64 * 64
     request.logits.dtype, request.logits.data = pb.DATA_TYPE_FLOAT64, bytes(8 * 64 * 64)
-    assert read_loss(request.SerializeToString(), LIMITS).effort() == mask + 32 * 64 * 64
+    assert read_loss(request.SerializeToString(), LIMITS).effort == mask + 32 * 64 * 64
 
 
 def test_effort_bears_any_numbers() -> None:
@@ -165,7 +166,7 @@ def test_effort_bears_any_numbers() -> None:
     most = float(np.finfo(np.float32).max)
     request = covering((600, 600), 3, expansion_ratio=1e308, min_size=1e308)
     request.boxes.xyxy = np.tile(np.array([-most, -most, most, most], "<f4"), 3).tobytes()
-    assert read_mask(request.SerializeToString(), LIMITS).effort() > 3 * 600 * 600 / 2
+    assert read_mask(request.SerializeToString(), LIMITS).effort > 3 * 600 * 600 / 2
 
 
 def test_large_messages_are_read_in_threads(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,21 +215,39 @@ def test_health_is_told_while_all_threads_compute() -> None:
         assert [call.code() for call in calls] == [grpc.StatusCode.OK] * 6
 
 
-def test_a_turn_has_time_until_it_is_used() -> None:
-    """And again once the loop has been at its sockets."""
+def test_a_turn_is_over_once_its_time_is_used() -> None:
+    """And begins anew once the loop has been at its sockets."""
 
     async def turns() -> list[bool]:
         turn = Turn(1e-9)
-        had = [turn.has_time()]
+        was_over = [turn.is_over]
         with turn:
             pass
-        had.append(turn.has_time())
+        was_over.append(turn.is_over)
         await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        had.append(turn.has_time())
-        return had
+        was_over.append(turn.is_over)
+        return was_over
 
-    assert asyncio.run(turns()) == [True, False, True]
+    assert asyncio.run(turns()) == [False, True, False]
+
+
+def test_a_turn_goes_on_until_its_time_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is done in it adds up, whatever the loop does in between; by a clock of the test's."""
+    clock = 0.0
+    monkeypatch.setattr(turn_module.time, "perf_counter", lambda: clock)
+
+    async def ends() -> list[bool]:
+        nonlocal clock
+        turn, was_over = Turn(1.0), []
+        for _ in range(8):
+            with turn:
+                clock += 0.25
+            was_over.append(turn.is_over)
+            await asyncio.sleep(0)
+            clock += 100.0
+        return was_over
+
+    assert asyncio.run(ends()) == [False, False, False, True] * 2
 
 
 def test_a_turn_counts_what_fails() -> None:
@@ -236,31 +255,52 @@ def test_a_turn_counts_what_fails() -> None:
         turn = Turn(1e-9)
         with pytest.raises(ZeroDivisionError), turn:
             raise ZeroDivisionError
-        return turn.has_time()
+        return turn.is_over
 
-    assert asyncio.run(failing()) is False
+    assert asyncio.run(failing()) is True
 
 
-@pytest.mark.parametrize(("quick_effort", "steps"), [(QUICK, 2), (0, 1)])
+@pytest.mark.parametrize(
+    ("quick_effort", "expected"),
+    [(QUICK, ["begin", "compute", "end"]), (0, ["begin", "end", "compute"])],
+)
 def test_what_is_done_on_the_loop_counts_against_its_turn(
-    quick_effort: int, steps: int, monkeypatch: pytest.MonkeyPatch
+    quick_effort: int, expected: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Reading a small request, and computing it if that is quick."""
     events = []
 
-    class Recorded(Turn):
-        async def wait(self) -> None:
-            events.append("wait")
-            await super().wait()
-
+    class RecordedTurn(Turn):
         def __enter__(self) -> None:
-            events.append("enter")
+            events.append("begin")
             super().__enter__()
 
-    monkeypatch.setattr(service, "Turn", Recorded)
+        def __exit__(self, *error: Any) -> None:
+            super().__exit__(*error)
+            events.append("end")
+
+    monkeypatch.setattr(service, "Turn", RecordedTurn)
+    monkeypatch.setattr(Where, "masks", lambda *_: events.append("compute"))
     monkeypatch.setattr(CpuEngine, "quick_effort", quick_effort)
     threads_of(mask_request())
-    assert events == ["wait", "enter"] * steps
+    assert events == expected
+
+
+def test_what_comes_once_a_turn_is_over_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits = []
+
+    class OverAtFirst(Turn):
+        def __init__(self, seconds: float) -> None:
+            super().__init__(seconds)
+            self.is_over = True
+
+        async def wait(self) -> None:
+            waits.append(self.is_over)
+            self.is_over = False
+
+    monkeypatch.setattr(service, "Turn", OverAtFirst)
+    threads_of(mask_request())
+    assert waits == [True]
 
 
 def test_who_finds_no_time_waits_for_a_later_turn() -> None:
@@ -317,4 +357,4 @@ def test_no_honest_request_is_too_bulky(images: int) -> None:
         mask_spec=pb.MaskSpec(patch_size=largest, base_sigma=[0.5, 0.5]),
     )
     job = read_mask(request.SerializeToString(), limits)
-    assert job.work() == (images, limits.boxes, images * limits.feature_maps)
+    assert job.work == (images, limits.boxes, images * limits.feature_maps)

@@ -162,12 +162,25 @@ def test_what_is_printed_gives_the_same_settings(config: Path) -> None:
             "2GiB",
             "must be a number of bytes (as in 65536 or 64KiB) from 1 to 2147483647, got 2GiB",
         ),
-        ("host", "unix:/x", "must be an IP address (no brackets) or a host name, got unix:/x"),
-        ("host", "[::1]", "must be an IP address (no brackets) or a host name, got [::1]"),
+        (
+            "host",
+            "unix:",
+            "must be an IP address (no brackets), a host name or unix:PATH, got unix:",
+        ),
+        (
+            "metrics_host",
+            "unix:/x",
+            "must be an IP address (no brackets) or a host name, got unix:/x",
+        ),
+        (
+            "host",
+            "[::1]",
+            "must be an IP address (no brackets), a host name or unix:PATH, got [::1]",
+        ),
         (
             "host",
             "::1:50051:",
-            "must be an IP address (no brackets) or a host name, got ::1:50051:",
+            "must be an IP address (no brackets), a host name or unix:PATH, got ::1:50051:",
         ),
     ],
 )
@@ -189,7 +202,10 @@ def test_a_wrong_value_is_told_with_its_source(
             "metrics_port ({}): must be a whole number from 0 to 65535, got true",
         ),
         ("port = 1.5", "port ({}): must be a whole number from 0 to 65535, got 1.5"),
-        ("host = 5", "host ({}): must be an IP address (no brackets) or a host name, got 5"),
+        (
+            "host = 5",
+            "host ({}): must be an IP address (no brackets), a host name or unix:PATH, got 5",
+        ),
         ("prot = 1", "prot ({}): is no setting; did you mean port?"),
         ("drain-seconds = 1", "drain-seconds ({}): is no setting; did you mean drain_seconds?"),
         ("[server]\nport = 1", "server ({}): is no setting"),
@@ -273,7 +289,9 @@ def test_other_variables_are_passed_over(variable: str, monkeypatch: pytest.Monk
 TLS = {"tls_certificate": "c.pem", "tls_key": "k.pem"}
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.7.6", "::1", "localhost", "LocalHost"])
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "127.8.7.6", "::1", "localhost", "LocalHost", "unix:/run/cass.sock"]
+)
 def test_loopback_needs_nothing(host: str) -> None:
     assert Settings(host=host).host == host
 

@@ -170,7 +170,7 @@ def test_sent_again_and_again(
         stop = start_telemetry("1", told)
         try:
             assert images(received.get(timeout=LIMIT)) == 0
-            metrics.computed(5, 0, 0)
+            metrics.computed("GenerateMask", 0.1, 0.1, 0.1, 5, 0, 0)
             while images(received.get(timeout=LIMIT)) != 5:
                 pass
         finally:

@@ -14,6 +14,7 @@ import torch
 
 from cass import wire
 from cass.frames import loss_request
+from cass.specs import mask_spec_message
 from cass.v1 import cass_pb2 as pb
 from cass_core import InvalidRequest, LossSpec, MaskSpec
 from cass_core.loss_inputs import LossInputs
@@ -37,6 +38,10 @@ def assert_same(first: Any, second: Any) -> None:
 
 def parsed(inputs: LossInputs) -> pb.ComputeLossRequest:
     return pb.ComputeLossRequest.FromString(loss_request(inputs))
+
+
+def mask_request(inputs: MaskInputs) -> pb.GenerateMaskRequest:
+    return pb.GenerateMaskRequest.FromString(wire.mask_request_bytes(inputs))
 
 
 def mask_inputs(boxes: Any = BOXES, image_size: Any = (8, 16), **changes: Any) -> MaskInputs:
@@ -65,8 +70,51 @@ def mask_inputs(boxes: Any = BOXES, image_size: Any = (8, 16), **changes: Any) -
     ],
 )
 def test_mask_request_round_trip(inputs: MaskInputs) -> None:
-    data = wire.mask_request(inputs).SerializeToString()
-    assert_same(inputs, wire.mask_inputs(pb.GenerateMaskRequest.FromString(data)))
+    assert_same(inputs, wire.mask_inputs(mask_request(inputs)))
+
+
+def as_protobuf_writes(inputs: MaskInputs) -> pb.GenerateMaskRequest:
+    """The message, each field of it set one after the other."""
+    sizes = np.asarray(inputs.sizes).tolist()
+    return pb.GenerateMaskRequest(
+        boxes=pb.BoxBatch(
+            xyxy=struct.pack(
+                f"<{4 * inputs.boxes.num_boxes}f", *np.asarray(inputs.boxes.xyxy).flat
+            ),
+            counts=inputs.boxes.counts.tolist(),
+        ),
+        image_sizes=pb.ImageSizes(
+            heights=[int(height) for height, _ in sizes], widths=[int(width) for _, width in sizes]
+        ),
+        feature_maps=[pb.FeatureMap(height=height, width=width) for height, width in inputs.maps],
+        mask_spec=mask_spec_message(inputs.spec),
+        dtype=getattr(pb, f"DATA_TYPE_{inputs.dtype.upper()}"),
+        return_owner=inputs.return_owner,
+    )
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        mask_inputs(),
+        mask_inputs(dtype="float16", return_owner=True),
+        mask_inputs(image_size=[(8, 16), (2**31 - 1, 1)]),
+        mask_inputs(feature_map=[(2, 4), (1, 1), (2**31 - 1, 3)]),
+        mask_inputs([]),
+        mask_inputs([], image_size=[]),
+        mask_inputs([None, []]),
+        mask_inputs([torch.tensor([[1.0, 2, 3, 4]])], dtype="bfloat16"),
+        *(mask_inputs([[[0, 0, 8, 8]] * count, None]) for count in (127, 128, 255, 256, 20_000)),
+        mask_inputs([None] * 300, image_size=[(8, 300)] * 300),
+    ],
+)
+def test_requests_are_written_as_by_protobuf(inputs: MaskInputs) -> None:
+    """Twice, since what is beside the boxes is remembered."""
+    expected = as_protobuf_writes(inputs)
+    entry = pb.StreamMasksRequest(request=expected)
+    for _ in range(2):
+        assert wire.mask_request_bytes(inputs) == expected.SerializeToString()
+        assert wire.stream_request_bytes(inputs) == entry.SerializeToString()
 
 
 def loss_inputs(logits: Any, target: Any = None, **changes: Any) -> LossInputs:
@@ -110,7 +158,7 @@ def test_loss_request_round_trip(inputs: LossInputs) -> None:
 
 
 def test_layout_of_what_is_sent() -> None:
-    request = wire.mask_request(mask_inputs())
+    request = mask_request(mask_inputs())
     assert request.boxes.xyxy == struct.pack("<8f", 1, 2, 3, 4.5, 0, 0, 8, 8)
     assert list(request.boxes.counts) == [2, 0]
     columns = np.array([[1, 2, 3], [4, 5, 6]], np.float32).T
@@ -133,7 +181,7 @@ def test_a_tensor_across_words_is_read_all_the_same() -> None:
 
 def test_decoded_arrays_are_views_of_bytes() -> None:
     loss = wire.loss_inputs(parsed(loss_inputs(ZEROS, ZEROS)))
-    boxes = wire.mask_inputs(wire.mask_request(mask_inputs())).boxes
+    boxes = wire.mask_inputs(mask_request(mask_inputs())).boxes
     for array in (loss.logits, loss.target, np.asarray(boxes.xyxy)):
         assert array is not None
         assert not array.flags.writeable
@@ -220,7 +268,7 @@ def _set(path: str, value: Any) -> Change:
     ],
 )
 def test_mask_request_refused(change: Change, error: str) -> None:
-    request = wire.mask_request(mask_inputs())
+    request = mask_request(mask_inputs())
     change(request)
     with pytest.raises(InvalidRequest) as caught:
         wire.mask_inputs(request)

@@ -8,14 +8,14 @@ from importlib import metadata
 from rich.console import Console
 from rich.table import Table
 
-from cass_client.cli.options import ServerOption
-from cass_client.client import CassClient
+from cass_client.cli.connection import Connection, takes_connection
 from cass_core import __version__
 
 _PACKAGES = ("numpy", "grpcio", "protobuf", "numba", "torch", "matplotlib")
 
 
-def info(server: ServerOption = "local:") -> None:
+@takes_connection
+def info(connection: Connection) -> None:
     """Show versions of what is installed, and a server's version, device and limits."""
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_row("cass", __version__)
@@ -25,11 +25,11 @@ def info(server: ServerOption = "local:") -> None:
             table.add_row(package, metadata.version(package))
         except metadata.PackageNotFoundError:
             table.add_row(package, "not installed")
-    if server != "local:":
-        with CassClient(server, timeout=10) as client:
+    if connection.server != "local:":
+        with connection.client() as client:
             answer = client.info()
         table.add_section()
-        table.add_row("server", server)
+        table.add_row("server", connection.server)
         table.add_row("version", answer.version)
         table.add_row("device", answer.device)
         for name, value in answer.limits.items():

@@ -14,19 +14,18 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cass_client.cli import figures
+from cass_client.cli.connection import Connection, takes_connection
 from cass_client.cli.options import (
     CocoArgument,
     ImagesOption,
     Preset,
     PresetOption,
-    ServerOption,
     SetOption,
     StrideOption,
     feature_map,
     make_spec,
     patch_pixels,
 )
-from cass_client.client import CassClient
 from cass_client.coco import CocoFile, read_coco
 from cass_client.mask_file import MaskFileWriter
 from cass_core.errors import InvalidRequest
@@ -45,13 +44,14 @@ class MaskDtype(StrEnum):
     uint8 = "uint8"
 
 
+@takes_connection
 def mask(
+    connection: Connection,
     coco: CocoArgument,
     out: Annotated[
         Path, typer.Option(metavar="FILE.npz", dir_okay=False, help="The file to write.")
     ],
     stride: StrideOption = 32,
-    server: ServerOption = "local:",
     preset: PresetOption = Preset.improved,
     changes: SetOption = None,
     dtype: Annotated[
@@ -91,7 +91,7 @@ def mask(
     )
     console = Console(stderr=True)
     with (
-        CassClient(server) as client,
+        connection.client() as client,
         MaskFileWriter(out, file.image_ids, shapes, dtype.value) as writer,
         Progress(*columns, console=console) as progress,
     ):

@@ -41,10 +41,6 @@ ImagesOption = Annotated[
         help="Folder with the pictures; without it, figures have a plain canvas.",
     ),
 ]
-ServerOption = Annotated[
-    str,
-    typer.Option("--server", metavar="HOST:PORT", help="Where to compute; local: in this process."),
-]
 StrideOption = Annotated[
     int,
     typer.Option(

@@ -8,29 +8,29 @@ from typing import Annotated
 import typer
 
 from cass_client.cli import figures
+from cass_client.cli.connection import Connection, takes_connection
 from cass_client.cli.options import (
     CocoArgument,
     ImagesOption,
     Preset,
-    ServerOption,
     SetOption,
     StrideOption,
     feature_map,
     make_spec,
     patch_pixels,
 )
-from cass_client.client import CassClient
 from cass_client.coco import read_coco
 
 
+@takes_connection
 def plot(
+    connection: Connection,
     coco: CocoArgument,
     image: Annotated[str, typer.Option(metavar="ID", help="Id of the image in the file.")],
     out: Annotated[
         Path, typer.Option(metavar="FILE.png", dir_okay=False, help="The figure to write.")
     ],
     stride: StrideOption = 8,
-    server: ServerOption = "local:",
     changes: SetOption = None,
     images: ImagesOption = None,
 ) -> None:
@@ -46,7 +46,7 @@ def plot(
     size = (int(file.sizes[i, 0]), int(file.sizes[i, 1]))
     specs = [make_spec(preset, changes) for preset in (Preset.baseline, Preset.improved)]
     boxes, cells = file.boxes(i, i + 1), feature_map(size, stride)
-    with CassClient(server) as client:
+    with connection.client() as client:
         masks = [client.generate_mask(boxes, size, cells, spec)[0] for spec in specs]
     figure = plot_comparison(
         figures.load_picture(images, file.file_names[i], size),

@@ -1,0 +1,66 @@
+"""Local answers while the server cannot be reached, so that training never stops."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+from cass_client import forking
+from cass_client.breaker import Breaker
+from cass_client.errors import Unauthenticated
+from cass_client.exchange import Peer, ask_info
+from cass_client.steps import Compute, Probe, Steps
+from cass_core.errors import CassError, InvalidRequest
+
+T = TypeVar("T")
+_PROBE_SECONDS = 5.0
+
+
+class FallbackWarning(RuntimeWarning):
+    """The server cannot be reached; the same numbers come from this process."""
+
+
+class Fallible(Peer, Protocol):
+    """A server that may be done without for a while."""
+
+    breaker: Breaker
+    local_answers: int
+
+
+def or_locally(peer: Fallible, remote: Steps[T], local: Callable[[], T]) -> Steps[T]:
+    """What the server answers, or the same computed here if it does not.
+
+    A request that is wrong, or a caller who is not let in, is told so as ever. While the server is
+    out it is not waited for again: every now and then it is probed in the background.
+    """
+    if peer.breaker.is_open:
+        if not forking.is_broken() and peer.breaker.take_probe():
+            yield Probe(lambda: _probe(peer))
+    else:
+        try:
+            answer = yield from remote
+        except (InvalidRequest, Unauthenticated):
+            raise
+        except CassError as error:
+            if peer.breaker.failed():
+                warnings.warn(
+                    f"{error}; masks and losses are computed in this process until it is back",
+                    FallbackWarning,
+                    stacklevel=2,
+                )
+        else:
+            peer.breaker.worked()
+            return answer
+    peer.local_answers += 1
+    computed: T = yield Compute(local)
+    return computed
+
+
+def _probe(peer: Fallible) -> Steps[None]:
+    try:
+        yield from ask_info(peer, min(peer.timeout, _PROBE_SECONDS))
+    except BaseException:
+        peer.breaker.failed()
+        raise
+    peer.breaker.probed()

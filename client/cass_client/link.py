@@ -1,0 +1,194 @@
+"""A process's connection to a server, and how a thread carries out the steps of a call."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import grpc
+
+from cass_client.credentials import Metadata
+from cass_client.peer import SERVICE, STREAM, UNARY, PeerBase
+from cass_client.requests import MaskRequest
+from cass_client.steps import (
+    END,
+    Close,
+    Compute,
+    Give,
+    Open,
+    Probe,
+    Read,
+    Received,
+    Send,
+    Sleep,
+    Steps,
+    StreamSteps,
+    Take,
+    Write,
+)
+from cass_core.errors import CassError
+
+T = TypeVar("T")
+
+# Calls of `generate_mask_future` under way at a time; further ones wait.
+_FUTURES = 8
+
+
+class Link(PeerBase):
+    """Opened by the first call, closed by `close`, opened again by the next call."""
+
+    _channel: grpc.Channel | None = None
+    _rpcs: dict[str, Callable[..., Any]]
+    _metadata: Metadata = ()
+    _executor: ThreadPoolExecutor | None = None
+
+    def run(self, steps: Steps[T]) -> T:
+        """Carry steps out in this thread."""
+        outcome: Any = None
+        error: Exception | None = None
+        while True:
+            try:
+                step = steps.send(outcome) if error is None else steps.throw(error)
+            except StopIteration as stop:
+                value: T = stop.value
+                return value
+            outcome = error = None
+            try:
+                outcome = self._carry_out(step)
+            except grpc.RpcError as raised:
+                error = raised
+
+    def stream(self, steps: StreamSteps[None], requests: Iterator[MaskRequest]) -> Iterator[Give]:
+        """Carry the steps of a stream out as its answers are asked for."""
+        stream: _Stream | None = None
+        outcome: Any = None
+        error: Exception | None = None
+        try:
+            while True:
+                try:
+                    step = steps.send(outcome) if error is None else steps.throw(error)
+                except StopIteration:
+                    return
+                outcome = error = None
+                try:
+                    if isinstance(step, Give):
+                        yield step
+                    elif isinstance(step, Take):
+                        outcome = next(requests, END)
+                    elif isinstance(step, Open):
+                        stream = _Stream(self._connected()[0], self.timeout, self._metadata)
+                    elif isinstance(step, Write | Read | Close):
+                        assert stream is not None
+                        outcome = stream.carry_out(step)
+                    else:
+                        outcome = self._carry_out(step)
+                except Exception as raised:
+                    error = raised
+        finally:
+            if stream is not None:
+                stream.carry_out(Close())
+
+    def submit(self, steps: Steps[T]) -> Future[T]:
+        """Carry steps out in a thread."""
+        with self.lock:
+            if self._executor is None:
+                self._executor = ThreadPoolExecutor(_FUTURES, "cass-client")
+            return self._executor.submit(self.run, steps)
+
+    def close(self) -> None:
+        """Close the connection, once futures are done; other threads' calls open it again."""
+        with self.lock:
+            executor, self._executor = self._executor, None
+            channel, self._channel = self._channel, None
+        if executor is not None:
+            executor.shutdown()
+        if channel is not None:
+            channel.close()
+
+    def _carry_out(self, step: Send | Sleep | Compute | Probe) -> Any:
+        if isinstance(step, Send):
+            return self._send(step)
+        if isinstance(step, Compute):
+            return step.function()
+        if isinstance(step, Sleep):
+            time.sleep(step.seconds)
+        else:
+            self._probe(step)
+        return None
+
+    def _send(self, step: Send) -> Received:
+        while True:
+            channel, rpcs = self._connected()
+            try:
+                return _call(rpcs[step.method], step, self._metadata)
+            except ValueError:
+                if channel is self._channel:
+                    raise
+                # Another thread has closed it in between.
+
+    def _connected(self) -> tuple[grpc.Channel, dict[str, Callable[..., Any]]]:
+        """The channel and its methods by name, bytes in and out.
+
+        Not by the generated stub, which copies tensors through protobuf.
+        """
+        channel = self._channel
+        if channel is not None:
+            return channel, self._rpcs
+        with self.lock:
+            if self._channel is None:
+                target, options = self.address()
+                credentials = self.credentials
+                channel = (
+                    grpc.insecure_channel(target, options)
+                    if credentials.channel is None
+                    else grpc.secure_channel(target, credentials.channel, options)
+                )
+                prefix = f"/{SERVICE.full_name}/"
+                self._rpcs = {name: channel.unary_unary(prefix + name) for name in UNARY}
+                self._metadata = credentials.metadata
+                self._channel = channel
+            return self._channel, self._rpcs
+
+    def _let_go(self) -> None:
+        self._channel = None
+
+    def _probe(self, step: Probe) -> None:
+        def probe() -> None:
+            with contextlib.suppress(CassError):
+                self.run(step.steps())
+
+        threading.Thread(target=probe, name="cass-client-probe", daemon=True).start()
+
+
+def _call(rpc: Any, step: Send, metadata: Metadata) -> Received:
+    request, timeout = step.request, step.timeout
+    if not step.metadata:
+        return Received(rpc(request, timeout=timeout, metadata=metadata))
+    message, call = rpc.with_call(request, timeout=timeout, metadata=(*metadata, *step.metadata))
+    return Received(message, tuple(call.trailing_metadata()))
+
+
+class _Stream:
+    """An open stream; gRPC takes the messages out of the queue in a thread of its own."""
+
+    def __init__(self, channel: grpc.Channel, timeout: float, metadata: Metadata) -> None:
+        self._messages: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        rpc: Any = channel.stream_stream(STREAM)
+        self._call = rpc(iter(self._messages.get, None), timeout=timeout, metadata=metadata)
+
+    def carry_out(self, step: Write | Read | Close) -> bytes | None:
+        """A step on this stream."""
+        if isinstance(step, Read):
+            message: bytes | None = next(self._call, None)
+            return message
+        if isinstance(step, Write):
+            self._messages.put(step.message)
+        else:
+            self._messages.put(None)
+            self._call.cancel()
+        return None

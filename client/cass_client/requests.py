@@ -1,0 +1,79 @@
+"""What is asked for: the arguments of a call as a value, and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from cass_core.arrays import Array
+from cass_core.boxes import BoxBatch
+from cass_core.errors import InvalidRequest
+from cass_core.grid import one_feature_map
+from cass_core.loss_inputs import LossInputs, check_logits, check_spec
+from cass_core.masks import MaskInputs
+from cass_core.specs import LossSpec, MaskSpec
+
+Masks: TypeAlias = tuple[list[Array], list[Array]]
+
+
+@dataclass(frozen=True, slots=True)
+class MaskRequest:
+    """The arguments of one `generate_mask`, for a stream of them.
+
+    Attributes:
+        boxes: the boxes of B images; see `cass_core.generate_mask`.
+        image_size: (H, W) in pixels, one for all images or one for each.
+        feature_map: (h, w) in cells, or a list of them.
+        spec: the options.
+        dtype: ``float32``, ``float16``, ``bfloat16`` (torch only) or ``uint8``.
+        return_owner: also return which box gave each patch its value.
+
+    Example:
+        >>> MaskRequest([[[8, 8, 24, 24]]], (32, 32), (4, 4)).dtype
+        'float32'
+    """
+
+    boxes: BoxBatch | Sequence[Any]
+    image_size: Any
+    feature_map: Any
+    spec: MaskSpec = MaskSpec()  # noqa: RUF009 - frozen
+    dtype: Any = "float32"
+    return_owner: bool = False
+
+    def check(self) -> MaskInputs:
+        """The checked arguments.
+
+        Raises:
+            InvalidRequest: one of them cannot be used.
+        """
+        return MaskInputs.check(
+            self.boxes, self.image_size, self.feature_map, self.spec, self.dtype, self.return_owner
+        )
+
+
+def loss_inputs(
+    logits: Any,
+    target: Any,
+    boxes: BoxBatch | Sequence[Any] | None,
+    image_size: Any,
+    feature_map: Any,
+    mask_spec: MaskSpec,
+    loss_spec: LossSpec,
+    num_boxes: float | None,
+    return_grad: bool,
+) -> tuple[Any, LossInputs]:
+    """The logits as an array or tensor, and the checked arguments of a `compute_loss`.
+
+    Raises:
+        InvalidRequest: one of them cannot be used.
+    """
+    check_spec(loss_spec)
+    logits = check_logits(logits)
+    if (target is None) == (boxes is None):
+        raise InvalidRequest("target", "give either a target or boxes")
+    mask = None
+    if boxes is not None:
+        maps = one_feature_map(feature_map)
+        mask = MaskInputs.check(boxes, image_size, maps, mask_spec, "float32", False)
+    return logits, LossInputs.check(logits, target, loss_spec, num_boxes, return_grad, mask)

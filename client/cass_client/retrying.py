@@ -1,0 +1,84 @@
+"""How often and when a call is tried again within its deadline."""
+
+from __future__ import annotations
+
+import random
+import time
+
+import grpc
+
+from cass_client.errors import Overloaded, ServerError, Timeout, Unavailable
+from cass_core.errors import CassError
+
+# The first try may take no longer than this share of the time, so that another replica has time to
+# answer for one that hangs.
+_FIRST_SHARE = 0.5
+# Less is no time to answer in.
+_LEAST_SECONDS = 1e-3
+# What a server was given to drop a call that it had not taken in yet:
+# https://github.com/grpc/grpc/issues/41785
+_CANCELLED_DELAY_SECONDS = 0.05
+_UNAVAILABLE_DELAY_SECONDS = 0.2
+_JITTER = 0.25
+
+
+class Attempts:
+    """The tries of one call, which may be repeated since it is a pure function of its request.
+
+    What cannot be reached is tried again by gRPC itself; see `cass_client.channel_options`. But not
+    when the connection breaks while an answer arrives: that is tried again here, once.
+
+    Args:
+        seconds: for all tries together.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
+        self._first = _FIRST_SHARE * seconds
+        self._is_cut = False
+        self._was_unavailable = False
+
+    def left(self) -> float:
+        """Seconds until the deadline, at least one of a thousand."""
+        return max(self._end - time.monotonic(), _LEAST_SECONDS)
+
+    def timeout(self) -> float:
+        """Seconds that the next try may take."""
+        left = self.left()
+        self._is_cut = self._first > 0
+        if self._is_cut:
+            left, self._first = min(left, self._first), 0.0
+        return left
+
+    def delay_after(self, error: CassError) -> float:
+        """Seconds to wait before the next try.
+
+        Raises:
+            CassError: ``error``, if there is to be none.
+        """
+        left = self._end - time.monotonic() - _LEAST_SECONDS
+        if isinstance(error, Timeout) and self._is_cut:
+            delay = 0.0
+        elif isinstance(error, Overloaded):
+            # Not sooner than the server says; not all at the same moment.
+            delay = error.retry_delay * (1 + _JITTER * random.random())
+        elif _was_cancelled(error):
+            delay = _CANCELLED_DELAY_SECONDS
+        elif isinstance(error, Unavailable) and not self._was_unavailable:
+            self._was_unavailable = True
+            delay = _UNAVAILABLE_DELAY_SECONDS * (1 + _JITTER * random.random())
+        else:
+            raise error
+        if delay >= left:
+            raise error
+        return delay
+
+
+def _was_cancelled(error: CassError) -> bool:
+    """By the server or what is between: whoever cancels a call of ours does not wait for it."""
+    cause = error.__cause__
+    return (
+        isinstance(error, ServerError)
+        and isinstance(cause, grpc.RpcError)
+        and cause.code() is grpc.StatusCode.CANCELLED
+    )

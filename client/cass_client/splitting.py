@@ -1,0 +1,139 @@
+"""Cuts a batch that is beyond a server's limits into runs of images, and joins their answers."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from cass.v1 import cass_pb2 as pb
+from cass_core.arrays import Array, to_host
+from cass_core.boxes import BoxBatch
+from cass_core.grid import patch_grid
+from cass_core.loss_inputs import LossInputs, normalizer_of
+from cass_core.losses import HostLoss
+from cass_core.masks import MaskInputs
+
+# More than the numbers, names and specs of a message take.
+_SPECS_BYTES = 1 << 10
+_BOX_BYTES = 16
+# Three varints of up to five bytes.
+_IMAGE_BYTES = 15
+
+
+def split_masks(inputs: MaskInputs, limits: pb.Limits) -> list[MaskInputs]:
+    """Requests that the server takes, of runs of images; one image at least."""
+    runs = _runs(inputs.boxes.num_images, lambda a, b: _masks_fit(inputs, a, b, limits))
+    return [inputs] if len(runs) == 1 else [_images(inputs, a, b) for a, b in runs]
+
+
+def split_losses(inputs: LossInputs, limits: pb.Limits) -> list[LossInputs]:
+    """Likewise; each takes its share of the whole batch's loss, so that they add up."""
+
+    def fits(first: int, last: int) -> bool:
+        size = _SPECS_BYTES + inputs.logits[first:last].nbytes
+        if inputs.target is not None:
+            size += inputs.target[first:last].nbytes
+        if inputs.mask is None:
+            return _within(size, limits.message_bytes)
+        size += _message_bytes(inputs.mask, first, last)
+        return _within(size, limits.message_bytes) and _masks_fit(inputs.mask, first, last, limits)
+
+    runs = _runs(len(inputs.logits), fits)
+    if len(runs) == 1:
+        return [inputs]
+    spec = inputs.spec
+    if spec.reduction in ("mean", "per_object"):
+        # The divisor of all images; the same numbers come out, bit by bit.
+        divisor = normalizer_of(spec, inputs.logits.size, inputs.num_boxes)
+        inputs = dataclasses.replace(
+            inputs, spec=spec.replace(reduction="per_object"), num_boxes=divisor
+        )
+    return [
+        dataclasses.replace(
+            inputs,
+            logits=inputs.logits[first:last],
+            target=None if inputs.target is None else inputs.target[first:last],
+            mask=None if inputs.mask is None else _images(inputs.mask, first, last),
+        )
+        for first, last in runs
+    ]
+
+
+def join_masks(
+    answers: Sequence[tuple[list[Array], list[Array]]],
+) -> tuple[list[Array], list[Array]]:
+    """The masks and owner maps of all images."""
+    masks, owners = zip(*answers, strict=True)
+    return _join(masks), _join(owners)
+
+
+def join_losses(inputs: LossInputs, answers: Sequence[HostLoss]) -> HostLoss:
+    """The loss of all images, given the requests of `split_losses` for ``inputs``."""
+    total = sum(answer.total for answer in answers)
+    normalizer = normalizer_of(inputs.spec, inputs.logits.size, inputs.num_boxes)
+    if inputs.spec.reduction == "none":
+        loss = np.concatenate([answer.loss for answer in answers])
+    else:
+        loss = np.asarray(total / normalizer, answers[0].loss.dtype)
+    grads = [answer.grad for answer in answers if answer.grad is not None]
+    return HostLoss(loss, total, normalizer, np.concatenate(grads) if grads else None)
+
+
+def _join(levels_of_runs: Sequence[list[Array]]) -> list[Array]:
+    return [np.concatenate(runs) for runs in zip(*levels_of_runs, strict=True)]
+
+
+def _runs(images: int, fits: Callable[[int, int], bool]) -> list[tuple[int, int]]:
+    """Runs of images, halved until each fits or is one image."""
+    runs, waiting = [], [(0, images)]
+    while waiting:
+        first, last = waiting.pop()
+        if last - first <= 1 or fits(first, last):
+            runs.append((first, last))
+        else:
+            middle = (first + last) // 2
+            waiting += [(middle, last), (first, middle)]
+    return runs
+
+
+def _masks_fit(inputs: MaskInputs, first: int, last: int, limits: pb.Limits) -> bool:
+    patches = sum(
+        (last - first) * rows * columns
+        for rows, columns in (patch_grid(m, inputs.spec.patch_size) for m in inputs.maps)
+    )
+    return (
+        _within(last - first, limits.images)
+        and _within(_num_boxes(inputs, first, last), limits.boxes)
+        and _within(patches, limits.patches)
+        and _within(_message_bytes(inputs, first, last), limits.message_bytes)
+    )
+
+
+def _within(value: int, limit: int) -> bool:
+    """A server that does not tell a limit has 0 there."""
+    return not limit or value <= limit
+
+
+def _message_bytes(inputs: MaskInputs, first: int, last: int) -> int:
+    """Bytes of the request's message, at most."""
+    boxes = _num_boxes(inputs, first, last)
+    return _SPECS_BYTES + _IMAGE_BYTES * (last - first) + _BOX_BYTES * boxes
+
+
+def _num_boxes(inputs: MaskInputs, first: int, last: int) -> int:
+    offsets = inputs.boxes.offsets
+    return int(offsets[last] - offsets[first])
+
+
+def _images(inputs: MaskInputs, first: int, last: int) -> MaskInputs:
+    boxes, sizes = inputs.boxes, inputs.sizes
+    start, end = int(boxes.offsets[first]), int(boxes.offsets[last])
+    # On the host, where they are sent from.
+    xyxy = to_host(boxes.xyxy)[0][start:end]
+    return dataclasses.replace(
+        inputs,
+        boxes=BoxBatch(xyxy, boxes.counts[first:last]),
+        sizes=sizes if len(sizes) == 1 else sizes[first:last],
+    )

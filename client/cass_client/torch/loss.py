@@ -1,0 +1,135 @@
+"""RemoteCassLoss: `cass_core.CassLoss`, computed by a server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cass_client.client import CassClient
+from cass_core.boxes import BoxBatch
+from cass_core.errors import InvalidRequest
+from cass_core.specs import LossSpec, MaskSpec
+
+
+class RemoteCassLoss(nn.Module):
+    """Soft target mask and loss in one, from a server; equals `cass_core.CassLoss`.
+
+    One call brings the value and the gradient; `backward` multiplies the outer gradient in. The
+    gradient is asked for only where autograd needs it.
+
+    Args:
+        client: whom to ask.
+        mask_spec: how the target is made.
+        loss_spec: the loss; ``per_object`` counts the boxes it is called with unless
+            ``num_boxes`` is given.
+
+    Example:
+        >>> from cass_client import CassClient
+        >>> client = CassClient("local:")
+        >>> loss = RemoteCassLoss(client, MaskSpec(patch_size=1), LossSpec(kind="bce"))
+        >>> logits = torch.zeros(1, 4, 4, requires_grad=True)
+        >>> value = loss(logits, [[[8, 8, 24, 24]]], image_size=(32, 32), feature_map=(4, 4))
+        >>> value.backward()
+        >>> round(value.item(), 4), logits.grad.shape
+        (0.6931, torch.Size([1, 4, 4]))
+    """
+
+    def __init__(
+        self,
+        client: CassClient,
+        mask_spec: MaskSpec = MaskSpec(),  # noqa: B008 - frozen
+        loss_spec: LossSpec = LossSpec(),  # noqa: B008 - frozen
+    ) -> None:
+        super().__init__()
+        self.client = client
+        self.mask_spec = mask_spec
+        self.loss_spec = loss_spec
+
+    # torch.compile leaves its graph for the call.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def forward(
+        self,
+        logits: Tensor,
+        boxes: BoxBatch | Sequence[Any],
+        image_size: Any,
+        feature_map: Any,
+        num_boxes: float | None = None,
+    ) -> Tensor:
+        """The reduced loss.
+
+        Args:
+            logits: ``[B, n_y, n_x]`` or ``[B, n_y * n_x]``, on any device.
+            boxes: as for `cass_core.generate_mask`.
+            image_size: (H, W) in pixels, one for all images or one for each.
+            feature_map: (h, w) in cells.
+            num_boxes: normaliser of ``per_object``; by default the number of boxes given.
+
+        Returns:
+            A float32 scalar (float64 for float64 logits), or for ``reduction="none"`` the
+            losses in the logits' shape, on the logits' device. Differentiable once with respect
+            to the logits.
+
+        Raises:
+            InvalidRequest: an argument cannot be used, or is beyond the server's limits.
+            CassError: the server could not answer; see `CassClient.compute_loss`.
+        """
+        if not isinstance(logits, Tensor):
+            raise InvalidRequest("logits", f"must be a torch tensor, got {type(logits).__name__}")
+        wanted = logits.requires_grad and torch.is_grad_enabled()
+        sent = logits.detach()
+        if wanted and sent.dtype in (torch.float16, torch.bfloat16):
+            # The gradient comes in the dtype of what is sent, and must be float32 until the outer
+            # gradient is multiplied in: a mean over many patches is below what float16 can hold.
+            sent = sent.float()
+        found = self.client.compute_loss(
+            sent,
+            boxes=boxes,
+            image_size=image_size,
+            feature_map=feature_map,
+            mask_spec=self.mask_spec,
+            loss_spec=self.loss_spec,
+            num_boxes=num_boxes,
+            return_grad=wanted,
+        )
+        value: Tensor = found.loss
+        if wanted:
+            value = _Known.apply(logits, value, found.grad)  # type: ignore[no-untyped-call]
+        return value
+
+    def extra_repr(self) -> str:
+        """What torch shows between the parentheses."""
+        return f"{self.client}, {self.mask_spec}, {self.loss_spec}"
+
+
+class _Known(torch.autograd.Function):
+    """A value with the gradient that is known already."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, value: Tensor, grad: Tensor) -> Tensor:
+        ctx.save_for_backward(logits, grad)
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, None, None]:
+        logits, grad = ctx.saved_tensors
+        product: Tensor = _Gradient.apply(logits, grad, outer)  # type: ignore[no-untyped-call]
+        return product, None, None
+
+
+class _Gradient(torch.autograd.Function):
+    """The gradient, which depends on the logits in a way that only the server knows.
+
+    torch's `once_differentiable` would take it for a constant where the outer gradient is one, and
+    a gradient penalty would silently have no effect.
+    """
+
+    @staticmethod
+    def forward(_: Any, logits: Tensor, grad: Tensor, outer: Tensor) -> Tensor:
+        return (grad * outer).to(logits.dtype)
+
+    @staticmethod
+    def backward(_: Any, __: Tensor) -> None:
+        raise RuntimeError("RemoteCassLoss can be differentiated only once (double backward)")

@@ -1,0 +1,113 @@
+"""Finds boxes and image size in a detection set's sample, whichever of the usual forms it has."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from cass_core.errors import InvalidRequest
+
+_MOST_CHANNELS = 4
+_BBOX = "must be four numbers: x, y, width, height"
+
+
+def boxes_and_size(sample: Any, position: int, boxes: str, image: str) -> tuple[Any, Any]:
+    """The boxes of a sample and the size of its image, (H, W) in pixels.
+
+    Args:
+        sample: a dict, or a tuple that begins with image and target.
+        position: of the sample in its batch, which errors name.
+        boxes: key of the boxes in a dict or in a target that is one.
+        image: key of the image in a dict.
+
+    Returns:
+        The boxes as they are, if those are not a list of COCO annotations, else ``[N, 4]`` float64
+        xyxy; and the size.
+
+    Raises:
+        InvalidRequest: there are none, or they are of another form; named ``boxes[position]`` or
+            ``image_size[position]``.
+    """
+    name, size_name = f"boxes[{position}]", f"image_size[{position}]"
+    if isinstance(sample, Mapping):
+        found, picture = _value(sample, boxes, name), _value(sample, image, size_name)
+    elif isinstance(sample, tuple | list) and len(sample) >= 2:
+        picture, found = sample[0], sample[1]
+        if isinstance(found, Mapping):
+            found = _value(found, boxes, name)
+    else:
+        raise InvalidRequest(
+            name,
+            f"cannot be found in a {_kind(sample)}; a sample must be a dict or (image, target), "
+            "or boxes a function",
+        )
+    return _xyxy(found, name), _image_size(picture, size_name)
+
+
+def _value(mapping: Mapping[Any, Any], key: str, name: str) -> Any:
+    if key not in mapping:
+        keys = ", ".join(map(repr, mapping)) or "none"
+        raise InvalidRequest(name, f"there is no key {key!r}; the keys are: {keys}")
+    return mapping[key]
+
+
+def _xyxy(boxes: Any, name: str) -> Any:
+    # torchvision's BoundingBoxes tell what their numbers mean.
+    order = getattr(getattr(boxes, "format", None), "name", "XYXY")
+    if order != "XYXY":
+        raise InvalidRequest(name, f"must be of the format XYXY, got {order}")
+    if isinstance(boxes, list | tuple) and any(isinstance(entry, Mapping) for entry in boxes):
+        return _coco_xyxy(boxes, name)
+    return boxes
+
+
+def _coco_xyxy(annotations: Sequence[Any], name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Corners of COCO annotations, which give x, y, width, height; without crowd regions."""
+    corners = []
+    for i, annotation in enumerate(annotations):
+        # Other sets have lists of dicts too, whose `bbox` is xyxy: KITTI's, Detectron2's.
+        if not (isinstance(annotation, Mapping) and "image_id" in annotation):
+            raise InvalidRequest(
+                f"{name}[{i}]", "is not a COCO annotation, which has an image_id and a bbox"
+            )
+        try:
+            x, y, width, height = map(float, annotation.get("bbox", ()))
+        except (TypeError, ValueError):
+            raise InvalidRequest(f"{name}[{i}].bbox", _BBOX) from None
+        if width < 0 or height < 0:
+            raise InvalidRequest(f"{name}[{i}].bbox", "has a negative width or height")
+        if not annotation.get("iscrowd"):
+            corners.append((x, y, x + width, y + height))
+    return np.array(corners, np.float64).reshape(-1, 4)
+
+
+def _image_size(image: Any, name: str) -> tuple[int, int]:
+    pillow = sys.modules.get("PIL.Image")
+    if pillow is not None and isinstance(image, pillow.Image):
+        return image.height, image.width
+    if not isinstance(image, Tensor | np.ndarray):
+        raise InvalidRequest(
+            name,
+            f"cannot be read from {_kind(image)}; an image must be a tensor, an array or of PIL",
+        )
+    shape = tuple(image.shape)
+    if len(shape) == 2:
+        return shape[0], shape[1]
+    order, channels_first = ("CHW", True) if isinstance(image, Tensor) else ("HWC", False)
+    if len(shape) == 3:
+        channels, other = (shape[0], shape[2]) if channels_first else (shape[2], shape[0])
+        if channels <= _MOST_CHANNELS or other > _MOST_CHANNELS:
+            return (shape[1], shape[2]) if channels_first else (shape[0], shape[1])
+    raise InvalidRequest(
+        name,
+        f"cannot be read from an image of the shape {list(shape)}; "
+        f"a {'tensor' if channels_first else 'NumPy array'} must be {order}",
+    )
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__

@@ -1,0 +1,95 @@
+"""When a call is tried again within its deadline, by a clock of the test's."""
+
+from __future__ import annotations
+
+import grpc
+import pytest
+
+from cass_client import retrying
+from cass_client.errors import Overloaded, ServerError, Timeout, Unavailable
+from cass_client.retrying import Attempts
+
+
+class Clock:
+    """Seconds that pass when the test says so."""
+
+    def __init__(self) -> None:
+        self.seconds = 50.0
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(retrying, "time", made)
+    return made
+
+
+class Status(grpc.RpcError):
+    """What gRPC raises."""
+
+    def __init__(self, code: grpc.StatusCode) -> None:
+        self._code = code
+
+    def code(self) -> grpc.StatusCode:
+        return self._code
+
+
+def server_error(code: grpc.StatusCode) -> ServerError:
+    error = ServerError(code.name)
+    error.__cause__ = Status(code)
+    return error
+
+
+def test_a_first_try_that_hangs_leaves_time_for_a_second(clock: Clock) -> None:
+    attempts = Attempts(10)
+    assert attempts.timeout() == 5
+    clock.seconds += 5
+    assert attempts.delay_after(Timeout("late")) == 0
+    assert attempts.timeout() == 5
+    clock.seconds += 5
+    with pytest.raises(Timeout, match="late"):
+        attempts.delay_after(Timeout("late"))
+
+
+def test_a_full_server_says_when(clock: Clock) -> None:
+    attempts = Attempts(10)
+    delays = {attempts.delay_after(Overloaded("full", 0.4)) for _ in range(50)}
+    assert 0.4 <= min(delays) < max(delays) <= 0.5  # not all at the same moment
+    clock.seconds += 9.7
+    with pytest.raises(Overloaded):
+        attempts.delay_after(Overloaded("full", 0.4))
+
+
+def test_what_a_stopping_server_dropped_is_asked_again(clock: Clock) -> None:
+    attempts = Attempts(10)
+    cancelled = server_error(grpc.StatusCode.CANCELLED)
+    assert attempts.delay_after(cancelled) == 0.05
+    clock.seconds += 9.96
+    with pytest.raises(ServerError):
+        attempts.delay_after(cancelled)
+
+
+def test_what_cannot_be_reached_is_tried_once_more(clock: Clock) -> None:
+    """gRPC has tried already, but not where a connection breaks while an answer arrives."""
+    attempts, error = Attempts(10), Unavailable("gone")
+    assert 0.2 <= attempts.delay_after(error) <= 0.25
+    with pytest.raises(Unavailable) as caught:
+        attempts.delay_after(error)
+    assert caught.value is error
+
+
+def test_a_failing_server_is_not_tried_again(clock: Clock) -> None:
+    error = server_error(grpc.StatusCode.INTERNAL)
+    with pytest.raises(ServerError) as caught:
+        Attempts(10).delay_after(error)
+    assert caught.value is error
+
+
+def test_there_is_always_some_time(clock: Clock) -> None:
+    attempts = Attempts(10)
+    attempts.timeout()
+    clock.seconds += 11
+    assert attempts.timeout() == 0.001

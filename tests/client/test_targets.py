@@ -1,0 +1,49 @@
+"""What users may write for an address, and what gRPC is given for it."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import pytest
+
+from cass_client import InvalidRequest
+from cass_client.targets import grpc_target
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("trainer:50051", "dns:///trainer:50051"),
+        ("[::1]:50051", "dns:///[::1]:50051"),
+        ("dns:///trainer:50051", "dns:///trainer:50051"),
+        ("unix:/run/cass.sock", "unix:/run/cass.sock"),
+        ("ipv4:10.0.0.1:1,10.0.0.2:2", "ipv4:10.0.0.1:1,10.0.0.2:2"),
+        ("10.0.0.1:1, 10.0.0.2:2", "ipv4:10.0.0.1:1,10.0.0.2:2"),
+        ("[::1]:1,[::2]:2", "ipv6:[::1]:1,[::2]:2"),
+    ],
+)
+def test_targets(target: str, expected: str) -> None:
+    assert grpc_target(target) == expected
+
+
+def test_hosts_of_a_list_are_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = {"a": ["::1", "10.0.0.1", "10.0.0.9"], "b": ["10.0.0.2"], "six": ["::6"]}
+
+    def look_up(host: str, port: int, **_: Any) -> list[tuple[Any, ...]]:
+        if host not in known:
+            raise socket.gaierror(-2, "Name or service not known")
+        return [(0, 1, 6, "", (address, port)) for address in known[host]]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    assert grpc_target("a:1,b:2") == "ipv4:10.0.0.1:1,10.0.0.2:2"
+    assert grpc_target("a:1,six:2") == "ipv6:[::1]:1,[::6]:2"
+    for target, reason in (
+        ("b:1,six:2", "b:1,six:2 mixes hosts of IPv4 and of IPv6 alone"),
+        ("a:1,c:2", "no address is known for c: [Errno -2] Name or service not known"),
+        ("a:1,b", "'b' must be HOST:PORT"),
+        ("a:1,", "'' must be HOST:PORT"),
+    ):
+        with pytest.raises(InvalidRequest) as caught:
+            grpc_target(target)
+        assert str(caught.value) == f"target: {reason}"
