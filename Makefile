@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types proto proto-check bench bench-remote bench-rpc bench-overload soak gpu-check clean
+.PHONY: help setup demo test check lint types proto proto-check bench bench-remote bench-rpc bench-loader bench-overload soak gpu-check clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -63,6 +63,13 @@ SECONDS ?= 0.5
 bench-rpc: ROUNDS = 7
 bench-rpc: $(READY) ## the server beside a bare one and an echo (ROUNDS, SECONDS a turn, OUT)
 	$(BIN)/python -m benchmarks.rpc --rounds $(ROUNDS) --seconds $(SECONDS) $(if $(OUT),--out $(OUT))
+
+DATA ?= $(wildcard ../shared/data/carla)
+EPOCH ?= 96
+bench-loader: ROUNDS = 25
+bench-loader: $(READY) ## masks in a DataLoader (ROUNDS, EPOCH: images, DATA: COCO folder, OUT)
+	$(BIN)/python -m benchmarks.loader --rounds $(ROUNDS) --images $(EPOCH) \
+	    $(if $(DATA),--data $(DATA)) $(if $(OUT),--out $(OUT))
 
 bench-overload: $(READY) ## a server that is offered four times what it can carry (OUT)
 	$(BIN)/python -m benchmarks.overload $(ARGS) $(if $(OUT),--out $(OUT))

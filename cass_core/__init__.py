@@ -15,7 +15,7 @@ from cass_core.masks import generate_mask
 from cass_core.specs import LossSpec, MaskSpec
 
 if TYPE_CHECKING:
-    from cass_core.modules import CassLoss
+    from cass_core.modules import CassLoss, MaskLoss
 
 __version__ = "0.1.0"
 
@@ -26,6 +26,7 @@ __all__ = [
     "InvalidRequest",
     "LossResult",
     "LossSpec",
+    "MaskLoss",
     "MaskSpec",
     "compute_loss",
     "generate_mask",
@@ -33,8 +34,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    if name == "CassLoss":  # needs torch
-        from cass_core.modules import CassLoss
+    if name in ("CassLoss", "MaskLoss"):  # they need torch
+        from cass_core import modules
 
-        return CassLoss
+        return getattr(modules, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""CassLoss: the differentiable loss of a training loop, from logits and boxes."""
+"""CassLoss and MaskLoss: the differentiable loss of a training loop, from boxes or a mask."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from cass_core.boxes import BoxBatch
 from cass_core.errors import InvalidRequest
 from cass_core.grid import one_feature_map, one_image_size, patch_grid
-from cass_core.loss_inputs import check_logits, check_same_grid, normalizer_of
+from cass_core.loss_inputs import check_logits, check_same_grid, check_target, normalizer_of
 from cass_core.masks import check_sizes
 from cass_core.ops.options import loss_options, mask_options
 from cass_core.ops.run import PlacedBoxes, boxes_loss, is_placed, offsets_of, place
@@ -79,9 +79,6 @@ class CassLoss(nn.Module):
         normalizer = normalizer_of(
             self.loss_spec, logits.numel(), batch.num_boxes if num_boxes is None else num_boxes
         )
-        # The gradient of half-precision logits is kept in float32 until the outer gradient has
-        # been multiplied in: a mean over many patches is below what float16 can hold.
-        wanted = torch.float64 if logits.dtype == torch.float64 else torch.float32
         # Reading a tensor would make the host wait for its device.
         size = None if isinstance(image_size, Tensor) else one_image_size(image_size)
         if size is None:
@@ -96,13 +93,74 @@ class CassLoss(nn.Module):
             mask_options(self.mask_spec),
             loss_options(self.loss_spec),
             normalizer,
-            wanted if logits.requires_grad and torch.is_grad_enabled() else None,
+            _grad_dtype(logits),
         )
         return value
 
     def extra_repr(self) -> str:
         """What torch shows between the parentheses."""
         return f"{self.mask_spec}, {self.loss_spec}"
+
+
+class MaskLoss(nn.Module):
+    """The loss of logits against masks that are there already, as from a data loader.
+
+    Args:
+        loss_spec: the loss; ``per_object`` needs ``num_boxes``.
+
+    Example:
+        >>> loss = MaskLoss(LossSpec(kind="bce"))
+        >>> logits = torch.zeros(1, 4, 4, requires_grad=True)
+        >>> value = loss(logits, torch.ones(1, 4, 4))
+        >>> value.backward()
+        >>> round(value.item(), 4), logits.grad[0, 0, 0].item()
+        (0.6931, -0.03125)
+    """
+
+    def __init__(self, loss_spec: LossSpec = LossSpec()) -> None:  # noqa: B008 - frozen
+        super().__init__()
+        self.loss_spec = loss_spec
+
+    def forward(self, logits: Tensor, mask: Tensor, num_boxes: float | None = None) -> Tensor:
+        """The reduced loss.
+
+        Args:
+            logits: ``[B, n_y, n_x]`` or ``[B, n_y * n_x]``.
+            mask: of as many patches, in [0, 1], on the logits' device; uint8 stands for value /
+                255.
+            num_boxes: normaliser of ``per_object``.
+
+        Returns:
+            As `CassLoss`; differentiable once with respect to the logits, not to the mask.
+
+        Raises:
+            InvalidRequest: an argument cannot be used; it is named.
+        """
+        if not isinstance(logits, Tensor):
+            raise InvalidRequest("logits", f"must be a torch tensor, got {type(logits).__name__}")
+        target = torch.as_tensor(check_target(mask, check_logits(logits)))
+        normalizer = normalizer_of(self.loss_spec, logits.numel(), num_boxes)
+        options = loss_options(self.loss_spec)
+        value: Tensor
+        value, _, _ = torch.ops.cass.loss(
+            logits, target.detach(), *options, normalizer, _grad_dtype(logits)
+        )
+        return value
+
+    def extra_repr(self) -> str:
+        """What torch shows between the parentheses."""
+        return f"{self.loss_spec}"
+
+
+def _grad_dtype(logits: Tensor) -> torch.dtype | None:
+    """What the gradient is made in; None if nobody asks for it.
+
+    That of half-precision logits is kept in float32 until the outer gradient has been multiplied
+    in: a mean over many patches is below what float16 can hold.
+    """
+    if not (logits.requires_grad and torch.is_grad_enabled()):
+        return None
+    return torch.float64 if logits.dtype == torch.float64 else torch.float32
 
 
 # torch.compile leaves its graph for these; placed boxes and one size for all images need neither.

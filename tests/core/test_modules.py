@@ -1,4 +1,4 @@
-"""CassLoss: the differentiable loss from logits and boxes."""
+"""CassLoss and MaskLoss: the differentiable loss from logits and boxes, or a mask."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from cass_core import BoxBatch, CassLoss, InvalidRequest, LossSpec, MaskSpec, generate_mask
+from cass_core import (
+    BoxBatch,
+    CassLoss,
+    InvalidRequest,
+    LossSpec,
+    MaskLoss,
+    MaskSpec,
+    generate_mask,
+)
 from tests.core import reference
 from tests.core.loss_paths import KINDS
 
@@ -248,3 +256,70 @@ def test_a_sum_above_1_is_no_target() -> None:
     assert loss(logits, [[box]], (32, 32), (4, 4)).item() > 0
     with pytest.raises(InvalidRequest, match=r"^mask_spec.merge: sum gave a target above 1"):
         loss(logits, [[box, box]], (32, 32), (4, 4))
+
+
+# --- MaskLoss ----------------------------------------------------------------------------------
+
+
+def the_mask(**options: Any) -> Tensor:
+    """Of the boxes of these tests."""
+    boxes = [torch.tensor(b, dtype=torch.float32).reshape(-1, 4) for b in BOXES]
+    mask: Tensor = generate_mask(boxes, spec=PATCH, **PLACE, **options)
+    return mask
+
+
+@every_kind
+@every_reduction
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_a_mask_gives_what_its_boxes_give(kind: Any, reduction: Any, dtype: torch.dtype) -> None:
+    spec = LossSpec(kind=kind, reduction=reduction)
+    first, second = (some_logits(dtype).requires_grad_() for _ in range(2))
+    from_boxes = CassLoss(PATCH, spec)(first, BOXES, **PLACE)
+    from_mask = MaskLoss(spec)(second, the_mask(), num_boxes=3)
+    for value in (from_boxes, from_mask):
+        (value.sum() * 3).backward()
+    assert from_mask.dtype == from_boxes.dtype
+    assert torch.equal(from_mask, from_boxes)
+    assert first.grad is not None
+    assert second.grad is not None
+    assert torch.equal(first.grad, second.grad)
+
+
+def test_a_mask_of_bytes_and_flat_logits() -> None:
+    logits = some_logits(torch.float32, (3, 20))
+    value = MaskLoss(LossSpec(kind="bce"))(logits, the_mask(dtype="uint8"))
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(
+        logits, (the_mask() * 255).round().flatten(1) / 255
+    )
+    torch.testing.assert_close(value, expected)
+    assert not value.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ((np.zeros((3, 4, 5)), the_mask()), "logits: must be a torch tensor, got ndarray"),
+        (
+            (some_logits(), the_mask()[:2]),
+            "target: has the shape [2, 4, 5], the logits have [3, 4, 5]",
+        ),
+        ((some_logits(), the_mask() * 2), "target[0][0][0]: is not in [0, 1] ("),
+        (
+            (some_logits(), the_mask().numpy()),
+            "target: must be of the same kind (NumPy or torch) as the logits",
+        ),
+    ],
+)
+def test_bad_masks(arguments: Any, error: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        MaskLoss()(*arguments)
+    assert str(caught.value).startswith(error)
+
+
+def test_per_object_needs_the_number_of_boxes() -> None:
+    with pytest.raises(InvalidRequest, match=r"^num_boxes: is needed"):
+        MaskLoss(LossSpec(reduction="per_object"))(some_logits(), the_mask())
+
+
+def test_repr_of_mask_loss() -> None:
+    assert repr(MaskLoss(LossSpec(kind="bce"))).startswith("MaskLoss(LossSpec(kind='bce'")

@@ -107,13 +107,13 @@ class MaskCollate:
             CassError: the server could not answer; see `CassClient.generate_mask`.
         """
         found = [self._read(sample, position) for position, sample in enumerate(samples)]
-        # Packed before `collate_fn`, which may change samples in place, sees them; asked after it,
-        # so that it costs no request where it fails.
+        # On their way while `collate_fn` works; it may change samples in place.
         boxes = _pack([boxes for boxes, _ in found])
-        batch = self._collate(samples)
-        masks = self._client.generate_mask(
+        future = self._client.generate_mask_future(
             boxes, [size for _, size in found], self._feature_map, self._spec, dtype=self._dtype
         )
+        batch = self._collate(samples)
+        masks = future.result()
         if type(batch) is tuple:
             return (*batch, masks)
         batch[self._key] = masks

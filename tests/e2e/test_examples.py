@@ -1,0 +1,206 @@
+"""The examples and the programs of docs/loaders.md, as they stand, against a real server."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from cass_core import LossSpec, MaskSpec, compute_loss, generate_mask
+from cass_core.scenes import street_boxes
+from tests.server.observed import scrape
+from tests.servers import ServerProcess, serving
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "examples"
+PAGE = (ROOT / "docs" / "loaders.md").read_text()
+PROGRAMS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+SPEC = MaskSpec(patch_size=1)
+SIZE, STRIDE_32 = (736, 1280), (23, 40)
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ServerProcess]:
+    """One that counts."""
+    with serving("--metrics-port", "0") as process:
+        yield process
+
+
+@pytest.fixture
+def short_folder() -> Iterator[str]:
+    """Ray's sockets lie in it, and a socket's path has at most 107 bytes."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield folder
+
+
+def run(*arguments: str, **env: str) -> str:
+    """What Python prints, with these arguments, in the folder of the examples."""
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=EXAMPLES,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, **env},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def answered(server: ServerProcess) -> dict[str, float]:
+    """Images, and good requests by method, until now."""
+    found = {"images": 0.0}
+    for (name, labels), value in scrape(server).items():
+        told = dict(labels)
+        if name == "cass_images_total":
+            found["images"] += value
+        elif name == "cass_requests_total" and told["code"] == "OK":
+            found[told["method"]] = value
+    return found
+
+
+def rise(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
+    """By how much counts rose, those that did."""
+    rises = {name: value - before.get(name, 0.0) for name, value in after.items()}
+    return {name: value for name, value in rises.items() if value}
+
+
+def means(images: int, dtype: str, *, mirrored: bool = False) -> list[float]:
+    """The mean of each mask of streets with none to six boxes, by turns."""
+    boxes = [street_boxes(1, i % 7, image_size=SIZE, seed=i)[0] for i in range(images)]
+    if mirrored:
+        boxes = [np.array([1280, 0, 1280, 0]) + b[:, [2, 1, 0, 3]] * [-1, 1, -1, 1] for b in boxes]
+    masks = generate_mask(boxes, SIZE, STRIDE_32, SPEC, dtype=dtype)
+    return [float(mask.mean()) for mask in masks]
+
+
+def needs(package: str) -> pytest.MarkDecorator:
+    """Skips where a package has no build."""
+    missing = importlib.util.find_spec(package) is None
+    return pytest.mark.skipif(missing, reason=f"{package} is not installed")
+
+
+def test_torch_detection(server: ServerProcess) -> None:
+    start = answered(server)
+    printed = run("torch_detection.py", "--server", server.address)
+    between = answered(server)
+    assert rise(start, between) == {"GenerateMask": 24, "images": 192}
+    first, means_ = zip(*re.findall(r"first loss ([\d.]+), mean ([\d.]+)", printed), strict=True)
+    assert len(first) == 4
+    assert float(means_[-1]) < 0.9 * float(means_[0])
+    # The untrained network's logits are zeros, so the first loss depends on the boxes alone.
+    order = DataLoader(
+        range(48),  # type: ignore[arg-type]
+        8,
+        shuffle=True,
+        generator=torch.Generator().manual_seed(0),
+    )
+    boxes = [street_boxes(1, 8, image_size=(96, 160), seed=int(i))[0] for i in next(iter(order))]
+    masks = generate_mask(boxes, (96, 160), (12, 20), SPEC)
+    expected = compute_loss(np.zeros_like(masks), masks, LossSpec(kind="focal")).loss
+    assert float(first[0]) == pytest.approx(float(expected), abs=1e-6)
+    # The server's loss trains the same network.
+    assert run("torch_detection.py", "--server", server.address, "--remote-loss") == printed
+    assert rise(between, answered(server)) == {"ComputeLoss": 24, "images": 192}
+
+
+@needs("datasets")
+def test_hf_datasets(server: ServerProcess, tmp_path: Path) -> None:
+    start = answered(server)
+    printed = run(
+        "hf_datasets.py", "--server", server.address, HF_HOME=str(tmp_path), HF_HUB_OFFLINE="1"
+    )
+    assert rise(start, answered(server)) == {"GenerateMask": 8, "images": 128}
+    rows = re.findall(r"^(\w+), image (\d+): uint8, mean ([\d.]+)$", printed, re.MULTILINE)
+    for name in ("stored", "mirrored"):
+        found = {int(image): float(mean) for which, image, mean in rows if which == name}
+        assert list(found) == list(range(64))
+        expected = means(64, "uint8", mirrored=name == "mirrored")
+        assert list(found.values()) == pytest.approx(expected, abs=1e-6)
+    assert len(rows) == 128
+
+
+def test_numpy_loader(server: ServerProcess) -> None:
+    start = answered(server)
+    printed = run("numpy_loader.py", "--server", server.address)
+    assert rise(start, answered(server)) == {"StreamMasks": 8, "images": 128}
+    lines = printed.splitlines()
+    assert len(lines) == 8
+    for number, line in enumerate(lines):
+        assert line.startswith(f"batch {number}: 16 images, ")
+        boxes = street_boxes(16, 15, image_size=SIZE, seed=number)
+        maps = [(92, 160), (46, 80), (23, 40)]
+        expected = [mask.mean() for mask in generate_mask(boxes, SIZE, maps, SPEC)]
+        found = [float(text) for text in re.findall(r"0\.\d+", line)]
+        assert found == pytest.approx(expected, abs=1e-6)
+    assert run("numpy_loader.py") == printed
+
+
+@needs("ray")
+def test_ray_data(server: ServerProcess, short_folder: str) -> None:
+    start = answered(server)
+    printed = run(
+        "ray_data.py",
+        "--server",
+        server.address,
+        RAY_TMPDIR=short_folder,
+        RAY_USAGE_STATS_ENABLED="0",
+    )
+    assert rise(start, answered(server)) == {"GenerateMask": 4, "images": 64}
+    rows = re.findall(r"^image (\d+): mean ([\d.]+)$", printed, re.MULTILINE)
+    assert [int(image) for image, _ in rows] == list(range(64))
+    assert [float(mean) for _, mean in rows] == pytest.approx(means(64, "float32"), abs=1e-6)
+
+
+def test_every_example_is_tested_and_told_of() -> None:
+    tested = {"torch_detection.py", "hf_datasets.py", "numpy_loader.py", "ray_data.py"}
+    assert {path.name for path in EXAMPLES.glob("*.py")} == tested | {"demo.py"}
+    for name in tested:
+        command = f"    python examples/{name} --server localhost:50051"
+        assert command in (EXAMPLES / name).read_text()
+        assert command in PAGE
+
+
+def test_page_collates(server: ServerProcess, tmp_path: Path) -> None:
+    program = PROGRAMS[0].replace("localhost:50051", server.address)
+    assert server.address in program
+    kept = tmp_path / "masks.npy"
+    start = answered(server)
+    # As a process, whose workers are forked from no more than it has started.
+    printed = run("-c", f"{program}\nimport numpy; numpy.save({str(kept)!r}, masks[0])")
+    assert rise(start, answered(server)) == {"GenerateMask": 2, "images": 8}
+    sizes = ", ".join(f"torch.Size([4, {side}, {side}])" for side in (80, 40, 20))
+    assert printed == f"torch.Size([4, 3, 640, 640]) [{sizes}] torch.uint8\n" * 2
+    # Of the padded image's 640 rows, not of the sample's 380.
+    boxes = [np.array([[100, 300, 120, 360]], np.float32)] * 4
+    expected = generate_mask(boxes, (640, 640), (80, 80), SPEC, dtype="uint8")
+    np.testing.assert_array_equal(np.load(kept), expected)
+
+
+def test_page_takes_losses(server: ServerProcess, capsys: pytest.CaptureFixture[str]) -> None:
+    program = PROGRAMS[1].replace("localhost:50051", server.address)
+    assert server.address in program
+    start = answered(server)
+    names: dict[str, Any] = {}
+    exec(program, names)
+    assert rise(start, answered(server)) == {"ComputeLoss": 4, "images": 8}
+    boxes = [box if box is None else box.numpy() for box in names["boxes"]]
+    masks = generate_mask(boxes, SIZE, STRIDE_32, SPEC)
+    logits = names["logits"].detach().float().numpy()
+    expected = compute_loss(logits, masks, LossSpec(reduction="per_object"), num_boxes=1).loss
+    assert float(capsys.readouterr().out) == pytest.approx(float(expected), rel=1e-5)
+    assert len(PROGRAMS) == 2
