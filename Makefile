@@ -21,8 +21,15 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## the main job, end to end; COCO=FILE.json IMAGES=DIR for your own data
 	$(BIN)/python examples/demo.py $(if $(COCO),--coco $(COCO)) $(if $(IMAGES),--images $(IMAGES))
 
-test: $(READY) ## run the tests
+# The core's tests compute, and share the cores; the others start processes, one after the other.
+CORE := tests/core cass_core
+test: $(READY) ## run the tests; ARGS for some of them
+ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
+else
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 $(CORE)
+	$(BIN)/python -m pytest $(CORE:%=--ignore=%)
+endif
 
 check: lint types proto-check ## everything CI checks beside the tests
 

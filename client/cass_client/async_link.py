@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any, TypeVar
 
 import grpc
 
+from cass_client import forking
 from cass_client.credentials import Metadata
+from cass_client.link import Link
 from cass_client.peer import SERVICE, STREAM, UNARY, PeerBase
 from cass_client.requests import MaskRequest
-from cass_client.settings import Settings
 from cass_client.steps import (
     END,
     Close,
@@ -42,9 +42,10 @@ class AsyncLink(PeerBase):
     _rpcs: dict[str, Callable[..., Any]]
     _metadata: Metadata = ()
 
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
-        self._probes: set[asyncio.Task[None]] = set()
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether no call can be made from this process; see `cass_client.forking`."""
+        return forking.is_broken() or forking.is_broken_for_loops()
 
     async def run(self, steps: Steps[T]) -> T:
         """Carry steps out."""
@@ -59,7 +60,7 @@ class AsyncLink(PeerBase):
             outcome = error = None
             try:
                 outcome = await self._carry_out(step)
-            except grpc.RpcError as raised:
+            except (grpc.RpcError, CassError) as raised:
                 error = raised
 
     async def stream(
@@ -82,7 +83,8 @@ class AsyncLink(PeerBase):
                     elif isinstance(step, Take):
                         outcome = await anext(requests, END)
                     elif isinstance(step, Open):
-                        stream = _Stream(self._connected()[0], self.timeout, self._metadata)
+                        channel, _ = await self._connected()
+                        stream = _Stream(channel, self.timeout, self._metadata)
                     elif isinstance(step, Write | Read | Close):
                         assert stream is not None
                         outcome = await stream.carry_out(step)
@@ -95,10 +97,8 @@ class AsyncLink(PeerBase):
                 await stream.carry_out(Close())
 
     async def close(self) -> None:
-        """Close the connection. Calls under way are cancelled."""
+        """Close the connection; other tasks' calls open it again."""
         channel, self._channel = self._channel, None
-        for probe in self._probes:
-            probe.cancel()
         if channel is not None and self._loop is asyncio.get_running_loop():
             await channel.close()
 
@@ -114,20 +114,29 @@ class AsyncLink(PeerBase):
         return None
 
     async def _send(self, step: Send) -> Received:
-        rpc = self._connected()[1][step.method]
-        metadata = (*self._metadata, *step.metadata)
-        call = rpc(step.request, timeout=step.timeout, metadata=metadata)
-        message: bytes = await call
-        if not step.metadata:
-            return Received(message)
-        return Received(message, tuple(await call.trailing_metadata()))
+        while True:
+            channel, rpcs = await self._connected()
+            metadata = (*self._metadata, *step.metadata)
+            try:
+                call = rpcs[step.method](step.request, timeout=step.timeout, metadata=metadata)
+                message: bytes = await call
+            except (asyncio.CancelledError, grpc.aio.UsageError):
+                task = asyncio.current_task()
+                if channel is self._channel or (task is not None and task.cancelling()):
+                    raise
+                continue  # another task has closed the channel in between
+            if not step.metadata:
+                return Received(message)
+            return Received(message, tuple(await call.trailing_metadata()))
 
-    def _connected(self) -> tuple[grpc.aio.Channel, dict[str, Callable[..., Any]]]:
+    async def _connected(self) -> tuple[grpc.aio.Channel, dict[str, Callable[..., Any]]]:
         """The channel and its methods by name, bytes in and out."""
         loop = asyncio.get_running_loop()
         if self._channel is None or self._loop is not loop:
-            target, options = self.address()
-            credentials = self.credentials
+            # Files are read, and perhaps hosts looked up.
+            target, options = await asyncio.to_thread(self.address)
+            credentials = await asyncio.to_thread(lambda: self.credentials)
+        if self._channel is None or self._loop is not loop:  # another task may have been faster
             self._channel = (
                 grpc.aio.insecure_channel(target, options)
                 if credentials.channel is None
@@ -142,13 +151,8 @@ class AsyncLink(PeerBase):
         self._channel = None
 
     def _probe(self, step: Probe) -> None:
-        async def probe() -> None:
-            with contextlib.suppress(CassError):
-                await self.run(step.steps())
-
-        task = asyncio.create_task(probe())
-        self._probes.add(task)
-        task.add_done_callback(self._probes.discard)
+        # In a thread, which outlives an event loop that is run for one call.
+        Link(self._settings).run_beside(step.steps())
 
 
 class _Stream:

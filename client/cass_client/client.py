@@ -37,7 +37,8 @@ class CassClient(BaseClient[Link]):
         target: ``HOST:PORT``, several of these with commas between them, another gRPC target such
             as ``dns:///HOST:PORT`` or ``unix:PATH``, or ``local:``. Calls go to all its addresses
             in turn.
-        timeout: seconds that a call may take with all its tries, above 0 and at most a year.
+        timeout: seconds that a call may take with all its tries, above 0 and at most a year. A try
+            that has no answer after half of them is given up for another one.
         tls: secures the connection; ``Tls()`` for a server whose certificate the system trusts.
         token: sent with each call.
         token_file: file that holds it, read again when it changes.
@@ -114,7 +115,7 @@ class CassClient(BaseClient[Link]):
             ...     future.result().shape
             (1, 1, 1)
         """
-        inputs = MaskInputs.check(boxes, image_size, feature_map, spec, dtype, return_owner)
+        inputs = MaskRequest(boxes, image_size, feature_map, spec, dtype, return_owner).check()
 
         def steps() -> Steps[Any]:
             return wrap_masks(inputs, *(yield from self._mask_steps(inputs)))
@@ -125,7 +126,8 @@ class CassClient(BaseClient[Link]):
         """Make masks for one request after another, over one stream.
 
         Faster than calls one by one: up to ``in_flight`` requests are on their way while the caller
-        works with an answer. Taken from the iterable in this thread.
+        works with an answer. They are taken from the iterable in this thread, before an answer is
+        waited for; an iterable that waits for an answer itself would wait for ever.
 
         Args:
             requests: the arguments of each `generate_mask`.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, TypeAlias
 
 import grpc
 
 from cass_client.settings import Settings, Tls, check_token, read_file
+from cass_core.errors import InvalidRequest
 
 Metadata: TypeAlias = tuple[tuple[str, str], ...]
 
@@ -39,8 +41,10 @@ class Credentials:
         self.metadata: Metadata = () if token is None else (("authorization", f"Bearer {token}"),)
 
     def are_stale(self) -> bool:
-        """Whether a file has changed since."""
-        return self._read() != self._content
+        """Whether a file has changed since; one that cannot be read now has not."""
+        with contextlib.suppress(InvalidRequest):
+            return self._read() != self._content
+        return False
 
     def _read(self) -> tuple[Any, ...]:
         tls = self._settings.tls or Tls()
@@ -50,4 +54,6 @@ class Credentials:
             "tls.key": tls.key,
             "token_file": self._settings.token_file,
         }
-        return tuple(path and read_file(name, path) for name, path in files.items())
+        return tuple(
+            None if path is None else read_file(name, path) for name, path in files.items()
+        )

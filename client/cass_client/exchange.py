@@ -13,7 +13,6 @@ from cass import wire
 from cass.frames import loss_request
 from cass.lift import Views, lift
 from cass.v1 import cass_pb2 as pb
-from cass_client import forking
 from cass_client.errors import (
     ServerError,
     Timeout,
@@ -21,10 +20,12 @@ from cass_client.errors import (
     Unavailable,
     from_rpc_error,
 )
+from cass_client.forking import REMEDIES
 from cass_client.profile import TIMINGS_KEY, CallProfile, server_timings
 from cass_client.retrying import Attempts
 from cass_client.splitting import join_losses, join_masks, split_losses, split_masks
 from cass_client.steps import Received, Send, Sleep, Steps
+from cass_client.targets import is_list
 from cass_core.arrays import Array
 from cass_core.errors import CassError, InvalidRequest
 from cass_core.loss_inputs import LossInputs
@@ -43,8 +44,12 @@ class Peer(Protocol):
     timeout: float
     limits: pb.Limits | None
 
-    def renew(self) -> bool:
-        """Open a new connection if certificates or the token have changed; whether they had."""
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether no call can be made from this process."""
+
+    def renew(self, before: float) -> bool:
+        """Whether certificates and token are others than those read before this time."""
 
     def leave(self, before: float) -> None:
         """Open a new connection instead of one that was opened before this time."""
@@ -130,19 +135,22 @@ def _in_parts(
 ) -> Steps[A]:
     """Ask for the whole, or for its parts if the server is known to take no more."""
     attempts = Attempts(peer.timeout)
-    if peer.limits is None:
+    parts = [inputs] if peer.limits is None else split(inputs, peer.limits)
+    while True:
+        answers = []
         try:
-            return (yield from one(inputs, attempts))
+            for part in parts:
+                answer = yield from one(part, attempts)
+                answers.append(answer)
         except (InvalidRequest, ServerError):
-            # Perhaps it is too large: only the server can tell, and it is asked once.
+            # Perhaps it is too large: only the server can tell.
             yield from _learn_limits(peer, attempts)
-            if peer.limits is None or len(split(inputs, peer.limits)) == 1:
+            finer = parts if peer.limits is None else split(inputs, peer.limits)
+            if len(finer) <= len(parts):
                 raise
-    answers = []
-    for part in split(inputs, peer.limits):
-        answer = yield from one(part, attempts)
-        answers.append(answer)
-    return answers[0] if len(answers) == 1 else join(answers)
+            parts = finer
+        else:
+            return answers[0] if len(answers) == 1 else join(answers)
 
 
 def _learn_limits(peer: Peer, attempts: Attempts) -> Steps[None]:
@@ -161,16 +169,20 @@ def _call(
 ) -> Steps[Received]:
     """One answer, after as many tries as there is time for."""
     while True:
-        forking.check(peer.target)
+        if peer.is_cut_off:
+            raise Unavailable(f"{peer.target}: {REMEDIES}")
         started = time.monotonic()
         try:
             received: Received = yield Send(method, request, attempts.timeout(), metadata)
         except grpc.RpcError as status:
             error = from_rpc_error(status, peer.target)
             error.__cause__ = status
-            if isinstance(error, Unauthenticated | Unavailable) and peer.renew():
+            if isinstance(error, Unauthenticated | Unavailable) and peer.renew(started):
                 continue
-            if isinstance(error, Timeout):
+            # The second sees whether hosts that are not gRPC's to look up have moved.
+            if isinstance(error, Timeout) or (
+                isinstance(error, Unavailable) and is_list(peer.target)
+            ):
                 peer.leave(started)
             yield Sleep(attempts.delay_after(error))
         else:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
-from cass_client import forking
 from cass_client.breaker import Breaker
 from cass_client.errors import Unauthenticated
 from cass_client.exchange import Peer, ask_info
 from cass_client.steps import Compute, Probe, Steps
+from cass_client.targets import is_list
 from cass_core.errors import CassError, InvalidRequest
 
 T = TypeVar("T")
@@ -35,7 +36,7 @@ def or_locally(peer: Fallible, remote: Steps[T], local: Callable[[], T]) -> Step
     out it is not waited for again: every now and then it is probed in the background.
     """
     if peer.breaker.is_open:
-        if not forking.is_broken() and peer.breaker.take_probe():
+        if not peer.is_cut_off and peer.breaker.take_probe():
             yield Probe(lambda: _probe(peer))
     else:
         try:
@@ -44,10 +45,13 @@ def or_locally(peer: Fallible, remote: Steps[T], local: Callable[[], T]) -> Step
             raise
         except CassError as error:
             if peer.breaker.failed():
-                warnings.warn(
+                # Not by `warn`, which shows the same text once: each outage is told.
+                warnings.warn_explicit(
                     f"{error}; masks and losses are computed in this process until it is back",
                     FallbackWarning,
-                    stacklevel=2,
+                    __file__,
+                    1,
+                    registry={},
                 )
         else:
             peer.breaker.worked()
@@ -60,7 +64,9 @@ def or_locally(peer: Fallible, remote: Steps[T], local: Callable[[], T]) -> Step
 def _probe(peer: Fallible) -> Steps[None]:
     try:
         yield from ask_info(peer, min(peer.timeout, _PROBE_SECONDS))
-    except BaseException:
+    except CassError:
+        if is_list(peer.target):
+            peer.leave(time.monotonic())  # its hosts may have moved
         peer.breaker.failed()
         raise
     peer.breaker.probed()

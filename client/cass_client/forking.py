@@ -15,40 +15,88 @@ import threading
 import time
 from pathlib import Path
 
-from cass_client.errors import Unavailable
-
 _TASKS = Path("/proc/self/task")
 # How gRPC calls its threads, from 1.60 on.
 _NAMES = ("event_engine", "lifeguard", "timer_manager", "default-execut", "resolver-execut")
 _NAMING_MILLISECONDS = 30
+# The name of the function that it runs, in Python.
+_LOOPS_THREAD = "_poll_wrapper"
+_LONGEST_WAIT_SECONDS = 1.0
 REMEDIES = (
     "this process was forked from one that uses gRPC, and gRPC's threads were lost: leave "
-    "GRPC_ENABLE_FORK_SUPPORT at 1, start processes by spawn or forkserver "
-    '(multiprocessing_context="spawn"), or give the client fallback="local"'
+    "GRPC_ENABLE_FORK_SUPPORT at 1, close asynchronous clients and end other threads' calls before "
+    'the fork, start processes by spawn or forkserver (multiprocessing_context="spawn"), or give '
+    'the client fallback="local"'
 )
 
 processes = 0
 """How many forks this process is away from the one that imported this: it tells whether something
 was made in this very process, at less cost than asking for its number."""
 _broken = False
+_broken_for_loops = False
 _used_before = False
+_quiet_before = True
+_loops_before = False
 _nameless: frozenset[int] = frozenset()
 _kept: list[object] = []
 
 
-def check(target: str) -> None:
-    """Refuse to call from a process in which the call would hang.
-
-    Raises:
-        Unavailable: it would; the message names the remedies.
-    """
-    if _broken:
-        raise Unavailable(f"{target}: {REMEDIES}")
-
-
 def is_broken() -> bool:
-    """Whether `check` raises."""
+    """Whether a call from this process would hang, or end it."""
     return _broken
+
+
+def is_broken_for_loops() -> bool:
+    """Whether a call of an event loop's would: gRPC has one thread for all of them, and it is lost.
+
+    It does not start that one again in a forked child.
+    """
+    return _broken_for_loops
+
+
+class _Calls:
+    """The calls of threads that are under way, which a fork has to wait for.
+
+    gRPC does not make ready for a fork while another thread calls it, and the child dies in its
+    first call.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._under_way = 0
+        self._held_back = False
+
+    def __enter__(self) -> None:
+        with self._changed:
+            while self._held_back:
+                self._changed.wait()
+            self._under_way += 1
+
+    def __exit__(self, *exc: object) -> None:
+        with self._changed:
+            self._under_way -= 1
+            if self._held_back:
+                self._changed.notify_all()
+
+    def hold_back(self, seconds: float) -> bool:
+        """Let no further call begin; whether those under way have ended by then."""
+        with self._changed:
+            self._held_back = True
+            return self._changed.wait_for(lambda: self._under_way == 0, seconds)
+
+    def let_go(self) -> None:
+        """Let calls begin again."""
+        with self._changed:
+            self._held_back = False
+            self._changed.notify_all()
+
+
+_calls = _Calls()
+
+
+def calling() -> _Calls:
+    """A context in which a thread makes a call."""
+    return _calls
 
 
 def keep(thing: object) -> None:
@@ -66,8 +114,16 @@ def _threads() -> dict[int, str]:
 
 
 def _before() -> None:
-    """See whether gRPC has threads; it names a thread a moment after it has started it."""
-    global _used_before, _nameless
+    """See what gRPC is doing."""
+    global _used_before, _quiet_before, _loops_before
+    _quiet_before = _calls.hold_back(_LONGEST_WAIT_SECONDS)
+    _loops_before = any(_LOOPS_THREAD in thread.name for thread in threading.enumerate())
+    _used_before = _has_threads()
+
+
+def _has_threads() -> bool:
+    """Whether gRPC has threads; it names a thread a moment after it has started it."""
+    global _nameless
     names = _threads()
     for _ in range(_NAMING_MILLISECONDS):
         known = _nameless.union(thread.native_id for thread in threading.enumerate())
@@ -79,22 +135,29 @@ def _before() -> None:
         names = _threads()
     else:
         _nameless = _nameless | new  # not gRPC's
-    _used_before = any(name.startswith(_NAMES) for name in names.values())
+    return any(name.startswith(_NAMES) for name in names.values())
 
 
 def _in_child() -> None:
-    global processes
+    global processes, _calls
     processes += 1
+    _calls = _Calls()  # whose lock nobody holds
 
 
 def _look_in_child() -> None:
-    global _broken
+    global _broken, _broken_for_loops
     # Threads that have just been started again may not have their names yet.
-    _broken = _broken or (_used_before and len(list(_TASKS.iterdir())) == 1)
+    lost = _used_before and len(list(_TASKS.iterdir())) == 1
+    _broken = _broken or lost or (_used_before and not _quiet_before)
+    _broken_for_loops = _broken_for_loops or _loops_before
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_in_child)
     # Elsewhere processes are not forked by default, and threads cannot be listed.
     if _TASKS.is_dir():
-        os.register_at_fork(before=_before, after_in_child=_look_in_child)
+        os.register_at_fork(
+            before=_before,
+            after_in_parent=lambda: _calls.let_go(),
+            after_in_child=_look_in_child,
+        )

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import grpc
 
+from cass_client import forking
 from cass_client.credentials import Metadata
 from cass_client.peer import SERVICE, STREAM, UNARY, PeerBase
 from cass_client.requests import MaskRequest
@@ -60,7 +61,7 @@ class Link(PeerBase):
             outcome = error = None
             try:
                 outcome = self._carry_out(step)
-            except grpc.RpcError as raised:
+            except (grpc.RpcError, CassError) as raised:
                 error = raised
 
     def stream(self, steps: StreamSteps[None], requests: Iterator[MaskRequest]) -> Iterator[Give]:
@@ -81,7 +82,7 @@ class Link(PeerBase):
                     elif isinstance(step, Take):
                         outcome = next(requests, END)
                     elif isinstance(step, Open):
-                        stream = _Stream(self._connected()[0], self.timeout, self._metadata)
+                        stream = self._open()
                     elif isinstance(step, Write | Read | Close):
                         assert stream is not None
                         outcome = stream.carry_out(step)
@@ -104,9 +105,10 @@ class Link(PeerBase):
         """Close the connection, once futures are done; other threads' calls open it again."""
         with self.lock:
             executor, self._executor = self._executor, None
-            channel, self._channel = self._channel, None
         if executor is not None:
             executor.shutdown()
+        with self.lock:
+            channel, self._channel = self._channel, None
         if channel is not None:
             channel.close()
 
@@ -118,18 +120,28 @@ class Link(PeerBase):
         if isinstance(step, Sleep):
             time.sleep(step.seconds)
         else:
-            self._probe(step)
+            self.run_beside(step.steps())
         return None
 
     def _send(self, step: Send) -> Received:
         while True:
             channel, rpcs = self._connected()
             try:
-                return _call(rpcs[step.method], step, self._metadata)
+                with forking.calling():
+                    return _call(rpcs[step.method], step, self._metadata)
             except ValueError:
                 if channel is self._channel:
                     raise
                 # Another thread has closed it in between.
+
+    def _open(self) -> _Stream:
+        while True:
+            channel, _ = self._connected()
+            try:
+                return _Stream(channel, self.timeout, self._metadata)
+            except ValueError:
+                if channel is self._channel:
+                    raise
 
     def _connected(self) -> tuple[grpc.Channel, dict[str, Callable[..., Any]]]:
         """The channel and its methods by name, bytes in and out.
@@ -157,12 +169,14 @@ class Link(PeerBase):
     def _let_go(self) -> None:
         self._channel = None
 
-    def _probe(self, step: Probe) -> None:
-        def probe() -> None:
-            with contextlib.suppress(CassError):
-                self.run(step.steps())
+    def run_beside(self, steps: Steps[None]) -> None:
+        """Carry steps out in a thread that nobody waits for, whatever comes of them."""
 
-        threading.Thread(target=probe, name="cass-client-probe", daemon=True).start()
+        def run() -> None:
+            with contextlib.suppress(CassError):
+                self.run(steps)
+
+        threading.Thread(target=run, name="cass-client-probe", daemon=True).start()
 
 
 def _call(rpc: Any, step: Send, metadata: Metadata) -> Received:

@@ -43,26 +43,36 @@ class PeerBase:
         self.lock = threading.Lock()
         self._settings = settings
         self._credentials: Credentials | None = None
+        self._credentials_read = 0.0
         self._opened = 0.0
 
     @property
     def credentials(self) -> Credentials:
         """Read at first use."""
         if self._credentials is None:
+            self._credentials_read = time.monotonic()
             self._credentials = Credentials(self._settings)
         return self._credentials
 
     def address(self) -> tuple[str, Options]:
         """The target and the options of a channel that is opened now."""
         self._opened = time.monotonic()
-        tls = self._settings.tls
-        options = channel_options(None if tls is None else tls.server_name)
-        return grpc_target(self.target), options
+        return grpc_target(self.target), channel_options(self._settings.server_name)
 
-    def renew(self) -> bool:
-        """Let go of a connection whose certificates or token have changed; whether they had."""
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether no call can be made from this process; see `cass_client.forking`."""
+        return forking.is_broken()
+
+    def renew(self, before: float) -> bool:
+        """Whether certificates and token are others than those read before this time.
+
+        If their files have changed, the connection is let go of.
+        """
         with self.lock:
-            if self._credentials is None or not self._credentials.are_stale():
+            if self._credentials is None or self._credentials_read > before:
+                return True  # another thread has seen it
+            if not self._credentials.are_stale():
                 return False
             self._credentials = None
             self._let_go()

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from cass_core.arrays import Array
+import numpy as np
+
+from cass_core.arrays import Array, is_tensor
 from cass_core.boxes import BoxBatch
 from cass_core.errors import InvalidRequest
 from cass_core.grid import one_feature_map
@@ -42,13 +44,19 @@ class MaskRequest:
     return_owner: bool = False
 
     def check(self) -> MaskInputs:
-        """The checked arguments.
+        """The checked arguments, which share no memory with the caller's.
 
         Raises:
             InvalidRequest: one of them cannot be used.
         """
+        boxes, size = self.boxes, self.image_size
+        if isinstance(boxes, BoxBatch):
+            xyxy: Any = boxes.xyxy
+            boxes = BoxBatch(xyxy.clone() if is_tensor(xyxy) else xyxy.copy(), boxes.counts.copy())
+        if isinstance(size, np.ndarray):
+            size = size.copy()
         return MaskInputs.check(
-            self.boxes, self.image_size, self.feature_map, self.spec, self.dtype, self.return_owner
+            boxes, size, self.feature_map, self.spec, self.dtype, self.return_owner
         )
 
 

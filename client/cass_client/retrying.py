@@ -18,6 +18,7 @@ _LEAST_SECONDS = 1e-3
 # What a server was given to drop a call that it had not taken in yet:
 # https://github.com/grpc/grpc/issues/41785
 _CANCELLED_DELAY_SECONDS = 0.05
+_LEAST_DELAY_SECONDS = 0.01
 _UNAVAILABLE_DELAY_SECONDS = 0.2
 _JITTER = 0.25
 
@@ -61,7 +62,7 @@ class Attempts:
             delay = 0.0
         elif isinstance(error, Overloaded):
             # Not sooner than the server says; not all at the same moment.
-            delay = error.retry_delay * (1 + _JITTER * random.random())
+            delay = max(error.retry_delay, _LEAST_DELAY_SECONDS) * (1 + _JITTER * random.random())
         elif _was_cancelled(error):
             delay = _CANCELLED_DELAY_SECONDS
         elif isinstance(error, Unavailable) and not self._was_unavailable:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cass_client.targets import hosts_of, is_list
 from cass_core.errors import CassError, InvalidRequest
 
 LOCAL = "local:"
@@ -60,6 +61,8 @@ class Settings:
     def __post_init__(self) -> None:
         if not isinstance(self.target, str) or not self.target:
             raise InvalidRequest("target", f"must be HOST:PORT or local:, got {self.target!r}")
+        if self.target == "local":
+            raise InvalidRequest("target", "must be HOST:PORT or local:, with a colon, got 'local'")
         if not _is_seconds(self.timeout):
             raise InvalidRequest(
                 "timeout",
@@ -68,6 +71,12 @@ class Settings:
         object.__setattr__(self, "timeout", float(self.timeout))
         if self.tls is not None and not isinstance(self.tls, Tls):
             raise InvalidRequest("tls", f"must be a Tls, got {type(self.tls).__name__}")
+        if is_list(self.target):
+            names = {host for host, _ in hosts_of(self.target)}
+            if self.tls is not None and self.tls.server_name is None and len(names) > 1:
+                raise InvalidRequest(
+                    "tls", "needs a server_name that is in the certificates of all hosts"
+                )
         if self.token is not None and self.token_file is not None:
             raise InvalidRequest("token_file", "cannot be given beside a token")
         if self.token is not None:
@@ -77,6 +86,15 @@ class Settings:
         if "local" in (self.fallback, self.target.removesuffix(":")) and not _has_core():
             name = LOCAL if self.target == LOCAL else 'fallback="local"'
             raise CassError(f'{name} needs the core; install it with: pip install "cass[core]"')
+
+    @property
+    def server_name(self) -> str | None:
+        """What the server's certificate is for, where gRPC cannot tell by the target."""
+        if self.tls is None:
+            return None
+        if self.tls.server_name is None and is_list(self.target):
+            return hosts_of(self.target)[0][0]
+        return self.tls.server_name
 
     @property
     def is_local(self) -> bool:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import grpc
 
 from cass import wire
 from cass.v1 import cass_pb2 as pb
-from cass_client import forking
 from cass_client.exchange import read
 from cass_client.peer import PeerBase
 from cass_client.requests import MaskRequest, Masks
+from cass_client.splitting import split_masks
 from cass_client.steps import END, Close, Give, Open, Read, Steps, StreamSteps, Take, Write
 from cass_core.errors import CassError, InvalidRequest
 from cass_core.masks import MaskInputs
@@ -51,7 +52,7 @@ class Streaming:
         self._peer = peer
         self._in_flight = in_flight
         self._alone = alone
-        self._waiting: deque[MaskInputs] = deque()
+        self._waiting: deque[_Waiting] = deque()
         self._ended = False
         self._error: Exception | None = None
 
@@ -65,10 +66,10 @@ class Streaming:
         while self._waiting:
             answered = False
             peer = self._peer
-            if peer is not None and not (peer.breaker.is_open or forking.is_broken()):
+            if peer is not None and not (peer.breaker.is_open or peer.is_cut_off):
                 answered = yield from self._until_it_breaks(peer)
             if self._waiting and not answered:
-                inputs = self._waiting.popleft()
+                inputs = self._waiting.popleft().inputs
                 answer = yield from self._alone(inputs)
                 yield Give(inputs, answer)
                 yield from self._fill()
@@ -79,31 +80,33 @@ class Streaming:
         """Open a stream and use it; whether anything was answered."""
         opened = time.monotonic()
         yield Open()
-        for inputs in self._waiting:
-            yield Write(wire.stream_request_bytes(inputs))
+        for waiting in self._waiting:
+            yield from _write(waiting, peer)
         answered = False
         while self._waiting:
+            answer = None
             try:
-                message: bytes | None = yield Read()
-                if message is None:
-                    break
-                answer = _masks(message, peer)
+                if self._waiting[0].is_written:
+                    message: bytes | None = yield Read()
+                    if message is None:
+                        break
+                    answer = _masks(message, peer)
             except grpc.RpcError as status:
                 if not answered and status.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                     peer.leave(opened)
                 break  # whoever asks next is told, if it is still so
             except CassError:
                 break
-            inputs = self._waiting.popleft()
+            inputs = self._waiting.popleft().inputs
             if answer is None:
                 answer = yield from self._alone(inputs)
             yield Give(inputs, answer)
             answered = True
-            yield from self._fill(write=True)
+            yield from self._fill(peer)
         yield Close()
         return answered
 
-    def _fill(self, *, write: bool = False) -> StreamSteps[None]:
+    def _fill(self, peer: PeerBase | None = None) -> StreamSteps[None]:
         """Take as many requests as there is room for, and write them if there is a stream."""
         while not self._ended and len(self._waiting) < self._in_flight:
             try:
@@ -115,13 +118,29 @@ class Streaming:
                     raise InvalidRequest(
                         "requests", f"must be of MaskRequest, got {type(request).__name__}"
                     )
-                inputs = request.check()
+                waiting = _Waiting(request.check())
             except Exception as error:
                 self._ended, self._error = True, error
                 return
-            self._waiting.append(inputs)
-            if write:
-                yield Write(wire.stream_request_bytes(inputs))
+            self._waiting.append(waiting)
+            if peer is not None:
+                yield from _write(waiting, peer)
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A request that is not answered yet."""
+
+    inputs: MaskInputs
+    is_written: bool = False
+
+
+def _write(waiting: _Waiting, peer: PeerBase) -> StreamSteps[None]:
+    """Write a request, unless the server is known to take it in parts alone."""
+    limits = peer.limits
+    waiting.is_written = limits is None or len(split_masks(waiting.inputs, limits)) == 1
+    if waiting.is_written:
+        yield Write(wire.stream_request_bytes(waiting.inputs))
 
 
 def _masks(message: bytes, peer: PeerBase) -> Masks | None:

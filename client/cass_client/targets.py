@@ -6,21 +6,44 @@ import ipaddress
 import re
 import socket
 
+from cass_client.errors import Unavailable
 from cass_core.errors import InvalidRequest
 
 # A scheme of gRPC's, such as dns:///host:port, unix:path or ipv4:1.2.3.4:50051,1.2.3.5:50051.
 _SCHEME = re.compile(r"(dns|unix|unix-abstract|ipv4|ipv6|vsock|xds|google-c2p):")
 
 
+def is_list(target: str) -> bool:
+    """Whether a target is several ``HOST:PORT``, which gRPC itself does not look up."""
+    return "," in target and not _SCHEME.match(target)
+
+
+def hosts_of(target: str) -> list[tuple[str, int]]:
+    """The hosts and ports of a list.
+
+    Raises:
+        InvalidRequest: a part of it is no ``HOST:PORT``.
+    """
+    found = []
+    for part in map(str.strip, target.split(",")):
+        host, colon, port = part.rpartition(":")
+        host = host.removeprefix("[").removesuffix("]")
+        if not colon or not host or not port.isdigit():
+            raise InvalidRequest("target", f"{part!r} must be HOST:PORT")
+        found.append((host, int(port)))
+    return found
+
+
 def grpc_target(target: str) -> str:
-    """The target for a channel.
+    """The target for a channel that is opened now.
 
     Args:
         target: a gRPC target, ``HOST:PORT``, or several of these with commas between them, whose
-            hosts are looked up now.
+            hosts are looked up; those without an address are left out.
 
     Raises:
-        InvalidRequest: one of several hosts has no address, or no port.
+        InvalidRequest: a part of a list is no ``HOST:PORT``.
+        Unavailable: no host of a list has an address.
 
     Example:
         >>> grpc_target("trainer.example:50051")
@@ -30,28 +53,27 @@ def grpc_target(target: str) -> str:
     """
     if _SCHEME.match(target):
         return target
-    if "," not in target:
+    if not is_list(target):
         return f"dns:///{target}"
-    addresses = [_addresses(part.strip()) for part in target.split(",")]
-    for scheme in ("ipv4", "ipv6"):
-        if all(scheme in found for found in addresses):
-            return f"{scheme}:{','.join(found[scheme] for found in addresses)}"
-    raise InvalidRequest("target", f"{target} mixes hosts of IPv4 and of IPv6 alone")
+    addresses: dict[str, list[str]] = {"ipv4": [], "ipv6": []}
+    failure = OSError()
+    for host, port in hosts_of(target):
+        try:
+            for scheme, address in _addresses(host, port):
+                addresses[scheme].append(address)
+        except OSError as error:
+            failure = error
+    # One channel has addresses of one family.
+    scheme, found = max(addresses.items(), key=lambda item: len(item[1]))
+    if not found:
+        raise Unavailable(f"{target}: no host has an address: {failure}") from failure
+    return f"{scheme}:{','.join(dict.fromkeys(found))}"
 
 
-def _addresses(part: str) -> dict[str, str]:
-    """An address of a host and its port for each family it has."""
-    host, colon, port = part.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not colon or not host or not port.isdigit():
-        raise InvalidRequest("target", f"{part!r} must be HOST:PORT")
-    try:
-        found = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise InvalidRequest("target", f"no address is known for {host}: {error}") from error
-    addresses: dict[str, str] = {}
-    for _, _, _, _, (address, *_) in found:
+def _addresses(host: str, port: int) -> list[tuple[str, str]]:
+    """All addresses of a host, with their family's scheme."""
+    found = []
+    for _, _, _, _, (address, *_) in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
         ip = ipaddress.ip_address(str(address).partition("%")[0])
-        text = f"[{ip}]:{port}" if ip.version == 6 else f"{ip}:{port}"
-        addresses.setdefault(f"ipv{ip.version}", text)
-    return addresses
+        found.append((f"ipv{ip.version}", f"[{ip}]:{port}" if ip.version == 6 else f"{ip}:{port}"))
+    return found

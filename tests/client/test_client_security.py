@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,14 @@ import pytest
 from cass_client import (
     AsyncCassClient,
     CassClient,
+    FallbackWarning,
     InvalidRequest,
     Tls,
     Unauthenticated,
     Unavailable,
 )
 from tests.server.certificates import Authority, put
+from tests.server.processes import wait_until
 from tests.servers import serving
 
 TOKEN, OTHER = "valid-in-every-test-of-it", "of-the-right-length-but-no"
@@ -77,6 +81,17 @@ def test_a_name_that_is_not_the_targets(files: Files) -> None:
         assert ask(server.address, tls=Tls(ca=files.ca, server_name="cass.example")) == "cpu"
 
 
+def test_several_servers(files: Files) -> None:
+    arguments = files.server_arguments()
+    with serving(*arguments) as first, serving(*arguments) as second:
+        target = f"{first.address},{second.address}"
+        with CassClient(target, timeout=60, tls=Tls(ca=files.ca)) as client:
+            assert client.info().device == "cpu"
+            first.kill()
+            for _ in range(4):
+                assert client.info().device == "cpu"
+
+
 def test_mutual_tls_with_a_pair_that_is_replaced(files: Files) -> None:
     """A client that was refused looks whether its files have changed."""
     certificate, key = files.pair("client")
@@ -129,6 +144,58 @@ def test_a_token_file_that_changes(tmp_path: Path) -> None:
         assert asyncio.run(ask_async()) == "cpu"
 
 
+def test_a_token_that_changes_under_several_threads(tmp_path: Path) -> None:
+    """One of them is refused first, and reads the file; to the others it has not changed then."""
+    known = put(tmp_path / "known", TOKEN.encode())
+    mine = put(tmp_path / "mine", TOKEN.encode())
+    stop = threading.Event()
+    with (
+        serving("--token-file", str(known)) as server,
+        CassClient(server.address, timeout=60, token_file=mine) as client,
+        ThreadPoolExecutor(8) as pool,
+    ):
+
+        def call() -> int:
+            calls = 0
+            while not stop.is_set():
+                client.info()
+                calls += 1
+            return calls
+
+        try:
+            threads = [pool.submit(call) for _ in range(8)]
+            for old, new in ((TOKEN, OTHER), (OTHER, TOKEN)):
+                put(known, f"{old}\n{new}\n".encode())
+                wait_until(lambda token=new: not is_refused(server.address, token), server)
+                put(mine, new.encode())
+                put(known, new.encode())
+                wait_until(lambda token=old: is_refused(server.address, token), server)
+        finally:
+            stop.set()
+        assert all(thread.result(timeout=60) for thread in threads)
+
+
+def is_refused(address: str, token: str) -> bool:
+    try:
+        ask(address, token=token)
+    except Unauthenticated:
+        return True
+    return False
+
+
+def test_a_file_that_is_gone_is_no_reason_to_stop(tmp_path: Path) -> None:
+    known = put(tmp_path / "known", TOKEN.encode())
+    mine = put(tmp_path / "mine", TOKEN.encode())
+    with serving("--token-file", str(known)) as server:
+        client = CassClient(server.address, timeout=60, token_file=mine, fallback="local")
+        assert client.generate_mask([None], (8, 8), (2, 2)).shape == (1, 1, 1)
+        assert client.local_answers == 0
+    mine.unlink()
+    with pytest.warns(FallbackWarning):
+        assert client.generate_mask([None], (8, 8), (2, 2)).shape == (1, 1, 1)
+    assert client.local_answers == 1
+
+
 @pytest.mark.parametrize(
     ("options", "error"),
     [
@@ -145,6 +212,8 @@ def test_refused(options: dict[str, Any], error: str) -> None:
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match=r"^token_file: cannot read : "):
+        ask("localhost:1", token_file="")
     with pytest.raises(InvalidRequest) as caught:
         Tls(certificate="a")
     assert str(caught.value) == "tls: a certificate and its key go together"

@@ -322,6 +322,25 @@ def test_pil_images_stay_a_list() -> None:
     same(masks, expected(boxes=BOXES[:2], sizes=SIZES[:2]))
 
 
+def test_a_list() -> None:
+    """What torch's own collation makes of tuples."""
+    alike = [(image(SIZES[0]), torch.tensor(len(b))) for b in BOXES]
+    boxes_of = iter(BOXES)
+    made = collate(
+        collate_fn=torch.utils.data.default_collate, boxes=lambda _: (next(boxes_of), SIZES[0])
+    )
+    images, numbers, masks = made(alike)
+    assert images.shape[0] == numbers.shape[0] == 3
+    same(masks, expected(boxes=BOXES, sizes=[SIZES[0]] * 3))
+
+
+def test_an_image_without_annotations_as_torchvision_wraps_it() -> None:
+    pairs = [(image(SIZES[0]), {"image_id": 7})]
+    _, targets, masks = collate()(pairs)
+    assert list(targets) == [{"image_id": 7}]
+    assert float(masks.max()) == 0
+
+
 def test_a_dict_of_another_kind() -> None:
     pairs = [(image(s), b) for s, b in zip(SIZES, BOXES, strict=True)]
     batch = collate(collate_fn=lambda samples: UserDict(n=len(samples)))(pairs)
@@ -333,10 +352,10 @@ def test_a_dict_of_another_kind() -> None:
 @pytest.mark.parametrize(
     ("collate_fn", "text"),
     [
-        (list, "collate_fn: must give a dict or a tuple, got list"),
-        (lambda samples: samples[0][0], "collate_fn: must give a dict or a tuple, got Tensor"),
+        (lambda samples: samples[0][0],
+         "collate_fn: must give a dict, a tuple or a list, got Tensor"),
         (lambda samples: Named(*transposed(samples)),
-         "collate_fn: must give a dict or a tuple, got Named"),
+         "collate_fn: must give a dict, a tuple or a list, got Named"),
         (lambda _: {"masks": 1}, "key: the batch has a 'masks' already"),
         (None, "collate_fn: is needed for images that differ in shape: [3, 32, 48], [3, 40, 64]"),
     ],

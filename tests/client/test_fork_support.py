@@ -127,3 +127,78 @@ def test_without_support(address: str, use: str) -> None:
 def test_with_support(address: str) -> None:
     code, _ = USES["a call"]
     assert run(code, address, "1") == ["answered", "answered", "parent answered"]
+
+
+# With support on, gRPC makes ready for a fork if no other thread is calling it.
+BESIDE = """
+    import asyncio, os, sys, threading
+    from cass_client import AsyncCassClient, CassClient, Unavailable
+
+    address = sys.argv[1]
+    client = CassClient(address, timeout=50)
+
+    def answer(call):
+        try:
+            call()
+            return 0
+        except Unavailable as error:
+            assert "asynchronous clients" in str(error), error
+            return 3
+
+    def in_children(number, call):
+        codes = []
+        for _ in range(number):
+            child_id = os.fork()
+            if not child_id:
+                os._exit(answer(call))
+            codes.append(os.waitstatus_to_exitcode(os.waitpid(child_id, 0)[1]))
+        return set(codes)
+"""
+BUSY_THREADS = """
+    stop = threading.Event()
+
+    def keep_calling():
+        while not stop.is_set():
+            client.generate_mask([None], (8, 8), (2, 2))
+
+    threads = [threading.Thread(target=keep_calling) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    print(in_children(20, client.info))
+    stop.set()
+    for thread in threads:
+        thread.join()
+    client.info()
+    os._exit(0)
+"""
+OPEN_LOOP = """
+    async def use():
+        async with AsyncCassClient(address, timeout=50) as used:
+            await used.info()
+
+    asyncio.run(use())
+    print(in_children(3, lambda: asyncio.run(use())))
+    loop = asyncio.new_event_loop()
+    kept = AsyncCassClient(address, timeout=50)
+    loop.run_until_complete(kept.info())
+    print(in_children(3, lambda: asyncio.run(use())), in_children(3, client.info))
+    loop.run_until_complete(kept.info())
+    os._exit(0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "printed"),
+    [(BUSY_THREADS, ["{0}"]), (OPEN_LOOP, ["{0}", "{3} {0}"])],
+)
+def test_others_that_use_grpc(address: str, program: str, printed: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(BESIDE) + textwrap.dedent(program), address],
+        env={**os.environ, "GRPC_ENABLE_FORK_SUPPORT": "1", "GRPC_VERBOSITY": "NONE"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == printed

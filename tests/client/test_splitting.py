@@ -14,6 +14,7 @@ from cass_client import CassClient, InvalidRequest, LossSpec, MaskRequest, MaskS
 from cass_core import compute_loss, generate_mask
 from cass_core.scenes import street_boxes
 from tests.compare import same
+from tests.server.processes import free_port
 from tests.servers import ServerProcess, serving
 
 SIZE, MAPS = (96, 160), [(12, 20), (6, 10)]
@@ -89,6 +90,15 @@ def test_streams(client: CassClient) -> None:
     large = generate_mask(BOXES, SIZES, MAPS, SPEC)
     small = generate_mask(BOXES[:2], SIZE, MAPS, SPEC)
     same(got, [small, large, small, large, large, small])
+
+
+def test_limits_that_have_changed() -> None:
+    expected = generate_mask(BOXES, SIZE, MAPS, SPEC)
+    with CassClient(f"127.0.0.1:{free_port()}", timeout=60) as client:
+        port = client.target.rpartition(":")[2]
+        for limit in ("8", "3"):
+            with serving("--port", port, "--max-images", limit):
+                same(client.generate_mask(BOXES, SIZE, MAPS, SPEC), expected)
 
 
 def test_an_image_beyond_the_limits_is_refused() -> None:

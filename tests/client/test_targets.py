@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cass_client import InvalidRequest
+from cass_client import CassClient, InvalidRequest, Tls, Unavailable
 from cass_client.targets import grpc_target
 
 
@@ -36,14 +36,32 @@ def test_hosts_of_a_list_are_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
         return [(0, 1, 6, "", (address, port)) for address in known[host]]
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
-    assert grpc_target("a:1,b:2") == "ipv4:10.0.0.1:1,10.0.0.2:2"
-    assert grpc_target("a:1,six:2") == "ipv6:[::1]:1,[::6]:2"
-    for target, reason in (
-        ("b:1,six:2", "b:1,six:2 mixes hosts of IPv4 and of IPv6 alone"),
-        ("a:1,c:2", "no address is known for c: [Errno -2] Name or service not known"),
+    assert grpc_target("a:1,b:2") == "ipv4:10.0.0.1:1,10.0.0.9:1,10.0.0.2:2"
+    # Of one family: that of most. A host that is not there now may be later.
+    assert grpc_target("six:1,six:2,b:3") == "ipv6:[::6]:1,[::6]:2"
+    assert grpc_target("gone:1,b:2") == "ipv4:10.0.0.2:2"
+    with pytest.raises(Unavailable) as caught:
+        grpc_target("gone:1,lost:2")
+    assert str(caught.value) == (
+        "gone:1,lost:2: no host has an address: [Errno -2] Name or service not known"
+    )
+
+
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [
         ("a:1,b", "'b' must be HOST:PORT"),
         ("a:1,", "'' must be HOST:PORT"),
-    ):
-        with pytest.raises(InvalidRequest) as caught:
-            grpc_target(target)
-        assert str(caught.value) == f"target: {reason}"
+        ("local", "must be HOST:PORT or local:, with a colon, got 'local'"),
+    ],
+)
+def test_refused_when_the_client_is_made(target: str, reason: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        CassClient(target)
+    assert str(caught.value) == f"target: {reason}"
+
+
+def test_hosts_with_tls_share_a_name() -> None:
+    with pytest.raises(InvalidRequest, match=r"^tls: needs a server_name that is in"):
+        CassClient("a:1,b:2", tls=Tls())
+    assert CassClient("a:1,b:2", tls=Tls(server_name="c")).target == "a:1,b:2"

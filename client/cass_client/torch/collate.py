@@ -52,7 +52,7 @@ class MaskCollate:
             pickled where workers are spawned, so not a lambda then.
         image: key of the image in a dict sample.
         key: key of the masks in a dict batch.
-        collate_fn: makes the batch of a list of samples, a dict or a tuple.
+        collate_fn: makes the batch of a list of samples, a dict, a tuple or a list.
 
     Raises:
         InvalidRequest: an argument cannot be used; it is named.
@@ -96,14 +96,14 @@ class MaskCollate:
         """The batch of these samples, with their masks.
 
         Returns:
-            What `collate_fn` makes of them; a dict with the masks under `key`, a tuple with the
-            masks as a further element. The masks are a tensor ``[B, n_y, n_x]``, for a list of
-            feature maps a list of such; see `cass_core.generate_mask`.
+            What `collate_fn` makes of them; a dict with the masks under `key`, a tuple or a list
+            with the masks as a further element. The masks are a tensor ``[B, n_y, n_x]``, for a
+            list of feature maps a list of such; see `cass_core.generate_mask`.
 
         Raises:
             InvalidRequest: a sample has no such boxes or image, named by its position in the batch
-                (``boxes[3]``, ``image_size[3]``), or the batch is neither a dict nor a tuple. From
-                a worker, DataLoader raises a RuntimeError with its text.
+                (``boxes[3]``, ``image_size[3]``), or the batch is no dict, tuple or list. From a
+                worker, DataLoader raises a RuntimeError with its text.
             CassError: the server could not answer; see `CassClient.generate_mask`.
         """
         found = [self._read(sample, position) for position, sample in enumerate(samples)]
@@ -116,6 +116,8 @@ class MaskCollate:
         masks = future.result()
         if type(batch) is tuple:
             return (*batch, masks)
+        if isinstance(batch, list):
+            return [*batch, masks]
         batch[self._key] = masks
         return batch
 
@@ -131,7 +133,7 @@ class MaskCollate:
         return found[0], found[1]
 
     def _collate(self, samples: Sequence[Any]) -> Any:
-        """A tuple, or a dict that has no masks yet."""
+        """A tuple, a list, or a dict that has no masks yet."""
         if self._collate_fn is None:
             batch = _collate(samples, self._image)
         else:
@@ -139,9 +141,9 @@ class MaskCollate:
         if isinstance(batch, MutableMapping):
             if self._key in batch:
                 raise InvalidRequest("key", f"the batch has a {self._key!r} already")
-        elif type(batch) is not tuple:  # one with names would lose them
+        elif type(batch) not in (tuple, list):  # one with names would lose them
             raise InvalidRequest(
-                "collate_fn", f"must give a dict or a tuple, got {type(batch).__name__}"
+                "collate_fn", f"must give a dict, a tuple or a list, got {type(batch).__name__}"
             )
         return batch
 

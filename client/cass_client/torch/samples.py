@@ -38,7 +38,8 @@ def boxes_and_size(sample: Any, position: int, boxes: str, image: str) -> tuple[
     elif isinstance(sample, tuple | list) and len(sample) >= 2:
         picture, found = sample[0], sample[1]
         if isinstance(found, Mapping):
-            found = _value(found, boxes, name)
+            # torchvision wraps a COCO set so that an image without annotations has no boxes at all.
+            found = None if set(found) == {"image_id"} else _value(found, boxes, name)
     else:
         raise InvalidRequest(
             name,
