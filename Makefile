@@ -28,7 +28,7 @@ ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 $(CORE)
-	$(BIN)/python -m pytest $(CORE:%=--ignore=%)
+	$(BIN)/python -m pytest --ignore=tests/core tests client proto server
 endif
 
 check: lint types proto-check ## everything CI checks beside the tests

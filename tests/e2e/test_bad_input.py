@@ -217,6 +217,8 @@ def test_a_sum_above_1_is_no_target(stub: Any, remote: CassClient) -> None:
 
 
 def test_over_a_limit_through_the_sdk(remote: CassClient) -> None:
+    """Many images are asked for in parts; an image cannot be."""
+    assert remote.generate_mask([None] * 4097, (32, 32), (4, 4)).shape == (4097, 1, 1)
     with pytest.raises(InvalidRequest) as caught:
-        remote.generate_mask([None] * 4097, (32, 32), (4, 4))
-    assert str(caught.value) == "boxes.counts: 4097 images, the server's limit is 4096"
+        remote.generate_mask([None], (32, 32), [(4, 4)] * 17)
+    assert str(caught.value) == "feature_map: 17 feature maps, the server's limit is 16"
