@@ -6,29 +6,26 @@ and they can be made in any thread. Save one with ``figure.savefig("mask.png")``
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib import colormaps
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Colormap, ListedColormap, Normalize
+from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
-from cass_core.arrays import is_tensor
-from cass_core.boxes import BoxBatch
+from cass_core.drawing import (
+    Scene,
+    check_same_shape,
+    draw_boxes,
+    draw_grid,
+    draw_mask,
+    grid,
+    numbers,
+    opacity_of,
+    panels_of,
+)
 from cass_core.errors import InvalidRequest
-from cass_core.grid import one_feature_map
 
-Values = npt.NDArray[np.float64]
-
-_CANVAS = 0.92
-_BOX_COLOUR = "#00e5ff"
-_MASK_COLOURS = colormaps["inferno"]
 _DIFFERENCE_COLOURS = colormaps["RdBu_r"]
 # Twenty names, told apart well enough where neighbours differ.
 _OWNER_COLOURS = colormaps["tab20"]
@@ -62,10 +59,10 @@ def plot_mask(
         >>> len(figure.axes)  # the mask and its scale
         2
     """
-    scene = _Scene(image, boxes, image_size)
-    values = _grid(mask, "mask")
-    figure, (axes,) = _figure(scene, 1)
-    shown = _draw_mask(axes, scene, values, patch_pixels, title)
+    scene = Scene(image, boxes, image_size)
+    values = grid(mask, "mask")
+    figure, (axes,) = panels_of(scene, 1)
+    shown = draw_mask(axes, scene, values, patch_pixels, title)
     figure.colorbar(shown, ax=axes, label="target", fraction=0.03)
     return figure
 
@@ -99,25 +96,25 @@ def plot_comparison(
         >>> [axes.get_title() for axes in figure.axes[:3]]
         ['baseline', 'improved', 'improved - baseline']
     """
-    scene = _Scene(image, boxes, image_size)
-    before, after = _grid(first, "first"), _grid(second, "second")
-    _same_shape(before, after, "second", "first")
-    figure, axes = _figure(scene, 3)
-    shown = _draw_mask(axes[0], scene, before, patch_pixels, labels[0])
-    _draw_mask(axes[1], scene, after, patch_pixels, labels[1])
+    scene = Scene(image, boxes, image_size)
+    before, after = grid(first, "first"), grid(second, "second")
+    check_same_shape(before, after, "second", "first")
+    figure, axes = panels_of(scene, 3)
+    shown = draw_mask(axes[0], scene, before, patch_pixels, labels[0])
+    draw_mask(axes[1], scene, after, patch_pixels, labels[1])
     figure.colorbar(shown, ax=axes[:2], label="target", fraction=0.03)
     change = after - before
     most = float(np.max(np.abs(change))) or 1.0
-    difference = _draw_grid(
+    difference = draw_grid(
         axes[2],
         scene,
         change,
-        _opacity(change, most),
+        opacity_of(change, most),
         patch_pixels,
         _DIFFERENCE_COLOURS,
         Normalize(-most, most),
     )
-    _draw_boxes(axes[2], scene)
+    draw_boxes(axes[2], scene)
     axes[2].set_title(f"{labels[1]} - {labels[0]}")
     figure.colorbar(difference, ax=axes[2], label="difference", fraction=0.06)
     return figure
@@ -150,16 +147,16 @@ def plot_prediction(
         >>> [axes.get_title() for axes in figure.axes[:2]]
         ['target', 'prediction']
     """
-    scene = _Scene(image, boxes, image_size)
-    wanted, raw = _grid(target, "target"), _numbers(logits, "logits")
+    scene = Scene(image, boxes, image_size)
+    wanted, raw = grid(target, "target"), numbers(logits, "logits")
     if raw.size == wanted.size and raw.ndim == 1:
         raw = raw.reshape(wanted.shape)
-    _same_shape(wanted, raw, "logits", "target")
+    check_same_shape(wanted, raw, "logits", "target")
     # tanh does not overflow, whatever the logit.
     predicted = 0.5 * (1 + np.tanh(0.5 * raw))
-    figure, axes = _figure(scene, 2)
-    shown = _draw_mask(axes[0], scene, wanted, patch_pixels, "target")
-    _draw_mask(axes[1], scene, predicted, patch_pixels, "prediction")
+    figure, axes = panels_of(scene, 2)
+    shown = draw_mask(axes[0], scene, wanted, patch_pixels, "target")
+    draw_mask(axes[1], scene, predicted, patch_pixels, "prediction")
     figure.colorbar(shown, ax=axes, label="target, probability", fraction=0.03)
     return figure
 
@@ -192,13 +189,13 @@ def plot_owner(
         >>> len(figure.axes)
         1
     """
-    scene = _Scene(image, boxes, image_size)
-    names = _grid(owner, "owner")
+    scene = Scene(image, boxes, image_size)
+    names = grid(owner, "owner")
     if not (np.equal(names, np.floor(names)) & (names >= -1) & (names < len(scene.boxes))).all():
         raise InvalidRequest("owner", "must hold indices of the boxes, or -1")
     colours = [_OWNER_COLOURS(i % _OWNER_COLOURS.N) for i in range(max(1, len(scene.boxes)))]
-    figure, (axes,) = _figure(scene, 1)
-    _draw_grid(
+    figure, (axes,) = panels_of(scene, 1)
+    draw_grid(
         axes,
         scene,
         names,
@@ -207,152 +204,6 @@ def plot_owner(
         ListedColormap(colours),
         Normalize(-0.5, len(colours) - 0.5),
     )
-    _draw_boxes(axes, scene, colours)
+    draw_boxes(axes, scene, colours)
     axes.set_title(title or "")
     return figure
-
-
-class _Scene:
-    """The checked picture and boxes that a figure shows."""
-
-    def __init__(self, image: Any, boxes: Any, image_size: Any) -> None:
-        if image is None:
-            if image_size is None:
-                raise InvalidRequest("image_size", "is needed without an image")
-            self.height, self.width = one_feature_map(image_size)
-            self.image = np.full((self.height, self.width), _CANVAS)
-        else:
-            self.image = _numbers(image, "image")
-            shape: tuple[int, ...] = self.image.shape
-            if len(shape) != 2 and (len(shape) != 3 or shape[2] != 3):
-                raise InvalidRequest(
-                    "image", f"must have the shape [H, W, 3] or [H, W], got {list(shape)}"
-                )
-            self.height, self.width = self.image.shape[0], self.image.shape[1]
-            if image_size is not None and one_feature_map(image_size) != (self.height, self.width):
-                raise InvalidRequest(
-                    "image_size", f"is {image_size}, the image has {(self.height, self.width)}"
-                )
-        xyxy = BoxBatch.from_list([boxes]).xyxy
-        self.boxes = _numbers(xyxy, "boxes")
-
-
-def _numbers(value: Any, field: str) -> Values:
-    """Anything array-like as float64; uint8 as value / 255."""
-    if is_tensor(value):
-        import torch
-
-        scale = 255.0 if value.dtype == torch.uint8 else 1.0
-        array: Values = value.detach().double().cpu().numpy()
-        return array / scale
-    try:
-        raw = np.asarray(value)
-        return raw.astype(np.float64) / (255.0 if raw.dtype == np.uint8 else 1.0)
-    except (TypeError, ValueError):
-        raise InvalidRequest(field, "must be an array of numbers") from None
-
-
-def _grid(value: Any, field: str) -> Values:
-    array = _numbers(value, field)
-    if array.ndim != 2 or array.size == 0:
-        raise InvalidRequest(
-            field, f"must be of one image, [n_y, n_x], got the shape {list(array.shape)}"
-        )
-    return array
-
-
-def _same_shape(first: Values, second: Values, field: str, other: str) -> None:
-    if first.shape != second.shape:
-        raise InvalidRequest(
-            field, f"has the shape {list(second.shape)}, {other} has {list(first.shape)}"
-        )
-
-
-def _figure(scene: _Scene, panels: int) -> tuple[Figure, Sequence[Axes]]:
-    """A figure with panels side by side, or below each other where the image is wide."""
-    aspect = scene.width / scene.height
-    across = panels if aspect < 2.5 else 1
-    down = panels // across
-    panel_width = 18.0 / max(across, 2)
-    panel_height = min(9.0, max(1.5, panel_width / aspect))
-    figure = Figure(
-        figsize=(panel_width * across, (panel_height + 0.35) * down), layout="compressed"
-    )
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(down, across, squeeze=False)
-    return figure, list(axes.flat)
-
-
-def _draw_mask(
-    axes: Axes,
-    scene: _Scene,
-    values: Values,
-    patch_pixels: tuple[float, float] | None,
-    title: str | None,
-) -> ScalarMappable:
-    # A sum may exceed 1: then the scale reaches its largest value.
-    top = max(1.0, float(np.nanmax(values, initial=0.0)))
-    shown = _draw_grid(
-        axes,
-        scene,
-        values,
-        _opacity(values, top),
-        patch_pixels,
-        _MASK_COLOURS,
-        Normalize(0, top),
-    )
-    _draw_boxes(axes, scene)
-    axes.set_title(title or "")
-    return shown
-
-
-def _opacity(values: Values, most: float) -> Values:
-    """The farther from 0, the less of the image is seen through."""
-    return np.where(values == 0, 0.0, 0.25 + 0.5 * np.abs(values) / most)
-
-
-def _draw_grid(
-    axes: Axes,
-    scene: _Scene,
-    values: Values,
-    opacity: Values,
-    patch_pixels: tuple[float, float] | None,
-    colours: Colormap,
-    scale: Normalize,
-) -> ScalarMappable:
-    """The image in grey, and over it the values."""
-    rows, columns = values.shape
-    patch_y, patch_x = patch_pixels or (scene.height / rows, scene.width / columns)
-    grey = scene.image if scene.image.ndim == 2 else scene.image @ [0.299, 0.587, 0.114]
-    axes.imshow(
-        grey, cmap="gray", vmin=0, vmax=1, extent=(0, scene.width, scene.height, 0), zorder=0
-    )
-    shown = axes.imshow(
-        values,
-        cmap=colours,
-        norm=scale,
-        alpha=opacity,
-        interpolation="nearest",
-        extent=(0, columns * patch_x, rows * patch_y, 0),
-        zorder=1,
-    )
-    axes.set_xlim(0, scene.width)
-    axes.set_ylim(scene.height, 0)
-    axes.set_xticks([])
-    axes.set_yticks([])
-    return ScalarMappable(norm=shown.norm, cmap=shown.cmap)
-
-
-def _draw_boxes(axes: Axes, scene: _Scene, colours: Sequence[Any] = (_BOX_COLOUR,)) -> None:
-    for i, (x1, y1, x2, y2) in enumerate(scene.boxes.tolist()):
-        axes.add_patch(
-            Rectangle(
-                (x1, y1),
-                x2 - x1,
-                y2 - y1,
-                fill=False,
-                edgecolor=colours[i % len(colours)],
-                linewidth=0.9,
-                zorder=2,
-            )
-        )

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from cass_client.async_link import AsyncLink
 from cass_client.base import BaseClient, ServerInfo
 from cass_client.profile import CallProfile
 from cass_client.requests import MaskRequest, loss_inputs
-from cass_client.settings import Settings, Tls
 from cass_client.steps import Steps
 from cass_core.boxes import BoxBatch
 from cass_core.losses import LossResult
@@ -49,18 +47,6 @@ class AsyncCassClient(BaseClient[AsyncLink]):
     """
 
     _make_peer = AsyncLink
-
-    def __init__(
-        self,
-        target: str,
-        *,
-        timeout: float = 30.0,
-        tls: Tls | None = None,
-        token: str | None = None,
-        token_file: str | os.PathLike[str] | None = None,
-        fallback: Literal["local"] | None = None,
-    ) -> None:
-        super().__init__(Settings(target, timeout, tls, token, token_file, fallback))
 
     async def generate_mask(
         self,

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from cass.v1 import cass_pb2 as pb
 from cass_client import forking
@@ -16,7 +16,7 @@ from cass_client.fallback import or_locally
 from cass_client.peer import PeerBase
 from cass_client.profile import CallProfile
 from cass_client.requests import Masks
-from cass_client.settings import Settings
+from cass_client.settings import Settings, Tls
 from cass_client.steps import Compute, Steps, StreamSteps
 from cass_client.streaming import Streaming
 from cass_core import __version__
@@ -58,15 +58,25 @@ class ServerInfo:
 class BaseClient(Generic[P]):
     """Frozen settings, and a connection that is made anew in each process.
 
-    Args:
-        settings: see `cass_client.CassClient`.
+    What its arguments mean is told by `cass_client.CassClient`.
     """
 
     _make_peer: Callable[[Settings], P]
+    _settings: Settings
+    _peer_or_none: P | None = None
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._peer_or_none: P | None = None
+    def __init__(
+        self,
+        target: str,
+        *,
+        timeout: float = 30.0,
+        tls: Tls | None = None,
+        token: str | None = None,
+        token_file: str | os.PathLike[str] | None = None,
+        fallback: Literal["local"] | None = None,
+    ) -> None:
+        settings = Settings(target, timeout, tls, token, token_file, fallback)
+        self.__setstate__(settings)
 
     @property
     def target(self) -> str:
@@ -130,7 +140,7 @@ class BaseClient(Generic[P]):
         return self._settings
 
     def __setstate__(self, settings: Settings) -> None:
-        BaseClient.__init__(self, settings)
+        self._settings = settings
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.target!r})"

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from cass_client.base import BaseClient, ServerInfo
 from cass_client.link import Link
 from cass_client.profile import CallProfile
 from cass_client.requests import MaskRequest, loss_inputs
-from cass_client.settings import Settings, Tls
 from cass_client.steps import Steps
 from cass_core.boxes import BoxBatch
 from cass_core.losses import LossResult
@@ -58,18 +56,6 @@ class CassClient(BaseClient[Link]):
     """
 
     _make_peer = Link
-
-    def __init__(
-        self,
-        target: str,
-        *,
-        timeout: float = 30.0,
-        tls: Tls | None = None,
-        token: str | None = None,
-        token_file: str | os.PathLike[str] | None = None,
-        fallback: Literal["local"] | None = None,
-    ) -> None:
-        super().__init__(Settings(target, timeout, tls, token, token_file, fallback))
 
     def generate_mask(
         self,

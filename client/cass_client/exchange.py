@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError, Message
@@ -21,11 +21,11 @@ from cass_client.errors import (
     from_rpc_error,
 )
 from cass_client.forking import REMEDIES
+from cass_client.peer import PeerBase
 from cass_client.profile import TIMINGS_KEY, CallProfile, server_timings
 from cass_client.retrying import Attempts
 from cass_client.splitting import join_losses, join_masks, split_losses, split_masks
 from cass_client.steps import Received, Send, Sleep, Steps
-from cass_client.targets import is_list
 from cass_core.arrays import Array
 from cass_core.errors import CassError, InvalidRequest
 from cass_core.loss_inputs import LossInputs
@@ -37,25 +37,7 @@ I = TypeVar("I")  # noqa: E741 - inputs
 A = TypeVar("A")
 
 
-class Peer(Protocol):
-    """What is known of a server while it is asked."""
-
-    target: str
-    timeout: float
-    limits: pb.Limits | None
-
-    @property
-    def is_cut_off(self) -> bool:
-        """Whether no call can be made from this process."""
-
-    def renew(self, before: float) -> bool:
-        """Whether certificates and token are others than those read before this time."""
-
-    def leave(self, before: float) -> None:
-        """Open a new connection instead of one that was opened before this time."""
-
-
-def ask_masks(peer: Peer, inputs: MaskInputs) -> Steps[tuple[list[Array], list[Array]]]:
+def ask_masks(peer: PeerBase, inputs: MaskInputs) -> Steps[tuple[list[Array], list[Array]]]:
     """Masks and owner maps, as `cass_core.masks.compute_masks` gives them."""
 
     def one(part: MaskInputs, attempts: Attempts) -> Steps[tuple[list[Array], list[Array]]]:
@@ -67,7 +49,7 @@ def ask_masks(peer: Peer, inputs: MaskInputs) -> Steps[tuple[list[Array], list[A
     return (yield from _in_parts(peer, inputs, one, split_masks, join_masks))
 
 
-def ask_losses(peer: Peer, inputs: LossInputs) -> Steps[HostLoss]:
+def ask_losses(peer: PeerBase, inputs: LossInputs) -> Steps[HostLoss]:
     """Loss, sum, normaliser and gradient, as `cass_core.losses.compute_losses` gives them."""
 
     def one(part: LossInputs, attempts: Attempts) -> Steps[HostLoss]:
@@ -81,7 +63,7 @@ def ask_losses(peer: Peer, inputs: LossInputs) -> Steps[HostLoss]:
     return (yield from _in_parts(peer, inputs, one, split_losses, join))
 
 
-def ask_info(peer: Peer, timeout: float | None = None) -> Steps[pb.GetServerInfoResponse]:
+def ask_info(peer: PeerBase, timeout: float | None = None) -> Steps[pb.GetServerInfoResponse]:
     """Version, device and limits; the limits are remembered."""
     attempts = Attempts(peer.timeout if timeout is None else timeout)
     received = yield from _call(peer, "GetServerInfo", b"", attempts)
@@ -90,7 +72,7 @@ def ask_info(peer: Peer, timeout: float | None = None) -> Steps[pb.GetServerInfo
     return answer
 
 
-def ask_profile(peer: Peer, check: Callable[[], MaskInputs]) -> Steps[CallProfile]:
+def ask_profile(peer: PeerBase, check: Callable[[], MaskInputs]) -> Steps[CallProfile]:
     """Where the time of a call goes; ``check`` makes its inputs, which counts as packing."""
     started = time.perf_counter()
     request = wire.mask_request_bytes(check())
@@ -113,7 +95,7 @@ def ask_profile(peer: Peer, check: Callable[[], MaskInputs]) -> Steps[CallProfil
     )
 
 
-def read(message: bytes, kind: type[M], peer: Peer) -> tuple[M, Views]:
+def read(message: bytes, kind: type[M], peer: PeerBase) -> tuple[M, Views]:
     """An answer, its tensors apart.
 
     Raises:
@@ -127,7 +109,7 @@ def read(message: bytes, kind: type[M], peer: Peer) -> tuple[M, Views]:
 
 
 def _in_parts(
-    peer: Peer,
+    peer: PeerBase,
     inputs: I,
     one: Callable[[I, Attempts], Steps[A]],
     split: Callable[[I, pb.Limits], list[I]],
@@ -153,7 +135,7 @@ def _in_parts(
             return answers[0] if len(answers) == 1 else join(answers)
 
 
-def _learn_limits(peer: Peer, attempts: Attempts) -> Steps[None]:
+def _learn_limits(peer: PeerBase, attempts: Attempts) -> Steps[None]:
     try:
         yield from ask_info(peer, attempts.left())
     except CassError:
@@ -161,7 +143,7 @@ def _learn_limits(peer: Peer, attempts: Attempts) -> Steps[None]:
 
 
 def _call(
-    peer: Peer,
+    peer: PeerBase,
     method: str,
     request: bytes,
     attempts: Attempts,
@@ -179,11 +161,10 @@ def _call(
             error.__cause__ = status
             if isinstance(error, Unauthenticated | Unavailable) and peer.renew(started):
                 continue
-            # The second sees whether hosts that are not gRPC's to look up have moved.
-            if isinstance(error, Timeout) or (
-                isinstance(error, Unavailable) and is_list(peer.target)
-            ):
+            if isinstance(error, Timeout):
                 peer.leave(started)
+            if isinstance(error, Unavailable):
+                peer.look_up_again(started)
             yield Sleep(attempts.delay_after(error))
         else:
             return received

@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
-from cass_client.breaker import Breaker
 from cass_client.errors import Unauthenticated
-from cass_client.exchange import Peer, ask_info
+from cass_client.exchange import ask_info
+from cass_client.peer import PeerBase
 from cass_client.steps import Compute, Probe, Steps
-from cass_client.targets import is_list
 from cass_core.errors import CassError, InvalidRequest
 
 T = TypeVar("T")
@@ -22,14 +21,7 @@ class FallbackWarning(RuntimeWarning):
     """The server cannot be reached; the same numbers come from this process."""
 
 
-class Fallible(Peer, Protocol):
-    """A server that may be done without for a while."""
-
-    breaker: Breaker
-    local_answers: int
-
-
-def or_locally(peer: Fallible, remote: Steps[T], local: Callable[[], T]) -> Steps[T]:
+def or_locally(peer: PeerBase, remote: Steps[T], local: Callable[[], T]) -> Steps[T]:
     """What the server answers, or the same computed here if it does not.
 
     A request that is wrong, or a caller who is not let in, is told so as ever. While the server is
@@ -49,8 +41,8 @@ def or_locally(peer: Fallible, remote: Steps[T], local: Callable[[], T]) -> Step
                 warnings.warn_explicit(
                     f"{error}; masks and losses are computed in this process until it is back",
                     FallbackWarning,
-                    __file__,
-                    1,
+                    "cass_client",  # no line of ours is what this is about
+                    0,
                     registry={},
                 )
         else:
@@ -61,12 +53,11 @@ def or_locally(peer: Fallible, remote: Steps[T], local: Callable[[], T]) -> Step
     return computed
 
 
-def _probe(peer: Fallible) -> Steps[None]:
+def _probe(peer: PeerBase) -> Steps[None]:
     try:
         yield from ask_info(peer, min(peer.timeout, _PROBE_SECONDS))
     except CassError:
-        if is_list(peer.target):
-            peer.leave(time.monotonic())  # its hosts may have moved
+        peer.look_up_again(time.monotonic())
         peer.breaker.failed()
         raise
     peer.breaker.probed()

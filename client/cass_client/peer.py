@@ -11,7 +11,7 @@ from cass_client.breaker import Breaker
 from cass_client.channel_options import Options, channel_options
 from cass_client.credentials import Credentials
 from cass_client.settings import Settings
-from cass_client.targets import grpc_target
+from cass_client.targets import grpc_target, is_list
 
 SERVICE = pb.DESCRIPTOR.services_by_name["CassService"]
 UNARY = tuple(method.name for method in SERVICE.methods if not method.client_streaming)
@@ -86,6 +86,11 @@ class PeerBase:
         with self.lock:
             if self._opened < before:
                 self._let_go()
+
+    def look_up_again(self, before: float) -> None:
+        """As `leave`, where the hosts are not gRPC's to look up again and may have moved."""
+        if is_list(self.target):
+            self.leave(before)
 
     def _let_go(self) -> None:
         """Forget the channel, which calls under way still use."""

@@ -8,7 +8,6 @@ import itertools
 import multiprocessing
 import random
 import socket
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -47,16 +46,6 @@ def assert_right(masks: Any, seeds: Sequence[int]) -> None:
     assert len(masks) == len(seeds)
     for mask, seed in zip(masks, seeds, strict=True):
         np.testing.assert_array_equal(mask, expected(seed), str(seed))
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Poll with a hard limit."""
-    pause = threading.Event()
-    for _ in range(int(LIMIT / 0.02)):
-        if condition():
-            return
-        pause.wait(0.02)
-    raise AssertionError("it does not come true")
 
 
 def lasting_ports(number: int) -> list[str]:

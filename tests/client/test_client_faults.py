@@ -34,9 +34,9 @@ from tests.client.faults import (
     lasting_ports,
     loader_workers,
     start,
-    wait_until,
 )
 from tests.client.networks import BreakingProxy
+from tests.server.calls import wait_until
 from tests.server.observed import scrape, value
 from tests.server.processes import LIMIT
 from tests.servers import ServerProcess, serving
