@@ -29,6 +29,7 @@ from cass_client.steps import (
     Take,
     Write,
 )
+from cass_client.tracing import trace_metadata
 from cass_core.errors import CassError
 
 T = TypeVar("T")
@@ -84,7 +85,8 @@ class AsyncLink(PeerBase):
                         outcome = await anext(requests, END)
                     elif isinstance(step, Open):
                         channel, _ = await self._connected()
-                        stream = _Stream(channel, self.timeout, self._metadata)
+                        metadata = (*self._metadata, *trace_metadata())
+                        stream = _Stream(channel, self.timeout, metadata)
                     elif isinstance(step, Write | Read | Close):
                         assert stream is not None
                         outcome = await stream.carry_out(step)
@@ -116,7 +118,7 @@ class AsyncLink(PeerBase):
     async def _send(self, step: Send) -> Received:
         while True:
             channel, rpcs = await self._connected()
-            metadata = (*self._metadata, *step.metadata)
+            metadata = (*self._metadata, *trace_metadata(), *step.metadata)
             try:
                 call = rpcs[step.method](step.request, timeout=step.timeout, metadata=metadata)
                 message: bytes = await call

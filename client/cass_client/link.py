@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Any, TypeVar
 
 import grpc
@@ -32,6 +33,7 @@ from cass_client.steps import (
     Take,
     Write,
 )
+from cass_client.tracing import trace_metadata
 from cass_core.errors import CassError
 
 T = TypeVar("T")
@@ -99,7 +101,8 @@ class Link(PeerBase):
         with self.lock:
             if self._executor is None:
                 self._executor = ThreadPoolExecutor(_FUTURES, "cass-client")
-            return self._executor.submit(self.run, steps)
+            # A trace, like all that is in the caller's context, goes along.
+            return self._executor.submit(copy_context().run, self.run, steps)
 
     def close(self) -> None:
         """Close the connection, once futures are done; other threads' calls open it again."""
@@ -128,7 +131,7 @@ class Link(PeerBase):
             channel, rpcs = self._connected()
             try:
                 with forking.calling():
-                    return _call(rpcs[step.method], step, self._metadata)
+                    return _call(rpcs[step.method], step, (*self._metadata, *trace_metadata()))
             except ValueError:
                 if channel is self._channel:
                     raise
@@ -138,7 +141,7 @@ class Link(PeerBase):
         while True:
             channel, _ = self._connected()
             try:
-                return _Stream(channel, self.timeout, self._metadata)
+                return _Stream(channel, self.timeout, (*self._metadata, *trace_metadata()))
             except ValueError:
                 if channel is self._channel:
                     raise

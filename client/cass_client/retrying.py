@@ -15,8 +15,8 @@ from cass_core.errors import CassError
 _FIRST_SHARE = 0.5
 # Less is no time to answer in.
 _LEAST_SECONDS = 1e-3
-# What a server was given to drop a call that it had not taken in yet:
-# https://github.com/grpc/grpc/issues/41785
+# After a server dropped a call that it had not taken in yet, as gRPC does in one that stops
+# (https://github.com/grpc/grpc/issues/41785) and in one that is flooded: twice as long each time.
 _CANCELLED_DELAY_SECONDS = 0.05
 _LEAST_DELAY_SECONDS = 0.01
 _UNAVAILABLE_DELAY_SECONDS = 0.2
@@ -38,6 +38,7 @@ class Attempts:
         self._first = _FIRST_SHARE * seconds
         self._is_cut = False
         self._was_unavailable = False
+        self._after_cancelled = _CANCELLED_DELAY_SECONDS
 
     def left(self) -> float:
         """Seconds until the deadline, at least one of a thousand."""
@@ -64,7 +65,8 @@ class Attempts:
             # Not sooner than the server says; not all at the same moment.
             delay = max(error.retry_delay, _LEAST_DELAY_SECONDS) * (1 + _JITTER * random.random())
         elif _was_cancelled(error):
-            delay = _CANCELLED_DELAY_SECONDS
+            delay = self._after_cancelled * (1 + _JITTER * random.random())
+            self._after_cancelled *= 2
         elif isinstance(error, Unavailable) and not self._was_unavailable:
             self._was_unavailable = True
             delay = _UNAVAILABLE_DELAY_SECONDS * (1 + _JITTER * random.random())

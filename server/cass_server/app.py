@@ -31,9 +31,16 @@ from cass_server.service import SERVICE_NAME, CassService
 from cass_server.settings import Settings
 from cass_server.tls import server_credentials
 from cass_server.tokens import TokenFile
+from cass_server.traces import Traces
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _NEVER = 2**31 - 1  # ms, as gRPC has it
+# Calls that gRPC has taken in and not handed over yet: past so many, or as many as may be under
+# way, it drops some, and past twice as many all, for less than a refusal of ours costs. The caller
+# is told CANCELLED (https://github.com/grpc/grpc/issues/41785) and nothing of when to come again:
+# so there is room for any burst of callers who wait for their answers. Without a bound a flood
+# waits for seconds, to be refused.
+_PENDING_CALLS = 256
 # For callers who go on calling a server that turns them away.
 _FAREWELL_SECONDS = 1.0
 # For connections to close once nothing is under way on them.
@@ -59,7 +66,13 @@ class Place:
     lost: Callable[[], Awaitable[None]] | None = None
 
 
-async def serve(settings: Settings, engine: Engine, metrics: Metrics, place: Place) -> int:
+async def serve(
+    settings: Settings,
+    engine: Engine,
+    metrics: Metrics,
+    place: Place,
+    traces: Traces | None = None,
+) -> int:
     """Serve until SIGTERM or SIGINT, then answer what is in flight and return.
 
     A computation that takes longer than the drain is left to its thread. If the device breaks,
@@ -90,7 +103,14 @@ async def serve(settings: Settings, engine: Engine, metrics: Metrics, place: Pla
     batcher = _batcher(settings, engine, executor, metrics)
     admission = Admission(limits)
     service = CassService(
-        engine, limits, executor, admission, metrics, batcher=batcher, give_up=give_up
+        engine,
+        limits,
+        executor,
+        admission,
+        metrics,
+        batcher=batcher,
+        traces=traces,
+        give_up=give_up,
     )
     service.add_to(gate)
     _add_helpers(gate, status, settings)
@@ -172,12 +192,15 @@ def options(settings: Settings, *, shared: bool) -> Sequence[tuple[str, int]]:
     """
     age = settings.max_connection_age_seconds
     grace = settings.max_connection_age_grace_seconds
+    pending = max(_PENDING_CALLS, settings.max_in_flight)
     return (
         ("grpc.max_receive_message_length", int(settings.max_message_bytes)),
         # Bounded by the patches of a request.
         ("grpc.max_send_message_length", -1),
         ("grpc.so_reuseport", int(shared)),
         ("grpc.max_concurrent_streams", settings.max_streams_per_connection),
+        ("grpc.server.max_pending_requests", pending),
+        ("grpc.server.max_pending_requests_hard_limit", 2 * pending),
         ("grpc.max_connection_age_ms", _milliseconds(age) if age else _NEVER),
         ("grpc.max_connection_age_grace_ms", _milliseconds(grace)),
         ("grpc.keepalive_time_ms", _milliseconds(settings.keepalive_seconds)),

@@ -11,12 +11,21 @@ from cass_server.jobs import Job, MaskJob
 
 
 class Done(NamedTuple):
-    """An answer, and the seconds that its request waited, was computed and took to lay out."""
+    """An answer, and what it took.
+
+    Attributes:
+        message: the answer.
+        wait: seconds that its request waited once it was there.
+        compute: seconds of computing.
+        encode: seconds of laying out the answer.
+        work: its numbers of images, boxes and patches.
+    """
 
     message: bytes
     wait: float
     compute: float
     encode: float
+    work: tuple[int, int, int]
 
 
 async def compute_in_batch(
@@ -28,7 +37,7 @@ async def compute_in_batch(
     begun = time.perf_counter()
     await batcher.fill(BatchJob(job.inputs, frame.masks, frame.owners, expires))
     seconds = time.perf_counter() - begun
-    return Done(frame.message, laying_out - arrived, seconds, begun - laying_out)
+    return Done(frame.message, laying_out - arrived, seconds, begun - laying_out, job.work)
 
 
 def compute(job: Job, engine: Engine, arrived: float, expires: float | None) -> Done:
@@ -43,4 +52,5 @@ def compute(job: Job, engine: Engine, arrived: float, expires: float | None) -> 
     frame: Any = job.lay_out()
     laid_out = time.perf_counter()
     message = job.fill(frame, engine)
-    return Done(message, begun - arrived, time.perf_counter() - laid_out, laid_out - begun)
+    computed = time.perf_counter()
+    return Done(message, begun - arrived, computed - laid_out, laid_out - begun, job.work)

@@ -22,8 +22,10 @@ from cass_server.logs import set_up_logging
 from cass_server.memory import keep_freed_memory
 from cass_server.metrics import Metrics
 from cass_server.ports import address_of, is_unix, reserve_port
+from cass_server.service import SERVICE_NAME
 from cass_server.settings import Settings
 from cass_server.supervisor import Supervisor
+from cass_server.traces import start_traces
 
 SETTINGS_VARIABLE = "CASS_WORKER_SETTINGS"
 """What a worker process is told of the settings, as JSON."""
@@ -77,7 +79,12 @@ def serve_in_process(settings: Settings, engine: Engine, metrics: Metrics, place
         CassError: the server cannot be started.
     """
     keep_freed_memory()
-    return uvloop.run(serve(settings, engine, metrics, place))
+    traces = start_traces(__version__, SERVICE_NAME) if settings.telemetry else None
+    try:
+        return uvloop.run(serve(settings, engine, metrics, place, traces))
+    finally:
+        if traces is not None:
+            traces.close()
 
 
 def _supervise(settings: Settings, workers: int) -> int:

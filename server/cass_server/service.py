@@ -28,6 +28,7 @@ from cass_server.metrics import Metrics
 from cass_server.pace import Pace
 from cass_server.request_id import KEY, RequestIds
 from cass_server.timings import server_timing
+from cass_server.traces import Traces
 from cass_server.turn import Turn
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -58,6 +59,7 @@ class CassService:
         admission: how much may be under way.
         metrics: what is counted.
         batcher: computes mask requests together, if given.
+        traces: what is told of each request, if anything.
         give_up: called when the engine can compute nothing any more.
     """
 
@@ -70,6 +72,7 @@ class CassService:
         metrics: Metrics,
         *,
         batcher: Batcher | None = None,
+        traces: Traces | None = None,
         give_up: Callable[[], None] = lambda: None,
     ) -> None:
         self._engine = engine
@@ -78,6 +81,7 @@ class CassService:
         self._admission = admission
         self._metrics = metrics
         self._batcher = batcher
+        self._traces = traces
         self._give_up = give_up
         # Of effort; a batch is better than that.
         self._most_at_once = -1 if batcher is not None else engine.quick_effort
@@ -129,7 +133,7 @@ class CassService:
             code, data = name_of(error), b""
             await self._refuse("GetServerInfo", error, context)
         finally:
-            self._finished("GetServerInfo", code, started, received, answer)
+            self._finished("GetServerInfo", code, started, received, answer, context)
         return answer
 
     def _unary(
@@ -139,7 +143,8 @@ class CassService:
             started = time.perf_counter()
             self._metrics.started()
             # What a cancelled task ends with.
-            code, received, message = "CANCELLED", 0, b""
+            code, received, message, done = "CANCELLED", 0, b"", None
+            arrived = started
             try:
                 self._pace.seen()
                 ticket = self._admission.enter()
@@ -159,7 +164,7 @@ class CassService:
                 code, data = name_of(error), b""
                 await self._refuse(method, error, context)
             finally:
-                self._finished(method, code, started, received, message)
+                self._finished(method, code, started, received, message, context, done, arrived)
             return message
 
         return answer
@@ -176,7 +181,8 @@ class CassService:
                 return
             started = time.perf_counter()
             self._metrics.started()
-            code, message, ticket = "CANCELLED", b"", None
+            code, message, done, ticket = "CANCELLED", b"", None, None
+            arrived = started
             try:
                 ticket = self._admission.try_enter() or await self._admission.enter_in_turn()
                 try:
@@ -191,7 +197,6 @@ class CassService:
                         in_turn=True,
                     )
                     message, outcome = done.message, "OK"
-                    del done  # which a stream that waits would keep
                 except Exception as error:
                     outcome = name_of(error)
                     self._tell("StreamMasks", error, context)
@@ -201,8 +206,10 @@ class CassService:
             finally:
                 if ticket is not None:
                     ticket.leave()
-                self._finished("StreamMasks", code, started, len(data), message)
-            data = message = b""  # which a stream that waits would keep
+                self._finished(
+                    "StreamMasks", code, started, len(data), message, context, done, arrived
+                )
+            data, message, done = b"", b"", None  # which a stream that waits would keep
         await say_farewell(None, context)
 
     async def stop_streams(self) -> None:
@@ -248,19 +255,31 @@ class CassService:
                 done = await compute_in_batch(job, self._batcher, arrived, expires)
             else:
                 done = await self._in_thread(compute, job, self._engine, arrived, expires)
-        self._metrics.computed(method, done.wait, done.compute, done.encode, *job.work)
+        self._metrics.computed(method, done.wait, done.compute, done.encode, *done.work)
         if self._is_on_gpu:
             self._metrics.gpu_memory(self._engine.gpu_memory_bytes())
         return done
 
     def _finished(
-        self, method: str, code: str, started: float, received: int, message: bytes
+        self,
+        method: str,
+        code: str,
+        started: float,
+        received: int,
+        message: bytes,
+        context: Context,
+        done: Done | None = None,
+        arrived: float = 0.0,
     ) -> None:
-        """Count a request that is over."""
+        """Count a request that is over, and tell of it."""
         seconds = time.perf_counter() - started
         self._metrics.finished(method, code, seconds, received, len(message))
         if code == "CANCELLED" and not message:
             self._metrics.rejected("cancelled")
+        if self._traces is not None:
+            queue = 0.0 if done is None else arrived - started + done.wait
+            metadata = context.invocation_metadata() or ()
+            self._traces.record(method, code, metadata, seconds, done, queue)
 
     async def _in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
         loop = asyncio.get_running_loop()

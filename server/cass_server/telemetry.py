@@ -1,34 +1,30 @@
 """The metrics that Prometheus is told, sent by OTLP to an OpenTelemetry collector.
 
-No traces, and not by gRPC's own plugin: of a grpc.aio server, `OpenTelemetryPlugin` of
-grpcio-observability 1.85 makes no traces either, and under load it stops the server for good. Its
-thread waits for the GIL while it holds the lock of its buffer, and the event loop, which has the
-GIL, waits for that lock.
+Not by gRPC's own plugin: of a grpc.aio server, `OpenTelemetryPlugin` of grpcio-observability 1.85
+makes no traces, and under load it stops the server for good. Its thread waits for the GIL while it
+holds the lock of its buffer, and the event loop, which has the GIL, waits for that lock.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import uuid
 from collections.abc import Callable, Iterable
-from importlib.metadata import entry_points
 from itertools import groupby, pairwise
 from threading import Event, Thread
 from time import time_ns
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from prometheus_client.core import Metric
 from prometheus_client.samples import Sample
 
 from cass_core.errors import CassError
 from cass_server.exposition import WorkerMetrics
+from cass_server.otlp import is_switched_off, make_exporter, make_resource
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics import export
     from opentelemetry.sdk.resources import Resource
-
-_PROTOCOLS = {"http/protobuf": "otlp_proto_http", "grpc": "otlp_proto_grpc"}
 
 _INTERVAL_VARIABLE = "OTEL_METRIC_EXPORT_INTERVAL"
 _DEFAULT_INTERVAL = "60000"
@@ -42,7 +38,8 @@ def start_telemetry(service_version: str, metrics: WorkerMetrics) -> Callable[[]
 
     Where to, how often and under which names is told by OpenTelemetry's environment variables, as
     in ``OTEL_EXPORTER_OTLP_ENDPOINT``, ``OTEL_EXPORTER_OTLP_PROTOCOL`` (``http/protobuf`` or
-    ``grpc``), ``OTEL_METRIC_EXPORT_INTERVAL`` (milliseconds) and ``OTEL_SERVICE_NAME``.
+    ``grpc``), ``OTEL_METRIC_EXPORT_INTERVAL`` (milliseconds) and ``OTEL_SERVICE_NAME``;
+    ``OTEL_METRICS_EXPORTER=none`` sends nothing.
 
     Args:
         service_version: of this package, an attribute of all that is sent.
@@ -54,20 +51,10 @@ def start_telemetry(service_version: str, metrics: WorkerMetrics) -> Callable[[]
     Raises:
         CassError: a package is missing, or a variable has no sense.
     """
-    try:
-        from opentelemetry.sdk.resources import OTELResourceDetector, Resource
-    except ImportError as error:
-        raise CassError(f"telemetry needs cass[telemetry]: no module {error.name}") from error
-    exporter, seconds = _exporter(), _interval()
-    resource = Resource.create(
-        {
-            "service.name": "cass-server",
-            "service.version": service_version,
-            "service.instance.id": str(uuid.uuid4()),
-        }
-    )
-    # What the environment says of the service goes before what is said here.
-    resource = resource.merge(OTELResourceDetector().detect())
+    if is_switched_off("metrics"):
+        return lambda: None
+    resource = make_resource(service_version)
+    exporter, seconds = cast("export.MetricExporter", make_exporter("metrics")), _interval()
     started, stopped = time_ns(), Event()
 
     def send() -> None:
@@ -91,25 +78,6 @@ def start_telemetry(service_version: str, metrics: WorkerMetrics) -> Callable[[]
         exporter.shutdown()
 
     return stop
-
-
-def _exporter() -> export.MetricExporter:
-    """For the protocol that is asked for, else for the first that is installed."""
-    # As OpenTelemetry has it: the narrower one goes first, and an empty one is none.
-    variable = "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL"
-    if not os.environ.get(variable):
-        variable = "OTEL_EXPORTER_OTLP_PROTOCOL"
-    asked = os.environ.get(variable)
-    if asked and asked not in _PROTOCOLS:
-        raise CassError(f"{variable} must be one of {', '.join(_PROTOCOLS)}, got {asked}")
-    names = [_PROTOCOLS[asked]] if asked else list(_PROTOCOLS.values())
-    found = entry_points(group="opentelemetry_metrics_exporter")
-    for name in names:
-        if name in found.names:
-            exporter: export.MetricExporter = found[name].load()()
-            return exporter
-    packages = " or ".join(f"opentelemetry-exporter-{name.replace('_', '-')}" for name in names)
-    raise CassError(f"telemetry needs cass[telemetry]: no package {packages}")
 
 
 def _interval() -> float:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,7 @@ from tests.server.raw_http2 import (
 from tests.servers import ServerProcess, serving
 
 CONNECTIONS = 1000
+FLOOD = 2048
 MIB = 1 << 20
 
 # Eight masks of 1024 x 1024 bytes.
@@ -203,6 +206,34 @@ def test_a_thousand_connections_that_ask_at_once(server: ServerProcess) -> None:
         for number, client in enumerate(clients):
             assert is_answer(pb.GenerateMaskResponse.FromString(client.answer()), number)
     wait_until(lambda: in_flight(server) == 0, server)
+
+
+def test_a_flood_is_dropped_before_it_piles_up() -> None:
+    """More calls than wait inside gRPC for a server with room for two, which was away a moment."""
+    with serving("--max-in-flight", "2") as server, contextlib.ExitStack() as stack:
+        channels = [stack.enter_context(connect(server.address)) for _ in range(FLOOD // 64)]
+        stubs = [cass_pb2_grpc.CassServiceStub(channel) for channel in channels]
+        for stub in stubs:
+            stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=LIMIT)
+        server.process.send_signal(signal.SIGSTOP)
+        calls = [
+            (number, stub.GenerateMask.future(numbered_request(number), timeout=LIMIT))
+            for stub in stubs
+            for number in range(64)
+        ]
+        server.process.send_signal(signal.SIGCONT)
+        ends = Counter(made.code() for _, made in calls)
+        assert set(ends) == {
+            grpc.StatusCode.OK,
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+            grpc.StatusCode.CANCELLED,
+        }
+        for number, made in calls:
+            if made.code() is grpc.StatusCode.OK:
+                assert is_answer(made.result(), number)
+        # It is as good as new for whoever comes after.
+        assert is_answer(stubs[0].GenerateMask(numbered_request(7), timeout=LIMIT), 7)
+        assert server.stop() == 0
 
 
 def test_a_message_over_the_limit_ends_its_call_alone(server: ServerProcess) -> None:

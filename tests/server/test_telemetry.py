@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import http.server
 import os
 import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import EntryPoints
-from queue import Queue
 
-import grpc
 import pytest
 
 from cass_core.errors import CassError
+from cass_server import otlp as destinations
 from cass_server import telemetry
 from cass_server.exposition import OneWorker, WorkerMetrics
 from cass_server.metrics import Metrics
@@ -26,56 +23,14 @@ pytest.importorskip("opentelemetry.exporter.otlp.proto.http")
 pytest.importorskip("opentelemetry.exporter.otlp.proto.grpc")
 
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2 as otlp
-from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2_grpc as otlp_grpc
 from opentelemetry.proto.metrics.v1 import metrics_pb2
+
+from tests.server.collector import Collected, grpc_collector, http_collector
 
 LIMIT = 30.0
 CUMULATIVE = metrics_pb2.AGGREGATION_TEMPORALITY_CUMULATIVE
 
-Received = Queue[otlp.ExportMetricsServiceRequest]
 Point = metrics_pb2.NumberDataPoint | metrics_pb2.HistogramDataPoint
-
-
-@contextlib.contextmanager
-def http_collector(received: Received) -> Iterator[str]:
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            if self.path == "/v1/metrics":
-                received.put(otlp.ExportMetricsServiceRequest.FromString(body))
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            """Log nothing."""
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
-
-
-@contextlib.contextmanager
-def grpc_collector(received: Received) -> Iterator[str]:
-    class Servicer(otlp_grpc.MetricsServiceServicer):
-        def Export(  # noqa: N802
-            self, request: otlp.ExportMetricsServiceRequest, _: grpc.ServicerContext
-        ) -> otlp.ExportMetricsServiceResponse:
-            received.put(request)
-            return otlp.ExportMetricsServiceResponse()
-
-    server = grpc.server(ThreadPoolExecutor(1))
-    otlp_grpc.add_MetricsServiceServicer_to_server(Servicer(), server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.stop(None).wait()
 
 
 @pytest.fixture
@@ -111,20 +66,20 @@ def test_all_kinds_of_metrics(
     metrics: Metrics,
     told: WorkerMetrics,
     environment: Callable[..., None],
-    collector: Callable[[Received], contextlib.AbstractContextManager[str]],
+    collector: Callable[[Collected], contextlib.AbstractContextManager[str]],
     protocol: str | None,
 ) -> None:
     for seconds in (0.0003, 0.0004, 20.0):
         metrics.started()
         metrics.finished("GenerateMask", "OK", seconds, 100, 1000)
     metrics.started()
-    received: Received = Queue()
-    with collector(received) as endpoint:
+    collected = Collected()
+    with collector(collected) as endpoint:
         environment(OTEL_EXPORTER_OTLP_ENDPOINT=endpoint, OTEL_SERVICE_NAME="masks")
         if protocol is not None:
             environment(OTEL_EXPORTER_OTLP_PROTOCOL=protocol)
         start_telemetry("1.2.3", told)()  # what is left is sent at the end
-    (resource,) = received.get_nowait().resource_metrics
+    (resource,) = collected.metrics.get_nowait().resource_metrics
     attributes = {each.key: each.value.string_value for each in resource.resource.attributes}
     assert (attributes["service.name"], attributes["service.version"]) == ("masks", "1.2.3")
     assert attributes["service.instance.id"]
@@ -164,14 +119,14 @@ def test_all_kinds_of_metrics(
 def test_sent_again_and_again(
     metrics: Metrics, told: WorkerMetrics, environment: Callable[..., None]
 ) -> None:
-    received: Received = Queue()
-    with http_collector(received) as endpoint:
+    collected = Collected()
+    with http_collector(collected) as endpoint:
         environment(OTEL_EXPORTER_OTLP_ENDPOINT=endpoint, OTEL_METRIC_EXPORT_INTERVAL="20")
         stop = start_telemetry("1", told)
         try:
-            assert images(received.get(timeout=LIMIT)) == 0
+            assert images(collected.metrics.get(timeout=LIMIT)) == 0
             metrics.computed("GenerateMask", 0.1, 0.1, 0.1, 5, 0, 0)
-            while images(received.get(timeout=LIMIT)) != 5:
+            while images(collected.metrics.get(timeout=LIMIT)) != 5:
                 pass
         finally:
             stop()
@@ -197,7 +152,7 @@ def test_a_failure_does_not_end_it(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    received: Received = Queue()
+    collected = Collected()
     collect, failed = told.collect, threading.Event()
 
     def fail_once() -> Iterator[object]:
@@ -207,16 +162,24 @@ def test_a_failure_does_not_end_it(
         raise RuntimeError("told to fail")
 
     monkeypatch.setattr(told, "collect", fail_once)
-    with http_collector(received) as endpoint:
+    with http_collector(collected) as endpoint:
         environment(OTEL_EXPORTER_OTLP_ENDPOINT=endpoint, OTEL_METRIC_EXPORT_INTERVAL="20")
         stop = start_telemetry("1", told)
         try:
-            received.get(timeout=LIMIT)
+            collected.metrics.get(timeout=LIMIT)
         finally:
             stop()
     assert [record.message for record in caplog.records if record.name == telemetry.__name__] == [
         "telemetry not sent"
     ]
+
+
+def test_switched_off(told: WorkerMetrics, environment: Callable[..., None]) -> None:
+    collected = Collected()
+    with http_collector(collected) as endpoint:
+        environment(OTEL_EXPORTER_OTLP_ENDPOINT=endpoint, OTEL_METRICS_EXPORTER="none")
+        start_telemetry("1", told)()
+    assert collected.metrics.empty()
 
 
 def test_missing_package(told: WorkerMetrics, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,7 +191,7 @@ def test_missing_package(told: WorkerMetrics, monkeypatch: pytest.MonkeyPatch) -
 def test_missing_exporter(
     told: WorkerMetrics, environment: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(telemetry, "entry_points", lambda group: EntryPoints())
+    monkeypatch.setattr(destinations, "entry_points", lambda group: EntryPoints())
     with pytest.raises(CassError, match="no package opentelemetry-exporter-otlp-proto-http or "):
         start_telemetry("1", told)
     environment(OTEL_EXPORTER_OTLP_PROTOCOL="grpc")
