@@ -59,11 +59,21 @@ def from_rpc_error(error: grpc.RpcError, target: str) -> CassError:
         return Overloaded(f"{target}: {error.details()}", delay.seconds + delay.nanos / 1e9)
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return Timeout(f"{target}: no answer within the deadline")
-    if code is grpc.StatusCode.UNAVAILABLE:
+    if code is grpc.StatusCode.UNAVAILABLE or _is_cut_off(error):
         return Unavailable(f"{target}: {error.details()}")
     if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
         return Unauthenticated(f"{target}: {error.details()}")
     return ServerError(f"{target}: {code.name}: {error.details()}{_request_id(error)}")
+
+
+def _is_cut_off(error: grpc.RpcError) -> bool:
+    """Whether a stream ended without a status, in the middle of an answer.
+
+    A proxy whose server is lost does that, and gRPC has no other name for it than UNKNOWN.
+    """
+    return error.code() is grpc.StatusCode.UNKNOWN and str(error.details()).startswith(
+        "Stream removed"
+    )
 
 
 def _details(error: grpc.RpcError) -> dict[str, Any]:

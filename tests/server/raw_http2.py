@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections.abc import Mapping
 
 from tests.server.processes import LIMIT
 
@@ -45,21 +46,28 @@ def opening(window: int = 65535) -> bytes:
 
 def call(method: str, stream: int = 1, **metadata: str) -> bytes:
     """The HEADERS frame that begins a call of a method of CassService."""
-    headers = {
-        ":method": "POST",
-        ":scheme": "http",
-        ":path": f"/cass.v1.CassService/{method}",
-        ":authority": "localhost",
-        "content-type": "application/grpc",
-        "te": "trailers",
-        **metadata,
-    }
+    return header_frame(
+        stream,
+        {
+            ":method": "POST",
+            ":scheme": "http",
+            ":path": f"/cass.v1.CassService/{method}",
+            ":authority": "localhost",
+            "content-type": "application/grpc",
+            "te": "trailers",
+            **metadata,
+        },
+    )
+
+
+def header_frame(stream: int, headers: Mapping[str, str], end: bool = False) -> bytes:
+    """A HEADERS frame, which ends the stream or not."""
     # Each one literal, not indexed and not compressed (RFC 7541, 6.2.2).
     block = b"".join(
         b"\0" + bytes([len(name)]) + name.encode() + bytes([len(content)]) + content.encode()
         for name, content in headers.items()
     )
-    return frame(HEADERS, END_HEADERS, stream, block)
+    return frame(HEADERS, END_HEADERS | END_STREAM * end, stream, block)
 
 
 class Connection:
