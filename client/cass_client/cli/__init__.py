@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import sys
 
 import typer
@@ -21,8 +23,16 @@ app.command("plot")(plot.plot)
 app.command("info")(info.info)
 
 
+def _add_lab() -> None:
+    """`ablate` and `tune`. Their package stands above this one, so it is found by its name, and
+    only when the command is run; a wheel always has it, a light checkout need not."""
+    if importlib.util.find_spec("cass_lab"):
+        importlib.import_module("cass_lab.cli").register(app)
+
+
 def main() -> None:
     """Entry point of the command."""
+    _add_lab()
     try:
         app()
     except (CassError, OSError, MemoryError) as error:

@@ -1,0 +1,90 @@
+"""What the measures know of an object: its patches, its size and its shape."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from cass_core.grid import FeatureMap
+
+Floats = npt.NDArray[np.floating]
+Bools = npt.NDArray[np.bool_]
+
+SIZES = ("< 16 px", "16–32 px", "32–96 px", "≥ 96 px")
+SHAPES = ("tall", "wide", "square")
+ELONGATED = 1.5  # the longer side against the shorter
+
+
+def patch_ranges(
+    xyxy: Floats, image_size: tuple[int, int], grid: FeatureMap
+) -> npt.NDArray[np.int64]:
+    """The patches of each object: those whose centre lies in its box.
+
+    A side shorter than a patch counts as one patch long around the same centre, as in every
+    preset's target, so that an object in the image has at least one patch. This does not depend on
+    the variant that is measured.
+
+    Args:
+        xyxy: ``[M, 4]`` boxes in pixels.
+        image_size: (H, W) in pixels.
+        grid: (n_y, n_x) patches.
+
+    Returns:
+        ``[M, 4]`` first row, end row, first column, end column.
+
+    Example:
+        >>> patch_ranges(np.array([[8.0, 8, 24, 15]]), (32, 32), (4, 4)).tolist()
+        [[1, 2, 1, 3]]
+    """
+    boxes = np.asarray(xyxy, np.float64).reshape(-1, 4)
+    ranges = []
+    for axis in (1, 0):  # rows, then columns
+        count = grid[1 - axis]
+        stride = image_size[1 - axis] / count
+        low, high = boxes[:, axis] / stride, boxes[:, axis + 2] / stride
+        middle, half = (low + high) / 2, np.maximum(high - low, 1.0) / 2
+        first = np.ceil(np.clip(middle - half, 0, count) - 0.5).astype(np.int64)
+        last = np.floor(np.clip(middle + half, 0, count) - 0.5).astype(np.int64)
+        # A box beyond the border has no patch; one that ends on it may reach for the next.
+        ranges += [np.minimum(first, count), np.clip(last + 1, np.minimum(first, count), count)]
+    return np.stack(ranges, axis=1)
+
+
+def size_groups(xyxy: Floats) -> npt.NDArray[np.int64]:
+    """Index into `SIZES` by the square root of the area in pixels.
+
+    Example:
+        >>> size_groups(np.array([[0, 0, 4, 4], [0, 0, 40, 40]])).tolist()
+        [0, 2]
+    """
+    side = np.sqrt((xyxy[:, 2] - xyxy[:, 0]) * (xyxy[:, 3] - xyxy[:, 1]))
+    return np.digitize(side, [16, 32, 96])
+
+
+def shape_groups(xyxy: Floats) -> npt.NDArray[np.int64]:
+    """Index into `SHAPES`: taller than 1.5 : 1, wider than it, or neither.
+
+    Example:
+        >>> shape_groups(np.array([[0, 0, 4, 9], [0, 0, 9, 4], [0, 0, 4, 5]])).tolist()
+        [0, 1, 2]
+    """
+    width, height = xyxy[:, 2] - xyxy[:, 0], xyxy[:, 3] - xyxy[:, 1]
+    return np.where(height > ELONGATED * width, 0, np.where(width > ELONGATED * height, 1, 2))
+
+
+def groups(
+    xyxy: Floats, labels: npt.NDArray[np.int64], class_names: tuple[str, ...]
+) -> Iterator[tuple[str, Bools]]:
+    """Names of the groups that hold any object, and which objects are in each ``[M]``."""
+    yield "all", np.ones(len(xyxy), np.bool_)
+    for names, of in (
+        (SIZES, size_groups(xyxy)),
+        (SHAPES, shape_groups(xyxy)),
+        (class_names, labels),
+    ):
+        for i, name in enumerate(names):
+            members = of == i
+            if members.any():
+                yield name, members

@@ -1,0 +1,142 @@
+"""`cass ablate` and `cass tune` as a user types them, killed on the way too."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from cass_core import CassError, InvalidRequest
+from cass_lab.cli import register
+from cass_lab.data import Dataset
+from cass_lab.runs import Run, Store, carry_out
+from cass_lab.train import Recipe
+from cass_lab.variants import VARIANTS
+
+EPOCHS = 4
+
+
+def arguments_of(scenes: Path, name: str, *more: str | Path) -> list[str]:
+    files = ["--train", scenes / "train.json", "--test", scenes / "test.json", "--images", scenes]
+    return [*map(str, [name, *files, "--size", "160x96", "--batch-size", "4", *more])]
+
+
+def cass(scenes: Path, name: str, *more: str | Path) -> Result:
+    """The command in this process, which has torch already; trainings have their own."""
+    app = typer.Typer()
+    register(app)
+    return CliRunner().invoke(app, arguments_of(scenes, name, *more))
+
+
+def records(out: Path) -> list[dict[str, Any]]:
+    lines = (out / "runs.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+@pytest.mark.timeout(200)
+def test_killed_and_resumed(scenes: Path, data: tuple[Dataset, Dataset], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    options = ["--variant", "improved", "--seeds", "2", "--epochs", str(EPOCHS), "--out", out]
+    command = [sys.executable, "-m", "cass_client", *arguments_of(scenes, "ablate", *options)]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 100
+        while not list((out / "checkpoints").glob("*.pt")):  # there is one between two epochs
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait(timeout=20)
+    assert not (out / "recall.md").exists()
+    # What a process leaves that was killed while it wrote a line.
+    torn = '{"key": "12'
+    with (out / "runs.jsonl").open("a") as file:
+        file.write(torn)
+
+    assert cass(scenes, "ablate", *options, "--jobs", "2").exit_code == 0
+    lines = (out / "runs.jsonl").read_text().splitlines()
+    assert lines.count(torn) == 1
+    found = {record["key"]: record for record in map(json.loads, set(lines) - {torn})}
+    assert len(found) == len(lines) - 1 == 4
+    assert not list((out / "checkpoints").glob("*.pt"))
+    recipe = Recipe(EPOCHS, 4, 5e-3, "cpu")
+    for name in ("baseline", "improved"):
+        for seed in (0, 1):
+            run = Run(VARIANTS[name], "recall", seed, 8, recipe)
+            whole = carry_out(run, *data, Store(tmp_path / "whole"))
+            assert found[whole["key"]]["results"] == whole["results"]
+
+    # A third call has nothing left to do but the report.
+    done = cass(scenes, "ablate", *options)
+    assert "20/20" in done.stderr
+    assert (out / "runs.jsonl").read_text().splitlines() == lines
+    report = (out / "recall.md").read_text()
+    assert done.stdout.strip() == str(out / "recall.md")
+    for text in ("| baseline |", "| improved |", "## What changes in the target itself"):
+        assert text in report
+    for picture in ("recall.png", "differences.png"):
+        assert f"({picture})" in report
+        assert (out / picture).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.timeout(100)
+def test_ap(scenes: Path, tmp_path: Path) -> None:
+    options = ["--variant", "improved", "--seeds", "1", "--epochs", "1", "--measures", "ap"]
+    assert cass(scenes, "ablate", *options, "--out", tmp_path).exit_code == 0
+    found = records(tmp_path)
+    assert [record["settings"]["measure"] for record in found] == ["ap"] * 2
+    assert set(found[0]["results"]["ap"]) == {"0.3", "0.5", "1.0"}
+    assert "### AP_elongated" in (tmp_path / "ap.md").read_text()
+    assert (tmp_path / "ap.png").exists()
+
+
+@pytest.mark.timeout(100)
+def test_tune(scenes: Path, tmp_path: Path) -> None:
+    options = ["--choice", "kind=focal,bce", "--choice", "alpha=2", "--seeds", "1", "--epochs", "1"]
+    done = cass(scenes, "tune", *options, "--out", tmp_path, "--jobs", "2")
+    assert done.stdout.strip() == str(tmp_path / "tune.md")
+    rows = (tmp_path / "tune.md").read_text().splitlines()
+    assert rows[0] == "| kind | alpha | area, % |"
+    assert sorted(row.rsplit("|", 2)[0] for row in rows[2:]) == ["| bce | 2 ", "| focal | 2 "]
+    areas = [float(row.split("|")[3]) for row in rows[2:]]
+    assert areas == sorted(areas, reverse=True)
+    measured = [record["results"]["groups"]["all"]["area"] for record in records(tmp_path)]
+    assert areas == pytest.approx(sorted((100 * area for area in measured), reverse=True), abs=0.06)
+
+
+@pytest.mark.timeout(100)
+def test_a_dead_worker_is_told_of(scenes: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "checkpoints").write_text("a file where the workers need a folder")
+    done = cass(scenes, "ablate", "--seeds", "1", "--out", out)
+    assert isinstance(done.exception, CassError)
+    assert "a training process has died" in str(done.exception)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["ablate", "--variant", "best"], "--variant: 'best' must be one of baseline, "),
+        (["ablate", "--stride", "12"], "--stride: must be 4, 8, 16 or 32"),
+        (["ablate", "--size", "161x96"], "--size: both sides must be multiples of 8"),
+        (["ablate", "--size", "large"], "--size: must be WIDTHxHEIGHT"),
+        (["ablate", "--measures", "map"], "--measures: must be recall, ap or recall,ap"),
+        (["tune", "--choice", "gain=1"], "--choice: 'gain=1' must be one of alpha, "),
+        (["tune", "--choice", "beta=-1"], "loss_spec.beta: "),
+    ],
+)
+def test_bad_options(scenes: Path, tmp_path: Path, arguments: list[str], words: str) -> None:
+    done = cass(scenes, *arguments, "--out", tmp_path / "out")
+    assert isinstance(done.exception, InvalidRequest)
+    assert str(done.exception).startswith(words)
+    assert not (tmp_path / "out").exists()
