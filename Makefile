@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types proto proto-check bench bench-remote bench-rpc bench-loader bench-overload soak gpu-check clean
+.PHONY: help setup demo test check lint types proto proto-check docs-check bench bench-remote bench-rpc bench-loader bench-overload soak gpu-check docker-test docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -21,22 +21,25 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## the main job, end to end; COCO=FILE.json IMAGES=DIR for your own data
 	$(BIN)/python examples/demo.py $(if $(COCO),--coco $(COCO)) $(if $(IMAGES),--images $(IMAGES))
 
-# The core's tests compute, and share the cores; the others start processes, one after the other.
-CORE := tests/core cass_core
+# The core's and the lab's tests compute, and share the cores; the others start processes, one after the other.
+CORE := tests/core cass_core tests/lab lab
 test: $(READY) ## run the tests; ARGS for some of them
 ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 $(CORE)
-	$(BIN)/python -m pytest --ignore=tests/core tests client proto server
+	$(BIN)/python -m pytest --ignore=tests/core --ignore=tests/lab tests client proto server
 endif
 
-check: lint types proto-check ## everything CI checks beside the tests
+check: lint types proto-check docs-check ## everything CI checks beside the tests
 
 lint: $(READY)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	cd proto && ../$(BIN)/buf lint
+
+docs-check: $(READY)
+	$(BIN)/python docs/settings.py --check
 
 types: $(READY)
 	$(BIN)/mypy
@@ -88,6 +91,13 @@ soak: $(READY) ## all kinds of callers for MINUTES; fails if memory grows or an 
 # With the packages that are there: a plain installation of torch for CUDA is enough.
 gpu-check: ## on a CUDA machine: kernels natively, sanitizer, GPU benchmarks, one JSON (OUT)
 	$(PYTHON) -m benchmarks.gpu_check $(if $(OUT),--out $(OUT))
+
+# SERVER_IMAGE and CLIENT_IMAGE name images that are there already; else they are built.
+docker-test: $(READY) ## the container images, built and run with docker or podman (ARGS)
+	CONTAINERS=1 $(BIN)/python -m pytest -v --durations 5 tests/docker $(ARGS)
+
+docs: $(READY) ## write the table of settings in docs/deployment.md
+	$(BIN)/python docs/settings.py
 
 clean: ## remove what the targets made
 	rm -rf $(VENV) $(PROTOC) out .pytest_cache .mypy_cache .ruff_cache .hypothesis

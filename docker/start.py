@@ -1,0 +1,62 @@
+"""Runs `cass-server` in a container, with the kernels that were compiled when the image was built.
+
+Numba reads a cache only where it can write, and only what was compiled for the very processor. So
+the image's kernels are for a level that most processors have, and are copied to NUMBA_CACHE_DIR.
+Elsewhere they are compiled at the start, as without an image, which takes some 20 s.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import re
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+KERNELS = Path(__file__).with_name("kernels")
+
+LEVEL = "x86-64-v3"
+"""Servers have it since 2013 (Haswell) and 2015 (Excavator)."""
+# https://gitlab.com/x86-psABIs/x86-64-ABI; LZCNT is abm to Linux, and AVX2 implies what v2 has.
+_LEVEL_FLAGS = {"avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe", "xsave"}
+
+
+def has_level(cpuinfo: str) -> bool:
+    """Whether a processor has the level, by the text of /proc/cpuinfo."""
+    flags = re.search(r"^flags\s*:(.*)$", cpuinfo, re.MULTILINE)
+    return flags is not None and set(flags[1].split()) >= _LEVEL_FLAGS
+
+
+def choose_level() -> None:
+    """Have numba compile for the level, where the processor has it; called before numba is."""
+    if platform.machine() == "x86_64" and has_level(Path("/proc/cpuinfo").read_text()):
+        os.environ.setdefault("NUMBA_CPU_NAME", LEVEL)
+        # None beyond the level's own.
+        os.environ.setdefault("NUMBA_CPU_FEATURES", "")
+
+
+def take_kernels() -> None:
+    """Put the image's kernels where numba looks for them."""
+    # The image for GPUs has none; without a folder to write to, they are compiled.
+    with contextlib.suppress(OSError, shutil.Error):
+        shutil.copytree(KERNELS, os.environ["NUMBA_CACHE_DIR"], dirs_exist_ok=True)
+
+
+def main() -> None:
+    """Run the command with this program's arguments."""
+    # Linux keeps signals without a handler from a container's first process. Until the server has
+    # its own, there is nothing to end in order.
+    signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
+    choose_level()
+    take_kernels()
+    from cass_server.cli import main as run
+
+    sys.argv[0] = "cass-server"
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""What the autoscaler looks at: the adapter's rule, by Prometheus, on what a pod tells."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cass.v1 import cass_pb2_grpc
+from tests.k8s.manifests import FOLDER, Object, render
+from tests.k8s.pods import pod
+from tests.server.load import connect, is_answer, numbered_request
+from tests.server.observed import scrape, value
+from tests.server.processes import LIMIT, held, wait_until
+
+pytestmark = pytest.mark.timeout(120)
+
+SAMPLES = [
+    # Seconds that requests have spent there, every 15 s: two, one and none at a time.
+    ('{namespace="cass",pod="cass-a",method="GenerateMask"}', "7+30x8"),
+    ('{namespace="cass",pod="cass-a",method="StreamMasks"}', "0+15x8"),
+    ('{namespace="cass",pod="cass-b",method="GenerateMask"}', "0+90x8"),
+    ('{namespace="other",pod="cass-a",method="GenerateMask"}', "0+900x8"),
+    ('{namespace="cass",pod="cass-c",method="GenerateMask"}', "5+0x8"),
+]
+MEAN = {"cass-a": 3, "cass-b": 6, "cass-c": 0}
+"""Of the namespace cass."""
+
+
+@pytest.fixture(scope="module")
+def rule() -> Object:
+    (found,) = yaml.safe_load((FOLDER / "prometheus-adapter.yaml").read_text())["rules"]["custom"]
+    return found
+
+
+@pytest.fixture(scope="module")
+def series(rule: Object) -> str:
+    """The name of the rule's series."""
+    return rule["seriesQuery"].partition("{")[0]
+
+
+def expression(rule: Object, series: str) -> str:
+    """What the adapter asks for all pods of a Deployment."""
+    terms = {
+        "Series": series,
+        "LabelMatchers": 'namespace="cass",pod=~"cass-a|cass-b|cass-c"',
+        "GroupBy": "pod",
+    }
+    return re.sub(r"<<\.(\w+)>>", lambda term: terms[term[1]], rule["metricsQuery"])
+
+
+def test_the_autoscaler_asks_for_what_the_rule_is_named() -> None:
+    (rule,) = yaml.safe_load((FOLDER / "prometheus-adapter.yaml").read_text())["rules"]["custom"]
+    (metric,) = render("cpu").of("HorizontalPodAutoscaler")["spec"]["metrics"]
+    assert metric["pods"]["metric"] == {"name": rule["name"]["as"]}
+    # Whose values the adapter is asked for, and where.
+    overrides = rule["resources"]["overrides"]
+    assert overrides == {name: {"resource": name} for name in ("namespace", "pod")}
+    assert all(f'{name}!=""' in rule["seriesQuery"] for name in overrides)
+
+
+def test_prometheus_makes_the_mean_of_it(rule: Object, series: str, tmp_path: Path) -> None:
+    if shutil.which("promtool") is None:
+        pytest.skip("needs promtool, of Debian's prometheus")
+    expected = [{"labels": f'{{pod="{pod}"}}', "value": mean} for pod, mean in MEAN.items()]
+    question = {"expr": expression(rule, series), "eval_time": "2m", "exp_samples": expected}
+    given = [{"series": f"{series}{labels}", "values": values} for labels, values in SAMPLES]
+    test = {"interval": "15s", "input_series": given, "promql_expr_test": [question]}
+    (tmp_path / "test.yml").write_text(yaml.safe_dump({"tests": [test]}))
+    done = subprocess.run(
+        ["promtool", "test", "rules", str(tmp_path / "test.yml")],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_pod_tells_the_seconds_of_its_requests(series: str, tmp_path: Path) -> None:
+    """As many as the callers have seen them take, from outside and from inside of the server."""
+    (tmp_path / "warm").touch()
+    with pod(render("cpu"), program=held(tmp_path)) as server:
+        server.wait_until_serving()
+
+        def seconds() -> float:
+            return value(scrape(server), series, method="GenerateMask")
+
+        def in_flight() -> float:
+            return value(scrape(server), "cass_requests_in_flight")
+
+        assert seconds() == 0
+        with connect(server.address) as channel:
+            call = cass_pb2_grpc.CassServiceStub(channel).GenerateMask
+            sent = time.monotonic()
+            calls = [call.future(numbered_request(number), timeout=LIMIT) for number in range(3)]
+            wait_until(lambda: in_flight() == 3, server)
+            there = time.monotonic()
+            for _ in range(20):
+                assert in_flight() == 3
+            released = time.monotonic()
+            (tmp_path / "go").touch()
+            for number, answer in enumerate(calls):
+                assert is_answer(answer.result(timeout=LIMIT), number)
+            wait_until(lambda: in_flight() == 0, server)
+            answered = time.monotonic()
+        assert 3 * (released - there) <= seconds() <= 3 * (answered - sent)

@@ -1,0 +1,57 @@
+"""What docs/kubernetes.md shows works as it stands, as far as it can without a cluster."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.k8s.manifests import ROOT, build, render
+
+PAGE = (ROOT / "docs" / "kubernetes.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
+
+
+def test_the_kustomization_has_tls_and_the_registrys_image() -> None:
+    (shown,) = blocks("yaml")
+    manifests = build(yaml.safe_load(shown))
+    plain = render("cpu", "tls").container
+    image = plain["image"].replace("cass-server", "registry.example/cass-server")
+    assert manifests.container == plain | {"image": image}
+    assert {one["metadata"]["namespace"] for one in manifests.objects} == {"cass"}
+
+
+def test_the_secret_has_the_files_of_the_component(tmp_path: Path) -> None:
+    if shutil.which("kubectl") is None:
+        pytest.skip("needs kubectl")
+    (command,) = (line for line in "".join(blocks("sh")).splitlines() if " secret " in line)
+    settings = render("cpu", "tls").environment()
+    for name in ("tls.crt", "tls.key", "ca.crt"):
+        (tmp_path / name).write_text(name)
+    made = subprocess.run(
+        [*shlex.split(command), "--dry-run=client", "--output=yaml"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    secret = yaml.safe_load(made.stdout)
+    (volume,) = (one for one in render("cpu", "tls").pod["volumes"] if one["name"] == "tls")
+    assert secret["metadata"]["name"] == volume["secret"]["secretName"]
+    files = {Path(settings[name]).name for name in settings if name.startswith("CASS_TLS_")}
+    assert secret["data"].keys() == files
+
+
+def test_each_command_names_what_is_there() -> None:
+    named = re.findall(r"-k (\S+)", PAGE)
+    assert named
+    assert all((ROOT / folder / "kustomization.yaml").is_file() for folder in named)

@@ -1,0 +1,118 @@
+"""What the manifests say of a pod, tried with its process: probes, drain, replicas that are added.
+
+That it needs no root file system to write to is tried with the images, in tests/docker.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from functools import partial
+from pathlib import Path
+
+import grpc
+import pytest
+
+from cass.v1 import cass_pb2_grpc
+from cass_client import CassClient
+from tests.client.faults import ask, assert_right, lasting_ports
+from tests.docker.stack_names import name_server
+from tests.k8s.manifests import Manifests, render
+from tests.k8s.pods import grpc_probe, passes, pod
+from tests.server.load import connect, is_answer, load, more_answers, numbered_request
+from tests.server.observed import complaints, in_flight, scrape, value
+from tests.server.processes import LIMIT, held, wait_until
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture(scope="module")
+def manifests() -> Manifests:
+    return render("cpu")
+
+
+def test_probes_tell_a_pod_that_starts_from_one_that_serves(
+    manifests: Manifests, tmp_path: Path
+) -> None:
+    (port,) = lasting_ports(1)
+    address = f"127.0.0.1:{port}"
+    with pod(manifests, "--port", port, program=held(tmp_path)) as server:
+        with connect(address) as channel:
+            grpc.channel_ready_future(channel).result(timeout=LIMIT)
+        for probe in manifests.probes.values():
+            assert not grpc_probe(probe, address)
+        (tmp_path / "warm").touch()
+        server.wait_until_serving()
+        for probe in manifests.probes.values():
+            assert passes(probe, partial(grpc_probe, probe, address))
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(LIMIT) == 0
+        for probe in manifests.probes.values():
+            assert not grpc_probe(probe, address)
+
+
+def test_a_pod_that_is_full_is_alive_and_ready(manifests: Manifests, tmp_path: Path) -> None:
+    """Every compute thread is taken, and as many requests are under way as may be."""
+    (tmp_path / "warm").touch()
+    with pod(manifests, program=held(tmp_path)) as server:
+        server.wait_until_serving()
+        with connect(server.address) as channel:
+            call = cass_pb2_grpc.CassServiceStub(channel).GenerateMask
+            under_way = [call.future(numbered_request(n), timeout=LIMIT) for n in range(64)]
+            wait_until(lambda: in_flight(server) == 64, server)
+            with connect(server.address) as other, pytest.raises(grpc.RpcError) as refused:
+                cass_pb2_grpc.CassServiceStub(other).GenerateMask(
+                    numbered_request(64), timeout=LIMIT
+                )
+            assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            for probe in manifests.probes.values():
+                assert passes(probe, partial(grpc_probe, probe, server.address))
+            (tmp_path / "go").touch()
+            for number, answer in enumerate(under_way):
+                assert is_answer(answer.result(timeout=LIMIT), number)
+
+
+def test_a_pod_that_is_ended_under_load_answers_what_it_took(manifests: Manifests) -> None:
+    """Within the grace period, of which the preStop hook has used its part."""
+    hook = manifests.container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    grace = manifests.pod["terminationGracePeriodSeconds"]
+    with pod(manifests) as server:
+        server.wait_until_serving()
+        with load(server.address) as callers:
+            wait_until(more_answers(callers), server)
+            server.process.send_signal(signal.SIGTERM)
+            assert server.process.wait(grace - hook) == 0
+            for caller in callers:
+                record = caller.join()
+                assert record.wrong == []
+                assert [error.code().name for error in record.errors] == ["UNAVAILABLE"]
+    assert complaints(server) == []
+
+
+def test_a_client_finds_a_pod_that_is_added_once_its_connection_is_old(
+    manifests: Manifests,
+) -> None:
+    """Behind the name of the headless Service, with connections of a second in place of minutes."""
+    (port,) = lasting_ports(1)
+    aged = {"CASS_MAX_CONNECTION_AGE_SECONDS": "1"}
+    assert aged.keys() <= manifests.environment().keys()
+    first = pod(manifests, "--port", port, settings=aged)
+    second = pod(manifests, "--port", port, "--host", "127.0.0.2", settings=aged)
+    name = f"{manifests.of('Service')['metadata']['name']}.cass.svc"
+    with first as one, second as other, name_server(name, ["127.0.0.1"]) as names:
+        for server in (one, other):
+            server.wait_until_serving()
+
+        def is_asked() -> bool:
+            answered = value(scrape(other), "cass_requests_total", method="GenerateMask", code="OK")
+            return answered > 0
+
+        with CassClient(f"dns://127.0.0.1:{names.port}/{name}:{port}", timeout=LIMIT) as client:
+            assert_right([ask(client, 0)], [0])
+            assert not is_asked()
+            names.addresses = ["127.0.0.1", "127.0.0.2"]
+
+            end = time.monotonic() + LIMIT
+            while not is_asked():
+                assert_right([ask(client, 1)], [1])
+                assert time.monotonic() < end
