@@ -11,7 +11,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Colormap, Normalize
+from matplotlib.colors import Colormap, ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -24,7 +24,13 @@ Values = npt.NDArray[np.float64]
 
 _CANVAS = 0.92
 _BOX_COLOUR = "#00e5ff"
+_LOST_COLOUR = "#ff3b30"
 _MASK_COLOURS = colormaps["inferno"]
+_DIFFERENCE_COLOURS = colormaps["RdBu_r"]
+# Twenty names, told apart well enough where neighbours differ.
+_OWNER_COLOURS = colormaps["tab20"]
+# Of a pruned patch: what is there can still be told.
+_DIMMED = 0.8
 
 
 class Scene:
@@ -107,18 +113,24 @@ def check_same_shape(first: Values, second: Values, field: str, other: str) -> N
 
 
 def panels_of(scene: Scene, panels: int) -> tuple[Figure, Sequence[Axes]]:
-    """A figure with panels side by side, or below each other where the image is wide."""
+    """A figure with panels side by side, or below each other where the image is wide.
+
+    More than three are in two rows, or in two columns.
+    """
     aspect = scene.width / scene.height
-    across = panels if aspect < 2.5 else 1
-    down = panels // across
+    lines = 1 if panels <= 3 else 2
+    across = -(-panels // lines) if aspect < 2.5 else lines
+    down = -(-panels // across)
     panel_width = 18.0 / max(across, 2)
     panel_height = min(9.0, max(1.5, panel_width / aspect))
     figure = Figure(
         figsize=(panel_width * across, (panel_height + 0.35) * down), layout="compressed"
     )
     FigureCanvasAgg(figure)
-    axes = figure.subplots(down, across, squeeze=False)
-    return figure, list(axes.flat)
+    axes = list(figure.subplots(down, across, squeeze=False).flat)
+    for unused in axes[panels:]:
+        unused.remove()
+    return figure, axes[:panels]
 
 
 def draw_mask(
@@ -143,6 +155,77 @@ def draw_mask(
     draw_boxes(axes, scene)
     axes.set_title(title or "")
     return shown
+
+
+def draw_difference(
+    axes: Axes,
+    scene: Scene,
+    change: Values,
+    patch_pixels: tuple[float, float] | None,
+    title: str,
+) -> ScalarMappable:
+    """Signed values on a scale that is white at 0; what it is made for."""
+    most = float(np.max(np.abs(change))) or 1.0
+    shown = draw_grid(
+        axes,
+        scene,
+        change,
+        opacity_of(change, most),
+        patch_pixels,
+        _DIFFERENCE_COLOURS,
+        Normalize(-most, most),
+    )
+    draw_boxes(axes, scene)
+    axes.set_title(title)
+    return shown
+
+
+def draw_owner(
+    axes: Axes,
+    scene: Scene,
+    owner: Values,
+    patch_pixels: tuple[float, float] | None,
+    title: str | None,
+) -> None:
+    """Each patch in the colour that the outline of its box has.
+
+    Raises:
+        InvalidRequest: ``owner`` holds something else than indices of the boxes and -1.
+    """
+    if not (np.equal(owner, np.floor(owner)) & (owner >= -1) & (owner < len(scene.boxes))).all():
+        raise InvalidRequest("owner", "must hold indices of the boxes, or -1")
+    colours = [_OWNER_COLOURS(i % _OWNER_COLOURS.N) for i in range(max(1, len(scene.boxes)))]
+    draw_grid(
+        axes,
+        scene,
+        owner,
+        np.where(owner >= 0, 0.65, 0.0),
+        patch_pixels,
+        ListedColormap(colours),
+        Normalize(-0.5, len(colours) - 0.5),
+    )
+    draw_boxes(axes, scene, colours)
+    axes.set_title(title or "")
+
+
+def draw_kept(
+    axes: Axes, scene: Scene, kept: npt.NDArray[np.bool_], lost: npt.NDArray[np.bool_]
+) -> None:
+    """The image with its pruned patches dimmed; boxes that are lost have a dashed red outline."""
+    draw_grid(
+        axes,
+        scene,
+        np.zeros(kept.shape),
+        np.where(kept, 0.0, _DIMMED),
+        None,
+        ListedColormap(["black"]),
+        Normalize(0, 1),
+    )
+    draw_boxes(axes, scene)
+    for box, gone in zip(axes.patches, lost, strict=True):
+        if gone:
+            box.set(edgecolor=_LOST_COLOUR, linestyle="--", linewidth=1.6)
+    axes.set_title(f"kept patches: {kept.mean():.0%}, objects lost: {lost.sum()} of {len(lost)}")
 
 
 def opacity_of(values: Values, most: float) -> Values:

@@ -9,26 +9,21 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
-from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 
 from cass_core.drawing import (
     Scene,
+    Values,
     check_same_shape,
-    draw_boxes,
-    draw_grid,
+    draw_difference,
+    draw_kept,
     draw_mask,
+    draw_owner,
     grid,
     numbers,
-    opacity_of,
     panels_of,
 )
 from cass_core.errors import InvalidRequest
-
-_DIFFERENCE_COLOURS = colormaps["RdBu_r"]
-# Twenty names, told apart well enough where neighbours differ.
-_OWNER_COLOURS = colormaps["tab20"]
 
 
 def plot_mask(
@@ -103,19 +98,9 @@ def plot_comparison(
     shown = draw_mask(axes[0], scene, before, patch_pixels, labels[0])
     draw_mask(axes[1], scene, after, patch_pixels, labels[1])
     figure.colorbar(shown, ax=axes[:2], label="target", fraction=0.03)
-    change = after - before
-    most = float(np.max(np.abs(change))) or 1.0
-    difference = draw_grid(
-        axes[2],
-        scene,
-        change,
-        opacity_of(change, most),
-        patch_pixels,
-        _DIFFERENCE_COLOURS,
-        Normalize(-most, most),
+    difference = draw_difference(
+        axes[2], scene, after - before, patch_pixels, f"{labels[1]} - {labels[0]}"
     )
-    draw_boxes(axes[2], scene)
-    axes[2].set_title(f"{labels[1]} - {labels[0]}")
     figure.colorbar(difference, ax=axes[2], label="difference", fraction=0.06)
     return figure
 
@@ -152,8 +137,7 @@ def plot_prediction(
     if raw.size == wanted.size and raw.ndim == 1:
         raw = raw.reshape(wanted.shape)
     check_same_shape(wanted, raw, "logits", "target")
-    # tanh does not overflow, whatever the logit.
-    predicted = 0.5 * (1 + np.tanh(0.5 * raw))
+    predicted = _probability(raw)
     figure, axes = panels_of(scene, 2)
     shown = draw_mask(axes[0], scene, wanted, patch_pixels, "target")
     draw_mask(axes[1], scene, predicted, patch_pixels, "prediction")
@@ -190,20 +174,78 @@ def plot_owner(
         1
     """
     scene = Scene(image, boxes, image_size)
-    names = grid(owner, "owner")
-    if not (np.equal(names, np.floor(names)) & (names >= -1) & (names < len(scene.boxes))).all():
-        raise InvalidRequest("owner", "must hold indices of the boxes, or -1")
-    colours = [_OWNER_COLOURS(i % _OWNER_COLOURS.N) for i in range(max(1, len(scene.boxes)))]
     figure, (axes,) = panels_of(scene, 1)
-    draw_grid(
-        axes,
-        scene,
-        names,
-        np.where(names >= 0, 0.65, 0.0),
-        patch_pixels,
-        ListedColormap(colours),
-        Normalize(-0.5, len(colours) - 0.5),
-    )
-    draw_boxes(axes, scene, colours)
-    axes.set_title(title or "")
+    draw_owner(axes, scene, grid(owner, "owner"), patch_pixels, title)
     return figure
+
+
+def plot_overview(
+    image: Any,
+    boxes: Any,
+    first: Any,
+    second: Any,
+    *,
+    owner: Any = None,
+    logits: Any = None,
+    kept: Any = None,
+    lost: Any = None,
+    labels: tuple[str, str] = ("baseline", "improved"),
+    image_size: Any = None,
+    patch_pixels: tuple[float, float] | None = None,
+) -> Figure:
+    """Draw all there is to see of one image.
+
+    Two masks, their difference, and whose box gave a patch its value; with logits also the
+    probabilities that they stand for, and which patches are kept by them.
+
+    Args:
+        image: see `plot_mask`.
+        boxes: see `plot_mask`.
+        first: ``[n_y, n_x]``.
+        second: of the same shape.
+        owner: of the same shape, of the second mask; see `plot_owner`. None for no such panel.
+        logits: ``[m_y, m_x]`` of a predictor, on a grid of its own that covers the image.
+        kept: of the logits' shape, whether a patch is kept; needed with logits.
+        lost: ``[N]``, whether an object has lost all its patches; needed with logits.
+        labels: names of the two masks.
+        image_size: see `plot_mask`.
+        patch_pixels: of the masks; see `plot_mask`.
+
+    Raises:
+        InvalidRequest: an argument cannot be used; it is named.
+
+    Example:
+        >>> mask, owner = np.eye(4), np.full((4, 4), -1)
+        >>> figure = plot_overview(None, [], mask, mask, owner=owner, image_size=(32, 32))
+        >>> [axes.get_title() for axes in figure.axes[:4]]
+        ['baseline', 'improved', 'improved - baseline', 'owner']
+    """
+    scene = Scene(image, boxes, image_size)
+    before, after = grid(first, "first"), grid(second, "second")
+    check_same_shape(before, after, "second", "first")
+    panels = 3 + (owner is not None) + (2 if logits is not None else 0)
+    figure, axes = panels_of(scene, panels)
+    shown = draw_mask(axes[0], scene, before, patch_pixels, labels[0])
+    draw_mask(axes[1], scene, after, patch_pixels, labels[1])
+    title = f"{labels[1]} - {labels[0]}"
+    difference = draw_difference(axes[2], scene, after - before, patch_pixels, title)
+    if owner is not None:
+        names = grid(owner, "owner")
+        check_same_shape(before, names, "owner", "first")
+        draw_owner(axes[3], scene, names, patch_pixels, "owner")
+    if logits is not None:
+        predicted, keeps = _probability(grid(logits, "logits")), grid(kept, "kept")
+        check_same_shape(predicted, keeps, "kept", "logits")
+        gone = numbers(lost, "lost")
+        if gone.shape != (len(scene.boxes),):
+            raise InvalidRequest("lost", f"must be [{len(scene.boxes)}], one for each box")
+        draw_mask(axes[-2], scene, predicted, None, "scores")
+        draw_kept(axes[-1], scene, keeps > 0, gone > 0)
+    figure.colorbar(shown, ax=axes, label="target, score", fraction=0.02, pad=0.01)
+    figure.colorbar(difference, ax=axes, label="difference", fraction=0.02, pad=0.01)
+    return figure
+
+
+def _probability(logits: Values) -> Values:
+    # tanh does not overflow, whatever the logit.
+    return np.asarray(0.5 * (1 + np.tanh(0.5 * logits)))

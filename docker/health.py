@@ -21,6 +21,8 @@ from cass_server.settings_sources import load_settings
 _LIMIT = 4.0
 """Seconds for each of two steps; the image's HEALTHCHECK allows them both."""
 
+# Of all that a certificate may be for, such as a URI, what a server is called by.
+_NAMES = ("DNS", "IP Address")
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
@@ -46,7 +48,7 @@ def shown_name(host: str, port: int, certificate: Path) -> str:
     """A name or an address that the server's certificate is for.
 
     Raises:
-        OSError: nobody answers there, or shows another certificate.
+        OSError: nobody answers there or shows another certificate, or it is for no name.
     """
     context = ssl.create_default_context(cafile=str(certificate))
     # The certificate is its own anchor, as it is for gRPC.
@@ -58,9 +60,11 @@ def shown_name(host: str, port: int, certificate: Path) -> str:
         context.wrap_socket(plain) as secured,
     ):
         shown = secured.getpeercert() or {}
-    names = shown.get("subjectAltName", ())
+    names = [name for kind, name in shown.get("subjectAltName", ()) if kind in _NAMES]
+    if not names:
+        raise OSError(f"{certificate} is for no DNS name and no IP address")
     # Any name that the certificate's star stands for will do.
-    return str(names[0][1]).replace("*", "health")
+    return str(names[0]).replace("*", "health")
 
 
 def main() -> None:

@@ -30,19 +30,28 @@ def has_level(cpuinfo: str) -> bool:
     return flags is not None and set(flags[1].split()) >= _LEVEL_FLAGS
 
 
-def choose_level() -> None:
-    """Have numba compile for the level, where the processor has it; called before numba is."""
-    if platform.machine() == "x86_64" and has_level(Path("/proc/cpuinfo").read_text()):
-        os.environ.setdefault("NUMBA_CPU_NAME", LEVEL)
-        # None beyond the level's own.
-        os.environ.setdefault("NUMBA_CPU_FEATURES", "")
+def choose_level() -> bool:
+    """Have numba compile for the level, where the processor has it; called before numba is.
+
+    Returns:
+        Whether it has, and nothing else was asked for.
+    """
+    if platform.machine() != "x86_64" or not has_level(Path("/proc/cpuinfo").read_text()):
+        return False
+    # No features beyond the level's own.
+    chosen = {"NUMBA_CPU_NAME": LEVEL, "NUMBA_CPU_FEATURES": ""}
+    for name, value in chosen.items():
+        os.environ.setdefault(name, value)
+    return all(os.environ[name] == value for name, value in chosen.items())
 
 
 def take_kernels() -> None:
-    """Put the image's kernels where numba looks for them."""
+    """Put the image's kernels where numba looks for them, unless there are some."""
+    cache = Path(os.environ["NUMBA_CACHE_DIR"])
     # The image for GPUs has none; without a folder to write to, they are compiled.
     with contextlib.suppress(OSError, shutil.Error):
-        shutil.copytree(KERNELS, os.environ["NUMBA_CACHE_DIR"], dirs_exist_ok=True)
+        if not cache.exists() or not any(cache.iterdir()):  # a volume is there, and empty
+            shutil.copytree(KERNELS, cache, dirs_exist_ok=True)
 
 
 def main() -> None:
@@ -50,8 +59,8 @@ def main() -> None:
     # Linux keeps signals without a handler from a container's first process. Until the server has
     # its own, there is nothing to end in order.
     signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
-    choose_level()
-    take_kernels()
+    if choose_level():
+        take_kernels()
     from cass_server.cli import main as run
 
     sys.argv[0] = "cass-server"

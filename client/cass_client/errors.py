@@ -69,10 +69,12 @@ def from_rpc_error(error: grpc.RpcError, target: str) -> CassError:
 def _is_cut_off(error: grpc.RpcError) -> bool:
     """Whether a stream ended without a status, in the middle of an answer.
 
-    A proxy whose server is lost does that, and gRPC has no other name for it than UNKNOWN.
+    A proxy whose server is lost does that. gRPC has no name of its own for it: a stream that just
+    ends is UNKNOWN to it, and one that is reset may be INTERNAL.
     """
-    return error.code() is grpc.StatusCode.UNKNOWN and str(error.details()).startswith(
-        "Stream removed"
+    details = str(error.details())
+    return error.code() in (grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL) and (
+        details.startswith("Stream removed") or "RST_STREAM" in details
     )
 
 

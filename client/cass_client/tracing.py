@@ -22,4 +22,9 @@ def trace_metadata() -> Iterable[tuple[str, str]]:
 
     carrier: dict[str, str] = {}
     propagate.inject(carrier)
-    return carrier.items()
+    # As gRPC has keys and values; with others the call would fail.
+    return [
+        (key.lower(), value)
+        for key, value in carrier.items()
+        if value.isascii() and value.isprintable()
+    ]

@@ -6,10 +6,15 @@ set -eu
 umask 077
 cd /certificates
 
+# What an interrupted run has left may belong to another user by now.
+rm -f ./*/*.new
+
 if [ ! -f authority/ca.key ]; then
     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -days 3650 \
         -subj "/CN=CASS authority" -addext basicConstraints=critical,CA:TRUE,pathlen:0 \
-        -addext keyUsage=critical,keyCertSign -keyout authority/ca.key -out authority/ca.crt
+        -addext keyUsage=critical,keyCertSign -keyout authority/ca.key.new -out authority/ca.crt
+    # Last: it says that the authority is whole.
+    mv authority/ca.key.new authority/ca.key
 fi
 
 # issue FOLDER UID NAMES USAGE: FOLDER/tls.crt, tls.key, tls.pem of both, and ca.crt, for that user.

@@ -1,4 +1,4 @@
-"""`cass ablate` and `cass tune`. Light to import: what is heavy is imported by a call."""
+"""The lab's commands of `cass`. Light to import: what is heavy is imported by a call."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from rich.progress import (
 )
 
 from cass_core.errors import CassError, InvalidRequest
+from cass_lab.sheet import sheet
 
 if TYPE_CHECKING:
     from cass_lab.data import Dataset
@@ -241,6 +242,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     app.command("ablate")(ablate)
     app.command("tune")(tune)
+    app.command("sheet")(sheet)
 
 
 def _require_lab() -> None:

@@ -81,7 +81,7 @@ def load_datasets(
             picture is missing.
     """
     read = [read_coco(path) for path in files]
-    labelled = [_class_names(path) for path in files]
+    labelled = [read_class_names(path) for path in files]
     names = tuple(sorted({name for names in labelled for name in names}))
     datasets = []
     for path, file in zip(files, read, strict=True):
@@ -91,7 +91,7 @@ def load_datasets(
         scale = np.array(size, np.float64) / file.sizes
         per_box = np.repeat(scale, np.diff(file.offsets), axis=0)[:, [1, 0, 1, 0]]
         xyxy = (file.xyxy * per_box).astype(np.float32)
-        classes = _class_names(path)
+        classes = read_class_names(path)
         labels = np.array([names.index(name) for name in classes], np.int64)
         digest = hashlib.sha256()
         for part in (pixels.stem, xyxy.tobytes(), file.offsets.tobytes(), labels.tobytes(), names):
@@ -102,7 +102,7 @@ def load_datasets(
     return datasets[0], datasets[1]
 
 
-def _class_names(path: Path) -> list[str]:
+def read_class_names(path: Path) -> list[str]:
     """The category name of each box, in the order of `read_coco`, which checked the rest."""
     content: dict[str, Any] = json.loads(path.read_text())
     names = {c["id"]: str(c["name"]) for c in content.get("categories", ())}

@@ -255,7 +255,6 @@ class CassService:
                 done = await compute_in_batch(job, self._batcher, arrived, expires)
             else:
                 done = await self._in_thread(compute, job, self._engine, arrived, expires)
-        self._metrics.computed(method, done.wait, done.compute, done.encode, *done.work)
         if self._is_on_gpu:
             self._metrics.gpu_memory(self._engine.gpu_memory_bytes())
         return done
@@ -276,8 +275,12 @@ class CassService:
         self._metrics.finished(method, code, seconds, received, len(message))
         if code == "CANCELLED" and not message:
             self._metrics.rejected("cancelled")
+        queue = 0.0
+        if done is not None:
+            # All that came before: for its turn, for the message, and for a thread.
+            queue = arrived - started + done.wait
+            self._metrics.computed(method, queue, done.compute, done.encode, *done.work)
         if self._traces is not None:
-            queue = 0.0 if done is None else arrived - started + done.wait
             metadata = context.invocation_metadata() or ()
             self._traces.record(method, code, metadata, seconds, done, queue)
 

@@ -13,7 +13,13 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from cass_core import InvalidRequest
-from cass_core.plots import plot_comparison, plot_mask, plot_owner, plot_prediction
+from cass_core.plots import (
+    plot_comparison,
+    plot_mask,
+    plot_overview,
+    plot_owner,
+    plot_prediction,
+)
 
 SIZE = (40, 60)
 PICTURE = np.linspace(0, 255, 40 * 60 * 3).reshape(40, 60, 3).astype(np.uint8)
@@ -119,6 +125,56 @@ def test_owner() -> None:
     pixels(figure)
 
 
+OWNER = np.array([[-1, 0, -1], [1, 1, -1]])
+
+
+def test_overview() -> None:
+    figure = plot_overview(PICTURE, BOXES, MASK, MASK[::-1], owner=OWNER, labels=("a", "b"))
+    assert [axes.get_title() for axes in figure.axes[:4]] == ["a", "b", "b - a", "owner"]
+    expected = [MASK, MASK[::-1], [[0.5, 0.75, 0], [-0.5, -0.75, 0]], OWNER]
+    for panel, shown in enumerate(expected):
+        np.testing.assert_array_equal(values(figure, panel), shown)
+        assert len(outlines(figure, panel)) == 2
+    # Two rows of two.
+    assert len({round(axes.get_position().y0, 2) for axes in figure.axes[:4]}) == 2
+    pixels(figure)
+    assert len(plot_overview(PICTURE, BOXES, MASK, MASK).axes) == 3 + 2  # and two scales
+
+
+def test_overview_of_a_prediction() -> None:
+    """Scores have a grid of their own; what is pruned is dark, a lost box dashed."""
+    logits = np.array([[0, np.log(3)], [-np.log(3), 1e4], [0, 0], [0, 0]])
+    kept = np.array([[True, True], [False, True], [False, False], [False, False]])
+    figure = plot_overview(
+        PICTURE,
+        BOXES,
+        MASK,
+        MASK,
+        owner=OWNER,
+        logits=logits,
+        kept=kept,
+        lost=np.array([False, True]),
+        patch_pixels=(24.0, 24.0),
+    )
+    scores, pruned = figure.axes[4:6]
+    assert scores.get_title() == "scores"
+    np.testing.assert_allclose(values(figure, 4), [[0.5, 0.75], [0.25, 1], [0.5] * 2, [0.5] * 2])
+    assert pruned.get_title() == "kept patches: 38%, objects lost: 1 of 2"
+    alpha = np.asarray(pruned.images[1].get_alpha())
+    assert (alpha[kept] == 0).all()
+    assert (alpha[~kept] > 0.5).all()
+    assert figure.axes[0].images[1].get_extent() == [0, 72, 48, 0]
+    assert pruned.images[1].get_extent() == scores.images[1].get_extent() == [0, 60, 40, 0]
+    assert [patch.get_linestyle() for patch in pruned.patches] == ["solid", "--"]
+    assert pruned.patches[0].get_edgecolor() != pruned.patches[1].get_edgecolor()
+    pixels(figure)
+
+
+def test_unused_panels_are_left_out() -> None:
+    figure = plot_overview(PICTURE, [], MASK, MASK, logits=MASK, kept=MASK > 0, lost=[])
+    assert len(figure.axes) == 5 + 2
+
+
 def test_wide_images_are_stacked() -> None:
     figure = plot_comparison(None, [], MASK, MASK, image_size=(256, 1024))
     tops = {round(axes.get_position().x0, 1) for axes in figure.axes[:3]}
@@ -153,6 +209,22 @@ def test_wide_images_are_stacked() -> None:
         (
             lambda: plot_prediction(PICTURE, [], MASK, np.zeros(5)),
             "logits: has the shape [5], target has [2, 3]",
+        ),
+        (
+            lambda: plot_overview(PICTURE, [], MASK, MASK, owner=MASK[:1]),
+            "owner: has the shape [1, 3], first has [2, 3]",
+        ),
+        (
+            lambda: plot_overview(PICTURE, [], MASK, MASK, logits=MASK),
+            "kept: must be of one image, [n_y, n_x], got the shape []",
+        ),
+        (
+            lambda: plot_overview(PICTURE, [], MASK, MASK, logits=MASK, kept=MASK[:1]),
+            "kept: has the shape [1, 3], logits has [2, 3]",
+        ),
+        (
+            lambda: plot_overview(PICTURE, BOXES, MASK, MASK, logits=MASK, kept=MASK, lost=[1]),
+            "lost: must be [2], one for each box",
         ),
         (
             lambda: plot_owner(PICTURE, BOXES, np.array([[2]])),

@@ -11,8 +11,13 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from cass_server.settings import Settings
 from tests.docker.conftest import ROOT
+from tests.server.certificates import Authority, put
+from tests.server.processes import cass_server
+from tests.servers import serving
 
 
 def script(name: str) -> dict[str, Any]:
@@ -58,6 +63,40 @@ def test_which_processors_take_the_image_s_kernels() -> None:
     assert not has_level("processor\t: 0\nFeatures\t: fp asimd\n")
 
 
+def test_kernels_that_are_there_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as those of a processor that has compiled its own, in a volume."""
+    start = script("start")
+    take_kernels = start["take_kernels"]
+    kernels, cache = tmp_path / "kernels", tmp_path / "cache"
+    kernels.mkdir()
+    (kernels / "index").write_text("of the image")
+    take_kernels.__globals__["KERNELS"] = kernels
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(cache))
+    for there in (False, True):  # as a volume that is new, and before there is a folder
+        if there:
+            (cache / "index").unlink()
+        take_kernels()
+        assert (cache / "index").read_text() == "of the image"
+    (cache / "index").write_text("its own")
+    take_kernels()
+    assert (cache / "index").read_text() == "its own"
+
+
+@pytest.mark.parametrize("name", ["x86-64-v2", None])
+def test_kernels_of_the_level_are_for_who_asks_for_nothing_else(
+    name: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = script("start")
+    for variable in ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES"):
+        monkeypatch.setenv(variable, "")  # what is set is taken back
+        monkeypatch.delenv(variable)
+    start["choose_level"].__globals__.update(has_level=lambda _: True)
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    if name is not None:
+        monkeypatch.setenv("NUMBA_CPU_NAME", name)
+    assert start["choose_level"]() is (name is None)
+
+
 def test_sigterm_ends_what_has_no_handler_yet(tmp_path: Path) -> None:
     """A container's first process would not be ended by the signal itself."""
     package = tmp_path / "cass_server"
@@ -75,6 +114,20 @@ def test_sigterm_ends_what_has_no_handler_yet(tmp_path: Path) -> None:
             assert started.wait(timeout=60) == 128 + signal.SIGTERM
         finally:
             started.kill()
+
+
+def test_health_is_asked_for_by_a_name_that_the_certificate_has(tmp_path: Path) -> None:
+    """Which may be for other things too, such as a URI of a service mesh."""
+    pair = Authority().issue("cass.test", uri="spiffe://mesh/cass")
+    certificate = put(tmp_path / "tls.crt", pair.certificate)
+    key = put(tmp_path / "tls.key", pair.key)
+    with serving("--tls-certificate", str(certificate), "--tls-key", str(key)) as server:
+        host, port = server.address.rsplit(":", 1)
+        name = script("health")["shown_name"](host, int(port), certificate)
+        assert name == "cass.test"
+        asked = ("--address", server.address, "--tls-ca", str(certificate))
+        found = cass_server("health", *asked, "--tls-server-name", name)
+        assert (found.returncode, found.stdout.strip()) == (0, f"{server.address}: SERVING")
 
 
 def test_health_is_asked_for_where_the_server_listens() -> None:

@@ -106,7 +106,7 @@ def test_servers_have_settings_that_exist_and_time_to_drain(name: str) -> None:
     assert float(service["stop_grace_period"].removesuffix("s")) >= drain + 5
     limits = Settings.model_fields["max_queue_bytes"].default
     unit = {"m": 1 << 20, "g": 1 << 30}[service["mem_limit"][-1]]
-    assert int(service["mem_limit"][:-1]) * unit >= 2 * limits + (400 << 20)
+    assert int(service["mem_limit"][:-1]) * unit >= 2 * limits + (512 << 20)
 
 
 @pytest.mark.parametrize("name", ["proxy", "prometheus", "grafana"])

@@ -51,15 +51,17 @@ class Authority:
         )
         self.certificate = _pem(builder.sign(self._key, hashes.SHA256()))
 
-    def issue(self, host: str = "127.0.0.1", *, expired: bool = False) -> Pair:
+    def issue(self, host: str = "127.0.0.1", *, expired: bool = False, uri: str = "") -> Pair:
         """A certificate for a server or a client.
 
         Args:
             host: name or address that it is valid for.
             expired: it was valid until yesterday, instead of until tomorrow.
+            uri: it is valid for, too, and names it first.
         """
         key = ec.generate_private_key(ec.SECP256R1())
-        names = x509.SubjectAlternativeName([_general_name(host)])
+        first = [x509.UniformResourceIdentifier(uri)] if uri else []
+        names = x509.SubjectAlternativeName([*first, _general_name(host)])
         issuer = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(self._key_id)
         builder = (
             _builder(_name(host), self._name, key, expired)

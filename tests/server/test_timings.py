@@ -12,8 +12,10 @@ import pytest
 from cass_core.loss_inputs import LossInputs
 from cass_core.losses import HostLoss
 from cass_server.engine import CpuEngine
+from cass_server.metrics import Metrics
 from tests.server.calls import LIMIT
 from tests.server.in_thread import service_channel
+from tests.server.observed import exposed
 from tests.server.requests import loss_request, mask_request
 
 SERVICE = "/cass.v1.CassService"
@@ -63,6 +65,22 @@ def milliseconds(trailing: dict[str, Any]) -> list[float]:
     found = FORM.fullmatch(trailing["server-timing"])
     assert found is not None
     return [float(part) for part in found.groups()]
+
+
+@pytest.mark.parametrize("method", REQUESTS)
+def test_the_metrics_count_the_same_times(method: str) -> None:
+    """The wait for a message that comes late, too."""
+    metrics = Metrics()
+    with service_channel(CpuEngine(), metrics=metrics) as channel:
+        _, trailing = call(channel, method, ASKING)
+    for step, told in zip(("queue_wait", "compute", "encode"), milliseconds(trailing), strict=True):
+        name = f"cass_{step}_seconds_sum"
+        (seconds,) = (
+            value
+            for (sample, labels), value in exposed([metrics]).items()
+            if sample == name and dict(labels)["method"] == method
+        )
+        assert 1e3 * seconds == pytest.approx(told, abs=0.002)
 
 
 @pytest.mark.parametrize("quick_effort", [CpuEngine.quick_effort, 0])

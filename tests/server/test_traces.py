@@ -21,6 +21,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from cass.v1 import cass_pb2 as pb
 from cass.v1 import cass_pb2_grpc
 from cass_client import AsyncCassClient, CassClient, MaskRequest, MaskSpec
+from cass_client.tracing import trace_metadata
 from tests.server.collector import Collected, grpc_collector, http_collector
 from tests.server.load import numbered_request
 from tests.server.processes import LIMIT
@@ -139,6 +140,18 @@ def test_nothing_is_sent_where_nothing_is_to_be(variable: str) -> None:
     with traced(**dict([variable.split("=")])) as (address, spans), CassClient(address) as client:
         client.generate_mask(BOXES, spec=SPEC, **ASKED)
     assert not spans
+
+
+def test_what_grpc_cannot_carry_does_not_fail_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some propagators write capitals, or what no header can hold."""
+
+    def inject(carrier: dict[str, str]) -> None:
+        carrier.update({"X-Amzn-Trace-Id": "Root=1", "baggage": "käse", "other": "a\nb"})
+
+    monkeypatch.setattr("opentelemetry.propagate.inject", inject)
+    assert list(trace_metadata()) == [("x-amzn-trace-id", "Root=1")]
+    with serving() as server, CassClient(server.address) as client:
+        client.generate_mask(BOXES, spec=SPEC, **ASKED)
 
 
 def test_calls_of_the_sdk_are_in_the_trace_of_their_caller() -> None:
