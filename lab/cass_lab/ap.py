@@ -13,11 +13,14 @@ from cass_lab.objects import ELONGATED
 
 AP_NAMES = ("AP", "AP50", "AP_small", "AP_elongated")
 
+# COCO counts both ends of a range; groups of shapes begin beyond this.
+_MORE_THAN_ELONGATED = float(np.nextafter(ELONGATED, 2))
+
 
 def average_precision(detections: Sequence[Detections], data: Dataset) -> dict[str, float]:
     """AP over IoU 0.5 to 0.95 as COCO defines it, of all objects and of two groups.
 
-    ``AP_small`` is of objects below 32² pixels, ``AP_elongated`` of those with one side more than
+    ``AP_small`` is of objects up to 32² pixels, ``AP_elongated`` of those with one side more than
     1.5 times the other. As for COCO's sizes, objects outside the group are ignored, and so are
     unmatched detections of a shape outside it.
 
@@ -43,7 +46,7 @@ def average_precision(detections: Sequence[Detections], data: Dataset) -> dict[s
     values = {}
     for actual, predicted, ranges in (
         (truth, found, {"AP_small": [0, 32**2]}),
-        (by_shape, found_by_shape, {"AP_elongated": [ELONGATED, 1e10]}),
+        (by_shape, found_by_shape, {"AP_elongated": [_MORE_THAN_ELONGATED, 1e10]}),
     ):
         evaluation = COCOeval_faster(
             actual,

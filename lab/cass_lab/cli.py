@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from cass_lab.variants import Variant
 
 
+# Change of a picture's width : height that is told of.
+_ASPECT_TOLERANCE = 0.05
+
+
 class Measure(StrEnum):
     """What to measure."""
 
@@ -220,7 +224,9 @@ def tune(
     recipe = Recipe(epochs, batch_size, learning_rate, device.value)
     data = _load(train, test, images, _size(size, stride), cache or out / "cache")
     store = Store(out)
-    study = tuning.open_study(out, space, random)
+    plain = tuning.variant_of({})
+    basis = [Run(plain, "recall", i, stride, recipe).key(*data) for i in range(seeds)]
+    study = tuning.open_study(out, space, random, basis)
     trials = random or tuning.combinations(space)
     with _progress(f"{trials} trials", trials * seeds * (epochs + 1)) as step_done:
 
@@ -232,7 +238,7 @@ def tune(
         def already_told(done: int) -> None:
             step_done(done * seeds * (epochs + 1))
 
-        tuning.sweep(study, space, trials, jobs, measure, already_told)
+        tuning.sweep(study, space, trials, measure, already_told)
     path = out / "tune.md"
     path.write_text(tuning.table(study, space) + "\n")
     typer.echo(str(path))
@@ -290,7 +296,15 @@ def _load(
     from cass_lab.data import load_datasets
 
     with _progress("pictures", None) as step_done:
-        return load_datasets((train, test), images, size, cache, lambda: step_done(1))
+        data = load_datasets((train, test), images, size, cache, lambda: step_done(1))
+    change = max(dataset.aspect_change for dataset in data) - 1
+    if change > _ASPECT_TOLERANCE:
+        typer.echo(
+            f"--size changes width : height of a picture by {100 * change:.0f} %: sizes and shapes "
+            "of objects are those after it is stretched",
+            err=True,
+        )
+    return data
 
 
 @contextmanager

@@ -14,8 +14,12 @@ from cass_lab.data import Dataset
 from cass_lab.measures import KEEP_RATIOS
 from cass_lab.objects import groups
 from cass_lab.runs import Record, Store
-from cass_lab.statistics import Interval, bootstrap_difference, seed_difference
+from cass_lab.statistics import Interval, object_difference, seed_difference
 from cass_lab.variants import BASELINE
+
+# Variants are not compared on smaller groups: their differences are chance.
+LEAST_OBJECTS = 20
+LEAST_IMAGES = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,20 @@ class Comparison:
         """All but the baseline."""
         return [result for result in self.results if result is not self.baseline]
 
+    def num_objects(self, group: str) -> int:
+        """Objects of a group that have any patch."""
+        return int(self.groups[group].sum()) if group in self.groups else 0
+
+    def num_images(self, group: str) -> int:
+        """Test images that show any of them."""
+        if group not in self.groups:
+            return 0
+        return len(np.unique(self.test.image_of()[self.groups[group]]))
+
+    def enough(self, group: str) -> bool:
+        """Whether the group has objects and images enough to compare variants on."""
+        return self.num_objects(group) >= LEAST_OBJECTS and self.num_images(group) >= LEAST_IMAGES
+
     def recall(self, result: VariantResult, group: str, ratio: float) -> npt.NDArray[np.float64]:
         """Mean recall of a group's objects, ``[S]``."""
         return _row_means(self._of(result, group, ratio))
@@ -82,13 +100,13 @@ class Comparison:
         return _row_means(result.area[:, self.groups[group]])
 
     def recall_difference(self, result: VariantResult, group: str, ratio: float) -> Interval:
-        """To the baseline, with its bootstrap interval."""
+        """To the baseline, with its interval; infinite for a group that is not `enough`."""
         return self._difference(
             self._of(result, group, ratio), self._of(self.baseline, group, ratio), group
         )
 
     def area_difference(self, result: VariantResult, group: str) -> Interval:
-        """To the baseline, with its bootstrap interval."""
+        """To the baseline, with its interval; infinite for a group that is not `enough`."""
         members = self.groups[group]
         return self._difference(result.area[:, members], self.baseline.area[:, members], group)
 
@@ -99,7 +117,10 @@ class Comparison:
         self, values: npt.NDArray[np.float32], baseline: npt.NDArray[np.float32], group: str
     ) -> Interval:
         image_of = self.test.image_of()[self.groups[group]]
-        return bootstrap_difference(values, baseline, image_of, len(self.test))
+        interval = object_difference(values, baseline, image_of, len(self.test))
+        if self.enough(group):
+            return interval
+        return Interval(interval.difference, -np.inf, np.inf)
 
 
 def _row_means(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
@@ -127,7 +148,8 @@ def by_variant(records: Sequence[Record]) -> dict[str, list[Record]]:
 
 def ap_values(records: Sequence[Record], keep: float, name: str) -> npt.NDArray[np.float64]:
     """An AP of one variant's detectors, by seed."""
-    return np.array([record["results"]["ap"][str(keep)][name] for record in records])
+    values = [record["results"]["ap"][str(keep)][name] for record in records]
+    return np.array(values, np.float64)  # None becomes NaN: no object is in the group
 
 
 def ap_difference(

@@ -32,6 +32,8 @@ class Dataset:
         labels: ``[M]`` int64 index into ``class_names``.
         class_names: of the train and the test file together, so that both count alike.
         digest: of pixels, boxes and labels: equal digests mean equal data.
+        aspect_change: the largest factor by which width : height of a picture became larger or
+            smaller when it was stretched; 1 where all kept it.
     """
 
     pixels_path: Path
@@ -41,6 +43,7 @@ class Dataset:
     labels: npt.NDArray[np.int64]
     class_names: tuple[str, ...]
     digest: str
+    aspect_change: float = 1.0
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -77,16 +80,18 @@ def load_datasets(
         picture_done: called after each picture that had to be decoded.
 
     Raises:
-        InvalidRequest: a file is no such file, has no image, a box has no known category, or a
-            picture is missing.
+        InvalidRequest: a file is no such file, has no image or no box in one, a box has no known
+            category, a picture is missing, or one is in both files.
     """
     read = [read_coco(path) for path in files]
+    for option, path, file in zip(("--train", "--test"), files, read, strict=True):
+        _require_objects(option, path, file)
+    if both := set(read[0].file_names) & set(read[1].file_names):
+        raise InvalidRequest("--test", f"{min(both)} is a picture of the training file too")
     labelled = [read_class_names(path) for path in files]
     names = tuple(sorted({name for names in labelled for name in names}))
     datasets = []
     for path, file in zip(files, read, strict=True):
-        if not file.image_ids:
-            raise InvalidRequest(path.name, "has no images")
         pixels = _cached_pixels(file, images, size, cache, picture_done)
         scale = np.array(size, np.float64) / file.sizes
         per_box = np.repeat(scale, np.diff(file.offsets), axis=0)[:, [1, 0, 1, 0]]
@@ -96,10 +101,31 @@ def load_datasets(
         digest = hashlib.sha256()
         for part in (pixels.stem, xyxy.tobytes(), file.offsets.tobytes(), labels.tobytes(), names):
             digest.update(part if isinstance(part, bytes) else repr(part).encode())
+        aspect = scale[:, 1] / scale[:, 0]
         datasets.append(
-            Dataset(pixels, size, xyxy, file.offsets, labels, names, digest.hexdigest()[:16])
+            Dataset(
+                pixels,
+                size,
+                xyxy,
+                file.offsets,
+                labels,
+                names,
+                digest.hexdigest()[:16],
+                float(np.maximum(aspect, 1 / aspect).max()),
+            )
         )
     return datasets[0], datasets[1]
+
+
+def _require_objects(option: str, path: Path, file: CocoFile) -> None:
+    if not file.image_ids:
+        raise InvalidRequest(option, f"{path.name} has no images")
+    for i, name in enumerate(file.file_names):
+        if not name:
+            raise InvalidRequest(f"images[{i}].file_name", f"is missing in {path.name}")
+    limit = np.repeat(file.sizes[:, ::-1], np.diff(file.offsets), axis=0)
+    if not np.any(np.all((file.xyxy[:, :2] < limit) & (file.xyxy[:, 2:] > 0), axis=1)):
+        raise InvalidRequest(option, f"{path.name} has no boxes in its pictures")
 
 
 def read_class_names(path: Path) -> list[str]:

@@ -101,12 +101,12 @@ def _tiles(x: Tensor, side: int) -> Tensor:
 
 
 def load_predictor(path: Path) -> Predictor:
-    """A predictor that a run has left in ``OUT/models``.
+    """A predictor that a run has left in ``OUT/models``, on the CPU.
 
     Args:
         path: the ``.pt`` file.
     """
-    saved = torch.load(path, weights_only=True)
+    saved = torch.load(path, weights_only=True, map_location="cpu")
     model = Predictor(saved["stride"])
     model.load_state_dict(saved["predictor"])
     return model.eval()

@@ -74,15 +74,28 @@ def shape_groups(xyxy: Floats) -> npt.NDArray[np.int64]:
     return np.where(height > ELONGATED * width, 0, np.where(width > ELONGATED * height, 1, 2))
 
 
+def class_group(name: str) -> str:
+    """The name of a class's group, which is no name of another group whatever the class's is.
+
+    Example:
+        >>> class_group("tall")
+        'class tall'
+    """
+    return f"class {name}"
+
+
 def groups(
     xyxy: Floats, labels: npt.NDArray[np.int64], class_names: tuple[str, ...]
 ) -> Iterator[tuple[str, Bools]]:
-    """Names of the groups that hold any object, and which objects are in each ``[M]``."""
+    """Names of the groups that hold any object, and which objects are in each ``[M]``.
+
+    Classes are under their `class_group`.
+    """
     yield "all", np.ones(len(xyxy), np.bool_)
     for names, of in (
         (SIZES, size_groups(xyxy)),
         (SHAPES, shape_groups(xyxy)),
-        (class_names, labels),
+        (tuple(map(class_group, class_names)), labels),
     ):
         for i, name in enumerate(names):
             members = of == i

@@ -20,8 +20,6 @@ from cass_lab.variants import BASELINE
 
 # Curves that can be told apart; further variants are in the tables.
 _CURVES = 5
-# Smaller groups have no panel: their differences are chance, and wide enough to hide the others.
-_LEAST_OBJECTS = 20
 _STYLES = ("o-", "s--", "^-.", "D:", "v-")
 
 
@@ -30,7 +28,7 @@ def recall_curves(comparison: Comparison) -> Figure:
     ranked = sorted(comparison.others, key=lambda result: -comparison.area(result, "all").mean())
     named = [result for result in comparison.results if result.name in (BASELINE, "improved")]
     shown = (named + [result for result in ranked if result not in named])[:_CURVES]
-    groups = ["all", *(size for size in SIZES if _enough(comparison, size))]
+    groups = ["all", *(size for size in SIZES if comparison.enough(size))]
     figure = Figure(figsize=(3.2 * len(groups), 3.6), layout="constrained")
     axes = figure.subplots(1, len(groups), sharey=True, squeeze=False)[0]
     percent = 100 * np.array(KEEP_RATIOS)
@@ -38,7 +36,7 @@ def recall_curves(comparison: Comparison) -> Figure:
         for result, style in zip(shown, _STYLES, strict=False):
             seeds = np.stack([comparison.recall(result, group, k) for k in KEEP_RATIOS])
             ax.plot(percent, 100 * seeds.mean(1), style, label=result.name, markersize=4)
-        ax.set_title(f"{group} ({comparison.groups[group].sum()} objects)", fontsize=10)
+        ax.set_title(f"{group} ({comparison.num_objects(group)} objects)", fontsize=10)
         ax.set_xlabel("patches kept, %")
         ax.set_xticks(percent)
         ax.grid(alpha=0.3)
@@ -51,8 +49,8 @@ def recall_curves(comparison: Comparison) -> Figure:
 
 def recall_differences(comparison: Comparison, ratio: float) -> Figure:
     """Differences of recall to the baseline: all, small and elongated objects."""
-    wanted = ("all", SIZES[0], SIZES[1], SHAPES[0], SHAPES[1])
-    groups = [group for group in wanted if _enough(comparison, group)]
+    wanted = (SIZES[0], SIZES[1], SHAPES[0], SHAPES[1])
+    groups = ["all", *(group for group in wanted if comparison.enough(group))]
     panels = {
         f"{group} objects": [
             comparison.recall_difference(result, group, ratio) for result in comparison.others
@@ -61,10 +59,6 @@ def recall_differences(comparison: Comparison, ratio: float) -> Figure:
     }
     names = [result.name for result in comparison.others]
     return _intervals(names, panels, f"recall at {100 * ratio:g} % kept, points above {BASELINE}")
-
-
-def _enough(comparison: Comparison, group: str) -> bool:
-    return group in comparison.groups and comparison.groups[group].sum() >= _LEAST_OBJECTS
 
 
 def ap_differences(detectors: dict[str, list[Record]]) -> Figure:

@@ -12,11 +12,20 @@ import torch
 
 from cass_lab import plots
 from cass_lab.ap import AP_NAMES
-from cass_lab.comparison import Comparison, ap_difference, ap_values, by_variant
+from cass_lab.blind import training_prior
+from cass_lab.comparison import (
+    LEAST_IMAGES,
+    LEAST_OBJECTS,
+    Comparison,
+    VariantResult,
+    ap_difference,
+    ap_values,
+    by_variant,
+)
 from cass_lab.data import Dataset
 from cass_lab.detector import KEEP_RATIOS as DETECTOR_KEEP_RATIOS
-from cass_lab.measures import KEEP_RATIOS, ObjectMeasures, object_measures, on_object
-from cass_lab.objects import SHAPES, SIZES, patch_ranges
+from cass_lab.measures import KEEP_RATIOS, ObjectMeasures
+from cass_lab.objects import SHAPES, SIZES, class_group
 from cass_lab.runs import Record, Store
 from cass_lab.statistics import REPLICATES
 from cass_lab.tables import markdown, percent, percent_with_spread, points
@@ -58,7 +67,7 @@ def write_reports(
             comparison = Comparison(mine, test, store)
             parts = [
                 head,
-                _recall(comparison, training_prior(data, stride)),
+                recall_section(comparison, training_prior(data, stride)),
                 _targets(variants, train, stride),
             ]
             plots.save(plots.recall_curves(comparison), store.folder / "recall.png")
@@ -75,15 +84,6 @@ def write_reports(
     return written
 
 
-def training_prior(data: tuple[Dataset, Dataset], stride: int) -> ObjectMeasures:
-    """Measures of what looks at no picture: how often each patch was on an object in training."""
-    train, test = data
-    grid = (test.image_size[0] // stride, test.image_size[1] // stride)
-    ranges = [patch_ranges(d.xyxy, d.image_size, grid) for d in data]
-    often = on_object(ranges[0], train.offsets, grid).mean(0)
-    return object_measures(np.broadcast_to(often, (len(test), *grid)), ranges[1], test.offsets)
-
-
 def _head(records: Sequence[Record], data: tuple[Dataset, Dataset], stride: int) -> str:
     train, test = data
     settings = records[0]["settings"]
@@ -93,7 +93,7 @@ def _head(records: Sequence[Record], data: tuple[Dataset, Dataset], stride: int)
     return f"""# Ablation
 
 {len(train)} training images with {len(train.xyxy)} objects, {len(test)} test images with \
-{len(test.xyxy)}; {width}×{height} pixels, patches of {stride} pixels \
+{len(test.xyxy)}; every picture stretched to {width}×{height} pixels, patches of {stride} pixels \
 ({height // stride * (width // stride)} an image). Seeds: {seeds}; epochs: {settings["epochs"]}, \
 in batches of {settings["batch_size"]}; learning rate: {settings["learning_rate"]}.
 
@@ -101,10 +101,19 @@ in batches of {settings["batch_size"]}; learning rate: {settings["learning_rate"
 thread ({settings["device"]}; {platform.machine()}, {os.cpu_count()} CPU cores, \
 torch {torch.__version__}). Means over seeds ± standard deviation, in percent. Differences to \
 `{BASELINE}` are in points, bold where the 95 % interval excludes 0; with this many of them, some \
-will by chance."""
+will by chance. One seed has no intervals.
+
+Sizes are in pixels after stretching. All variants are trained with the same learning rate and the \
+same limit on gradients, so part of what a loss seems to be worth is how well it goes with these."""
 
 
-def _recall(comparison: Comparison, prior: ObjectMeasures) -> str:
+def recall_section(comparison: Comparison, prior: ObjectMeasures) -> str:
+    """The tables of recall in Markdown.
+
+    Args:
+        comparison: of the predictors.
+        prior: as of `training_prior`.
+    """
     everything = comparison.groups["all"]
     ratios = [f"{100 * ratio:g} %" for ratio in KEEP_RATIOS]
     rows = [
@@ -119,16 +128,17 @@ def _recall(comparison: Comparison, prior: ObjectMeasures) -> str:
         ]
         for result in comparison.results
     ]
-    blind = prior.recall[everything]
-    rows.append(
+    blind = prior.recall[:, everything]
+    rows += [
         [
             "*no picture: where objects were in training*",
-            *map(percent, blind.mean(0)),
-            percent(float(prior.area[everything].mean())),
-            percent(float((blind[:, KEEP_RATIOS.index(HEADLINE)] == 0).mean())),
+            *map(percent, blind.mean((0, 1))),
+            percent(float(prior.area[:, everything].mean())),
+            percent(float((blind[..., KEEP_RATIOS.index(HEADLINE)] == 0).mean())),
             "–",
-        ]
-    )
+        ],
+        ["*chance*", *map(percent, KEEP_RATIOS), percent(0.5), "–", "–"],
+    ]
     headline = f"{100 * HEADLINE:g} %"
     by_ratio = [
         [
@@ -138,7 +148,7 @@ def _recall(comparison: Comparison, prior: ObjectMeasures) -> str:
         ]
         for result in comparison.others
     ]
-    classes = comparison.test.class_names
+    classes = {name: class_group(name) for name in comparison.test.class_names}
     return f"""## Object recall
 
 The share of an object's patches among the kept ones, averaged over objects, when this share of an \
@@ -149,7 +159,12 @@ less context is nearer to what is measured here. Whether context helps a detecto
 
 {markdown(["variant", *ratios, "area", f"vanished at {headline}", "calibration error"], rows)}
 
-Differences to `{BASELINE}`: paired bootstrap over test images and seeds, {REPLICATES} draws.
+Differences to `{BASELINE}`, of the same seeds on the same images. Half the width of an interval, \
+here, below and in the plots, is Student's t (one degree of freedom less than seeds) times the \
+root of two added variances: of the mean over seeds, and of the mean over images, from a bootstrap \
+of {REPLICATES} draws of images with all their objects. With few seeds that is rather too wide \
+than too narrow. Groups of fewer than {LEAST_OBJECTS} objects or {LEAST_IMAGES} images have no \
+intervals; the tables below give nothing but their number.
 
 {markdown(["variant", *ratios, "area"], by_ratio)}
 
@@ -159,40 +174,39 @@ Differences to `{BASELINE}`: paired bootstrap over test images and seeds, {REPLI
 
 ### Recall at {headline} by size
 
-{_by_group(comparison, SIZES)}
+{_by_group(comparison, {name: name for name in SIZES})}
 
 ### Recall at {headline} by shape
 
 Taller or wider than 1.5 : 1, or neither.
 
-{_by_group(comparison, SHAPES)}
+{_by_group(comparison, {name: name for name in SHAPES})}
 
 ### Recall at {headline} by class
 
 {_by_group(comparison, classes)}"""
 
 
-def _by_group(comparison: Comparison, names: Sequence[str]) -> str:
-    """The baseline's recall and the others' differences to it."""
-    there = [name for name in names if comparison.groups.get(name, np.zeros(0)).any()]
+def _by_group(comparison: Comparison, titles: dict[str, str]) -> str:
+    """The baseline's recall and the others' differences to it, by the groups under the titles."""
+    there = {title: name for title, name in titles.items() if comparison.num_objects(name)}
     rows = [
-        ["objects", *(f"{comparison.groups[name].sum()}" for name in there)],
-        [
-            BASELINE,
-            *(
-                percent_with_spread(comparison.recall(comparison.baseline, name, HEADLINE))
-                for name in there
-            ),
-        ],
+        ["objects", *(str(comparison.num_objects(name)) for name in there.values())],
+        ["images with them", *(str(comparison.num_images(name)) for name in there.values())],
     ]
-    rows += [
-        [
-            result.name,
-            *(points(comparison.recall_difference(result, name, HEADLINE)) for name in there),
+    for result in comparison.results:
+        cells = [
+            _group_cell(comparison, result, name) if comparison.enough(name) else "–"
+            for name in there.values()
         ]
-        for result in comparison.others
-    ]
+        rows.append([result.name, *cells])
     return markdown(["variant", *there], rows)
+
+
+def _group_cell(comparison: Comparison, result: VariantResult, name: str) -> str:
+    if result is comparison.baseline:
+        return percent_with_spread(comparison.recall(result, name, HEADLINE))
+    return points(comparison.recall_difference(result, name, HEADLINE))
 
 
 def _ap(detectors: dict[str, list[Record]]) -> str:
@@ -200,7 +214,10 @@ def _ap(detectors: dict[str, list[Record]]) -> str:
     return f"""## AP of a pruned detector
 
 A head on the kept patches alone, trained jointly with the CASS loss as auxiliary (weight 0.05), \
-when this share of the patches is kept. Differences to `{BASELINE}`: Student's t over seeds.
+when this share of the patches is kept. The features of the kept patches were computed by the \
+trunk from the whole picture, so they know of what was pruned: AP understates what pruning loses. \
+Differences to `{BASELINE}`: Student's t over seeds alone; with other test images they might be \
+others.
 
 {tables}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from cass_lab.ap import average_precision
 from cass_lab.data import Dataset
 from cass_lab.detector import KEEP_RATIOS as DETECTOR_KEEP_RATIOS
 from cass_lab.detector import Detector, decode
+from cass_lab.files import whole_file
 from cass_lab.measures import (
     KEEP_RATIOS,
     ObjectMeasures,
@@ -33,7 +35,7 @@ from cass_lab.train import Recipe, save, train
 from cass_lab.variants import Variant
 
 # To be raised when networks, training or measures change: results of before are then not reused.
-REVISION = 1
+REVISIONS = {"recall": 1, "ap": 2}
 _BATCH = 16
 
 Measure = Literal["recall", "ap"]
@@ -66,7 +68,7 @@ class Run:
     def settings(self, train_data: Dataset, test_data: Dataset) -> dict[str, Any]:
         """Everything that determines the result. A variant's name does not."""
         return {
-            "revision": REVISION,
+            "revision": REVISIONS[self.measure],
             "cass": cass_core.__version__,
             "train": train_data.digest,
             "test": test_data.digest,
@@ -109,9 +111,10 @@ class Store:
 
     def add(self, record: Record) -> None:
         """Append a finished run."""
+        line = json.dumps(record, allow_nan=False).encode()
         with self._lines.open("a+b") as file:
             torn = file.tell() > 0 and not self._ends_a_line()
-            file.write((b"\n" if torn else b"") + json.dumps(record).encode() + b"\n")
+            file.write((b"\n" if torn else b"") + line + b"\n")
             file.flush()
             os.fsync(file.fileno())
 
@@ -172,7 +175,7 @@ def carry_out(
         results = _recall_results(scores, test_data, store.objects(key))
         predictor = model
     save({"stride": run.stride, "predictor": predictor.state_dict()}, store.model(key))
-    checkpoint.unlink()
+    checkpoint.unlink(missing_ok=True)
     step_done()
     return {
         "key": key,
@@ -200,8 +203,8 @@ def _recall_results(
     grid = (scores.shape[1], scores.shape[2])
     ranges = patch_ranges(data.xyxy, data.image_size, grid)
     measured = object_measures(scores, ranges, data.offsets)
-    objects.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(objects, recall=measured.recall, area=measured.area)
+    with whole_file(objects) as file:
+        np.savez(file, recall=measured.recall, area=measured.area)
     return {
         "groups": {
             name: summary(measured, members)
@@ -212,28 +215,34 @@ def _recall_results(
 
 
 def summary(measured: ObjectMeasures, members: npt.NDArray[np.bool_]) -> dict[str, Any]:
-    """Means over the objects of a group that have any patch."""
+    """Means over the objects of a group that have any patch; None where there is none."""
     there = members & ~np.isnan(measured.area)
     recall = measured.recall[there]
     return {
         "objects": int(there.sum()),
         "recall": _by_ratio(recall),
         "vanished": _by_ratio(recall == 0),
-        "area": float(measured.area[there].mean()),
+        "area": float(measured.area[there].mean()) if there.any() else None,
     }
 
 
-def _by_ratio(values: npt.NDArray[Any]) -> dict[str, float]:
-    return {str(k): float(values[:, i].mean()) for i, k in enumerate(KEEP_RATIOS)}
+def _by_ratio(values: npt.NDArray[Any]) -> dict[str, float | None]:
+    return {
+        str(k): float(values[:, i].mean()) if len(values) else None
+        for i, k in enumerate(KEEP_RATIOS)
+    }
 
 
 def _detector_results(model: Detector, data: Dataset, device: str) -> dict[str, Any]:
-    pixels, results = data.pixels(), {}
+    pixels = data.pixels()
+    results: dict[str, dict[str, float | None]] = {}
     for keep in DETECTOR_KEEP_RATIOS:
         found = []
         with torch.inference_mode():
             for i in range(0, len(data), _BATCH):
                 output = model(torch.from_numpy(pixels[i : i + _BATCH].copy()).to(device), keep)
                 found += [decode(output, k, model.stride) for k in range(len(output.scores))]
-        results[str(keep)] = average_precision(found, data)
+        values = average_precision(found, data)
+        # JSON has no NaN.
+        results[str(keep)] = {n: None if math.isnan(v) else v for n, v in values.items()}
     return {"ap": results}

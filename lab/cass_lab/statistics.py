@@ -13,7 +13,7 @@ Floats = npt.NDArray[np.floating]
 
 
 class Interval(NamedTuple):
-    """A difference and the 95 % interval around it."""
+    """A difference and the 95 % interval around it, infinite where it cannot be told."""
 
     difference: float
     low: float
@@ -31,17 +31,19 @@ def mean_and_spread(values: Floats) -> tuple[float, float]:
     return float(np.mean(values)), spread
 
 
-def bootstrap_difference(
+def object_difference(
     values: Floats,
     baseline: Floats,
     image_of: npt.NDArray[np.int64],
     num_images: int,
     replicates: int = REPLICATES,
 ) -> Interval:
-    """Paired bootstrap of a mean over objects, over images and seeds.
+    """Paired difference of a mean over objects: other seeds and other images might give another.
 
-    Images are drawn with replacement with all their objects, for objects of one image are not
-    independent, and seeds with replacement too; values are paired by object and seed.
+    The variance over seeds and that over images are added. The former is that of a mean of few
+    seeds, so the interval is Student's; a bootstrap over three seeds would be far too narrow. The
+    latter is a bootstrap's of the mean over seeds: images are drawn with replacement with all
+    their objects, for objects of one image are not independent.
 
     Args:
         values: ``[S, M]`` by seed and object.
@@ -51,28 +53,21 @@ def bootstrap_difference(
         replicates: number of draws, always the same ones.
 
     Returns:
-        The difference of the means and the 2.5 and 97.5 percentiles of its draws.
+        The difference of the means and the interval around it; infinite for one seed.
 
     Example:
-        >>> bootstrap_difference(np.ones((2, 3)), np.zeros((2, 3)), np.array([0, 0, 1]), 2)
+        >>> object_difference(np.ones((2, 3)), np.zeros((2, 3)), np.array([0, 0, 1]), 2)
         Interval(difference=1.0, low=1.0, high=1.0)
     """
     difference = np.asarray(values, np.float64) - baseline
-    seeds = len(difference)
-    sums = np.stack([np.bincount(image_of, row, num_images) for row in difference])
+    by_object = difference.mean(0)
+    sums = np.bincount(image_of, by_object, num_images)
     counts = np.bincount(image_of, minlength=num_images).astype(np.float64)
     rng = np.random.default_rng(0)
     images = rng.multinomial(num_images, np.full(num_images, 1 / num_images), replicates)
-    drawn = rng.multinomial(seeds, np.full(seeds, 1 / seeds), replicates) / seeds
     objects = images @ counts
-    totals = (drawn * (images @ sums.T)).sum(1)
-    draws = totals[objects > 0] / objects[objects > 0]
-    low, high = np.percentile(draws, [2.5, 97.5])
-    return Interval(float(difference.mean()), float(low), float(high))
-
-
-# Student's t, 97.5 %, by degrees of freedom; beyond, the normal distribution is near enough.
-_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+    draws = (images @ sums)[objects > 0] / objects[objects > 0]
+    return _student(difference.mean(1), float(draws.std()))
 
 
 def seed_difference(values: Floats, baseline: Floats) -> Interval:
@@ -90,11 +85,20 @@ def seed_difference(values: Floats, baseline: Floats) -> Interval:
         >>> [round(value, 3) for value in interval]  # 2 ± 4.303 / sqrt(3)
         [2.0, -0.484, 4.484]
     """
-    differences = np.asarray(values, np.float64) - baseline
-    mean, spread = mean_and_spread(differences)
-    freedom = len(differences) - 1
+    return _student(np.asarray(values, np.float64) - baseline, 0.0)
+
+
+# Student's t, 97.5 %, by degrees of freedom.
+_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+
+
+def _student(by_seed: npt.NDArray[np.float64], other_error: float) -> Interval:
+    """The mean over seeds and its interval; ``other_error`` is a standard error beside theirs."""
+    mean, spread = mean_and_spread(by_seed)
+    freedom = len(by_seed) - 1
     if freedom == 0:
         return Interval(mean, -np.inf, np.inf)
-    t = _T[freedom - 1] if freedom <= len(_T) else 1.96
-    half = t * spread / np.sqrt(len(differences))
-    return Interval(mean, float(mean - half), float(mean + half))
+    # Beyond the table by its expansion around the normal distribution's 1.96.
+    t = _T[freedom - 1] if freedom <= len(_T) else 1.96 + 2.372 / freedom + 2.82 / freedom**2
+    half = t * float(np.hypot(spread / np.sqrt(len(by_seed)), other_error))
+    return Interval(mean, mean - half, mean + half)

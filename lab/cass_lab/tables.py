@@ -50,10 +50,16 @@ def percent_with_spread(shares: npt.NDArray[np.float64]) -> str:
 def points(interval: Interval) -> str:
     """A difference in points with its interval, if that is finite, bold where it excludes 0.
 
+    "–" where there is nothing to compare.
+
     Example:
         >>> points(Interval(0.012, 0.004, 0.02)), points(Interval(0.001, -0.02, 0.03))
         ('**+1.2** [+0.4, +2.0]', '+0.1 [-2.0, +3.0]')
+        >>> points(Interval(0.012, -math.inf, math.inf)), points(Interval(*[math.nan] * 3))
+        ('+1.2', '–')
     """
+    if math.isnan(interval.difference):
+        return "–"
     difference, low, high = (f"{100 * value:+.1f}" for value in interval)
     if not math.isfinite(interval.low):
         return difference

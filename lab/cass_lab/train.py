@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
+import pickle
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from cass_core.masks import generate_mask
 from cass_core.modules import CassLoss
 from cass_lab.data import Dataset
 from cass_lab.detector import KEEP_RATIOS, Detector, detection_loss
+from cass_lab.files import whole_file
 from cass_lab.model import Predictor
 from cass_lab.variants import Variant
 
@@ -66,7 +68,7 @@ def train(
         recipe: see `Recipe`.
         seed: of the order, the flips and what a detector keeps. On the CPU with one thread equal
             seeds give equal models.
-        checkpoint: written after each epoch, read if it is there.
+        checkpoint: written after each epoch, read if it is there and whole.
         epoch_done: called after each epoch.
 
     Returns:
@@ -77,8 +79,7 @@ def train(
         model.parameters(), lr=recipe.learning_rate, weight_decay=_WEIGHT_DECAY
     )
     first, spent = 0, 0.0
-    if checkpoint.exists():
-        saved = torch.load(checkpoint, weights_only=True, map_location=recipe.device)
+    if (saved := _load(checkpoint, recipe.device)) is not None:
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         first, spent = saved["epochs"], saved["seconds"]
@@ -159,10 +160,19 @@ def object_weights(
 
 def save(state: object, path: Path) -> None:
     """Write a file that is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".{os.getpid()}.part")
-    torch.save(state, part)
-    os.replace(part, path)
+    with whole_file(path) as file:
+        torch.save(state, file)
+
+
+def _load(checkpoint: Path, device: str) -> dict[str, Any] | None:
+    """What `save` has written; None if it is not there or a crash has torn it."""
+    if not checkpoint.exists():
+        return None
+    try:
+        saved: dict[str, Any] = torch.load(checkpoint, weights_only=True, map_location=device)
+    except (EOFError, RuntimeError, pickle.UnpicklingError):
+        return None
+    return saved
 
 
 def _cass_loss(variant: Variant, scores: Tensor, boxes: BoxBatch, data: Dataset) -> Tensor:

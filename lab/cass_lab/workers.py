@@ -11,6 +11,9 @@ from cass_core.errors import CassError
 from cass_lab.data import Dataset
 from cass_lab.runs import Record, Run, Store
 
+# What a connection raises whose other end is gone.
+_CLOSED = (EOFError, BrokenPipeError, ConnectionResetError)
+
 
 def run_all(
     runs: Sequence[Run],
@@ -59,7 +62,7 @@ def run_all(
                 assert isinstance(connection, Connection)
                 try:
                     record: Record | None = connection.recv()
-                except EOFError as error:
+                except _CLOSED as error:
                     raise CassError("a training process has died; its error is above") from error
                 if record is None:
                     step_done(1)
@@ -87,10 +90,19 @@ def _work(connection: Connection, data: tuple[Dataset, Dataset], folder: Path) -
 
     torch.set_num_threads(1)
     store = Store(folder)
+
+    def send(word: Record | None) -> None:
+        try:
+            connection.send(word)
+        except _CLOSED:
+            raise SystemExit from None  # there is nobody left to work for
+
     try:
         while True:
-            run: Run = connection.recv()
-            record = carry_out(run, *data, store, lambda: connection.send(None))
-            connection.send(record)
-    except (EOFError, BrokenPipeError, ConnectionResetError, KeyboardInterrupt):
-        return  # there is nobody left to work for
+            try:
+                run: Run = connection.recv()
+            except _CLOSED:
+                return
+            send(carry_out(run, *data, store, lambda: send(None)))
+    except KeyboardInterrupt:
+        return  # the process that was interrupted as well tells of it

@@ -76,6 +76,16 @@ def test_elongated_objects_alone() -> None:
     assert average_precision([tall_alarm], target)["AP_elongated"] == pytest.approx(0.5)
 
 
+def test_elongated_is_more_than_three_to_two() -> None:
+    # As in the groups of recall, where 2 : 3 is square.
+    values = average_precision([found((10, 10, 30, 40), scores=[0.9])], truth([(10, 10, 30, 40)]))
+    assert values["AP"] == pytest.approx(1)
+    assert np.isnan(values["AP_elongated"])
+    longer = (10, 10, 30, 41)
+    values = average_precision([found(longer, scores=[0.9])], truth([longer]))
+    assert values["AP_elongated"] == pytest.approx(1)
+
+
 def test_classes_are_averaged() -> None:
     target = truth([SQUARE, TALL], labels=[0, 1])
     right_and_wrong = found(SQUARE, TALL, scores=[0.9, 0.8], labels=[0, 0])

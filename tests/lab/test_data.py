@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,6 +44,13 @@ def test_pictures_and_boxes_are_stretched_together(scenes: Path, tmp_path: Path)
     assert wide.digest != original.digest
 
 
+@pytest.mark.parametrize(("size", "change"), [((48, 80), 1), ((96, 320), 2), ((96, 128), 1.25)])
+def test_change_of_aspect(
+    scenes: Path, tmp_path: Path, size: tuple[int, int], change: float
+) -> None:
+    assert load(scenes, size, tmp_path)[1].aspect_change == pytest.approx(change)
+
+
 def test_decoded_once(scenes: Path, tmp_path: Path) -> None:
     decoded: list[int] = []
     files = (scenes / "train.json", scenes / "test.json")
@@ -55,16 +64,45 @@ def test_decoded_once(scenes: Path, tmp_path: Path) -> None:
 
 def test_what_cannot_be_used_is_named(scenes: Path, tmp_path: Path) -> None:
     content = json.loads((scenes / "test.json").read_text())
-    (tmp_path / "train.json").write_text(json.dumps(content))
     (tmp_path / "test.json").write_text(json.dumps(content))
-    with pytest.raises(InvalidRequest, match=r"100\.png is not a picture"):
+    (tmp_path / "train.json").write_text((scenes / "train.json").read_text())
+    with pytest.raises(InvalidRequest, match=r"--images: .*0\.png is not a picture"):
         load(tmp_path, SIZE, tmp_path)
     content["annotations"][3]["category_id"] = 99
     (tmp_path / "test.json").write_text(json.dumps(content))
     files = (scenes / "train.json", tmp_path / "test.json")
     with pytest.raises(InvalidRequest, match=r"annotations\[3\]\.category_id: 99"):
         load_datasets(files, scenes, SIZE, tmp_path)
-    empty = {"images": [], "annotations": [], "categories": []}
-    (tmp_path / "test.json").write_text(json.dumps(empty))
-    with pytest.raises(InvalidRequest, match="has no images"):
-        load_datasets(files, scenes, SIZE, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"images": [], "annotations": []}, "--test: test.json has no images"),
+        ({"annotations": []}, "--test: test.json has no boxes"),
+        (
+            {"annotations": [{"image_id": "s1", "category_id": 1, "bbox": [160, 0, 9, 9]}]},
+            "--test: test.json has no boxes in its pictures",
+        ),
+        (
+            {"images": [{"id": "s1", "height": 96, "width": 160}]},
+            "images[0].file_name: is missing in test.json",
+        ),
+        (
+            {"images": [{"id": "s1", "file_name": "7.png", "height": 96, "width": 160}]},
+            "--test: 7.png is a picture of the training file too",
+        ),
+    ],
+)
+def test_files_that_nothing_can_be_measured_on(
+    scenes: Path, tmp_path: Path, changes: dict[str, Any], words: str
+) -> None:
+    content: dict[str, Any] = {
+        "images": [{"id": "s1", "file_name": "101.png", "height": 96, "width": 160}],
+        "annotations": [{"image_id": "s1", "category_id": 1, "bbox": [1, 1, 9, 9]}],
+        "categories": [{"id": 1, "name": "cone"}],
+    }
+    path = tmp_path / "test.json"
+    path.write_text(json.dumps(content | changes))
+    with pytest.raises(InvalidRequest, match=f"^{re.escape(words)}"):
+        load_datasets((scenes / "train.json", path), scenes, SIZE, tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from cass_lab.data import Dataset
 from cass_lab.runs import Run, Store, carry_out
 from cass_lab.train import Recipe
 from cass_lab.variants import VARIANTS
+from cass_lab.workers import run_all
 
 EPOCHS = 4
 
@@ -97,12 +99,16 @@ def test_ap(scenes: Path, tmp_path: Path) -> None:
     assert set(found[0]["results"]["ap"]) == {"0.3", "0.5", "1.0"}
     assert "### AP_elongated" in (tmp_path / "ap.md").read_text()
     assert (tmp_path / "ap.png").exists()
+    assert "NaN" not in (tmp_path / "runs.jsonl").read_text()
 
 
 @pytest.mark.timeout(100)
 def test_tune(scenes: Path, tmp_path: Path) -> None:
-    options = ["--choice", "kind=focal,bce", "--choice", "alpha=2", "--seeds", "1", "--epochs", "1"]
-    done = cass(scenes, "tune", *options, "--out", tmp_path, "--jobs", "2")
+    # Half as high: that is told of.
+    options = ["--choice", "kind=focal,bce", "--choice", "alpha=2", "--seeds", "1", "--out"]
+    options += [str(tmp_path), "--size", "160x48", "--jobs", "2"]
+    done = cass(scenes, "tune", *options, "--epochs", "1")
+    assert "--size changes width : height of a picture by 100 %" in done.stderr
     assert done.stdout.strip() == str(tmp_path / "tune.md")
     rows = (tmp_path / "tune.md").read_text().splitlines()
     assert rows[0] == "| kind | alpha | area, % |"
@@ -111,6 +117,12 @@ def test_tune(scenes: Path, tmp_path: Path) -> None:
     assert areas == sorted(areas, reverse=True)
     measured = [record["results"]["groups"]["all"]["area"] for record in records(tmp_path)]
     assert areas == pytest.approx(sorted((100 * area for area in measured), reverse=True), abs=0.06)
+
+    # The same trials of other trainings are others.
+    assert cass(scenes, "tune", *options, "--epochs", "2", "--jobs", "1").exit_code == 0
+    epochs = [record["settings"]["epochs"] for record in records(tmp_path)]
+    assert epochs == [1, 1, 2, 2]
+    assert (tmp_path / "tune.md").read_text().splitlines() != rows
 
 
 @pytest.mark.timeout(100)
@@ -123,6 +135,19 @@ def test_a_dead_worker_is_told_of(scenes: Path, tmp_path: Path) -> None:
     assert "a training process has died" in str(done.exception)
 
 
+@pytest.mark.timeout(100)
+def test_a_workers_error_is_shown(
+    data: tuple[Dataset, Dataset], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    # An end of file that is none of the connection's: the decoded pictures are gone.
+    (tmp_path / "empty.npy").touch()
+    torn = dataclasses.replace(data[0], pixels_path=tmp_path / "empty.npy")
+    run = Run(VARIANTS["baseline"], "recall", 0, 8, Recipe(1, 4, 5e-3, "cpu"))
+    with pytest.raises(CassError, match="a training process has died"):
+        run_all([run], (torn, data[1]), Store(tmp_path / "out"), 1)
+    assert "EOFError" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -133,6 +158,7 @@ def test_a_dead_worker_is_told_of(scenes: Path, tmp_path: Path) -> None:
         (["ablate", "--measures", "map"], "--measures: must be recall, ap or recall,ap"),
         (["tune", "--choice", "gain=1"], "--choice: 'gain=1' must be one of alpha, "),
         (["tune", "--choice", "beta=-1"], "loss_spec.beta: "),
+        (["tune", "--choice", "reduction=sum"], "--choice: 'reduction=sum' must be one of alpha, "),
     ],
 )
 def test_bad_options(scenes: Path, tmp_path: Path, arguments: list[str], words: str) -> None:

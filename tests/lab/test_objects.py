@@ -45,6 +45,16 @@ def test_groups() -> None:
         for name, members in groups(boxes, np.array([0, 0, 1, 0]), ("a", "b", "c"))
     }
     assert found["all"] == [True] * 4
-    assert found["b"] == [False, False, True, False]
-    assert "c" not in found
+    assert found["class b"] == [False, False, True, False]
+    assert "class c" not in found
     assert "32–96 px" not in found
+
+
+def test_a_class_takes_no_groups_place() -> None:
+    boxes = np.array([[0, 0, 15, 15], [0, 0, 10, 40]], float)
+    found = {
+        name: members.tolist()
+        for name, members in groups(boxes, np.array([0, 1]), ("all", "square"))
+    }
+    assert (found["all"], found["class all"]) == ([True, True], [True, False])
+    assert (found["square"], found["class square"]) == ([True, False], [False, True])

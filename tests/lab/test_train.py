@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from cass_lab.blind import training_prior
 from cass_lab.data import Dataset
 from cass_lab.detector import Detector
+from cass_lab.measures import ObjectMeasures
 from cass_lab.model import Predictor
 from cass_lab.objects import patch_ranges
-from cass_lab.report import training_prior
-from cass_lab.runs import Run, Store, carry_out, score_images
+from cass_lab.runs import Run, Store, carry_out, score_images, summary
 from cass_lab.train import Recipe, object_weights, train
 from cass_lab.variants import VARIANTS
 
@@ -34,7 +35,7 @@ def test_a_predictor_learns(name: str, data: Data, tmp_path: Path) -> None:
     recall = np.nanmean(store.load_objects(record["key"]).recall, axis=0)
     # A tenth of the patches, taken blindly, has a tenth of what is there. Better than that is to
     # know where objects were in training, and better still to look.
-    blind = np.nanmean(training_prior(data, 8).recall, axis=0)
+    blind = np.nanmean(training_prior(data, 8).recall, axis=(0, 1))
     assert blind[1] > 0.5
     assert 1 - recall[1] < 0.6 * (1 - blind[1])
     assert record["results"]["groups"]["all"]["recall"]["0.1"] == pytest.approx(recall[1], abs=1e-6)
@@ -71,6 +72,20 @@ def test_resuming_gives_the_same(data: Data, tmp_path: Path) -> None:
         assert torch.equal(value, resumed.state_dict()[name]), name
 
 
+def test_a_torn_checkpoint_is_none(data: Data, tmp_path: Path) -> None:
+    recipe = Recipe(epochs=2, batch_size=4, learning_rate=0.01, device="cpu")
+    models = []
+    whole = tmp_path / "whole.pt"
+    for checkpoint, length in ((whole, None), (tmp_path / "empty.pt", 0), (tmp_path / "cut.pt", 9)):
+        if length is not None:
+            checkpoint.write_bytes(whole.read_bytes()[:length])
+        model = predictor(1)
+        train(model, VARIANTS["improved"], data[0], recipe, 1, checkpoint)
+        models.append(model.state_dict())
+    for other in models[1:]:
+        assert all(torch.equal(value, other[name]) for name, value in models[0].items())
+
+
 def test_seeds_differ(data: Data, tmp_path: Path) -> None:
     recipe = Recipe(epochs=1, batch_size=4, learning_rate=0.01, device="cpu")
     scores = []
@@ -89,6 +104,22 @@ def test_a_detector_learns(data: Data, tmp_path: Path) -> None:
     ap = record["results"]["ap"]
     assert ap["1.0"]["AP50"] > 0.1
     assert set(ap) == {"0.3", "0.5", "1.0"}
+
+
+def test_recall_of_before_is_reused(data: Data) -> None:
+    # The numbers of recall and how they come about are those of the first revision.
+    recall, ap = (Run(VARIANTS["baseline"], m, 0, 8, RECIPE) for m in ("recall", "ap"))
+    assert recall.settings(*data)["revision"] == 1
+    assert ap.settings(*data)["revision"] == 2
+
+
+def test_a_group_without_patches_is_null(tmp_path: Path) -> None:
+    measured = ObjectMeasures(np.full((1, 5), np.nan, np.float32), np.full(1, np.nan, np.float32))
+    store = Store(tmp_path)
+    store.add({"key": "a", "results": summary(measured, np.ones(1, np.bool_))})
+    results = store.records()["a"]["results"]
+    assert results["area"] is None
+    assert set(results["recall"].values()) == {None}
 
 
 def test_the_head_sees_kept_patches_alone(data: Data) -> None:
