@@ -46,16 +46,16 @@ def run_all(
             step_done(run.steps)
         else:
             waiting[key] = run
-    todo = list(waiting.values())[::-1]
+    queued = list(waiting.values())[::-1]
     context = multiprocessing.get_context("spawn")
     connections: list[Connection] = []
     try:
-        for _ in range(min(jobs, len(todo))):
+        for _ in range(min(jobs, len(queued))):
             ours, theirs = context.Pipe()
             # Daemons end with this process. If it is killed they notice at their next word.
             context.Process(target=_work, args=(theirs, data, store.folder), daemon=True).start()
             theirs.close()
-            ours.send(todo.pop())
+            ours.send(queued.pop())
             connections.append(ours)
         while connections:
             for connection in wait(connections):
@@ -69,8 +69,8 @@ def run_all(
                     continue
                 store.add(record)
                 finished[record["key"]] = record
-                if todo:
-                    connection.send(todo.pop())
+                if queued:
+                    connection.send(queued.pop())
                 else:
                     connections.remove(connection)
                     connection.close()
