@@ -1,4 +1,4 @@
-"""Ray Data: `map_batches` with a class, so that each worker process keeps one client.
+"""Ray Data: `map_batches` with `MaskBatch`, of which each worker process keeps one.
 
     python examples/ray_data.py --server localhost:50051
 
@@ -9,37 +9,18 @@ must be one that all nodes reach.
 from __future__ import annotations
 
 import logging
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import ray
 import typer
 
-from cass_client import CassClient, MaskSpec
+from cass_client import MaskSpec
+from cass_client.ray import MaskBatch
 from cass_core.scenes import street_boxes
 
 IMAGES, BATCH = 64, 16
-IMAGE_SIZE, FEATURE_MAP = (736, 1280), (23, 40)
-
-Batch = dict[str, Any]
-
-
-class AddMasks:
-    """Adds the masks of a batch, by one request.
-
-    Args:
-        server: whom to ask.
-    """
-
-    def __init__(self, server: str) -> None:
-        self.client = CassClient(server)
-
-    def __call__(self, batch: Batch) -> Batch:
-        """The batch with masks, ``[23, 40]`` float32 for each image."""
-        masks = self.client.generate_mask(
-            list(batch["boxes"]), IMAGE_SIZE, FEATURE_MAP, MaskSpec(patch_size=1)
-        )
-        return {**batch, "masks": masks}
+IMAGE_SIZE = (736, 1280)
 
 
 def scenes() -> ray.data.Dataset:
@@ -58,14 +39,19 @@ def main(
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
     made = scenes().map_batches(
-        AddMasks,
-        fn_constructor_args=[server],
+        MaskBatch,
+        fn_constructor_kwargs={
+            "target": server,
+            "feature_map": (23, 40),
+            "spec": MaskSpec(patch_size=1),
+            "image_size": IMAGE_SIZE,
+        },
         batch_size=BATCH,
         compute=ray.data.ActorPoolStrategy(size=2),
     )
     means = {}
     for batch in made.iter_batches(batch_size=BATCH):
-        for image_id, mask in zip(batch["image_id"], batch["masks"], strict=True):
+        for image_id, mask in zip(batch["image_id"], batch["mask"], strict=True):
             means[int(image_id)] = float(np.mean(mask))
     for image_id in sorted(means):
         print(f"image {image_id}: mean {means[image_id]:.6f}")

@@ -1,0 +1,134 @@
+"""MaskBatch: a class for Ray Data's `map_batches` that adds a column of soft target masks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cass_client.client import CassClient
+from cass_core.boxes import BoxBatch
+from cass_core.errors import InvalidRequest
+from cass_core.masks import MaskInputs
+from cass_core.specs import MaskSpec
+
+
+class MaskBatch:
+    """Adds the masks of a batch, by one request.
+
+    For ``dataset.map_batches(MaskBatch, fn_constructor_kwargs=dict(...), concurrency=N)``: Ray
+    makes one in each worker process, where it keeps its client as long as the worker lives. Batches
+    must be NumPy's, which is Ray's default. Needs Ray only where it is given to Ray.
+
+    Args:
+        target: whom to ask, as for `CassClient`; on a cluster an address that all nodes reach.
+        feature_map: (h, w) in cells, or a list of them for several levels.
+        spec: how masks are made.
+        dtype: of the masks: ``float32``, ``float16`` or ``uint8``.
+        image_size: (H, W) in pixels of all images, or the names of the columns that hold the height
+            and the width of each.
+        boxes: the column of boxes, xyxy in pixels: a list (or an array) of four numbers for each
+            box, empty or null for an image without boxes.
+        mask: the column of masks; those of several levels are ``mask_0``, ``mask_1`` and so on.
+        client_options: as for `CassClient`: ``timeout``, ``tls``, ``token``, ``fallback``...
+
+    Raises:
+        InvalidRequest: an argument cannot be used; it is named.
+
+    Example:
+        >>> add_masks = MaskBatch("local:", (4, 4), MaskSpec(patch_size=1), image_size=(32, 32))
+        >>> batch = add_masks({"boxes": np.array([[[8, 8, 24, 24]]], np.float32)})
+        >>> batch["mask"].shape, batch["mask"][0, 1].tolist()[1]
+        ((1, 4, 4), 1.0)
+    """
+
+    def __init__(
+        self,
+        target: str,
+        feature_map: Any,
+        spec: MaskSpec = MaskSpec(),  # noqa: B008 - frozen
+        *,
+        dtype: Any = "float32",
+        image_size: tuple[int, int] | tuple[str, str] = ("height", "width"),
+        boxes: str = "boxes",
+        mask: str = "mask",
+        **client_options: Any,
+    ) -> None:
+        by_column = isinstance(image_size, tuple | list) and all(
+            isinstance(side, str) for side in image_size
+        )
+        if by_column and len(image_size) != 2:
+            raise InvalidRequest("image_size", "must be (H, W), or the names of two columns")
+        # Found out here, not by the first batch.
+        inputs = MaskInputs.check(
+            [None], (1, 1) if by_column else image_size, feature_map, spec, dtype, False
+        )
+        self._client = CassClient(target, **client_options)
+        self._feature_maps = inputs.maps
+        self._spec = spec
+        self._dtype = inputs.dtype
+        self._image_size = image_size
+        self._by_column = by_column
+        self._boxes = boxes
+        self._columns = (
+            [mask] if inputs.single else [f"{mask}_{i}" for i in range(len(inputs.maps))]
+        )
+
+    def __call__(self, batch: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+        """The batch with its masks, ``[B, n_y, n_x]`` for each level.
+
+        Raises:
+            InvalidRequest: a column is missing, is not of the form, or is there already; named
+                like ``boxes[3]``: row 3 of the batch.
+            CassError: the server could not answer; see `CassClient.generate_mask`.
+        """
+        for column in self._columns:
+            if column in batch:
+                raise InvalidRequest("mask", f"the batch has a column {column!r} already")
+        boxes = _packed(_column(batch, self._boxes), self._boxes)
+        masks = self._client.generate_mask(
+            boxes, self._sizes(batch), self._feature_maps, self._spec, dtype=self._dtype
+        )
+        return {**batch, **dict(zip(self._columns, masks, strict=True))}
+
+    def _sizes(self, batch: Mapping[str, npt.NDArray[Any]]) -> Any:
+        """(H, W) of all images, or ``[B, 2]``."""
+        if not self._by_column:
+            return self._image_size
+        return np.stack([_sides(batch, str(name)) for name in self._image_size], axis=1)
+
+
+def _column(batch: Mapping[str, npt.NDArray[Any]], name: str) -> npt.NDArray[Any]:
+    if name not in batch:
+        columns = ", ".join(map(repr, batch)) or "none"
+        raise InvalidRequest(name, f"there is no such column; the columns are: {columns}")
+    return batch[name]
+
+
+def _packed(rows: npt.NDArray[Any], name: str) -> BoxBatch:
+    """Boxes as Arrow gives them: by image an array of arrays, or null."""
+    # An array of objects says nothing of what is in it; a list of arrays can be stacked.
+    lists = [
+        row.tolist() if isinstance(row, np.ndarray) and row.dtype == object else row for row in rows
+    ]
+    try:
+        return BoxBatch.from_list(lists)
+    except InvalidRequest as error:  # of `boxes`, whatever the column is called
+        raise InvalidRequest(name + error.field.removeprefix("boxes"), error.reason) from None
+
+
+def _sides(batch: Mapping[str, npt.NDArray[Any]], name: str) -> npt.NDArray[np.float64]:
+    """Heights or widths; where null, the column has no numbers or NaN."""
+    sides = _column(batch, name)
+    try:
+        pixels = np.asarray(sides, np.float64)
+    except (TypeError, ValueError):
+        raise InvalidRequest(name, "must be a number in each row") from None
+    if pixels.ndim != 1:
+        raise InvalidRequest(name, f"must be a number in each row, got {list(pixels.shape[1:])}")
+    bad = np.flatnonzero(~(np.isfinite(pixels) & (pixels > 0)))
+    if bad.size:
+        raise InvalidRequest(f"{name}[{bad[0]}]", f"must be above 0, got {pixels[bad[0]]}")
+    return pixels
