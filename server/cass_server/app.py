@@ -39,7 +39,8 @@ _NEVER = 2**31 - 1  # ms, as gRPC has it
 # way, it drops some, and past twice as many all, for less than a refusal of ours costs. The caller
 # is told CANCELLED (https://github.com/grpc/grpc/issues/41785) and nothing of when to come again:
 # so there is room for any burst of callers who wait for their answers. Without a bound a flood
-# waits for seconds, to be refused.
+# waits for seconds, to be refused. A bound of 16 to 64 cuts a flood's p99 in proportion, but gains
+# no answers, and drops calls of a crowd who would have waited.
 _PENDING_CALLS = 256
 # For callers who go on calling a server that turns them away.
 _FAREWELL_SECONDS = 1.0
