@@ -21,9 +21,9 @@ from tests.client.faults import (
     ask,
     assert_right,
     request,
-    wait_until,
 )
 from tests.client.networks import BreakingProxy
+from tests.server.calls import wait_until
 from tests.server.observed import in_flight
 from tests.server.processes import LIMIT
 from tests.servers import ServerProcess, serving
