@@ -36,7 +36,8 @@ class AsyncCassClient(BaseClient[AsyncLink]):
 
     Raises:
         InvalidRequest: an argument cannot be used.
-        CassError: ``local:`` or a fallback without the core's dependencies.
+        CassError: ``local:`` or a fallback without the core's dependencies, or ``ray:NAME``
+            without Ray.
 
     Example:
         >>> async def make_mask():

@@ -11,7 +11,7 @@ import grpc
 from cass_client import forking
 from cass_client.credentials import Metadata
 from cass_client.link import Link
-from cass_client.peer import SERVICE, STREAM, UNARY, PeerBase
+from cass_client.peer import SERVICE, STREAM, UNARY, Address, PeerBase
 from cass_client.requests import MaskRequest
 from cass_client.steps import (
     END,
@@ -39,6 +39,7 @@ class AsyncLink(PeerBase):
     """A process's connection, as `cass_client.link.Link`, for the event loop that uses it."""
 
     _channel: grpc.aio.Channel | None = None
+    _address: Address
     _loop: asyncio.AbstractEventLoop | None = None
     _rpcs: dict[str, Callable[..., Any]]
     _metadata: Metadata = ()
@@ -134,19 +135,23 @@ class AsyncLink(PeerBase):
     async def _connected(self) -> tuple[grpc.aio.Channel, dict[str, Callable[..., Any]]]:
         """The channel and its methods by name, bytes in and out."""
         loop = asyncio.get_running_loop()
+        if self._channel is not None and self.has_moved(self._address):
+            self._let_go()
         if self._channel is None or self._loop is not loop:
             # Files are read, and perhaps hosts looked up.
-            target, options = await asyncio.to_thread(self.address)
+            address = await asyncio.to_thread(self.address)
             credentials = await asyncio.to_thread(lambda: self.credentials)
         if self._channel is None or self._loop is not loop:  # another task may have been faster
             self._channel = (
-                grpc.aio.insecure_channel(target, options)
+                grpc.aio.insecure_channel(address.target, address.options)
                 if credentials.channel is None
-                else grpc.aio.secure_channel(target, credentials.channel, options)
+                else grpc.aio.secure_channel(address.target, credentials.channel, address.options)
             )
+            forking.opened(self._channel)
             prefix = f"/{SERVICE.full_name}/"
             self._rpcs = {name: self._channel.unary_unary(prefix + name) for name in UNARY}
             self._metadata, self._loop = credentials.metadata, loop
+            self._address = address
         return self._channel, self._rpcs
 
     def _let_go(self) -> None:

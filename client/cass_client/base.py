@@ -13,6 +13,7 @@ from cass.v1 import cass_pb2 as pb
 from cass_client import forking
 from cass_client.exchange import ask_info, ask_losses, ask_masks, ask_profile
 from cass_client.fallback import or_locally
+from cass_client.following import follow
 from cass_client.peer import PeerBase
 from cass_client.profile import CallProfile
 from cass_client.requests import Masks
@@ -141,6 +142,8 @@ class BaseClient(Generic[P]):
 
     def __setstate__(self, settings: Settings) -> None:
         self._settings = settings
+        if settings.service is not None:
+            follow(settings.service)  # from now on, as workers may be started before the first call
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.target!r})"

@@ -33,8 +33,9 @@ class CassClient(BaseClient[Link]):
 
     Args:
         target: ``HOST:PORT``, several of these with commas between them, another gRPC target such
-            as ``dns:///HOST:PORT`` or ``unix:PATH``, or ``local:``. Calls go to all its addresses
-            in turn.
+            as ``dns:///HOST:PORT`` or ``unix:PATH``, ``ray:NAME`` for the replicas of a service on
+            the Ray cluster that the process is connected to, as they come and go, or ``local:``.
+            Calls go to all its addresses in turn.
         timeout: seconds that a call may take with all its tries, above 0 and at most a year. A try
             that has no answer after half of them is given up for another one.
         tls: secures the connection; ``Tls()`` for a server whose certificate the system trusts.
@@ -45,7 +46,8 @@ class CassClient(BaseClient[Link]):
 
     Raises:
         InvalidRequest: an argument cannot be used.
-        CassError: ``local:`` or a fallback without the core's dependencies.
+        CassError: ``local:`` or a fallback without the core's dependencies, or ``ray:NAME``
+            without Ray.
 
     Example:
         >>> with CassClient("local:") as client:

@@ -22,6 +22,18 @@ class Unavailable(CassError):
     """The server cannot be reached."""
 
 
+class Unlisted(Unavailable):
+    """No replica of a service on Ray is known.
+
+    Attributes:
+        is_certain: whether there is none, and not just no answer to who there is.
+    """
+
+    def __init__(self, message: str, is_certain: bool = True) -> None:
+        super().__init__(message)
+        self.is_certain = is_certain
+
+
 class Unauthenticated(CassError):
     """The server wants a token, or refuses the one it was given."""
 

@@ -18,6 +18,7 @@ from cass_client.errors import (
     Timeout,
     Unauthenticated,
     Unavailable,
+    Unlisted,
     from_rpc_error,
 )
 from cass_client.forking import REMEDIES
@@ -156,6 +157,8 @@ def _call(
         started = time.monotonic()
         try:
             received: Received = yield Send(method, request, attempts.timeout(), metadata)
+        except Unlisted as unlisted:
+            yield Sleep(attempts.delay_after(unlisted))
         except grpc.RpcError as status:
             error = from_rpc_error(status, peer.target)
             error.__cause__ = status

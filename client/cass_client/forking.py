@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 import time
+import weakref
 from pathlib import Path
+from typing import Any
 
 _TASKS = Path("/proc/self/task")
 # How gRPC calls its threads, from 1.60 on.
@@ -39,6 +42,7 @@ _quiet_before = True
 _loops_before = False
 _nameless: frozenset[int] = frozenset()
 _kept: list[object] = []
+_channels: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def is_broken() -> bool:
@@ -99,6 +103,11 @@ def calling() -> _Calls:
     return _calls
 
 
+def opened(channel: object) -> None:
+    """Tell of a channel that this process has, until it is gone."""
+    _channels.add(channel)
+
+
 def keep(thing: object) -> None:
     """Keep what a parent's channel hangs on, so that a child never ends the channel."""
     _kept.append(thing)
@@ -118,7 +127,8 @@ def _before() -> None:
     global _used_before, _quiet_before, _loops_before
     _quiet_before = _calls.hold_back(_LONGEST_WAIT_SECONDS)
     _loops_before = any(_LOOPS_THREAD in thread.name for thread in threading.enumerate())
-    _used_before = _has_threads()
+    # Ray has a gRPC of its own, with threads of these names, which a child can do without.
+    _used_before = bool(_channels or "ray._raylet" not in sys.modules) and _has_threads()
 
 
 def _has_threads() -> bool:

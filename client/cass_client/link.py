@@ -15,7 +15,7 @@ import grpc
 
 from cass_client import forking
 from cass_client.credentials import Metadata
-from cass_client.peer import SERVICE, STREAM, UNARY, PeerBase
+from cass_client.peer import SERVICE, STREAM, UNARY, Address, PeerBase
 from cass_client.requests import MaskRequest
 from cass_client.steps import (
     END,
@@ -46,6 +46,7 @@ class Link(PeerBase):
     """Opened by the first call, closed by `close`, opened again by the next call."""
 
     _channel: grpc.Channel | None = None
+    _address: Address
     _rpcs: dict[str, Callable[..., Any]]
     _metadata: Metadata = ()
     _executor: ThreadPoolExecutor | None = None
@@ -152,20 +153,22 @@ class Link(PeerBase):
         Not by the generated stub, which copies tensors through protobuf.
         """
         channel = self._channel
-        if channel is not None:
+        if channel is not None and not self.has_moved(self._address):
             return channel, self._rpcs
         with self.lock:
-            if self._channel is None:
-                target, options = self.address()
+            if self._channel is None or self.has_moved(self._address):
+                address = self.address()
                 credentials = self.credentials
                 channel = (
-                    grpc.insecure_channel(target, options)
+                    grpc.insecure_channel(address.target, address.options)
                     if credentials.channel is None
-                    else grpc.secure_channel(target, credentials.channel, options)
+                    else grpc.secure_channel(address.target, credentials.channel, address.options)
                 )
+                forking.opened(channel)
                 prefix = f"/{SERVICE.full_name}/"
                 self._rpcs = {name: channel.unary_unary(prefix + name) for name in UNARY}
                 self._metadata = credentials.metadata
+                self._address = address
                 self._channel = channel
             return self._channel, self._rpcs
 

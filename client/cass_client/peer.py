@@ -4,18 +4,35 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import NamedTuple
 
 from cass.v1 import cass_pb2 as pb
 from cass_client import forking
 from cass_client.breaker import Breaker
 from cass_client.channel_options import Options, channel_options
 from cass_client.credentials import Credentials
+from cass_client.list_file import Addresses
+from cass_client.ray_targets import Replicas
 from cass_client.settings import Settings
 from cass_client.targets import grpc_target, is_list
 
 SERVICE = pb.DESCRIPTOR.services_by_name["CassService"]
 UNARY = tuple(method.name for method in SERVICE.methods if not method.client_streaming)
 STREAM = f"/{SERVICE.full_name}/StreamMasks"
+
+
+class Address(NamedTuple):
+    """What a channel is opened with.
+
+    Attributes:
+        target: as gRPC understands it.
+        options: of the channel.
+        replicas: those of a service on Ray, of which the target is made.
+    """
+
+    target: str
+    options: Options
+    replicas: Addresses = ()
 
 
 class PeerBase:
@@ -45,6 +62,8 @@ class PeerBase:
         self._credentials: Credentials | None = None
         self._credentials_read = 0.0
         self._opened = 0.0
+        service = settings.service
+        self._replicas = None if service is None else Replicas(service)
 
     @property
     def credentials(self) -> Credentials:
@@ -54,10 +73,22 @@ class PeerBase:
             self._credentials = Credentials(self._settings)
         return self._credentials
 
-    def address(self) -> tuple[str, Options]:
-        """The target and the options of a channel that is opened now."""
+    def address(self) -> Address:
+        """What a channel is opened with now.
+
+        Raises:
+            Unavailable: there is nobody to connect to.
+        """
         self._opened = time.monotonic()
-        return grpc_target(self.target), channel_options(self._settings.server_name)
+        options = channel_options(self._settings.server_name)
+        if self._replicas is None:
+            return Address(grpc_target(self.target), options)
+        replicas = self._replicas.addresses()
+        return Address(grpc_target(",".join(replicas)), options, replicas)
+
+    def has_moved(self, address: Address) -> bool:
+        """Whether a service on Ray has other replicas than those of a channel's address."""
+        return self._replicas is not None and self._replicas.are_others_than(address.replicas)
 
     @property
     def is_cut_off(self) -> bool:
@@ -89,7 +120,9 @@ class PeerBase:
 
     def look_up_again(self, before: float) -> None:
         """As `leave`, where the hosts are not gRPC's to look up again and may have moved."""
-        if is_list(self.target):
+        if self._replicas is not None:
+            self._replicas.look()
+        if self._replicas is not None or is_list(self.target):
             self.leave(before)
 
     def _let_go(self) -> None:

@@ -23,7 +23,8 @@ class MaskBatch:
     must be NumPy's, which is Ray's default. Needs Ray only where it is given to Ray.
 
     Args:
-        target: whom to ask, as for `CassClient`; on a cluster an address that all nodes reach.
+        target: whom to ask, as for `CassClient`; on a cluster ``ray:NAME``, or an address that all
+            nodes reach.
         feature_map: (h, w) in cells, or a list of them for several levels.
         spec: how masks are made.
         dtype: of the masks: ``float32``, ``float16`` or ``uint8``.

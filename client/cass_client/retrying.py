@@ -7,7 +7,7 @@ import time
 
 import grpc
 
-from cass_client.errors import Overloaded, ServerError, Timeout, Unavailable
+from cass_client.errors import Overloaded, ServerError, Timeout, Unavailable, Unlisted
 from cass_core.errors import CassError
 
 # The first try may take no longer than this share of the time, so that another replica has time to
@@ -20,6 +20,9 @@ _LEAST_SECONDS = 1e-3
 _CANCELLED_DELAY_SECONDS = 0.05
 _LEAST_DELAY_SECONDS = 0.01
 _UNAVAILABLE_DELAY_SECONDS = 0.2
+# A service without replicas is waited for about as long as gRPC tries a server it cannot reach.
+_UNLISTED_DELAY_SECONDS = 0.05
+_UNLISTED_SECONDS = 3.0
 _JITTER = 0.25
 
 
@@ -34,7 +37,8 @@ class Attempts:
     """
 
     def __init__(self, seconds: float) -> None:
-        self._end = time.monotonic() + seconds
+        self._began = time.monotonic()
+        self._end = self._began + seconds
         self._first = _FIRST_SHARE * seconds
         self._is_cut = False
         self._was_unavailable = False
@@ -67,6 +71,11 @@ class Attempts:
         elif _was_cancelled(error):
             delay = self._after_cancelled * (1 + _JITTER * random.random())
             self._after_cancelled *= 2
+        elif isinstance(error, Unlisted):
+            if error.is_certain and time.monotonic() > self._began + _UNLISTED_SECONDS:
+                raise error
+            delay = _UNLISTED_DELAY_SECONDS * (1 + _JITTER * random.random())
+            self._first = _FIRST_SHARE * left  # nobody was asked: the first try is yet to come
         elif isinstance(error, Unavailable) and not self._was_unavailable:
             self._was_unavailable = True
             delay = _UNAVAILABLE_DELAY_SECONDS * (1 + _JITTER * random.random())

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cass_client.targets import hosts_of, is_list
+from cass_client.targets import hosts_of, is_list, service_of
 from cass_core.errors import CassError, InvalidRequest
 
 LOCAL = "local:"
@@ -60,9 +60,13 @@ class Settings:
 
     def __post_init__(self) -> None:
         if not isinstance(self.target, str) or not self.target:
-            raise InvalidRequest("target", f"must be HOST:PORT or local:, got {self.target!r}")
+            raise InvalidRequest(
+                "target", f"must be HOST:PORT, ray:NAME or local:, got {self.target!r}"
+            )
         if self.target == "local":
-            raise InvalidRequest("target", "must be HOST:PORT or local:, with a colon, got 'local'")
+            raise InvalidRequest(
+                "target", "must be HOST:PORT, ray:NAME or local:, with a colon, got 'local'"
+            )
         if not _is_seconds(self.timeout):
             raise InvalidRequest(
                 "timeout",
@@ -71,7 +75,16 @@ class Settings:
         object.__setattr__(self, "timeout", float(self.timeout))
         if self.tls is not None and not isinstance(self.tls, Tls):
             raise InvalidRequest("tls", f"must be a Tls, got {type(self.tls).__name__}")
-        if is_list(self.target):
+        if self.service is not None:
+            if importlib.util.find_spec("ray") is None:
+                raise CassError(
+                    f'{self.target} needs Ray; install it with: pip install "cass[ray]"'
+                )
+            if self.tls is not None and self.tls.server_name is None:
+                raise InvalidRequest(
+                    "tls", "needs a server_name that is in the certificates of all replicas"
+                )
+        elif is_list(self.target):
             names = {host for host, _ in hosts_of(self.target)}
             if self.tls is not None and self.tls.server_name is None and len(names) > 1:
                 raise InvalidRequest(
@@ -86,6 +99,11 @@ class Settings:
         if "local" in (self.fallback, self.target.removesuffix(":")) and not _has_core():
             name = LOCAL if self.target == LOCAL else 'fallback="local"'
             raise CassError(f'{name} needs the core; install it with: pip install "cass[core]"')
+
+    @property
+    def service(self) -> str | None:
+        """The service on Ray whose replicas are asked, if it is one."""
+        return service_of(self.target)
 
     @property
     def server_name(self) -> str | None:

@@ -11,6 +11,7 @@ import grpc
 
 from cass import wire
 from cass.v1 import cass_pb2 as pb
+from cass_client.errors import Unavailable
 from cass_client.exchange import read
 from cass_client.peer import PeerBase
 from cass_client.requests import MaskRequest, Masks
@@ -79,7 +80,10 @@ class Streaming:
     def _until_it_breaks(self, peer: PeerBase) -> StreamSteps[bool]:
         """Open a stream and use it; whether anything was answered."""
         opened = time.monotonic()
-        yield Open()
+        try:
+            yield Open()
+        except Unavailable:
+            return False  # whoever asks next is told, if it is still so
         for waiting in self._waiting:
             yield from _write(waiting, peer)
         answered = False

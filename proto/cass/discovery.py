@@ -1,4 +1,4 @@
-"""How the replicas of a Ray cluster are found: what the directory's clients and its keeper agree on.
+"""How the replicas on a Ray cluster are found: what a directory's keeper and clients agree on.
 
 A directory is a named, detached Ray actor, one for each service. Replicas report to it; clients
 follow its list. Neither side imports Ray from here.

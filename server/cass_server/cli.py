@@ -18,4 +18,5 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] in {"cass", "cass_core", "cass_server"}:
             raise
-        sys.exit(f"cass-server: needs {error.name}, which pip install 'cass[server]' brings")
+        extra = "ray" if sys.argv[1:2] == ["ray"] else "server"
+        sys.exit(f"cass-server: needs {error.name}, which pip install 'cass[{extra}]' brings")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from cass_core import __version__
 from cass_core.errors import CassError
+from cass_server.ray.plan import ELSEWHERE, Plan, bounds, check_name, settings_of_replicas
 from cass_server.settings_options import GroupedCommand, takes_settings
 from cass_server.settings_sources import SettingsError, load_settings
 
@@ -78,6 +80,77 @@ def serve(
 
     try:
         run(loaded.settings)
+    except CassError as error:
+        raise _failure(error, 1) from error
+
+
+@app.command(name="ray", cls=GroupedCommand)
+@partial(takes_settings, hidden=ELSEWHERE)
+def on_ray(
+    name: Annotated[
+        str, typer.Option(metavar="NAME", help="Name of the service; clients call ray:NAME.")
+    ] = "cass",
+    address: Annotated[
+        str, typer.Option(help="Ray cluster; auto is the one of this machine or of RAY_ADDRESS.")
+    ] = "auto",
+    replicas: Annotated[
+        int | None, typer.Option(min=1, help="So many replicas. [default: 1]")
+    ] = None,
+    min_replicas: Annotated[
+        int | None, typer.Option(min=1, help="At least so many, with --max-replicas. [default: 1]")
+    ] = None,
+    max_replicas: Annotated[
+        int | None, typer.Option(min=1, help="At most so many, as the load wants them.")
+    ] = None,
+    target_in_flight: Annotated[
+        float, typer.Option(min=0.01, help="Mean requests in flight in a replica to aim at.")
+    ] = 4.0,
+    calm_seconds: Annotated[
+        float, typer.Option(min=0, help="How long fewer must be enough before replicas stop.")
+    ] = 300.0,
+    num_cpus: Annotated[
+        float, typer.Option(min=0, help="CPUs that Ray sets aside for a replica.")
+    ] = 1.0,
+    num_gpus: Annotated[
+        float, typer.Option(min=0, help="GPUs that Ray sets aside for a replica, as in 0.25.")
+    ] = 0.0,
+    timeout: Annotated[
+        float, typer.Option(min=1, help="Seconds to wait until all replicas run, or none.")
+    ] = 300.0,
+    stop: Annotated[bool, typer.Option("--stop", help="Stop the service.")] = False,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="TOML file with settings.")
+    ] = None,
+    **command_line: Any,
+) -> None:
+    """Run replicas on the nodes of a Ray cluster, and write their addresses.
+
+    Ray goes on watching them: what dies is started elsewhere. Once more with other settings
+    replaces them one after another; no call of a client that tries again fails.
+
+    Settings are given as to `serve`. Files that they name have to be on every node.
+    """
+    try:
+        check_name(name)
+        least, most = bounds(replicas, min_replicas, max_replicas)
+        settings = settings_of_replicas(load_settings(command_line, config), num_gpus)
+    except CassError as error:
+        raise _failure(error, 2) from error
+    plan = Plan(
+        name, settings, least, most, target_in_flight, calm_seconds, cpus=num_cpus, gpus=num_gpus
+    )
+    from cass_server.ray.command import start_service, stop_service
+
+    def tell(progress: str) -> None:
+        typer.echo(f"{name}: {progress}", err=True)
+
+    try:
+        if stop:
+            stop_service(address, name, timeout, tell)
+            tell("stopped")
+            return
+        for found in start_service(address, plan, timeout, tell):
+            typer.echo(found)
     except CassError as error:
         raise _failure(error, 1) from error
 

@@ -19,7 +19,10 @@ _INDEX = "CASS_WORKER_INDEX"
 
 
 def start_worker(
-    command: Sequence[str], index: int, environment: Mapping[str, str]
+    command: Sequence[str],
+    index: int,
+    environment: Mapping[str, str],
+    stderr: int | None = None,
 ) -> tuple[subprocess.Popen[bytes], socket.socket]:
     """Start a process with a lifeline.
 
@@ -29,6 +32,7 @@ def start_worker(
         command: program and arguments.
         index: which of the workers it is, from 0.
         environment: all its variables but those of the lifeline.
+        stderr: where its standard error goes, as `subprocess.Popen` has it; this process's if None.
 
     Returns:
         The process, and the supervisor's end of the lifeline, which does not block.
@@ -44,6 +48,7 @@ def start_worker(
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
+                stderr=stderr,
                 env={**environment, **variables},
                 pass_fds=(theirs.fileno(),),
                 process_group=0,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Annotated, Any
 
 import typer
@@ -12,25 +12,31 @@ from typer.core import TyperCommand
 from cass_server.settings_table import Setting, settings_table
 
 
-def takes_settings(command: Callable[..., None]) -> Callable[..., None]:
+def takes_settings(
+    command: Callable[..., None], hidden: Collection[str] = ()
+) -> Callable[..., None]:
     """Give a command an option for each setting, in place of its ``**`` parameter.
 
     The options are text, and None where not given: their types, ranges and defaults are looked
     after where all sources come together, so that every source has the same messages.
+
+    Args:
+        command: what is run.
+        hidden: settings that it refuses, which its help does not list.
     """
     own = [
         parameter
         for parameter in inspect.signature(command, eval_str=True).parameters.values()
         if parameter.kind is not inspect.Parameter.VAR_KEYWORD
     ]
-    parameters = [*own, *map(_parameter, settings_table())]
+    parameters = [*own, *(_parameter(s, hidden=s.name in hidden) for s in settings_table())]
     # Typer reads both.
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return command
 
 
-def _parameter(setting: Setting) -> inspect.Parameter:
+def _parameter(setting: Setting, *, hidden: bool) -> inspect.Parameter:
     flag = not setting.metavar
     off = f"/--no-{setting.option.removeprefix('--')}" if flag else ""
     option = typer.Option(
@@ -38,6 +44,7 @@ def _parameter(setting: Setting) -> inspect.Parameter:
         metavar=setting.metavar or None,
         help=f"{setting.help} [default: {setting.default or 'not set'}]",
         rich_help_panel=setting.group,
+        hidden=hidden,
     )
     return inspect.Parameter(
         setting.name,

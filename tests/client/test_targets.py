@@ -52,7 +52,7 @@ def test_hosts_of_a_list_are_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("a:1,b", "'b' must be HOST:PORT"),
         ("a:1,", "'' must be HOST:PORT"),
-        ("local", "must be HOST:PORT or local:, with a colon, got 'local'"),
+        ("local", "must be HOST:PORT, ray:NAME or local:, with a colon, got 'local'"),
     ],
 )
 def test_refused_when_the_client_is_made(target: str, reason: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import typer
 
 from cass_client.client import CassClient
 from cass_client.settings import Tls
+from cass_client.targets import service_of
 
 
 def _file(help_: str) -> Any:
@@ -24,7 +26,10 @@ class Connection:
     """How a server is reached; each field is an option."""
 
     server: Annotated[
-        str, typer.Option(metavar="HOST:PORT", help="Where to compute; local: in this process.")
+        str,
+        typer.Option(
+            metavar="HOST:PORT", help="Where to compute: there, ray:NAME on Ray, local: here."
+        ),
     ] = "local:"
     timeout: Annotated[
         float, typer.Option(metavar="SECONDS", help="Time for a call with all its tries.")
@@ -46,15 +51,29 @@ class Connection:
     token_file: Annotated[Path | None, _file("File with the token that the server wants.")] = None
 
     def client(self) -> CassClient:
-        """A client for it."""
+        """A client for it.
+
+        Raises:
+            ConnectionError: a service on Ray, and no cluster is found.
+        """
         given = (self.tls_ca, self.tls_certificate, self.tls_key, self.tls_server_name)
         secured = self.tls or any(value is not None for value in given)
-        return CassClient(
+        client = CassClient(
             self.server,
             timeout=self.timeout,
             tls=Tls(*given) if secured else None,
             token_file=self.token_file,
         )
+        if service_of(self.server) is not None:
+            _connect_to_ray()
+        return client
+
+
+def _connect_to_ray() -> None:
+    """What a program does for itself, before it makes a client: a command is the whole program."""
+    import ray
+
+    ray.init("auto", log_to_driver=False, logging_level=logging.ERROR)
 
 
 def takes_connection(command: Callable[..., None]) -> Callable[..., None]:

@@ -1,0 +1,100 @@
+"""The actor that knows a service's replicas, and tells those who follow it of each change."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any
+
+import ray
+
+from cass.discovery import NAMESPACE, Listing, directory_name
+from cass_server.ray.roster import ROUND_SECONDS, Roster
+
+# Each client waits in a call of its own.
+_MOST_CALLS = 10_000
+_HEAD_NODE = "node:__internal_head__"
+
+
+class Directory:
+    """The methods of the actor; `cass.discovery` tells what clients may rely on."""
+
+    def __init__(self) -> None:
+        self._roster = Roster()
+        self._changed = asyncio.Event()
+        self._told: Listing | None = None
+        self._rounds: asyncio.Task[None] | None = None
+
+    async def watch(self, version: int, seconds: float) -> Listing:
+        """The list once it has another version, else after so many seconds.
+
+        A directory that has just started takes longer: it first waits to be told of all replicas.
+        """
+        self._begin()
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        while True:
+            listing, changed = self._roster.listing, self._changed
+            left = end - loop.time()
+            if listing is not None and (listing.version != version or left <= 0):
+                return listing
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(None if listing is None else left):
+                    await changed.wait()
+
+    async def beat(self, replica: str, address: str) -> None:
+        """See `Roster.beat`."""
+        self._begin()
+        self._roster.beat(replica, address)
+        self._tell()
+
+    async def leave(self, replica: str) -> None:
+        """See `Roster.leave`."""
+        self._roster.leave(replica)
+        self._tell()
+
+    def _begin(self) -> None:
+        # Not in `__init__`, which Ray runs outside of the event loop.
+        if self._rounds is None:
+            self._rounds = asyncio.get_running_loop().create_task(self._end_rounds())
+
+    async def _end_rounds(self) -> None:
+        while True:
+            await asyncio.sleep(ROUND_SECONDS)
+            self._roster.end_round()
+            self._tell()
+
+    def _tell(self) -> None:
+        if self._roster.listing != self._told:
+            self._told = self._roster.listing
+            self._changed.set()
+            self._changed = asyncio.Event()
+
+
+def open_directory(service: str) -> Any:
+    """A handle of a service's directory, which is started if there is none.
+
+    It outlives whoever started it, and is started again where its process or its node dies. It is
+    placed on the head node, with which the cluster would end anyway.
+    """
+    options = {
+        "name": directory_name(service),
+        "namespace": NAMESPACE,
+        "get_if_exists": True,
+        "lifetime": "detached",
+        "max_restarts": -1,
+        "max_concurrency": _MOST_CALLS,
+        "num_cpus": 0,
+        "resources": {_HEAD_NODE: 0.001},
+    }
+    return ray.remote(Directory).options(**options).remote()
+
+
+def close_directory(service: str) -> bool:
+    """End a service's directory for good; whether there was one."""
+    try:
+        actor = ray.get_actor(directory_name(service), namespace=NAMESPACE)
+    except ValueError:
+        return False
+    ray.kill(actor)
+    return True

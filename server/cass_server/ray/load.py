@@ -1,0 +1,45 @@
+"""How busy a worker process is, from the file that it counts in."""
+
+from __future__ import annotations
+
+import time
+from array import array
+from collections.abc import Callable
+from pathlib import Path
+
+from cass_server.metrics import METHODS, SECONDS, SLOTS, STARTS
+
+_FIRST = STARTS["cass_request_duration_seconds"]
+_WIDTH = len(SECONDS) + 2
+
+
+class Load:
+    """The mean number of requests in flight.
+
+    It is the growth of the seconds that requests take (Little's law). The number that are in flight
+    when one looks misses nearly all of them.
+
+    Args:
+        file: of the worker's `cass_server.metrics.Metrics`; it must be there.
+        clock: seconds, from anywhere.
+    """
+
+    def __init__(self, file: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        self._file = file
+        self._clock = clock
+        self._at = clock()
+        self._seconds = self._read()
+
+    def mean(self) -> float:
+        """Since the last time, or since the beginning."""
+        now, seconds = self._clock(), self._read()
+        passed, taken = now - self._at, seconds - self._seconds
+        self._at, self._seconds = now, seconds
+        return taken / passed if passed > 0 else 0.0
+
+    def _read(self) -> float:
+        slots = array("d", self._file.read_bytes())
+        assert len(slots) == SLOTS
+        # Each method's histogram ends with its sum.
+        ends = range(_FIRST + _WIDTH - 1, _FIRST + _WIDTH * len(METHODS), _WIDTH)
+        return sum(slots[end] for end in ends)

@@ -1,0 +1,126 @@
+"""One replica, as Ray Serve runs it: a server process, its entry in the directory, its load."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import ray
+from ray import serve
+
+from cass_core import __version__
+from cass_core.errors import CassError
+from cass_server.engine import device_of
+from cass_server.exposition import OneWorker, WorkerMetrics
+from cass_server.ray.directory import open_directory
+from cass_server.ray.native import END_SECONDS, NativeServer, settings_at
+from cass_server.ray.roster import BEAT_SECONDS
+from cass_server.ray.scaling import IN_FLIGHT
+from cass_server.settings import Settings
+
+_ANSWER_SECONDS = 3.0
+# For clients to hear that this replica leaves, before it turns their calls away.
+_FAREWELL_SECONDS = 1.0
+
+_log = logging.getLogger(__name__)
+
+
+def stop_seconds(settings: Settings) -> float:
+    """The longest that a replica takes to stop."""
+    farewell = BEAT_SECONDS + 2 * _ANSWER_SECONDS + _FAREWELL_SECONDS
+    return farewell + settings.drain_seconds + END_SECONDS
+
+
+class Replica:
+    """Takes calls from the time it is made until Serve stops it.
+
+    Its server ends with it, and it with its server: Serve then starts another, with new processes.
+    A server that was only started again might be on a GPU whose context is broken, or on a node
+    where it cannot run any more.
+
+    Args:
+        service: name of the service.
+        settings: of the server, as JSON.
+
+    Raises:
+        CassError: the server cannot be started.
+    """
+
+    def __init__(self, service: str, settings: str) -> None:
+        self._service = service
+        self._id = serve.get_replica_context().replica_id.unique_id
+        self._stopping = threading.Event()
+        self._ended = threading.Lock()
+        self._directory: Any = None
+        given = Settings.model_validate_json(settings)
+        with contextlib.ExitStack() as stack:
+            self._server = NativeServer(settings_at(given, ray.util.get_node_ip_address()))
+            stack.callback(self._server.stop)
+            if given.telemetry:
+                stack.callback(self._send_telemetry(device_of(given.device)))
+            # Clients are to know of this replica before Serve stops one that it replaces.
+            self._tell()
+            self._all = stack.pop_all()
+        self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
+        self._thread.start()
+
+    def check_health(self) -> None:
+        """Asked by Serve again and again.
+
+        Raises:
+            CassError: this replica has to be replaced.
+        """
+        self._server.check()
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Asked by Serve again and again; see `cass_server.ray.scaling`."""
+        return {IN_FLIGHT: self._server.load.mean()}
+
+    def __del__(self) -> None:
+        """Called by Serve when this replica is to end, and by Python thereafter."""
+        # One that was never started has no thread.
+        if not hasattr(self, "_thread") or not self._ended.acquire(blocking=False):
+            return
+        self._stopping.set()
+        self._thread.join(BEAT_SECONDS + _ANSWER_SECONDS)
+        self._leave()
+        threading.Event().wait(_FAREWELL_SECONDS)
+        self._all.close()
+
+    def _watch(self) -> None:
+        while not self._stopping.wait(BEAT_SECONDS):
+            if self._server.exit_code is not None:
+                _log.error("the server ended with code %s", self._server.exit_code)
+                self._leave()
+                self._all.close()
+                os._exit(1)
+            try:
+                self._tell()
+            except CassError as error:
+                _log.warning("%s", error)
+
+    def _tell(self) -> None:
+        try:
+            if self._directory is None:
+                self._directory = open_directory(self._service)
+            told = self._directory.beat.remote(self._id, self._server.address)
+            ray.get(told, timeout=_ANSWER_SECONDS)
+        except Exception as error:
+            # Ray has many for what may be right again the next time, with another handle.
+            self._directory = None
+            raise CassError(f"the directory does not answer: {error}") from None
+
+    def _leave(self) -> None:
+        # If nobody hears it, the beats that do not come tell the same.
+        with contextlib.suppress(Exception):
+            ray.get(self._directory.leave.remote(self._id), timeout=_ANSWER_SECONDS)
+
+    def _send_telemetry(self, device: str) -> Callable[[], None]:
+        from cass_server.telemetry import start_telemetry
+
+        metrics = WorkerMetrics([self._server.file], OneWorker(), __version__, device)
+        return start_telemetry(__version__, metrics)

@@ -1,0 +1,187 @@
+"""Replicas on a Ray cluster of three nodes, under load: killed, replaced, updated, stopped.
+
+Whoever started them has ended each time: `cass-server ray` is a process that is gone by then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.ray.cluster import (
+    LIMIT,
+    RayCluster,
+    calling,
+    host_of,
+    kill,
+    most_images,
+    ray_cluster,
+    wait_for_answers,
+    wait_until,
+    worker_at,
+    workers,
+)
+
+pytest.importorskip("ray.serve", reason="needs cass[ray]")
+
+pytestmark = pytest.mark.timeout(3 * LIMIT)
+
+HEAD = "127.0.0.2"
+ARGUMENTS = ("--num-cpus", "0.5", "--drain-seconds", "10", "--timeout", "80")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[RayCluster]:
+    """Three nodes."""
+    before = workers()
+    with ray_cluster() as started:
+        yield started
+    wait_until(lambda: workers().keys() <= before.keys(), workers)
+
+
+@pytest.fixture(scope="module")
+def started(cluster: RayCluster) -> str:
+    """What the command wrote that started three replicas."""
+    done = cluster.server(*ARGUMENTS, "--replicas", "3")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def service(cluster: RayCluster, started: str) -> RayCluster:
+    """The cluster, with three replicas."""
+    wait_until(lambda: len(replicas(cluster)) == 3, lambda: replicas(cluster))
+    return cluster
+
+
+def replicas(cluster: RayCluster, service: str = "cass") -> list[str]:
+    """Addresses."""
+    found: list[str] = cluster.do("replicas", service)
+    return found
+
+
+def wait_for_others(cluster: RayCluster, before: list[str], gone: set[str]) -> None:
+    """Until there are three replicas, with new ones in place of those that are gone."""
+
+    def replaced() -> bool:
+        now = set(replicas(cluster))
+        return len(now) == 3 and now & set(before) == set(before) - gone
+
+    wait_until(replaced, lambda: (before, gone, replicas(cluster)))
+
+
+def test_starts_a_replica_on_each_node(service: RayCluster, started: str) -> None:
+    addresses = started.split()
+    assert addresses == replicas(service)
+    assert {host_of(address) for address in addresses} == {HEAD, "127.0.0.3", "127.0.0.4"}
+    assert all(most_images(address) == 4096 for address in addresses)
+
+
+def test_a_server_process_killed(service: RayCluster) -> None:
+    before = replicas(service)
+    with calling(service):
+        kill(worker_at(before[0]))
+        wait_for_others(service, before, {before[0]})
+
+
+def test_a_replica_actor_killed(service: RayCluster) -> None:
+    before = replicas(service)
+    name = next(name for name in service.do("actors") if name.startswith("SERVE_REPLICA::cass-"))
+    with calling(service):
+        service.do("kill_actor", name, "serve", True)
+        wait_until(lambda: len(set(before) - set(replicas(service))) == 1)
+        wait_for_others(service, before, set(before) - set(replicas(service)))
+
+
+def test_a_node_killed(service: RayCluster) -> None:
+    before = replicas(service)
+    node = next(host for host in map(host_of, reversed(before)) if host != HEAD)
+    gone = {address for address in before if host_of(address) == node}
+    with calling(service):
+        # A node takes all its processes along, while one that Ray lets go of may go on for a while.
+        for address in gone:
+            kill(worker_at(address))
+        service.do("kill_node", node)
+        wait_for_others(service, before, gone)
+    assert node not in map(host_of, replicas(service))
+    service.do("add_node", node)
+
+
+@pytest.mark.parametrize("for_good", [True, False])
+def test_the_directory_killed(service: RayCluster, for_good: bool) -> None:
+    before = replicas(service)
+    with calling(service):
+        service.do("kill_actor", "directory-of-cass", "cass", for_good)
+        # With none to start it again, a replica does.
+        wait_until(lambda: "directory-of-cass" in service.do("actors"))
+        # The first list that there is has them all.
+        assert replicas(service) == before
+
+
+def test_the_controller_of_serve_killed(service: RayCluster) -> None:
+    before = replicas(service)
+    with calling(service):
+        service.do("kill_actor", "SERVE_CONTROLLER_ACTOR", "serve", False)
+        kill(worker_at(before[0]))
+        wait_for_others(service, before, {before[0]})
+
+
+def test_rolling_update(service: RayCluster) -> None:
+    before = replicas(service)
+    with calling(service):
+        done = service.server(*ARGUMENTS, "--replicas", "3", "--max-images", "77")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == replicas(service)
+    assert not set(before) & set(replicas(service))
+    assert [most_images(address) for address in replicas(service)] == [77, 77, 77]
+
+
+def test_an_update_that_cannot_start(service: RayCluster, tmp_path: Path) -> None:
+    before, limits = replicas(service), most_images(replicas(service)[0])
+    files = ("--tls-certificate", str(tmp_path / "none"), "--tls-key", str(tmp_path / "none"))
+    with calling(service):
+        done = service.server(*ARGUMENTS, "--replicas", "3", *files)
+        assert done.returncode == 1
+        assert done.stderr.splitlines()[-1] == (
+            f"cass-server: tls_certificate {tmp_path / 'none'}: cannot be read: "
+            "No such file or directory"
+        )
+    assert replicas(service) == before
+    assert most_images(before[0]) == limits
+
+
+def test_scaled_by_load_beside_others(service: RayCluster) -> None:
+    """Up and down under load; neither another service nor another application notices."""
+    before = replicas(service)
+    service.do("start_other")
+    answer = service.do("ask_other")
+    bounds = ("--min-replicas", "1", "--max-replicas", "2", "--target-in-flight", "0.1")
+    done = service.server(*ARGUMENTS, "--name", "busy", *bounds, "--calm-seconds", "1")
+    assert done.returncode == 0, done.stderr
+    (first,) = done.stdout.split()
+    with calling(service, "busy", number=6):
+        wait_until(lambda: len(replicas(service, "busy")) == 2)
+    with calling(service, "busy", number=1, pause=0.2):
+        wait_until(lambda: len(replicas(service, "busy")) == 1)
+        wait_for_answers(service)
+    assert first.startswith("127.0.0.")
+    stopped = service.server("--name", "busy", "--stop")
+    assert stopped.returncode == 0, stopped.stderr
+    assert replicas(service) == before
+    assert service.do("ask_other") == answer
+    service.do("stop_other")
+
+
+def test_stops(service: RayCluster) -> None:
+    """The last of the module: nothing is left, nor Serve, which it started."""
+    workers_before = {worker_at(address) for address in replicas(service)}
+    done = service.server("--stop", "--timeout", "80")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[-1] == "cass: stopped"
+    assert not workers_before & workers().keys()
+    assert service.do("actors") == []
+    again = service.server("--stop")
+    assert again.returncode == 1
+    assert again.stderr == "cass-server: no service cass on this cluster\n"
