@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types proto proto-check docs-check bench bench-remote bench-rpc bench-loader bench-overload soak gpu-check docker-test docs clean
+.PHONY: help setup demo test ray-test check lint types proto proto-check docs-check bench bench-remote bench-rpc bench-loader bench-ray bench-overload bench-fleet soak gpu-check docker-test docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -28,8 +28,11 @@ ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 $(CORE)
-	$(BIN)/python -m pytest --ignore=tests/core --ignore=tests/lab tests client proto server
+	$(BIN)/python -m pytest --ignore=tests/core --ignore=tests/lab --ignore=tests/ray tests client proto server
 endif
+
+ray-test: $(READY) ## services on a real Ray cluster of three nodes, with nodes killed under load (ARGS)
+	$(BIN)/python -m pytest -v --durations 5 tests/ray $(ARGS)
 
 check: lint types proto-check docs-check ## everything CI checks beside the tests
 
@@ -81,8 +84,16 @@ bench-loader: $(READY) ## masks in a DataLoader (ROUNDS, EPOCH: images, DATA: CO
 	$(BIN)/python -m benchmarks.loader --rounds $(ROUNDS) --images $(EPOCH) \
 	    $(if $(DATA),--data $(DATA)) $(if $(OUT),--out $(OUT))
 
+bench-ray: ROUNDS = 7
+bench-ray: $(READY) ## the ways to a replica on Ray beside a server without it (ROUNDS, SECONDS, OUT)
+	$(BIN)/python -m benchmarks.ray_ways --rounds $(ROUNDS) --seconds $(SECONDS) $(if $(OUT),--out $(OUT))
+
 bench-overload: $(READY) ## a server that is offered four times what it can carry (OUT)
 	$(BIN)/python -m benchmarks.overload $(ARGS) $(if $(OUT),--out $(OUT))
+
+bench-fleet: ROUNDS = 12
+bench-fleet: $(READY) ## a simulated fleet, checked against a server, and asked about larger ones (ROUNDS, OUT)
+	$(BIN)/python -m benchmarks.fleet measure --rounds $(ROUNDS) $(if $(OUT),--out $(OUT))
 
 MINUTES ?= 20
 soak: $(READY) ## all kinds of callers for MINUTES; fails if memory grows or an answer is wrong (OUT)
