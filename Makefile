@@ -91,9 +91,10 @@ bench-ray: $(READY) ## the ways to a replica on Ray beside a server without it (
 bench-overload: $(READY) ## a server that is offered four times what it can carry (OUT)
 	$(BIN)/python -m benchmarks.overload $(ARGS) $(if $(OUT),--out $(OUT))
 
+LOADERS ?= 4096
 bench-fleet: ROUNDS = 12
-bench-fleet: $(READY) ## a simulated fleet, checked against a server, and asked about larger ones (ROUNDS, OUT)
-	$(BIN)/python -m benchmarks.fleet measure --rounds $(ROUNDS) $(if $(OUT),--out $(OUT))
+bench-fleet: $(READY) ## a simulated fleet, checked against a server, and asked about larger ones (ROUNDS, LOADERS, OUT)
+	$(BIN)/python -m benchmarks.fleet measure --rounds $(ROUNDS) --loaders $(LOADERS) $(if $(OUT),--out $(OUT))
 
 MINUTES ?= 20
 soak: $(READY) ## all kinds of callers for MINUTES; fails if memory grows or an answer is wrong (OUT)
