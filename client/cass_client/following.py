@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from cass.discovery import NAMESPACE, Listing, directory_name
-from cass_client.list_file import FOLDER_VARIABLE, Addresses, make_folder, mark_used, write_list
+from cass_client.list_file import FOLDER_VARIABLE, Addresses, make_folder, write_list
 
 # A directory answers after this time with the list that it has.
 _WATCH_SECONDS = 10.0
@@ -39,11 +39,9 @@ _inherited = False
 def is_connected() -> bool:
     """Whether this process is connected to Ray, and not just the one that it was forked from."""
     global _inherited
-    if "ray" not in sys.modules:
-        return False
-    import ray
-
-    if not ray.is_initialized():
+    # Not by `import`, which waits for a thread that is loading Ray, in a fork for ever.
+    is_initialized = getattr(sys.modules.get("ray"), "is_initialized", None)
+    if is_initialized is None or not is_initialized():
         _inherited = False
         return False
     return not _inherited
@@ -90,15 +88,12 @@ class Follower:
                 directory = self._directory()
                 while True:
                     self._hear(self._watch(directory))
-                    mark_used(self._file.parent)
                     pause = _FIRST_PAUSE_SECONDS
             except TimeoutError:
-                pass  # it may be about to start
+                self._keep(self.addresses)  # it may be about to start
             except Exception:
                 # Ray has many for a directory, or a cluster, that is gone: look for it again.
-                if self.addresses is None:
-                    self._keep(())
-            mark_used(self._file.parent)
+                self._keep(self.addresses or ())
             time.sleep(pause * (1 + _JITTER * random.random()))
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
@@ -106,7 +101,7 @@ class Follower:
         import ray
 
         with _ray_lasting():
-            self._connection()  # which this would make otherwise
+            self._connection()  # which Ray would make otherwise
             directory = ray.get_actor(directory_name(self._service), namespace=NAMESPACE)
         if not self.addresses:
             self._keep(None)  # who there is will be known once it has started
@@ -129,19 +124,19 @@ class Follower:
         """By what this process's connection to Ray can be told from a later one."""
         import ray
 
-        if not is_connected():
-            raise ConnectionError
-        return ray.get_runtime_context().get_worker_id()
+        with _ray_lasting():
+            if not is_connected():
+                raise ConnectionError
+            return ray.get_runtime_context().get_worker_id()
 
     def _hear(self, listing: Listing) -> None:
         self._version = listing.version
-        if listing.addresses or not self.addresses:
-            self._keep(tuple(listing.addresses))
+        self._keep(tuple(listing.addresses) or self.addresses or ())
 
     def _keep(self, addresses: Addresses | None) -> None:
-        if addresses != self.addresses:
-            self.addresses = addresses
-            write_list(self._file, addresses)
+        self.addresses = addresses
+        # The same one as well: the last may not have been written, or was cleared away.
+        write_list(self._file, addresses)
 
 
 def _ray_lasting() -> contextlib.AbstractContextManager[object]:

@@ -4,7 +4,7 @@ gRPC starts its threads again in a forked child if its fork support is on
 (``GRPC_ENABLE_FORK_SUPPORT``, the default of grpcio's wheels) and no other thread was in the middle
 of a call. Else the first call in the child waits for ever, whatever its deadline says. What
 decides is looked at, not the variable: were there threads of gRPC before the fork, and are there
-any after it?
+any after it? The variable counts where they may be Ray's, which has a gRPC of its own.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ _TASKS = Path("/proc/self/task")
 # How gRPC calls its threads, from 1.60 on.
 _NAMES = ("event_engine", "lifeguard", "timer_manager", "default-execut", "resolver-execut")
 _NAMING_MILLISECONDS = 30
+# What gRPC reads as false.
+_OFF = ("0", "f", "false", "n", "no")
 # The name of the function that it runs, in Python.
 _LOOPS_THREAD = "_poll_wrapper"
 _LONGEST_WAIT_SECONDS = 1.0
@@ -127,8 +129,15 @@ def _before() -> None:
     global _used_before, _quiet_before, _loops_before
     _quiet_before = _calls.hold_back(_LONGEST_WAIT_SECONDS)
     _loops_before = any(_LOOPS_THREAD in thread.name for thread in threading.enumerate())
-    # Ray has a gRPC of its own, with threads of these names, which a child can do without.
-    _used_before = bool(_channels or "ray._raylet" not in sys.modules) and _has_threads()
+    # Ray's threads have these names too, and a child can do without them. Others than clients may
+    # use gRPC as well: its threads start again, unless that is switched off.
+    may_be_rays = "ray._raylet" in sys.modules and not _channels and _starts_threads_again()
+    _used_before = not may_be_rays and _has_threads()
+
+
+def _starts_threads_again() -> bool:
+    """Whether gRPC's fork support is on, as far as the variable tells."""
+    return os.environ.get("GRPC_ENABLE_FORK_SUPPORT", "1").lower() not in _OFF
 
 
 def _has_threads() -> bool:

@@ -41,16 +41,11 @@ def _remove(folder: Path, process: int) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def mark_used(folder: Path) -> None:
-    """Tell that the process which made it is alive, to be done every few seconds."""
-    with contextlib.suppress(OSError):
-        os.utime(folder)
-
-
 def write_list(file: Path, addresses: Addresses | None) -> None:
     """Keep a list, None if it is not known yet; whoever reads meets the old one or the new one.
 
-    Where it cannot be written, the old one stays: the disk is full, or the process is about to end.
+    To be done every few seconds, which tells that the process whose folder it is lives. Where it
+    cannot be written, the old one stays: the disk is full, or the process is about to end.
     """
     new = file.with_name(f".{file.name}")
     with contextlib.suppress(OSError):
@@ -94,7 +89,7 @@ class ListFile:
             return
         try:
             known = json.loads((Path(folder) / self._service).read_text())
-        except OSError:
+        except (OSError, ValueError):  # it is gone, or damaged
             return
         self._known = None if known is None else tuple(known)
         self._exists = True

@@ -6,6 +6,7 @@ was started by such a process reads what its parent keeps (`cass_client.list_fil
 
 from __future__ import annotations
 
+from cass.discovery import NAMESPACE, directory_name
 from cass_client.errors import Unavailable, Unlisted
 from cass_client.following import Follower, follow, is_connected
 from cass_client.list_file import Addresses, ListFile
@@ -41,8 +42,15 @@ class Replicas:
                 "as in HOST:PORT,HOST:PORT"
             )
         if known is None:
-            raise Unlisted(f"ray:{name}: the directory of {name!r} on Ray does not answer", False)
-        raise Unlisted(f"ray:{name}: no replica of {name!r} is running on Ray")
+            raise Unlisted(
+                f"ray:{name}: the directory of {name!r} on Ray does not answer: see whether the "
+                f"cluster has it, {directory_name(name)!r} of the namespace {NAMESPACE!r}",
+                False,
+            )
+        raise Unlisted(
+            f"ray:{name}: no replica of {name!r} is running on Ray: start one by "
+            f"cass-server ray --name {name}"
+        )
 
     def are_others_than(self, addresses: Addresses) -> bool:
         """Whether calls are to go to others than these."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import logging
 import os
 import pickle
@@ -28,6 +29,7 @@ from cass_client import (
     Tls,
     Unavailable,
 )
+from cass_client.list_file import FOLDER_VARIABLE, ListFile
 from cass_client.targets import service_of
 from tests.client.faults import (
     MAP,
@@ -157,6 +159,70 @@ def test_a_process_that_is_not_connected() -> None:
     assert last == "(1, 1, 1) False"
 
 
+def test_a_fork_while_a_thread_loads_ray(tmp_path: Path) -> None:
+    (tmp_path / "ray.py").write_text("import sys; sys.loads.set(); sys.go_on.wait()")
+    program(
+        """
+        import importlib, os, sys, threading
+        import cass_client
+        sys.loads, sys.go_on = threading.Event(), threading.Event()
+        sys.path.insert(0, sys.argv[1])
+        threading.Thread(target=importlib.import_module, args=["ray"]).start()
+        sys.loads.wait()
+        if not (child := os.fork()):
+            os._exit(0)
+        limit = threading.Timer(20, os.kill, (child, 9))
+        limit.start()
+        try:
+            assert os.waitpid(child, 0)[1] == 0
+        finally:
+            limit.cancel()
+            sys.go_on.set()
+        """,
+        str(tmp_path),
+    )
+
+
+def test_a_fork_without_fork_support_beside_ray(replicas: dict[int, str]) -> None:
+    """It is told when gRPC is used by others than clients, and does not hang."""
+    told = program(
+        """
+        import os, sys, threading
+        import grpc, ray
+        from cass_client import CassClient, Unavailable
+        channel = grpc.insecure_channel(sys.argv[1])
+        grpc.channel_ready_future(channel).result(timeout=60)
+        if not (child := os.fork()):
+            try:
+                CassClient(sys.argv[1], timeout=10).info()
+            except Unavailable as error:
+                print("GRPC_ENABLE_FORK_SUPPORT" in str(error), flush=True)
+            finally:
+                os._exit(0)
+        limit = threading.Timer(20, os.kill, (child, 9))
+        limit.start()
+        assert os.waitpid(child, 0)[1] == 0
+        limit.cancel()
+        """,
+        replicas[FIRST],
+        GRPC_ENABLE_FORK_SUPPORT="0",
+    )
+    assert told == "True\n"
+
+
+def test_a_damaged_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last one stays in force."""
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
+    file, read = tmp_path / "s", ListFile("s")
+    file.write_text('["a:1"')
+    assert (read.exists, read.read()) == (False, None)
+    file.write_text('["a:1"]')
+    assert (read.exists, read.read()) == (True, ("a:1",))
+    file.write_bytes(b"\xff")
+    read.look()
+    assert read.read() == ("a:1",)
+
+
 def test_follows_while_calls_run(service: Service, replicas: dict[int, str]) -> None:
     """No call fails, and each answer is right, whoever comes and goes."""
     stop, outcomes = Stop(), Outcomes()
@@ -255,6 +321,19 @@ def test_nobody(service: Service) -> None:
         assert_right([ask(local, 1)], [1])
     assert_right(list(local.stream_masks(map(request, range(3)))), range(3))
     assert local.local_answers == 4
+
+
+def test_a_list_that_is_cleared_away_is_written_again(
+    service: Service, replicas: dict[int, str]
+) -> None:
+    service.put(replicas[FIRST])
+    with CassClient(service.target, timeout=LIMIT) as client:
+        assert who(client) == FIRST
+        file = Path(os.environ[FOLDER_VARIABLE], service.target.removeprefix("ray:"))
+        file.unlink()
+        service.kill_directory()  # else it takes the seconds that a directory has to answer
+        wait_for(file.exists)
+        assert json.loads(file.read_text()) == [replicas[FIRST]]
 
 
 @pytest.mark.parametrize("has_directory", [True, False])
