@@ -133,7 +133,7 @@ def on_ray(
     try:
         check_name(name)
         least, most = bounds(replicas, min_replicas, max_replicas)
-        settings = settings_of_replicas(load_settings(command_line, config), num_gpus)
+        settings = settings_of_replicas(load_settings(command_line, config), num_cpus, num_gpus)
     except CassError as error:
         raise _failure(error, 2) from error
     plan = Plan(

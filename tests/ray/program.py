@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from ray import serve
 from ray.cluster_utils import Cluster
 
 from cass.discovery import NAMESPACE, directory_name
-from cass_client import CassClient
+from cass_client import CassClient, Tls
 from tests.client.faults import ask, expected
 
 # Not 127.0.0.1, for which Ray takes the machine's own address.
@@ -140,6 +141,13 @@ class Program:
         record = self._callers.stop()
         self._callers = None
         return record
+
+    def ask_secured(self, service: str, name: str, files: list[str], token: str) -> bool:
+        """Whether masks are right, by mutual TLS: authority, certificate and key."""
+        tls = Tls(*map(Path, files), server_name=name)
+        target = f"ray:{service}"
+        with CassClient(target, timeout=_ANSWER_SECONDS, tls=tls, token=token) as client:
+            return np.array_equal(ask(client, _SEEDS[0]), expected(_SEEDS[0]))
 
     def start_other(self) -> None:
         """Start somebody else's application on Ray Serve."""

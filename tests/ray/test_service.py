@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from cass_core.errors import CassError
 from tests.ray.cluster import (
     LIMIT,
     RayCluster,
@@ -23,6 +24,7 @@ from tests.ray.cluster import (
     worker_at,
     workers,
 )
+from tests.server.certificates import Authority, put
 
 pytest.importorskip("ray.serve", reason="needs cass[ray]")
 
@@ -150,6 +152,47 @@ def test_an_update_that_cannot_start(service: RayCluster, tmp_path: Path) -> Non
         )
     assert replicas(service) == before
     assert most_images(before[0]) == limits
+
+
+def test_secured(service: RayCluster, tmp_path: Path) -> None:
+    """By mutual TLS and a token, which Serve's checks of its health pass too."""
+    authority, token = Authority(), "token-of-a-caller"
+    pair = authority.issue("cass.example")
+    files = {
+        "--tls-client-ca": put(tmp_path / "ca.pem", authority.certificate),
+        "--tls-certificate": put(tmp_path / "tls.pem", pair.certificate),
+        "--tls-key": put(tmp_path / "key.pem", pair.key),
+        "--token-file": put(tmp_path / "tokens", token.encode()),
+    }
+    options = [str(part) for option in files.items() for part in option]
+    done = service.server(*ARGUMENTS, "--name", "secured", *options)
+    assert done.returncode == 0, done.stderr
+    shown = [str(file) for file in files.values()][:3]
+    assert service.do("ask_secured", "secured", "cass.example", shown, token)
+    with pytest.raises(AssertionError, match="Unauthenticated"):
+        service.do("ask_secured", "secured", "cass.example", shown, "another-token-of-one")
+    stopped = service.server("--name", "secured", "--stop")
+    assert stopped.returncode == 0, stopped.stderr
+
+
+@pytest.mark.parametrize("serve_has_ended", [False, True])
+def test_stopped_by_somebody_else(monkeypatch: pytest.MonkeyPatch, serve_has_ended: bool) -> None:
+    """Who waits until it runs is told at once; who stops it too finds it stopped."""
+    from ray.exceptions import ActorDiedError
+    from ray.serve.schema import ServeStatus
+
+    from cass_server.ray import service
+
+    def status() -> ServeStatus:
+        if serve_has_ended:
+            raise ActorDiedError
+        return ServeStatus()
+
+    monkeypatch.setattr("ray.serve.status", status)
+    monkeypatch.setattr(service, "close_directory", lambda _: False)
+    with pytest.raises(CassError, match=r"^service cass was stopped meanwhile$"):
+        service.wait_until_running("cass", LIMIT, pytest.fail)
+    assert not service.stop("cass", LIMIT, pytest.fail)
 
 
 def test_scaled_by_load_beside_others(service: RayCluster) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -27,6 +29,7 @@ pytestmark = pytest.mark.timeout(90)
         ),
         (["--device", "cuda"], "--device (command line): cuda needs --num-gpus\n"),
         (["--num-gpus", "1.5"], "--num-gpus 1.5: must be a whole number, or below 1\n"),
+        (["--num-cpus", "0.00001"], "--num-cpus 1e-05: must be 0, or at least 0.0001\n"),
         (["--max-images", "no"], "--max-images (command line): must be a whole number"),
         (["--min-replicas", "2"], "--min-replicas: needs --max-replicas too\n"),
         (
@@ -64,12 +67,28 @@ def test_help_lists_what_replicas_have() -> None:
     assert "--metrics-port" not in told
 
 
-def test_no_cluster() -> None:
+@pytest.mark.parametrize("from_environment", [False, True])
+def test_no_cluster(monkeypatch: pytest.MonkeyPatch, from_environment: bool) -> None:
     pytest.importorskip("ray")
     address = f"127.0.0.1:{free_port()}"
-    done = cass_server("ray", "--address", address)
+    if from_environment:
+        monkeypatch.setenv("RAY_ADDRESS", address)
+    done = cass_server("ray", *(() if from_environment else ("--address", address)))
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == f"cass-server: --address {address}: [Errno 111] Connection refused\n"
+
+
+def test_no_token_of_the_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "none"))
+    with socket.create_server(("127.0.0.1", 0)) as head:
+        address = f"127.0.0.1:{head.getsockname()[1]}"
+        done = cass_server("ray", "--address", address)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"cass-server: --address {address}: ")
+    assert "RAY_AUTH_TOKEN" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize("missing", ["ray", "starlette"])

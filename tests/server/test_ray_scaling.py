@@ -12,8 +12,9 @@ import pytest
 from cass_core.errors import CassError
 from cass_server.metrics import Metrics
 from cass_server.ray.load import Load
-from cass_server.ray.plan import bounds, check_name
+from cass_server.ray.plan import bounds, check_name, settings_of_replicas
 from cass_server.ray.scaling import replicas_for_load
+from cass_server.settings_sources import load_settings
 
 
 def test_load_is_the_mean_in_flight(tmp_path: Path) -> None:
@@ -63,6 +64,17 @@ def test_bounds() -> None:
     assert bounds(4, None, None) == (4, 4)
     assert bounds(None, None, 4) == (1, 4)
     assert bounds(None, 2, 4) == (2, 4)
+
+
+def test_settings_are_for_any_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose processes begin in other folders, and may see GPUs that Ray gave to others."""
+    monkeypatch.chdir(tmp_path)
+    loaded = load_settings({"token_file": Path("tokens")})
+    settings = settings_of_replicas(loaded, 1.0, 0.0)
+    assert settings.token_file == tmp_path / "tokens"
+    assert settings.tls_certificate is None
+    assert settings.device == "cpu"
+    assert settings_of_replicas(loaded, 1.0, 0.25).device == "auto"
 
 
 @pytest.mark.parametrize("name", ["", "-a", "a b", "a/b", "50051", "a" * 101])

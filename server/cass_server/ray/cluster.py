@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import socket
 import warnings
 from collections.abc import Iterator
@@ -27,12 +28,14 @@ def connected(address: str) -> Iterator[None]:
         CassError: there is no such cluster, it is of another version of Ray or Python, or it does
             not do what is asked of it.
     """
+    if address == "auto":
+        address = os.environ.get("RAY_ADDRESS") or address
     try:
         _knock(address)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
-    except (RuntimeError, ValueError, OSError) as error:
+    except (RayError, RuntimeError, ValueError, OSError) as error:
         raise CassError(f"--address {address}: {_line(error)}") from None
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     try:
@@ -61,7 +64,7 @@ def _knock(address: str) -> None:
         raise ValueError("must be of a cluster that runs")
     host, colon, port = address.rpartition(":")
     if colon and port.isdigit() and "/" not in host:
-        socket.create_connection((host, int(port)), timeout=_KNOCK_SECONDS).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_SECONDS).close()
 
 
 def check_nodes(settings: Settings) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import shutil
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections import deque
 from pathlib import Path
 from typing import IO
@@ -28,6 +30,8 @@ END_SECONDS = 5.0
 
 _CHECK_SECONDS = 4.0
 _REASON = "cass-server: "
+_FOLDER = "cass-replica-"
+_UNUSED_SECONDS = 3600.0
 
 
 def settings_at(settings: Settings, host: str) -> Settings:
@@ -66,7 +70,8 @@ class NativeServer:
         with contextlib.ExitStack() as stack:
             held, self._port = reserve_port(settings.host, 0)
             stack.enter_context(held)
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="cass-replica-"))
+            _remove_unused_folders()
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=_FOLDER))
             self.address = address_of(settings.host, self._port)
             self.file = Path(folder, "worker-0")
             environment = {
@@ -97,11 +102,13 @@ class NativeServer:
         return self._process.poll()
 
     def check(self) -> None:
-        """Return if it serves.
+        """Return if it serves; to be done every few seconds, which also keeps its file.
 
         Raises:
             CassError: it does not.
         """
+        with contextlib.suppress(OSError):
+            os.utime(self.file.parent)
         if self.exit_code is not None:
             raise CassError(f"the server ended with code {self.exit_code}")
         probe.check(self._settings, self._port, _CHECK_SECONDS)
@@ -116,6 +123,14 @@ class NativeServer:
     def _kill(self) -> None:
         self._process.kill()
         self._process.wait()
+
+
+def _remove_unused_folders() -> None:
+    """Remove those of processes that were killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
+        with contextlib.suppress(OSError):
+            if time.time() > folder.stat().st_mtime + _UNUSED_SECONDS:
+                shutil.rmtree(folder)
 
 
 class _Log:

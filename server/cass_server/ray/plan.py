@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from cass_core.errors import CassError
 from cass_server.settings import Settings
@@ -11,6 +13,8 @@ from cass_server.settings_sources import LoadedSettings, SettingsError
 
 # As clients have it: ray:50051 is a host called ray.
 _NAME = re.compile(r"(?![0-9]+$)[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+# Ray knows no smaller part of a CPU or a GPU.
+_SMALLEST_PART = 0.0001
 
 ELSEWHERE = {
     "host": "a replica listens on its node's address",
@@ -47,8 +51,10 @@ class Plan:
     gpus: float
 
 
-def settings_of_replicas(loaded: LoadedSettings, gpus: float) -> Settings:
-    """The settings for replicas that are given so many GPUs each.
+def settings_of_replicas(loaded: LoadedSettings, cpus: float, gpus: float) -> Settings:
+    """The settings for replicas that are given so many CPUs and GPUs each.
+
+    Relative paths begin at this process's folder, as replicas have others.
 
     Raises:
         SettingsError: one of them is not for replicas.
@@ -63,12 +69,18 @@ def settings_of_replicas(loaded: LoadedSettings, gpus: float) -> Settings:
         faults.append(f"{loaded.origins['device'].label}: {settings.device} needs --num-gpus")
     if gpus > 1 and not gpus.is_integer():
         faults.append(f"--num-gpus {gpus:g}: must be a whole number, or below 1")
+    for option, amount in (("--num-cpus", cpus), ("--num-gpus", gpus)):
+        if 0 < amount < _SMALLEST_PART:
+            faults.append(f"{option} {amount:g}: must be 0, or at least {_SMALLEST_PART:g}")
     if faults:
         raise SettingsError("\n".join(faults))
+    changed: dict[str, Any] = {
+        name: value.absolute() for name, value in settings if isinstance(value, Path)
+    }
     # Without a GPU of its own a replica must not find another's.
     if gpus == 0:
-        settings = settings.model_copy(update={"device": "cpu"})
-    return settings
+        changed["device"] = "cpu"
+    return settings.model_copy(update=changed)
 
 
 def check_name(name: str) -> None:

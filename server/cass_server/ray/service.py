@@ -9,8 +9,14 @@ from typing import Any
 
 import ray
 from ray import serve
+from ray.exceptions import ActorDiedError
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
-from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview, LoggingConfig
+from ray.serve.schema import (
+    ApplicationStatus,
+    ApplicationStatusOverview,
+    LoggingConfig,
+    ServeStatus,
+)
 
 from cass.discovery import Listing
 from cass_core.errors import CassError
@@ -67,23 +73,24 @@ def wait_until_running(service: str, seconds: float, tell: _Progress) -> tuple[s
         The replicas' addresses.
 
     Raises:
-        CassError: they do not run by then, or replicas cannot be started; says why.
+        CassError: they do not run by then, replicas cannot be started, or somebody has stopped
+            them; says which.
     """
     end = time.monotonic() + seconds
     told = ""
     while True:
         status = _status(service)
-        progress = "waiting for Ray Serve" if status is None else _progress(status)
-        if progress != told:
+        if status is None or status.status == ApplicationStatus.DELETING:
+            raise CassError(f"service {service} was stopped meanwhile")
+        if (progress := _progress(status)) != told:
             tell(progress)
             told = progress
-        if status is not None:
-            if status.status == ApplicationStatus.RUNNING:
-                return _listing(service).addresses
-            if status.status == ApplicationStatus.DEPLOY_FAILED:
-                raise CassError(_reason(status) or "Ray Serve cannot start it")
+        if status.status == ApplicationStatus.RUNNING:
+            return _listing(service).addresses
+        if status.status == ApplicationStatus.DEPLOY_FAILED:
+            raise CassError(_reason(status) or "Ray Serve cannot start it")
         if time.monotonic() > end:
-            reason = (status and _reason(status)) or "see `ray status` for what they wait for"
+            reason = _reason(status) or "see `ray status` for what they wait for"
             raise CassError(f"after {seconds:g} s {progress}: {reason}; Ray goes on trying")
         time.sleep(_POLL_SECONDS)
 
@@ -154,12 +161,20 @@ def _autoscaling(plan: Plan) -> AutoscalingConfig:
 
 
 def _status(service: str) -> ApplicationStatusOverview | None:
-    return serve.status().applications.get(application_name(service))
+    return _serve_status().applications.get(application_name(service))
+
+
+def _serve_status() -> ServeStatus:
+    """What Serve runs; nothing if it has ended, as when another command stops the last service."""
+    try:
+        return serve.status()
+    except ActorDiedError:
+        return ServeStatus()
 
 
 def _is_idle() -> bool:
     """Whether Serve runs nothing, nor HTTP for what may come."""
-    status = serve.status()
+    status = _serve_status()
     return not status.applications and not status.proxies
 
 
