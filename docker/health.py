@@ -9,20 +9,16 @@ does not, give the container a health check of its own (`docker run --health-cmd
 from __future__ import annotations
 
 import os
-import socket
-import ssl
 import sys
-from pathlib import Path
 
 from cass_server.ports import address_of
 from cass_server.settings import Settings
 from cass_server.settings_sources import load_settings
+from cass_server.shown_name import shown_name
 
 _LIMIT = 4.0
 """Seconds for each of two steps; the image's HEALTHCHECK allows them both."""
 
-# Of all that a certificate may be for, such as a URI, what a server is called by.
-_NAMES = ("DNS", "IP Address")
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
@@ -37,34 +33,11 @@ def health_options(settings: Settings) -> list[str]:
     if settings.tls_certificate is None:
         return options
     certificate = str(settings.tls_certificate)
-    name = shown_name(host, settings.port, settings.tls_certificate)
+    name = shown_name(host, settings.port, settings.tls_certificate, _LIMIT)
     options += ["--tls-ca", certificate, "--tls-server-name", name]
     if settings.tls_client_ca is not None:
         options += ["--tls-certificate", certificate, "--tls-key", str(settings.tls_key)]
     return options
-
-
-def shown_name(host: str, port: int, certificate: Path) -> str:
-    """A name or an address that the server's certificate is for.
-
-    Raises:
-        OSError: nobody answers there or shows another certificate, or it is for no name.
-    """
-    context = ssl.create_default_context(cafile=str(certificate))
-    # The certificate is its own anchor, as it is for gRPC.
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    context.check_hostname = False
-    context.set_alpn_protocols(["h2"])
-    with (
-        socket.create_connection((host, port), timeout=_LIMIT) as plain,
-        context.wrap_socket(plain) as secured,
-    ):
-        shown = secured.getpeercert() or {}
-    names = [name for kind, name in shown.get("subjectAltName", ()) if kind in _NAMES]
-    if not names:
-        raise OSError(f"{certificate} is for no DNS name and no IP address")
-    # Any name that the certificate's star stands for will do.
-    return str(names[0]).replace("*", "health")
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from cass_server.settings import Settings
+from cass_server.shown_name import shown_name
 from tests.docker.conftest import ROOT
 from tests.server.certificates import Authority, put
 from tests.server.processes import cass_server
@@ -123,7 +124,7 @@ def test_health_is_asked_for_by_a_name_that_the_certificate_has(tmp_path: Path) 
     key = put(tmp_path / "tls.key", pair.key)
     with serving("--tls-certificate", str(certificate), "--tls-key", str(key)) as server:
         host, port = server.address.rsplit(":", 1)
-        name = script("health")["shown_name"](host, int(port), certificate)
+        name = shown_name(host, int(port), certificate, 60.0)
         assert name == "cass.test"
         asked = ("--address", server.address, "--tls-ca", str(certificate))
         found = cass_server("health", *asked, "--tls-server-name", name)
