@@ -20,6 +20,7 @@ import typer
 import uvloop
 from rich.console import Console
 
+from benchmarks.fleet_costs import Service
 from benchmarks.fleet_local import time_calls, workers
 from benchmarks.fleet_loss import HIT_SECONDS, LOADERS, lose, summary
 from benchmarks.fleet_measure import (
@@ -35,7 +36,7 @@ from benchmarks.fleet_measure import (
     service_of,
     usual_speed,
 )
-from benchmarks.fleet_model import Fleet, Service, simulate
+from benchmarks.fleet_model import Fleet, simulate
 from benchmarks.fleet_plan import at_work, enough, hosts_for, plans, service_from
 from benchmarks.fleet_tables import markdown
 from benchmarks.measure import write

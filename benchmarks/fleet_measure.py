@@ -20,12 +20,9 @@ from typing import Any
 import grpc
 import numpy as np
 
-from benchmarks.fleet_model import Curve, Service
-from benchmarks.rpc_client import IMAGE_SIZE, IMAGES, MAPS
-from benchmarks.rpc_servers import SPEC
-from cass import wire
-from cass_core.masks import MaskInputs
-from cass_core.scenes import street_boxes
+from benchmarks.fleet_costs import Curve, Service
+from benchmarks.rpc import Case, request_of
+from benchmarks.rpc_client import IMAGES, MAPS
 
 METHOD = "/cass.v1.CassService/GenerateMask"
 _OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.use_local_subchannel_pool", 1))
@@ -46,10 +43,7 @@ class Kind:
 
     def request(self) -> bytes:
         """The serialized request."""
-        feature_map, boxes = MAPS[self.stride]
-        arrays = street_boxes(IMAGES, boxes, image_size=IMAGE_SIZE)
-        inputs = MaskInputs.check(arrays, IMAGE_SIZE, feature_map, SPEC, self.dtype, False)
-        return wire.mask_request_bytes(inputs)
+        return request_of(Case(self.stride, self.dtype, 1, streamed=False))
 
     def answer_bytes(self) -> int:
         """Bytes of the masks."""

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.fleet_costs import Curve, Service
 from benchmarks.fleet_measure import Kind
-from benchmarks.fleet_model import Curve, Fleet, Outcome, Service, simulate
+from benchmarks.fleet_model import Fleet, Outcome, simulate
 
 # What is enough: the bound of the slowest hundredth of calls, and of the cores' and wires' use.
 P99_SECONDS, MOST_USED = 0.02, 0.8

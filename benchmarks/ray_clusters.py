@@ -15,11 +15,12 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from benchmarks.watched_server import cpu_seconds, stat_fields
+
 HOST = "127.0.0.1"
 NAME = "bench"
 """The service that replicas are of."""
 
-_TICKS = os.sysconf("SC_CLK_TCK")
 _START_SECONDS = 120.0
 _STOP_SECONDS = 30.0
 # glibc is told what `keep_freed_memory` tells it in the server's process.
@@ -83,18 +84,18 @@ class Cluster:
 
     def cpu_seconds(self) -> float:
         """CPU time of all processes until now."""
-        return sum(_cpu(pid) for pid in _tree(self._process.pid)) / _TICKS
+        return sum(map(_cpu_seconds, _tree(self._process.pid)))
 
     def close(self) -> None:
         """End all of its processes."""
-        started = {pid: _fields(pid)[19] for pid in _tree(self._process.pid)}
+        started = {pid: stat_fields(pid)[19] for pid in _tree(self._process.pid)}
         assert self._process.stdin is not None
         self._process.stdin.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_STOP_SECONDS)
         for pid, start in started.items():
             with contextlib.suppress(OSError):
-                if _fields(pid)[19] == start:
+                if stat_fields(pid)[19] == start:
                     os.kill(pid, signal.SIGKILL)
         self._process.wait()
         self._log.close()
@@ -117,17 +118,11 @@ def idle_share(running: Cluster, seconds: float) -> float:
     return (running.cpu_seconds() - before) / (time.perf_counter() - start)
 
 
-def _fields(pid: int) -> list[str]:
-    """Of /proc/PID/stat, from the third on."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-
-
-def _cpu(pid: int) -> int:
+def _cpu_seconds(pid: int) -> float:
     try:
-        fields = _fields(pid)
+        return cpu_seconds(stat_fields(pid))
     except OSError:  # ended in the meantime
-        return 0
-    return int(fields[11]) + int(fields[12])
+        return 0.0
 
 
 def _tree(root: int) -> list[int]:
@@ -135,7 +130,7 @@ def _tree(root: int) -> list[int]:
     children: dict[int, list[int]] = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            children.setdefault(int(_fields(int(folder.name))[1]), []).append(int(folder.name))
+            children.setdefault(int(stat_fields(int(folder.name))[1]), []).append(int(folder.name))
     found = [root]
     for pid in found:
         found += children.get(pid, [])

@@ -87,11 +87,7 @@ class WatchedServer:
 
     def cpu_seconds(self) -> float:
         """CPU time of all processes until now."""
-        total = 0
-        for pid in self.pids():
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            total += int(fields[11]) + int(fields[12])
-        return total / _TICKS
+        return sum(cpu_seconds(stat_fields(pid)) for pid in self.pids())
 
     def usage(self) -> dict[int, Usage]:
         """Of each process, by its id."""
@@ -119,6 +115,20 @@ def watched_server(*arguments: str, core: int | None = None) -> Iterator[Watched
         yield server
     finally:
         server.close()
+
+
+def stat_fields(pid: int) -> list[str]:
+    """Of /proc/PID/stat, from the third on.
+
+    Raises:
+        OSError: there is no such process any more.
+    """
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
+def cpu_seconds(fields: list[str]) -> float:
+    """The CPU time of a process until now, by its `stat_fields`."""
+    return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
 def _usage(pid: int) -> Usage:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from statistics import fmean
 
 import pytest
 
-from benchmarks.fleet_model import Curve, Fleet, Outcome, Service, simulate
+from benchmarks.fleet_costs import Curve, Service
+from benchmarks.fleet_model import Fleet, Outcome, simulate
 
 SECONDS = 1e-3  # of the replica's core, a call
 
@@ -87,32 +89,14 @@ def test_a_narrow_wire_carries_its_bytes_and_no_more(narrow: str) -> None:
 
 
 def test_a_pause_makes_a_call_dearer() -> None:
-    always = service()
-    rested = Service(
-        rested=Curve((0.0, 10.0), (SECONDS, 11 * SECONDS)),
-        crowded=always.crowded,
-        client=always.client,
-        overlap=0.0,
-        spread=(1.0,),
-        request_bytes=0,
-        answer_bytes=0,
-    )
+    rested = replace(service(), rested=Curve((0.0, 10.0), (SECONDS, 11 * SECONDS)))
     outcome = simulate(rested, Fleet(1, 1.0), seconds=2000.0)
     # A second of rest, on a line from one to eleven thousandths over ten seconds.
     assert mean_seconds(outcome) == pytest.approx(2 * SECONDS, rel=0.02)
 
 
 def test_work_after_the_answer_holds_up_the_next_call_alone() -> None:
-    always = service()
-    overlapping = Service(
-        rested=always.rested,
-        crowded=always.crowded,
-        client=always.client,
-        overlap=0.25,
-        spread=(1.0,),
-        request_bytes=0,
-        answer_bytes=0,
-    )
+    overlapping = replace(service(), overlap=0.25)
     alone = simulate(overlapping, Fleet(1, 10e-3), seconds=5.0)
     assert mean_seconds(alone) == pytest.approx(0.75 * SECONDS, rel=1e-6)
     crowd = simulate(overlapping, Fleet(4, 0.0), seconds=5.0)
