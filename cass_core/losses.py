@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,15 +77,12 @@ class HostLoss:
         )
 
 
-def compute_losses(
-    inputs: LossInputs, loss: Array | None = None, grad: Array | None = None
-) -> HostLoss:
+def compute_losses(inputs: LossInputs, checkpoint: Callable[[], None] | None = None) -> HostLoss:
     """Loss, sum, normaliser and gradient of checked inputs, on the CPU.
 
     Args:
-        inputs: what is asked for.
-        loss: what to fill with the losses of the patches under ``reduction="none"``, if given.
-        grad: what to fill with the gradient, if given.
+        inputs: the request.
+        checkpoint: called between the parts of a long computation; what it raises ends it.
 
     Raises:
         InvalidRequest: the target leaves [0, 1].
@@ -93,7 +91,7 @@ def compute_losses(
 
     target, target_dtype = inputs.target, inputs.target_dtype
     if inputs.mask is not None:
-        masks, _ = compute_masks(inputs.mask)
+        masks, _ = compute_masks(inputs.mask, checkpoint)
         target, target_dtype = masks[0], inputs.mask.dtype
         if inputs.mask.spec.merge == "sum":
             check_summed(float(target.max(initial=0)))
@@ -102,10 +100,8 @@ def compute_losses(
     normalizer = normalizer_of(spec, inputs.logits.size, inputs.num_boxes)
     real = np.float64 if inputs.logits_dtype == "float64" else np.float32
     shape, per_patch = inputs.logits.shape, spec.reduction == "none"
-    if loss is None:
-        loss = np.empty(shape if per_patch else (), real)
-    if grad is None and inputs.return_grad:
-        grad = np.empty(shape, storage_dtype(inputs.logits_dtype))
+    loss = np.empty(shape if per_patch else (), real)
+    grad = np.empty(shape, storage_dtype(inputs.logits_dtype)) if inputs.return_grad else None
     total, target_good = take_loss(
         inputs.logits,
         inputs.logits_dtype,
@@ -115,6 +111,7 @@ def compute_losses(
         1.0 / normalizer,
         losses=loss if per_patch else None,
         grad=grad,
+        checkpoint=checkpoint,
     )
     if not target_good:
         refuse_bad_target(target, target_dtype)

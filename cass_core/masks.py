@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -136,27 +136,38 @@ def check_sizes(value: Any, boxes: BoxBatch) -> Sizes | torch.Tensor:
     return image_sizes(value, boxes.num_images)
 
 
-def compute_masks(inputs: MaskInputs) -> tuple[list[Array], list[Array]]:
-    """Masks and owner maps (empty unless asked for) of each feature map, on the CPU."""
+def compute_masks(
+    inputs: MaskInputs, checkpoint: Callable[[], None] | None = None
+) -> tuple[list[Array], list[Array]]:
+    """Masks and owner maps (empty unless asked for) of each feature map, on the CPU.
+
+    In a long computation ``checkpoint`` is called between images; what it raises ends it.
+    """
     shapes = inputs.shapes()
     dtype = storage_dtype(inputs.dtype)
     masks = [np.empty(shape, dtype) for shape in shapes]
     owners = [np.empty(shape, np.int32) for shape in shapes] if inputs.return_owner else []
-    fill_masks(inputs, masks, owners)
+    fill_masks(inputs, masks, owners, checkpoint)
     return masks, owners
 
 
-def fill_masks(inputs: MaskInputs, masks: Sequence[Array], owners: Sequence[Array]) -> None:
+def fill_masks(
+    inputs: MaskInputs,
+    masks: Sequence[Array],
+    owners: Sequence[Array],
+    checkpoint: Callable[[], None] | None = None,
+) -> None:
     """As `compute_masks`, into arrays of the caller's."""
     from cass_core.cpu.run import fill_mask
 
-    boxes = inputs.boxes
+    boxes, sizes = inputs.boxes, inputs.sizes
     if is_tensor(boxes.xyxy) and boxes.xyxy.device.type != "cpu":
         boxes = BoxBatch(boxes.xyxy.cpu(), boxes.counts)  # whose values are checked now
-    sizes: Any = to_host(inputs.sizes)[0] if is_tensor(inputs.sizes) else inputs.sizes
+    if not isinstance(sizes, np.ndarray):
+        sizes = to_host(sizes)[0]
     for i, feature_map in enumerate(inputs.maps):
         owner = owners[i] if inputs.return_owner else None
-        fill_mask(boxes, sizes, feature_map, inputs.spec, inputs.dtype, masks[i], owner)
+        fill_mask(boxes, sizes, feature_map, inputs.spec, inputs.dtype, masks[i], owner, checkpoint)
 
 
 def wrap_masks(inputs: MaskInputs, masks: Sequence[Array], owners: Sequence[Array]) -> Any:

@@ -26,10 +26,10 @@ def requirements(project: dict[str, Any], extras: Iterable[str]) -> set[str]:
         extras: their names; extras that these name are taken too.
 
     Example:
-        >>> extras = {"core": ["numba"], "server": ["cass[core]", "uvloop"]}
+        >>> extras = {"core": ["numba"], "server": ["cass[core]", "pydantic"]}
         >>> project = {"dependencies": ["numpy"], "optional-dependencies": extras}
         >>> sorted(requirements(project, ["server"]))
-        ['numba', 'numpy', 'uvloop']
+        ['numba', 'numpy', 'pydantic']
     """
     found = set(project["dependencies"])
     for extra in extras:

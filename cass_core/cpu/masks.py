@@ -87,6 +87,8 @@ def mask_images(
     offsets: Any,
     sizes: Any,
     first_image: int,
+    mask: Any,
+    owner: Any,
     h: int,
     w: int,
     patch_y: int,
@@ -106,8 +108,6 @@ def mask_images(
     subpixel: bool,
     merge: int,
     min_radius: float,
-    mask: Any,
-    owner: Any,
 ) -> None:
     """Fill ``mask`` (``[K, n_y, n_x]`` float32) with images first_image .. first_image + K.
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
 import numpy as np
 
 from cass_core.arrays import Array, read_only, storage_dtype
@@ -14,6 +18,7 @@ from cass_core.cpu.masks import mask_images
 from cass_core.grid import FeatureMap, Sizes
 from cass_core.specs import LossSpec, MaskSpec
 
+_NO_OWNER = np.empty((0, 0, 0), np.int32)
 # Patches of float32 scratch that the second-level cache holds beside the output.
 _SCRATCH_PATCHES = 1 << 16
 # One block of the loss kernel's own.
@@ -23,6 +28,8 @@ _LOSS_BLOCK = 1 << 16
 # What is worth a thread of its own: some 100 us of work, where handing it over takes 20.
 _THREAD_PATCHES = 1 << 18
 _THREAD_BLOCKS = 2
+# Patches that boxes reach in some 10 ms, after which a long computation may be ended.
+_SHORT_WORK = 1 << 24
 
 
 def fill_mask(
@@ -33,59 +40,82 @@ def fill_mask(
     dtype: str,
     mask: Array,
     owner: Array | None,
+    checkpoint: Callable[[], None] | None = None,
 ) -> None:
     """Compute the mask ``[B, n_y, n_x]`` and, if asked for, the owner map of a checked request.
 
-    ``boxes`` must lie in the host's memory. A bfloat16 mask comes as its uint16 bits.
+    ``boxes`` must lie in the host's memory. A bfloat16 mask comes as its uint16 bits. In a long
+    computation ``checkpoint`` is called between images; what it raises ends the computation.
     """
     images, rows, columns = mask.shape
     if owner is None:
-        owner = np.empty((0, rows, columns), np.int32)
-    height, width = feature_map
+        owner = _NO_OWNER
     xyxy = read_only(np.asarray(boxes.xyxy))
     offsets, sizes = read_only(boxes.offsets), read_only(sizes)
-    patch_y, patch_x = min(spec.patch_size, height), min(spec.patch_size, width)
-    sigma_x, sigma_y = spec.sigma_xy
+    options = _mask_options(spec, feature_map)
+    patches = rows * columns
+    # Patches that boxes reach, at most, an image of the average number of boxes at a time.
+    work_per_image = patches * max(1, len(xyxy) // max(1, images))
     direct = dtype == "float32"
-    step = max(1, images if direct else _SCRATCH_PATCHES // (rows * columns))
+    if (
+        direct
+        and images * work_per_image < _SHORT_WORK
+        and images < 2 * _images_per_thread(patches)
+    ):
+        # The common case: one pass in this thread, without what the others need around it.
+        mask_images(xyxy, offsets, sizes, 0, mask, owner, *options)
+        return
+    step = images if direct else _SCRATCH_PATCHES // patches
+    if checkpoint is not None:
+        step = min(step, _SHORT_WORK // work_per_image)
+    step = max(1, step)
 
     def work(start: int, stop: int) -> None:
         part = min(step, stop - start)
         scratch = mask[start:stop] if direct else np.empty((part, rows, columns), np.float32)
         for first in range(start, stop, step):
+            if checkpoint is not None:
+                checkpoint()
             last = min(first + step, stop)
             out = scratch[: last - first]
-            mask_images(
-                xyxy,
-                offsets,
-                sizes,
-                first,
-                height,
-                width,
-                patch_y,
-                patch_x,
-                spec.expansion_ratio,
-                spec.min_size,
-                spec.use_anisotropic_gaussian,
-                spec.decay_type == "gaussian",
-                sigma_x,
-                sigma_y,
-                TEMPERATURES[spec.temperature],
-                spec.small_target_gain,
-                spec.small_target_threshold,
-                spec.size_reference,
-                spec.size_factor_min,
-                spec.size_factor_max,
-                spec.use_subpixel_offset,
-                MERGES[spec.merge],
-                spec.min_radius,
-                out,
-                owner[first:last],
-            )
+            mask_images(xyxy, offsets, sizes, first, out, owner[first:last], *options)
             if not direct:
                 convert.narrow_into(out, mask[first:last], dtype)
 
-    threads.split(images, work, -(-_THREAD_PATCHES // (rows * columns)))
+    threads.split(images, work, _images_per_thread(patches))
+
+
+def _images_per_thread(patches: int) -> int:
+    """Images of so many patches that are worth a thread of their own."""
+    return -(-_THREAD_PATCHES // patches)
+
+
+@lru_cache(maxsize=256)
+def _mask_options(spec: MaskSpec, feature_map: FeatureMap) -> tuple[Any, ...]:
+    """What `mask_images` takes after the images and the arrays to fill."""
+    height, width = feature_map
+    sigma_x, sigma_y = spec.sigma_xy
+    return (
+        height,
+        width,
+        min(spec.patch_size, height),
+        min(spec.patch_size, width),
+        spec.expansion_ratio,
+        spec.min_size,
+        spec.use_anisotropic_gaussian,
+        spec.decay_type == "gaussian",
+        sigma_x,
+        sigma_y,
+        TEMPERATURES[spec.temperature],
+        spec.small_target_gain,
+        spec.small_target_threshold,
+        spec.size_reference,
+        spec.size_factor_min,
+        spec.size_factor_max,
+        spec.use_subpixel_offset,
+        MERGES[spec.merge],
+        spec.min_radius,
+    )
 
 
 def take_loss(
@@ -98,12 +128,14 @@ def take_loss(
     *,
     losses: Array | None = None,
     grad: Array | None = None,
+    checkpoint: Callable[[], None] | None = None,
 ) -> tuple[float, bool]:
     """Sum of the losses, and whether the target lies in [0, 1].
 
     If given, ``losses`` is filled with the loss of each patch (float32, or float64 for float64
     logits) and ``grad`` with the gradient, times ``scale``, in the logits' dtype; both are
-    contiguous and of the logits' shape.
+    contiguous and of the logits' shape. ``checkpoint`` is called between blocks; what it raises
+    ends the computation.
     """
     s = convert.widen(np.ascontiguousarray(logits), logits_dtype)
     y = convert.widen(np.ascontiguousarray(target), target_dtype).astype(s.dtype, copy=False)
@@ -118,6 +150,8 @@ def take_loss(
 
     def work(start: int, stop: int) -> None:
         for block in range(start, stop):
+            if checkpoint is not None:
+                checkpoint()
             part = slice(block * _LOSS_BLOCK, min((block + 1) * _LOSS_BLOCK, s.size))
             out = flat_grad[part] if direct else np.empty(part.stop - part.start, s.dtype)
             totals[block], good[block] = loss_and_gradient(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 from google.protobuf.message import Message
@@ -23,7 +24,13 @@ def tag_of(kind: type[Message], name: str) -> int:
 
 def delimited(tag: int, content: bytes) -> bytes:
     """A length-delimited field below 16, whatever is in it."""
-    return b"".join((bytes((tag,)), varint(len(content)), content))
+    return _head(tag, len(content)) + content
+
+
+# Batches have much the same lengths; putting the bytes together anew costs as much as a copy.
+@lru_cache(maxsize=1024)
+def _head(tag: int, length: int) -> bytes:
+    return bytes((tag,)) + varint(length)
 
 
 def varint(value: int, least: int = 1) -> bytes:

@@ -1,16 +1,14 @@
-"""Messages laid out as the bytes that are sent, whose tensors are computed or copied in place.
+"""Messages with tensors as bytes, put together without protobuf.
 
-gRPC sends a `bytes` object and copies it once. A tensor that protobuf serializes would be copied
-three times more on the way there: out of the array, into the message, and out of it.
+A tensor that protobuf serializes is copied three times on its way: out of the array, into the
+message, and out of it. Here it is copied once.
 """
 
 from __future__ import annotations
 
-import ctypes
 import math
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
@@ -21,6 +19,7 @@ from cass.dtypes import NUMBERS, element_type
 from cass.fields import LENGTH_DELIMITED, number_of, varint
 from cass.v1 import cass_pb2 as pb
 from cass_core.arrays import Array
+from cass_core.grid import FeatureMap, patch_grid
 from cass_core.loss_inputs import LossInputs
 from cass_core.losses import HostLoss
 from cass_core.masks import MaskInputs
@@ -28,8 +27,8 @@ from cass_core.masks import MaskInputs
 # Lengths take five bytes whatever they are, so that the layout does not depend on them: readers
 # take a varint that is longer than it need be.
 _LENGTH_BYTES: Final = 5
-# Where elements begin: a multiple of it, in memory too, as CPython aligns what a bytes object
-# holds to 16.
+# Elements begin at a multiple of it, so that readers need not move them: CPython aligns what a
+# bytes object holds.
 _ALIGNMENT: Final = 8
 _MAX_LENGTH: Final = 2**31 - 1
 _DOUBLE: Final = 1  # a wire type
@@ -41,22 +40,6 @@ _LOSS, _SUM, _NORMALIZER, _GRAD = (
 )
 _LOGITS, _TARGET = (number_of(pb.ComputeLossRequest, name) for name in ("logits", "target"))
 _ENTRY = number_of(pb.StreamMasksResponse, "masks")
-
-
-class MaskFrame(NamedTuple):
-    """The answer to a mask request, to be sent once its arrays are filled.
-
-    The arrays are views of the message, and keep it; they must not be written to once it is sent.
-
-    Attributes:
-        message: a serialized `GenerateMaskResponse`.
-        masks: one ``[B, n_y, n_x]`` for each feature map, of unset values.
-        owners: likewise int32, or none.
-    """
-
-    message: bytes
-    masks: list[Array]
-    owners: list[Array]
 
 
 class MaskLayout:
@@ -80,75 +63,81 @@ class MaskLayout:
         *,
         entry: bool = False,
     ) -> None:
-        fields = [_Tensor(_MASKS, dtype, shape) for shape in shapes]
+        tensors = [_Tensor(_MASKS, dtype, shape) for shape in shapes]
         if return_owner:
-            fields += [_Tensor(_OWNERS, "int32", shape) for shape in shapes]
-        self._plan = _plan(tuple(fields), 0, _ENTRY if entry else None)
+            tensors += [_Tensor(_OWNERS, "int32", shape) for shape in shapes]
+        self._plan = _plan(tuple(tensors), 0, _ENTRY if entry else None)
         self._masks = len(shapes)
 
-    def frame(self) -> MaskFrame:
-        """Room for one more answer."""
-        message, _, arrays = _lay_out(b"", self._plan)
-        return MaskFrame(message, arrays[: self._masks], arrays[self._masks :])
+    def arrays(self) -> tuple[list[Array], list[Array]]:
+        """Arrays of unset values for the masks and the owner maps of an answer."""
+        arrays = [np.empty(place.shape, place.dtype) for place in self._plan.places]
+        return arrays[: self._masks], arrays[self._masks :]
+
+    def message(self, masks: Sequence[Array], owners: Sequence[Array]) -> bytes:
+        """The serialized answer with these arrays, which are contiguous."""
+        return _message(self._plan, b"", [*masks, *owners])
+
+    def read(self, message: bytes) -> tuple[list[Array], list[Array]] | None:
+        """Copies of the masks and owner maps of an answer; None if it lies in another way."""
+        if len(message) != self._plan.size or not message.startswith(self._plan.start):
+            return None
+        arrays: list[Array] = []
+        for at, header, begin, shape, dtype in self._plan.places:
+            if not message.startswith(header, at):
+                return None
+            arrays.append(np.ndarray(shape, dtype, message, begin).copy())
+        return arrays[: self._masks], arrays[self._masks :]
 
 
-def mask_frame(inputs: MaskInputs, *, entry: bool = False) -> MaskFrame:
-    """Lay out the answer to a request.
-
-    Args:
-        inputs: the request.
-        entry: as the entry of a stream, a `StreamMasksResponse`.
-    """
-    return MaskLayout(inputs.shapes(), inputs.dtype, inputs.return_owner, entry=entry).frame()
-
-
-@dataclass(frozen=True, slots=True)
-class LossFrame:
-    """The answer to a loss request, to be sent once it is finished; see `MaskFrame`.
-
-    Attributes:
-        message: a serialized `ComputeLossResponse`.
-        loss: the array of the loss, a scalar or one for each patch.
-        grad: the array of the gradient, or None.
-    """
-
-    message: bytes
-    loss: Array
-    grad: Array | None
-    _memory: Any  # a ctypes array
-
-    def finish(self, result: HostLoss) -> bytes:
-        """Set what is not set yet: sum and normaliser, and the loss if it lies elsewhere."""
-        if result.loss is not self.loss:
-            self.loss[...] = result.loss
-        struct.pack_into("<d", self._memory, 1, result.total)
-        struct.pack_into("<d", self._memory, 10, result.normalizer)
-        return self.message
+def mask_layout(inputs: MaskInputs, *, entry: bool = False) -> MaskLayout:
+    """How the answer to a request lies in memory; see `MaskLayout`."""
+    return _mask_layout(
+        inputs.boxes.num_images,
+        tuple(inputs.maps),
+        inputs.spec.patch_size,
+        inputs.dtype,
+        inputs.return_owner,
+        entry,
+    )
 
 
-def loss_frame(inputs: LossInputs) -> LossFrame:
-    """Lay out the answer to a request."""
-    shape = inputs.logits.shape
-    real = "float64" if inputs.logits_dtype == "float64" else "float32"
-    fields = [_Tensor(_LOSS, real, shape if inputs.spec.reduction == "none" else ())]
-    if inputs.return_grad:
-        fields.append(_Tensor(_GRAD, inputs.logits_dtype, shape))
-    numbers = b"".join(bytes([number << 3 | _DOUBLE]) + bytes(8) for number in (_SUM, _NORMALIZER))
-    message, memory, arrays = _lay_out(numbers, _plan(tuple(fields), len(numbers), None))
-    return LossFrame(message, arrays[0], arrays[1] if inputs.return_grad else None, memory)
+@lru_cache(maxsize=256)
+def _mask_layout(
+    images: int,
+    maps: tuple[FeatureMap, ...],
+    patch_size: int,
+    dtype: str,
+    return_owner: bool,
+    entry: bool,
+) -> MaskLayout:
+    shapes = [(images, *patch_grid(feature_map, patch_size)) for feature_map in maps]
+    return MaskLayout(shapes, dtype, return_owner, entry=entry)
+
+
+def loss_response(inputs: LossInputs, result: HostLoss) -> bytes:
+    """The serialized `ComputeLossResponse` for the result of a request."""
+    tensors = [_Tensor(_LOSS, result.loss.dtype.name, result.loss.shape)]
+    arrays = [result.loss]
+    if result.grad is not None:
+        tensors.append(_Tensor(_GRAD, inputs.logits_dtype, result.grad.shape))
+        arrays.append(result.grad)
+    numbers = b"".join(
+        bytes([number << 3 | _DOUBLE]) + struct.pack("<d", value)
+        for number, value in ((_SUM, result.total), (_NORMALIZER, result.normalizer))
+    )
+    return _message(_plan(tuple(tensors), len(numbers), None), numbers, arrays)
 
 
 def loss_request(inputs: LossInputs) -> bytes:
-    """The serialized `ComputeLossRequest` for checked inputs, its tensors aligned."""
-    tensors = [(_LOGITS, inputs.logits_dtype, inputs.logits)]
+    """The serialized `ComputeLossRequest` for checked inputs."""
+    tensors, arrays = [_Tensor(_LOGITS, inputs.logits_dtype, inputs.logits.shape)], [inputs.logits]
     if inputs.target is not None:
-        tensors.append((_TARGET, inputs.target_dtype, inputs.target))
+        tensors.append(_Tensor(_TARGET, inputs.target_dtype, inputs.target.shape))
+        arrays.append(inputs.target)
     options = wire.loss_options(inputs).SerializeToString()
-    fields = tuple(_Tensor(field, dtype, array.shape) for field, dtype, array in tensors)
-    message, _, arrays = _lay_out(options, _plan(fields, len(options), None))
-    for place, (_, _, array) in zip(arrays, tensors, strict=True):
-        place[...] = array
-    return message
+    plan = _plan(tuple(tensors), len(options), None)
+    return _message(plan, options, [np.ascontiguousarray(array) for array in arrays])
 
 
 class _Tensor(NamedTuple):
@@ -168,26 +157,19 @@ class _Place(NamedTuple):
 
 
 class _Plan(NamedTuple):
-    """What comes before the head, the message's size and memory, and the places of the tensors."""
+    """What comes before the head, the message's size, and the places of the tensors."""
 
     start: bytes
     size: int
-    memory: type[Any]  # a ctypes array
     places: list[_Place]
 
 
-def _lay_out(head: bytes, plan: _Plan) -> tuple[bytes, Any, list[Array]]:
-    """A message of the head and the tensors, its writable memory, and the tensors' arrays."""
-    message: bytes = _new_bytes(None, plan.size)
-    memory = plan.memory.from_address(_address(message))
-    memory.message = message  # which the arrays on it thereby keep
-    before = plan.start + head
-    memory[: len(before)] = before
-    arrays: list[Array] = []
-    for at, header, begin, shape, dtype in plan.places:
-        memory[at:begin] = header
-        arrays.append(np.ndarray(shape, dtype, memory, begin))
-    return message, memory, arrays
+def _message(plan: _Plan, head: bytes, arrays: Sequence[Array]) -> bytes:
+    """A message of the head and the tensors."""
+    parts: list[bytes | memoryview] = [plan.start, head]
+    for place, array in zip(plan.places, arrays, strict=True):
+        parts += (place.header, array.data)
+    return b"".join(parts)
 
 
 @lru_cache(maxsize=256)
@@ -206,7 +188,7 @@ def _plan(tensors: tuple[_Tensor, ...], head: int, wrapper: int | None) -> _Plan
     if at > _MAX_LENGTH:
         raise ValueError(f"a message of {at} bytes is too long for protobuf")
     before = b"" if wrapper is None else _field(wrapper, at - start)
-    return _Plan(before, at, ctypes.c_char * at, places)
+    return _Plan(before, at, places)
 
 
 def _tensor_header(tensor: _Tensor, size: int, at: int) -> bytes:
@@ -224,11 +206,3 @@ def _tensor_header(tensor: _Tensor, size: int, at: int) -> bytes:
 
 def _field(number: int, length: int) -> bytes:
     return bytes([number << 3 | LENGTH_DELIMITED]) + varint(length, _LENGTH_BYTES)
-
-
-# CPython lets whoever has made a bytes object of unset bytes, and not shown it to anyone yet,
-# write to it: https://docs.python.org/3/c-api/bytes.html
-_new_bytes = ctypes.pythonapi.PyBytes_FromStringAndSize
-_new_bytes.restype, _new_bytes.argtypes = ctypes.py_object, (ctypes.c_char_p, ctypes.c_ssize_t)
-_address = ctypes.pythonapi.PyBytes_AsString
-_address.restype, _address.argtypes = ctypes.c_void_p, (ctypes.py_object,)

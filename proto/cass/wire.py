@@ -9,7 +9,7 @@ that both give the same errors.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -19,7 +19,7 @@ from cass.fields import delimited, tag_of, varint
 from cass.lift import Views
 from cass.specs import loss_spec, loss_spec_message, mask_spec, mask_spec_message
 from cass.v1 import cass_pb2 as pb
-from cass_core.arrays import LOGIT_DTYPES, MASK_DTYPES, TARGET_DTYPES, Array, to_host
+from cass_core.arrays import LOGIT_DTYPES, MASK_DTYPES, TARGET_DTYPES, Array, Tensorlike, to_host
 from cass_core.boxes import BoxBatch
 from cass_core.errors import InvalidRequest
 from cass_core.grid import FeatureMap, Sizes, feature_maps, image_sizes
@@ -99,20 +99,21 @@ def stream_request_bytes(inputs: MaskInputs) -> bytes:
 
 
 def _mask_request(inputs: MaskInputs, dtype: str | None, return_owner: bool) -> bytes:
-    xyxy = to_host(inputs.boxes.xyxy)[0]
+    xyxy, sizes = _bytes(inputs.boxes.xyxy), _bytes(inputs.sizes)
     counts = inputs.boxes.counts.tolist()
     numbers = bytes(counts) if max(counts, default=0) < 0x80 else b"".join(map(varint, counts))
-    boxes = b"".join(
-        delimited(tag, content)
-        for tag, content in ((_XYXY, xyxy.tobytes()), (_COUNTS, numbers))
-        if content
-    )
-    sizes = to_host(inputs.sizes)[0]
+    boxes = delimited(_XYXY, xyxy) if xyxy else b""
+    if numbers:
+        boxes += delimited(_COUNTS, numbers)
     # What a client asks for beside its boxes is the same from request to request; and nobody's
     # long list is kept.
-    rest = _kept_rest if sizes.nbytes <= _KEPT_BYTES else _rest
-    options = rest(sizes.tobytes(), tuple(inputs.maps), inputs.spec, dtype, return_owner)
+    rest = _kept_rest if len(sizes) <= _KEPT_BYTES else _rest
+    options = rest(sizes, tuple(inputs.maps), inputs.spec, dtype, return_owner)
     return delimited(_BOXES, boxes) + options
+
+
+def _bytes(value: Tensorlike) -> bytes:
+    return (value if type(value) is np.ndarray else to_host(value)[0]).tobytes()
 
 
 def _rest(
@@ -149,7 +150,8 @@ def mask_inputs(
     Raises:
         InvalidRequest: the request cannot be used; the field is named as in a local call.
     """
-    boxes = mask_boxes(boxes_data(request, views, at), request.boxes.counts)
+    # By way of a list: NumPy reads protobuf's sequence far more slowly.
+    boxes = mask_boxes(boxes_data(request, views, at), list(request.boxes.counts))
     return MaskInputs(boxes, *mask_options(request, boxes.num_images))
 
 
@@ -183,7 +185,7 @@ def boxes_data(
     return lifted[0] if lifted else request.boxes.xyxy
 
 
-def mask_boxes(xyxy: bytes | memoryview, counts: Iterable[int]) -> BoxBatch:
+def mask_boxes(xyxy: bytes | memoryview, counts: Sequence[int]) -> BoxBatch:
     """The checked boxes of a request.
 
     Raises:
@@ -194,8 +196,7 @@ def mask_boxes(xyxy: bytes | memoryview, counts: Iterable[int]) -> BoxBatch:
             "boxes.xyxy", f"has {len(xyxy)} bytes, which is not a multiple of {_BOX_BYTES}"
         )
     boxes = _aligned(np.frombuffer(xyxy, _FLOAT32)).reshape(-1, 4)
-    # By way of a list: NumPy reads protobuf's sequence far more slowly.
-    return BoxBatch.packed(boxes, list(counts))
+    return BoxBatch.packed(boxes, counts)
 
 
 def _sizes(message: pb.ImageSizes, num_images: int) -> Sizes:

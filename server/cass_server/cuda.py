@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import queue
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -18,7 +18,8 @@ from cass_core.losses import HostLoss, check_summed, refuse_bad_target
 from cass_core.masks import MaskInputs
 from cass_core.ops.run import make_masks, take_loss
 from cass_core.specs import LossSpec, MaskSpec
-from cass_server.batcher import EngineBroken, Output
+from cass_server.exceptions import EngineBroken
+from cass_server.scheduling.batcher import Output
 
 # Pinned memory is taken from the whole machine: at most this much, whatever is asked for. More
 # bytes go through it in turn; more callers than buffers wait for one.
@@ -46,8 +47,6 @@ class CudaEngine:
         device: ``cuda:N``. On ``cpu`` the operators run without streams and pinned memory.
     """
 
-    quick_effort = 0  # waiting for the device is for a thread
-
     def __init__(self, device: str) -> None:
         self.device = device
         self._device = torch.device(device)
@@ -60,11 +59,17 @@ class CudaEngine:
         self._staging = Staging(self._stream, _STAGING_BUFFERS, _STAGING_BYTES)
         self._broken: str | None = None
 
-    def masks(self, inputs: MaskInputs, masks: Sequence[Array], owners: Sequence[Array]) -> None:
+    def masks(
+        self,
+        inputs: MaskInputs,
+        masks: Sequence[Array],
+        owners: Sequence[Array],
+        checkpoint: Callable[[], None] | None = None,
+    ) -> None:
         """See `Engine`."""
-        self.fill(inputs, [(masks, owners)])
+        self.fill_batch(inputs, [(masks, owners)])
 
-    def fill(self, inputs: MaskInputs, outputs: Sequence[Output]) -> None:
+    def fill_batch(self, inputs: MaskInputs, outputs: Sequence[Output]) -> None:
         """Compute the masks of several requests at once.
 
         Args:
@@ -80,16 +85,17 @@ class CudaEngine:
             of_owners = zip(*(output[1] for output in outputs), strict=True)
             self._staging.fetch([*masks, *owners], [*of_masks, *of_owners])
 
-    def losses(self, inputs: LossInputs, loss: Array, grad: Array | None) -> HostLoss:
+    def losses(self, inputs: LossInputs, checkpoint: Callable[[], None] | None = None) -> HostLoss:
         """See `Engine`.
 
         Raises:
             InvalidRequest: the target leaves [0, 1].
             EngineBroken: the device is broken.
         """
-        if inputs.spec.reduction != "none":
-            loss = np.empty((), loss.dtype)
-        total = np.empty((), loss.dtype)
+        shape, per_patch = inputs.logits.shape, inputs.spec.reduction == "none"
+        real = np.float64 if inputs.logits_dtype == "float64" else np.float32
+        loss, total = np.empty(shape if per_patch else (), real), np.empty((), real)
+        grad = np.empty(shape, storage_dtype(inputs.logits_dtype)) if inputs.return_grad else None
         with self._use():
             target: Tensor | MaskInputs
             if inputs.mask is not None:
@@ -123,7 +129,7 @@ class CudaEngine:
         mask = MaskInputs(boxes, one_size, [(8, 8)], True, MaskSpec(), "float32", False)
         logits = np.zeros((2, 2, 2), np.float32)
         loss = LossInputs(logits, "float32", None, "", mask, LossSpec(), None, True)
-        self.losses(loss, np.empty((), np.float32), np.empty_like(logits))
+        self.losses(loss)
 
     def gpu_memory_bytes(self) -> int:
         """The device's memory that this process holds for tensors, in use or not."""

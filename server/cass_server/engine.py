@@ -3,36 +3,44 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeAlias
 
 from cass_core.arrays import Array
 from cass_core.errors import CassError
 from cass_core.loss_inputs import LossInputs
 from cass_core.losses import HostLoss, compute_losses
 from cass_core.masks import MaskInputs, fill_masks
+from cass_server.scheduling.batcher import Compute
+
+Checkpoint: TypeAlias = Callable[[], None] | None
 
 
 class Engine(Protocol):
-    """Computes checked requests into arrays of the caller's; called from several threads.
+    """Computes checked requests; called from several threads.
 
-    The arrays have the shapes and dtypes of the answer, bfloat16 as its bits.
+    Arrays have the shapes and dtypes of the answer, bfloat16 as its bits. A long computation on the
+    CPU calls ``checkpoint`` between images; what it raises ends the computation.
     """
 
     device: str
     """As reported to clients: ``cpu`` or ``cuda:N``."""
 
-    quick_effort: int
-    """Nanoseconds of computing that handing it to a thread is not worth; 0 for never."""
+    @property
+    def fill_batch(self) -> Compute | None:
+        """Computes the masks of several requests at once; None if there is nothing to save."""
 
-    def masks(self, inputs: MaskInputs, masks: Sequence[Array], owners: Sequence[Array]) -> None:
+    def masks(
+        self,
+        inputs: MaskInputs,
+        masks: Sequence[Array],
+        owners: Sequence[Array],
+        checkpoint: Checkpoint,
+    ) -> None:
         """Fill masks and owner maps (none unless asked for), one of each a feature map."""
 
-    def losses(self, inputs: LossInputs, loss: Array, grad: Array | None) -> HostLoss:
-        """Loss, sum, normaliser and gradient.
-
-        ``grad`` is filled if it is given, ``loss`` with the losses of the patches under
-        ``reduction="none"``; a loss that is one number comes in an array of its own.
+    def losses(self, inputs: LossInputs, checkpoint: Checkpoint) -> HostLoss:
+        """Loss (of each patch under ``reduction="none"``), sum, normaliser and gradient.
 
         Raises:
             InvalidRequest: the target leaves [0, 1].
@@ -49,16 +57,21 @@ class CpuEngine:
     """The same kernels as a local call: the same bits."""
 
     device = "cpu"
-    # In a thread, a request takes some 0.1 ms more.
-    quick_effort = 1_000_000
+    fill_batch = None
 
-    def masks(self, inputs: MaskInputs, masks: Sequence[Array], owners: Sequence[Array]) -> None:
+    def masks(
+        self,
+        inputs: MaskInputs,
+        masks: Sequence[Array],
+        owners: Sequence[Array],
+        checkpoint: Checkpoint = None,
+    ) -> None:
         """See `Engine`."""
-        fill_masks(inputs, masks, owners)
+        fill_masks(inputs, masks, owners, checkpoint)
 
-    def losses(self, inputs: LossInputs, loss: Array, grad: Array | None) -> HostLoss:
+    def losses(self, inputs: LossInputs, checkpoint: Checkpoint = None) -> HostLoss:
         """See `Engine`."""
-        return compute_losses(inputs, loss, grad)
+        return compute_losses(inputs, checkpoint)
 
     def gpu_memory_bytes(self) -> int:
         """See `Engine`."""

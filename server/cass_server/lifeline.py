@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import socket
@@ -96,17 +95,13 @@ class Lifeline:
 
     def ready(self) -> None:
         """Tell the supervisor that this worker serves."""
-        # A supervisor that is gone is what `lost` waits for.
+        # A supervisor that is gone is what `wait_lost` waits for.
         with contextlib.suppress(OSError):
             self._end.send(READY)
 
-    async def lost(self) -> None:
+    def wait_lost(self) -> None:
         """Return when the supervisor is gone, however it ended."""
-        loop = asyncio.get_running_loop()
-        gone = asyncio.Event()
-        # The supervisor sends nothing: all there can be to read is the end.
-        loop.add_reader(self._end.fileno(), gone.set)
-        try:
-            await gone.wait()
-        finally:
-            loop.remove_reader(self._end.fileno())
+        # It sends nothing: all there can be to read is the end.
+        with contextlib.suppress(OSError):
+            self._end.setblocking(True)
+            self._end.recv(1)

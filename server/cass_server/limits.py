@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from cass.v1 import cass_pb2 as pb
 from cass_core.errors import InvalidRequest
@@ -27,6 +27,9 @@ class Limits:
         queue_bytes: bytes of the requests under way in one process, and of their answers.
         streams_per_connection: calls at a time on one connection; further ones wait at the client.
         keepalive_min_seconds: clients may ping no more often than that.
+        streams: streams open at a time in one process.
+        receive_seconds: time for a request's message to arrive.
+        send_seconds: time for the caller to take an answer.
     """
 
     message_bytes: int = 64 << 20
@@ -34,10 +37,13 @@ class Limits:
     boxes: int = 1 << 18
     patches: int = 1 << 24
     feature_maps: int = 16
-    requests_in_flight: int = 64
+    requests_in_flight: int = 24
     queue_bytes: int = 512 << 20
-    streams_per_connection: int = 64
+    streams_per_connection: int = 16
     keepalive_min_seconds: float = 10.0
+    streams: int = 1024
+    receive_seconds: float = 30.0
+    send_seconds: float = 60.0
 
     @property
     def rest_bytes(self) -> int:
@@ -48,28 +54,25 @@ class Limits:
         return _SPECS_BYTES + 16 * (self.images + self.feature_maps)
 
     def message(self) -> pb.Limits:
-        """As clients are told."""
-        return pb.Limits(**asdict(self))
+        """What clients can go by, as the contract has it."""
+        return pb.Limits(
+            **{field.name: getattr(self, field.name) for field in pb.Limits.DESCRIPTOR.fields}
+        )
 
-    def check_message(self, request: pb.GenerateMaskRequest, box_bytes: int) -> None:
+    def check_message(self, request: pb.GenerateMaskRequest, counts: int) -> None:
         """Refuse a request by the lengths of its lists, before they are read.
 
         Args:
             request: the request.
-            box_bytes: length of its boxes, which may not be in it any more.
+            counts: how many images its boxes are of, which may not be in it any more.
 
         Raises:
             InvalidRequest: a list is too long; the limit is named.
         """
-        images = max(
-            len(request.boxes.counts),
-            len(request.image_sizes.heights),
-            len(request.image_sizes.widths),
-        )
+        images = max(counts, len(request.image_sizes.heights), len(request.image_sizes.widths))
         if images > self.images:
-            field = "boxes.counts" if len(request.boxes.counts) == images else "image_size"
+            field = "boxes.counts" if counts == images else "image_size"
             raise _beyond(field, images, "images", self.images)
-        self.check_boxes(box_bytes)
         if len(request.feature_maps) > self.feature_maps:
             maps = len(request.feature_maps)
             raise _beyond("feature_map", maps, "feature maps", self.feature_maps)

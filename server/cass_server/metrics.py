@@ -8,21 +8,26 @@ processes have a file each, which `cass_server.exposition` reads and adds up.
 from __future__ import annotations
 
 import mmap
+import threading
+import time
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import grpc
 
 from cass_core.errors import CassError
 
+if TYPE_CHECKING:
+    from cass_server.rpc.calls import Call
+
 METHODS = ("GenerateMask", "ComputeLoss", "StreamMasks", "GetServerInfo")
 COMPUTED_METHODS = METHODS[:3]
 CODES = tuple(code.name for code in grpc.StatusCode)
-REJECTIONS = ("requests", "bytes", "deadline", "cancelled", "unauthenticated")
+REJECTIONS = ("requests", "bytes", "streams", "deadline", "cancelled", "unauthenticated")
 
 # A small request is computed in some 50 µs; after 10 s a caller has long given up.
 # fmt: off
@@ -126,7 +131,7 @@ def _of_series(name: str) -> Mapping[str, int]:
 # Read once: each look-up by name costs as much as the increment.
 _REQUESTS = _of_series("cass_requests_total")
 _CODE = {code: index for index, code in enumerate(CODES)}
-_UNKNOWN = _CODE["UNKNOWN"]
+_UNKNOWN, _EXHAUSTED = _CODE["UNKNOWN"], _CODE["RESOURCE_EXHAUSTED"]
 _IN_FLIGHT = STARTS["cass_requests_in_flight"]
 _DURATION = _of_series("cass_request_duration_seconds")
 _WAIT = _of_series("cass_queue_wait_seconds")
@@ -148,9 +153,9 @@ _BATCH_SUM = len(BATCH_SIZES) + 1
 class Metrics:
     """Counts one worker's requests.
 
-    For one thread, the worker's event loop: an increment is a load and a store. Slots are aligned
-    and stored whole. A reader in another process may see a request in one family and not yet in
-    the next, which the next scrape mends.
+    Safe to use from several threads: an increment is a load and a store under a lock. Slots are
+    aligned and stored whole. A reader in another process may see a request in one family and not
+    yet in the next, which the next scrape mends.
 
     Args:
         memory: where to count; anonymous memory if not given, for a server of one process.
@@ -161,6 +166,7 @@ class Metrics:
 
     def __init__(self, memory: mmap.mmap | None = None) -> None:
         self.slots = memoryview(memory or mmap.mmap(-1, _BYTES)).cast("d")
+        self._lock = threading.Lock()
 
     @classmethod
     def open(cls, path: Path) -> Metrics:
@@ -186,65 +192,52 @@ class Metrics:
 
     def started(self) -> None:
         """A request was taken; `finished` follows."""
-        self.slots[_IN_FLIGHT] += 1
+        with self._lock:
+            self.slots[_IN_FLIGHT] += 1
 
-    def finished(self, method: str, code: str, seconds: float, received: int, sent: int) -> None:
-        """A request was answered.
+    def refused(self, method: str) -> None:
+        """A call was refused for want of room, without more ado."""
+        with self._lock:
+            self.slots[_REQUESTS[method] + _EXHAUSTED] += 1
+            self.slots[_REJECTED["requests"]] += 1
 
-        Args:
-            method: one of `METHODS`.
-            code: name of its gRPC status; as in gRPC, what is no such name counts as UNKNOWN.
-            seconds: since `started`.
-            received: bytes of its message.
-            sent: bytes of the answer.
-        """
-        slots = self.slots
-        slots[_IN_FLIGHT] -= 1
-        slots[_REQUESTS[method] + _CODE.get(code, _UNKNOWN)] += 1
-        slots[_RECEIVED] += received
-        slots[_SENT] += sent
-        first = _DURATION[method]
-        slots[first + bisect_left(SECONDS, seconds)] += 1
-        slots[first + _SECONDS_SUM] += seconds
-
-    def computed(
-        self,
-        method: str,
-        wait: float,
-        compute: float,
-        encode: float,
-        images: int,
-        boxes: int,
-        patches: int,
-    ) -> None:
-        """A request was computed.
-
-        Args:
-            method: one of `COMPUTED_METHODS`.
-            wait: seconds before it was computed.
-            compute: seconds of the computation.
-            encode: seconds until the answer was bytes.
-            images: images of the request.
-            boxes: boxes of the request.
-            patches: patches of its masks.
-        """
-        slots = self.slots
-        slots[_IMAGES] += images
-        slots[_BOXES] += boxes
-        slots[_PATCHES] += patches
-        for histograms, seconds in ((_WAIT, wait), (_COMPUTE, compute), (_ENCODE, encode)):
-            first = histograms[method]
+    def finished(self, call: Call) -> None:
+        """A request was answered, or ended without an answer."""
+        seconds = time.perf_counter() - call.started
+        slots, method = self.slots, call.method
+        with self._lock:
+            slots[_IN_FLIGHT] -= 1
+            slots[_REQUESTS[method] + _CODE.get(call.code, _UNKNOWN)] += 1
+            slots[_RECEIVED] += call.received
+            slots[_SENT] += call.sent
+            first = _DURATION[method]
             slots[first + bisect_left(SECONDS, seconds)] += 1
             slots[first + _SECONDS_SUM] += seconds
+            if call.size is None:
+                return
+            images, boxes, patches = call.size
+            slots[_IMAGES] += images
+            slots[_BOXES] += boxes
+            slots[_PATCHES] += patches
+            for histograms, seconds in (
+                (_WAIT, call.queue),
+                (_COMPUTE, call.compute),
+                (_ENCODE, call.encode),
+            ):
+                first = histograms[method]
+                slots[first + bisect_left(SECONDS, seconds)] += 1
+                slots[first + _SECONDS_SUM] += seconds
 
     def batched(self, size: int) -> None:
         """``size`` requests were computed in one launch."""
-        self.slots[_BATCH + bisect_left(BATCH_SIZES, size)] += 1
-        self.slots[_BATCH + _BATCH_SUM] += size
+        with self._lock:
+            self.slots[_BATCH + bisect_left(BATCH_SIZES, size)] += 1
+            self.slots[_BATCH + _BATCH_SUM] += size
 
     def rejected(self, reason: str) -> None:
         """A request was given up before it was computed, for one of `REJECTIONS`."""
-        self.slots[_REJECTED[reason]] += 1
+        with self._lock:
+            self.slots[_REJECTED[reason]] += 1
 
     def gpu_memory(self, held: int) -> None:
         """The bytes of GPU memory that this process holds now."""

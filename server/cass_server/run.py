@@ -11,18 +11,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-import uvloop
-
+from cass.malloc import keep_memory
 from cass_core import __version__
 from cass_core.errors import CassError
-from cass_server.app import Place, serve
 from cass_server.engine import Engine, device_of, make_engine
 from cass_server.exposition import OneWorker, WorkerMetrics, Workers, serve_metrics
 from cass_server.logs import set_up_logging
-from cass_server.memory import keep_freed_memory
 from cass_server.metrics import Metrics
 from cass_server.ports import address_of, is_unix, reserve_port
-from cass_server.service import SERVICE_NAME
+from cass_server.rpc.server import LaunchContext, serve
+from cass_server.rpc.servicer import SERVICE_NAME
 from cass_server.settings import Settings
 from cass_server.supervisor import Supervisor
 from cass_server.traces import start_traces
@@ -57,8 +55,8 @@ def run(settings: Settings) -> NoReturn:
         def serving(address: str) -> None:
             _tell_serving(address, engine.device, workers)
 
-        place = Place(settings.port, shared=False, serving=serving)
-        code = serve_in_process(settings, engine, metrics, place)
+        launch = LaunchContext(settings.port, shared=False, serving=serving)
+        code = serve_in_process(settings, engine, metrics, launch)
     leave(code)
 
 
@@ -72,16 +70,18 @@ def leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def serve_in_process(settings: Settings, engine: Engine, metrics: Metrics, place: Place) -> int:
-    """`cass_server.app.serve` with what has to be around it; the exit code.
+def serve_in_process(
+    settings: Settings, engine: Engine, metrics: Metrics, launch: LaunchContext
+) -> int:
+    """`cass_server.rpc.server.serve` with what has to be around it; the exit code.
 
     Raises:
         CassError: the server cannot be started.
     """
-    keep_freed_memory()
+    keep_memory()
     traces = start_traces(__version__, SERVICE_NAME) if settings.telemetry else None
     try:
-        return uvloop.run(serve(settings, engine, metrics, place, traces))
+        return serve(settings, engine, metrics, launch, traces)
     finally:
         if traces is not None:
             traces.close()

@@ -73,13 +73,12 @@ ListenHost = Annotated[
 Port = Annotated[int, Ge(0), Le(65535)]
 Device = Annotated[str, AfterValidator(_check_device), Words("auto, cpu, cuda or cuda:N", "DEVICE")]
 Count = Annotated[int, Ge(1), Le(_INT32_MAX)]
-Workers = Annotated[int, Ge(1), Le(1024)] | Literal["auto"]
+CountOrAuto = Annotated[int, Ge(1), Le(1024)] | Literal["auto"]
 Size = Annotated[ByteSize, Ge(1)]
 # gRPC holds a message's limit, and times in milliseconds, in 32 bits.
 MessageSize = Annotated[ByteSize, Ge(1), Le(_INT32_MAX)]
 Seconds = Annotated[float, Ge(0), Le(_INT32_MAX // 1000)]
 Interval = Annotated[float, Ge(0.001), Le(_INT32_MAX // 1000)]
-# What the event loop's timers can tell apart.
 Milliseconds = Annotated[int, Ge(0), Le(1000)]
 
 
@@ -119,8 +118,13 @@ class Settings(BaseSettings):
     device: Device = _setting(
         "Server", "auto", "Where to compute: auto is CUDA if there is one, else the CPU."
     )
-    workers: Workers = _setting(
+    workers: CountOrAuto = _setting(
         "Server", 1, "Processes that share the port; auto is one a CPU core."
+    )
+    compute_threads: CountOrAuto = _setting(
+        "Server",
+        "auto",
+        "Threads that answer at a time in one worker; auto is its cores and one.",
     )
     drain_seconds: Seconds = _setting(
         "Server", 30, "Time for requests in flight after SIGTERM or SIGINT."
@@ -146,13 +150,22 @@ class Settings(BaseSettings):
     max_boxes: Count = _setting("Limits", 1 << 18, "Boxes in one request.")
     max_patches: Count = _setting("Limits", 1 << 24, "Patches of all masks of one request.")
     max_feature_maps: Count = _setting("Limits", 16, "Feature maps in one request.")
-    max_in_flight: Count = _setting("Limits", 64, "Requests under way in one worker.")
+    max_in_flight: Count = _setting(
+        "Limits", 24, "Requests in flight in one worker: computing, or waiting for that."
+    )
     max_queue_bytes: Size = _setting(
         "Limits", 512 << 20, "Bytes of requests and answers under way in one worker."
     )
+    max_streams: Count = _setting("Limits", 1024, "StreamMasks calls open in one worker.")
+    receive_timeout_seconds: Interval = _setting(
+        "Limits", 30, "Time for a request's message to arrive, before its call is cancelled."
+    )
+    send_timeout_seconds: Interval = _setting(
+        "Limits", 60, "Time for a caller to take an answer, before its call is cancelled."
+    )
 
     max_streams_per_connection: Count = _setting(
-        "Connections", 64, "Calls at a time on one connection."
+        "Connections", 16, "Calls at a time on one connection."
     )
     max_connection_age_seconds: Seconds = _setting(
         "Connections", 0, "Age at which a connection is closed, to spread clients anew; 0 is never."

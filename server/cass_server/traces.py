@@ -7,16 +7,16 @@ be handed on while it is under way, and what a sampler leaves out costs next to 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 from threading import Thread
 from typing import TYPE_CHECKING
 
-from cass_server.compute import Done
 from cass_server.otlp import is_switched_off, make_exporter, make_resource
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.util.types import AttributeValue
+
+    from cass_server.rpc.calls import Call
 
 _STOP_SECONDS = 5.0
 # What a server's span counts as its own fault:
@@ -49,45 +49,28 @@ class Traces:
         self._extract = propagate.extract
         self._trace = trace
 
-    def record(
-        self,
-        method: str,
-        code: str,
-        metadata: Iterable[tuple[str, str | bytes]],
-        seconds: float,
-        done: Done | None = None,
-        queue: float = 0.0,
-    ) -> None:
-        """Tell of a request that ends now.
-
-        Args:
-            method: its name.
-            code: how it ended, as in ``OK``.
-            metadata: of the call, with ``traceparent`` and its like.
-            seconds: since it arrived.
-            done: what was computed, if anything was.
-            queue: seconds until then, which like laying out and computing has a span of its own.
-        """
-        carrier = {key: value for key, value in metadata if isinstance(value, str)}
+    def record(self, call: Call) -> None:
+        """Record a request that ends now, below the caller's ``traceparent`` if it sent one."""
+        carrier = {key: value for key, value in call.metadata if isinstance(value, str)}
         end = time.time_ns()
-        start = end - int(seconds * 1e9)
-        name = f"{self._service}/{method}"
+        start = end - int((time.perf_counter() - call.started) * 1e9)
+        name = f"{self._service}/{call.method}"
         attributes: dict[str, AttributeValue] = {
             "rpc.system.name": "grpc",
             "rpc.method": name,
-            "rpc.response.status_code": code,
+            "rpc.response.status_code": call.code,
         }
-        if done is not None:
-            images, boxes, patches = done.work
+        if call.size is not None:
+            images, boxes, patches = call.size
             attributes |= {"cass.images": images, "cass.boxes": boxes, "cass.patches": patches}
         span = self._tracer.start_span(
             name, self._extract(carrier), self._trace.SpanKind.SERVER, attributes, start_time=start
         )
-        if code in _FAULTS:
+        if call.code in _FAULTS:
             span.set_status(self._trace.StatusCode.ERROR)
-        if done is not None and span.is_recording():
+        if call.size is not None and span.is_recording():
             within = self._trace.set_span_in_context(span)
-            parts = {"queue": queue, "encode": done.encode, "compute": done.compute}
+            parts = {"queue": call.queue, "compute": call.compute, "encode": call.encode}
             at = start
             for part, took in parts.items():
                 child = self._tracer.start_span(part, within, start_time=at)

@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 from cass_core.errors import CassError
-from cass_server.app import Place
 from cass_server.engine import make_engine
 from cass_server.lifeline import Lifeline
 from cass_server.logs import set_up_logging
 from cass_server.metrics import Metrics
+from cass_server.rpc.server import LaunchContext
 from cass_server.run import (
     FOLDER_VARIABLE,
     PORT_VARIABLE,
@@ -32,13 +32,13 @@ def main() -> None:
     try:
         engine = make_engine(settings.device)
         metrics = Metrics.open(Path(os.environ[FOLDER_VARIABLE], f"worker-{lifeline.index}"))
-        place = Place(
+        launch = LaunchContext(
             int(os.environ[PORT_VARIABLE]),
             shared=True,
             serving=lambda _: lifeline.ready(),
-            lost=lifeline.lost,
+            wait_lost=lifeline.wait_lost,
         )
-        code = serve_in_process(settings, engine, metrics, place)
+        code = serve_in_process(settings, engine, metrics, launch)
     except CassError as error:
         sys.exit(f"cass-server: {error}")
     leave(code)

@@ -31,14 +31,14 @@ def test_an_extra_brings_the_extras_that_it_names() -> None:
         "dependencies": ["numpy"],
         "optional-dependencies": {
             "core": ["numba>=1"],
-            "server": ["cass[core]", "uvloop; platform_system != 'Windows'"],
+            "server": ["cass[core]", "pydantic; python_version >= '3.11'"],
             "all": ["cass[server,core]"],
             "other": ["torch"],
         },
     }
     requirements = script("requirements")["requirements"]
     assert requirements(project, []) == {"numpy"}
-    server = {"numpy", "numba>=1", "uvloop; platform_system != 'Windows'"}
+    server = {"numpy", "numba>=1", "pydantic; python_version >= '3.11'"}
     assert requirements(project, ["all"]) == server
 
 
@@ -50,7 +50,7 @@ def test_only_the_image_for_cuda_has_torch() -> None:
         return {requirement.split(">")[0] for requirement in requirements(project, extras)}
 
     assert not names() & {"torch", "numba"}
-    assert {"numba", "uvloop"} <= names("server", "telemetry")
+    assert {"numba", "pydantic"} <= names("server", "telemetry")
     assert "torch" not in names("server", "telemetry")
     assert "torch" in names("server", "telemetry", "torch")
 

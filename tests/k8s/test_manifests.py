@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 import pytest
 
 from cass_core import __version__
-from cass_server.service import SERVICE_NAME
+from cass_server.rpc.servicer import SERVICE_NAME
 from cass_server.settings import Settings
 from cass_server.settings_sources import load_settings
 from cass_server.supervisor import Supervisor

@@ -1,4 +1,4 @@
-"""What an INVALID_ARGUMENT carries."""
+"""What errors carry beside their message."""
 
 from __future__ import annotations
 
@@ -17,3 +17,15 @@ def violations(error: grpc.RpcError) -> list[tuple[str, str]]:
     bad = error_details_pb2.BadRequest()
     assert detail.Unpack(bad)
     return [(violation.field, violation.description) for violation in bad.field_violations]
+
+
+def told(error: grpc.RpcError) -> tuple[str, float]:
+    """Message and seconds to wait of a refusal with its one `google.rpc.RetryInfo`."""
+    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    status = rpc_status.from_call(error)
+    assert status is not None
+    assert status.message == error.details()
+    (detail,) = status.details
+    info = error_details_pb2.RetryInfo()
+    assert detail.Unpack(info)
+    return status.message, info.retry_delay.ToNanoseconds() / 1e9

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from cass_core.arrays import Array
 from cass_core.masks import MaskInputs
-from cass_server.engine import CpuEngine
+from cass_server.engine import Checkpoint, CpuEngine
 from tests.server.processes import LIMIT
 
 HELD, FAILING = 2, 5
@@ -23,15 +23,19 @@ class Held(CpuEngine):
         go: set it to let them go, now and later.
     """
 
-    quick_effort = 0  # a wait would hold up the event loop
-
     def __init__(self) -> None:
         """Nothing waits yet."""
         self.images: list[int] = []
         self.waiting = threading.Semaphore(0)
         self.go = threading.Event()
 
-    def masks(self, inputs: MaskInputs, masks: Sequence[Array], owners: Sequence[Array]) -> None:
+    def masks(
+        self,
+        inputs: MaskInputs,
+        masks: Sequence[Array],
+        owners: Sequence[Array],
+        checkpoint: Checkpoint = None,
+    ) -> None:
         """Wait, fail, or compute them."""
         images = inputs.boxes.num_images
         self.images.append(images)
@@ -40,4 +44,4 @@ class Held(CpuEngine):
             assert self.go.wait(timeout=LIMIT)
         if images == FAILING:
             raise ZeroDivisionError("a secret of the inside")
-        super().masks(inputs, masks, owners)
+        super().masks(inputs, masks, owners, checkpoint)

@@ -1,7 +1,7 @@
 """`cass-server serve` with an engine that waits for files: started by tests of processes.
 
 Warming up waits for FOLDER/warm, a mask for FOLDER/go; FOLDER/waiting appears when one does.
-With FOLDER/fail a mask fails instead.
+With FOLDER/fail a mask fails instead, and with FOLDER/checks one whose caller has gone ends.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from pathlib import Path
 from cass_core.arrays import Array
 from cass_core.masks import MaskInputs
 from cass_server import cli, run
-from cass_server.engine import CpuEngine, Engine
+from cass_server.engine import Checkpoint, CpuEngine, Engine
 
 
 class HeldEngine(CpuEngine):
     """Waits for files in a folder."""
 
-    quick_effort = 0  # a wait would hold up the event loop
-
     def __init__(self, folder: Path) -> None:
         """Take the folder."""
         self._folder = folder
 
-    def _wait_for(self, name: str) -> None:
+    def _wait_for(self, name: str, checkpoint: Checkpoint = None) -> None:
         while not (self._folder / name).exists():
+            if checkpoint is not None and (self._folder / "checks").exists():
+                checkpoint()
             time.sleep(0.01)
 
     def warm_up(self) -> None:
@@ -35,13 +35,19 @@ class HeldEngine(CpuEngine):
         self._wait_for("warm")
         super().warm_up()
 
-    def masks(self, inputs: MaskInputs, masks: Sequence[Array], owners: Sequence[Array]) -> None:
+    def masks(
+        self,
+        inputs: MaskInputs,
+        masks: Sequence[Array],
+        owners: Sequence[Array],
+        checkpoint: Checkpoint = None,
+    ) -> None:
         """Fail if there is `fail`, else wait for `go`."""
         if (self._folder / "fail").exists():
             raise RuntimeError("told to fail")
         (self._folder / "waiting").touch()
-        self._wait_for("go")
-        super().masks(inputs, masks, owners)
+        self._wait_for("go", checkpoint)
+        super().masks(inputs, masks, owners, checkpoint)
 
 
 def main() -> None:

@@ -40,14 +40,16 @@ def numbered_request(number: int, images: int = 1, side: int = SIDE) -> pb.Gener
     )
 
 
-def is_answer(response: pb.GenerateMaskResponse, number: int, images: int = 1) -> bool:
+def is_answer(
+    response: pb.GenerateMaskResponse, number: int, images: int = 1, side: int = SIDE
+) -> bool:
     """Whether it has the numbers that `numbered_request` asks for."""
-    expected = np.zeros((images, SIDE, SIDE), np.uint8)
+    expected = np.zeros((images, side, side), np.uint8)
     for image in range(images):
         x, y = _corner(number + image)
         expected[image, y : y + SIDE // 2, x : x + SIDE // 2] = 255
     (mask,) = response.masks
-    return list(mask.shape) == [images, SIDE, SIDE] and mask.data == expected.tobytes()
+    return list(mask.shape) == [images, side, side] and mask.data == expected.tobytes()
 
 
 def _corner(number: int) -> tuple[int, int]:

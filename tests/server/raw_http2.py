@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from tests.server.processes import LIMIT
 
-DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY = 0, 1, 3, 4, 6, 7
+DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
 END_STREAM, END_HEADERS = 1, 4
 INITIAL_WINDOW_SIZE = 4
 """The setting (RFC 9113, 6.5.2)."""
@@ -44,14 +44,21 @@ def opening(window: int = 65535) -> bytes:
     return _PREFACE + frame(SETTINGS, payload=struct.pack(">HI", INITIAL_WINDOW_SIZE, window))
 
 
-def call(method: str, stream: int = 1, **metadata: str) -> bytes:
-    """The HEADERS frame that begins a call of a method of CassService."""
+def more(window: int, stream: int) -> bytes:
+    """The WINDOW_UPDATE by which so many bytes more may come on a stream, or with 0 on all."""
+    return frame(WINDOW_UPDATE, 0, stream, struct.pack(">I", window))
+
+
+def call(
+    method: str, stream: int = 1, *, service: str = "cass.v1.CassService", **metadata: str
+) -> bytes:
+    """The HEADERS frame that begins a call."""
     return header_frame(
         stream,
         {
             ":method": "POST",
             ":scheme": "http",
-            ":path": f"/cass.v1.CassService/{method}",
+            ":path": f"/{service}/{method}",
             ":authority": "localhost",
             "content-type": "application/grpc",
             "te": "trailers",
@@ -122,7 +129,25 @@ class Connection:
                 break
         return received[5:]
 
+    def wait_read(self) -> None:
+        """Return once the server has read all that was sent; what comes until then is dropped."""
+        self.send(frame(PING, payload=bytes(8)))
+        while (got := self.read()) is not None and got[:2] != (PING, 1):
+            pass
+        assert got is not None
+
     def vanish(self) -> None:
         """End as a killed process does that has not read all: by a reset."""
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.__exit__()
+
+
+def frames(connection: Connection, kind: int, count: int) -> list[tuple[int, int, int, bytes]]:
+    """The next so many frames of a kind."""
+    found = []
+    while len(found) < count:
+        got = connection.read()
+        assert got is not None
+        if got[0] == kind:
+            found.append(got)
+    return found

@@ -9,14 +9,15 @@ The supervisor notes the index of each worker that ended in ``exits``.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import logging
 import os
 import signal
+import socketserver
 import sys
-from collections.abc import Mapping
+import threading
 from pathlib import Path
+from queue import SimpleQueue
 
 from cass_core.errors import CassError
 from cass_server.lifeline import Lifeline
@@ -60,31 +61,38 @@ def _supervise(arguments: argparse.Namespace) -> int:
         ).run()
 
 
-async def _work(lifeline: Lifeline, folder: Path, environment: Mapping[str, str]) -> None:
-    stop = asyncio.Event()
-    stubborn = (folder / f"stubborn-{lifeline.index}").exists()
+class _Server(socketserver.ThreadingTCPServer):
+    allow_reuse_port = True
+    daemon_threads = True
+    request_queue_size = 128
+
+
+def _work(lifeline: Lifeline, folder: Path, port: int) -> None:
+    # Signals, or None when the supervisor is gone.
+    events: SimpleQueue[signal.Signals | None] = SimpleQueue()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, _on_signal, lifeline, number, stop)
+        signal.signal(number, lambda number, _: events.put(signal.Signals(number)))
     answer = json.dumps([lifeline.index, os.getpid()]).encode()
+    is_stubborn = (folder / f"stubborn-{lifeline.index}").exists()
 
-    def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(answer)
-        writer.close()
+    def wait_lost() -> None:
+        lifeline.wait_lost()
+        events.put(None)
 
-    server = await asyncio.start_server(
-        greet, "127.0.0.1", int(environment["PORT"]), reuse_port=True
-    )
-    async with server:
+    class Greeter(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.sendall(answer)
+
+    with _Server(("127.0.0.1", port), Greeter) as server:
+        for run in (wait_lost, lambda: server.serve_forever(poll_interval=0.02)):
+            threading.Thread(target=run, daemon=True).start()
         lifeline.ready()
-        gone = asyncio.ensure_future(lifeline.lost())
-        stopped = asyncio.ensure_future(asyncio.Event().wait() if stubborn else stop.wait())
-        await asyncio.wait((gone, stopped), return_when=asyncio.FIRST_COMPLETED)
-        stopped.cancel()
-
-
-def _on_signal(lifeline: Lifeline, number: signal.Signals, stop: asyncio.Event) -> None:
-    logging.info("worker got signal", extra={"worker": lifeline.index, "signal": number.name})
-    stop.set()
+        while (got := events.get()) is not None:
+            told = {"worker": lifeline.index, "signal": got.name}
+            logging.info("worker got signal", extra=told)
+            if not is_stubborn:
+                break
+        server.shutdown()
 
 
 def _misbehave(lifeline: Lifeline, folder: Path) -> None:
@@ -93,7 +101,7 @@ def _misbehave(lifeline: Lifeline, folder: Path) -> None:
         sys.exit(int(ending.read_text()))
     if (folder / f"hang-{lifeline.index}").exists():
         logging.info("worker hangs", extra={"worker": lifeline.index, "pid": os.getpid()})
-        asyncio.run(lifeline.lost())
+        lifeline.wait_lost()
         sys.exit(1)
 
 
@@ -109,7 +117,7 @@ def main() -> int:
             return 1
     folder = Path(sys.argv[1])
     _misbehave(lifeline, folder)
-    asyncio.run(_work(lifeline, folder, os.environ))
+    _work(lifeline, folder, int(os.environ["PORT"]))
     return 0
 
 

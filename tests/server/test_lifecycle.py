@@ -48,9 +48,9 @@ def test_health_info_and_stop() -> None:
                 boxes=262_144,
                 patches=16_777_216,
                 feature_maps=16,
-                requests_in_flight=64,
+                requests_in_flight=24,
                 queue_bytes=536_870_912,
-                streams_per_connection=64,
+                streams_per_connection=16,
                 keepalive_min_seconds=10,
             ),
         )

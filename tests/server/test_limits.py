@@ -64,7 +64,7 @@ def test_sizes_are_limited_like_images(sides: str) -> None:
     request = mask_request()
     getattr(request.image_sizes, sides).extend([32] * 3)
     with pytest.raises(InvalidRequest) as caught:
-        LIMITS.check_message(request, len(request.boxes.xyxy))
+        LIMITS.check_message(request, len(request.boxes.counts))
     assert str(caught.value) == "image_size: 4 images, the server's limit is 3"
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cass_server.request_id import RequestIds
+from cass_server.rpc.request_id import RequestIds
 
 LIMIT = 30.0
 

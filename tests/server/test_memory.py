@@ -1,12 +1,8 @@
-"""What the process is told to keep, and that it keeps nothing of requests that are over."""
+"""Nothing is kept of requests that are over."""
 
 from __future__ import annotations
 
-import ctypes
 import gc
-import platform
-import subprocess
-import sys
 import tracemalloc
 from collections.abc import Iterator
 
@@ -14,7 +10,6 @@ import grpc
 import pytest
 
 from cass.v1 import cass_pb2 as pb
-from cass_server.memory import keep_freed_memory
 from tests.server.calls import LIMIT, Writer, wait_until
 from tests.server.in_thread import service_channel
 from tests.server.requests import mask_request
@@ -28,24 +23,6 @@ BAD = {
     "counts": b"\x0a\x86\x80\x80\x04\x12\x80\x80\x80\x04" + bytes(LARGE),
     "boxes": mask_request(images=2, boxes=LARGE // 64).SerializeToString() + b"\x28\x63",
 }
-
-
-@pytest.mark.skipif(
-    sys.platform != "linux" or platform.libc_ver()[0] != "glibc", reason="glibc's malloc alone"
-)
-def test_glibc_takes_the_settings() -> None:
-    """In a process of its own: they stay."""
-    program = "from cass_server.memory import keep_freed_memory; print(keep_freed_memory())"
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=LIMIT, check=True
-    )
-    assert done.stdout == "True\n"
-
-
-def test_other_libraries_are_left_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One without mallopt, such as musl, cannot be had here."""
-    monkeypatch.setattr(ctypes, "CDLL", lambda _: object())
-    assert keep_freed_memory() is False
 
 
 @pytest.fixture

@@ -6,6 +6,8 @@ import contextlib
 import re
 import subprocess
 import sys
+import threading
+import types
 import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,6 +18,7 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from cass_core.errors import CassError
+from cass_server import metrics as metrics_module
 from cass_server.exposition import (
     MetricsServer,
     OneWorker,
@@ -23,6 +26,7 @@ from cass_server.exposition import (
     serve_metrics,
 )
 from cass_server.metrics import CODES, FAMILIES, METHODS, REJECTIONS, SLOTS, Metrics
+from cass_server.rpc.calls import Call
 from tests.server.observed import Samples, exposed, samples, value
 
 LIMIT = 30.0
@@ -55,14 +59,33 @@ def buckets(samples: Samples, name: str, **labels: str) -> dict[str, float]:
     return found
 
 
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stands at 0, so that a request which began at -0.3 took 0.3 s."""
+    monkeypatch.setattr(metrics_module, "time", types.SimpleNamespace(perf_counter=lambda: 0.0))
+
+
+def ended(method: str, code: str, seconds: float = 0.0) -> Call:
+    """The books of a request that ends now."""
+    call = Call(method, (), -seconds)
+    call.code = code
+    return call
+
+
 def count_some(metrics: Metrics) -> None:
     """Three requests: one of 16 images, one that is refused, one of a stream, not yet answered."""
     metrics.started()
-    metrics.computed("GenerateMask", 0.00004, 0.0003, 0.00006, 16, 240, 14720)
+    computed = ended("GenerateMask", "OK", 0.00045)
+    computed.begun = computed.started + 0.00004
+    computed.compute, computed.encode = 0.0003, 0.00006
+    computed.size = 16, 240, 14720
+    computed.received, computed.sent = 4000, 59000
     metrics.batched(3)
-    metrics.finished("GenerateMask", "OK", 0.00045, 4000, 59000)
+    metrics.finished(computed)
     metrics.started()
-    metrics.finished("ComputeLoss", "INVALID_ARGUMENT", 0.00005, 7, 0)
+    refused = ended("ComputeLoss", "INVALID_ARGUMENT", 0.00005)
+    refused.received = 7
+    metrics.finished(refused)
     metrics.started()
     metrics.rejected("deadline")
     metrics.gpu_memory(1 << 30)
@@ -122,7 +145,7 @@ def test_histograms_of_seconds(name: str, first: str, seconds: float) -> None:
 def test_bounds_are_inclusive_and_the_last_bucket_has_none() -> None:
     metrics = Metrics()
     for seconds in (0.00005, 10.0, 11.0):
-        metrics.finished("GetServerInfo", "OK", seconds, 0, 0)
+        metrics.finished(ended("GetServerInfo", "OK", seconds))
     got = exposed([metrics])
     cumulative = buckets(got, "cass_request_duration_seconds", method="GetServerInfo")
     assert (cumulative["5e-05"], cumulative["5.0"]) == (1, 1)
@@ -154,7 +177,7 @@ def test_every_series_has_its_own_slot() -> None:
     for m, method in enumerate(METHODS):
         for c, code in enumerate(CODES):
             for _ in range(times := 1 + m * len(CODES) + c):
-                metrics.finished(method, code, 0.0, 0, 0)
+                metrics.finished(ended(method, code))
             key = ("cass_requests_total", (("code", code), ("method", method)))
             expected[key] = times
     for r, reason in enumerate(REJECTIONS):
@@ -163,6 +186,34 @@ def test_every_series_has_its_own_slot() -> None:
         expected["cass_rejections_total", (("reason", reason),)] = 1 + r
     got = exposed([metrics])
     assert {key: got[key] for key in expected} == expected
+
+
+def test_threads_count_together() -> None:
+    """None of what several count at the same time is lost."""
+    metrics, each = Metrics(), 2000
+
+    def count() -> None:
+        for _ in range(each):
+            metrics.started()
+            metrics.finished(ended("GenerateMask", "OK"))
+            metrics.batched(2)
+            metrics.rejected("bytes")
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=count) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(timeout=LIMIT)
+    finally:
+        sys.setswitchinterval(interval)
+    got = exposed([metrics])
+    assert value(got, "cass_requests_in_flight") == 0
+    assert value(got, "cass_requests_total", method="GenerateMask", code="OK") == 4 * each
+    assert value(got, "cass_batch_requests_sum") == 4 * each * 2
+    assert value(got, "cass_rejections_total", reason="bytes") == 4 * each
 
 
 def test_codes_are_grpcs() -> None:
@@ -174,7 +225,7 @@ def test_codes_are_grpcs() -> None:
 @pytest.mark.parametrize("code", ["NO_SUCH_CODE", "", "299"])
 def test_unknown_code(code: str) -> None:
     metrics = Metrics()
-    metrics.finished("GenerateMask", code, 0.1, 1, 1)
+    metrics.finished(ended("GenerateMask", code))
     assert (
         value(exposed([metrics]), "cass_requests_total", method="GenerateMask", code="UNKNOWN") == 1
     )
@@ -184,11 +235,14 @@ COUNT = """
 import sys
 from pathlib import Path
 from cass_server.metrics import Metrics
+from cass_server.rpc.calls import Call
 
 metrics = Metrics.open(Path(sys.argv[1]))
 for _ in range(int(sys.argv[2])):
     metrics.started()
-    metrics.finished("StreamMasks", "OK", 0.001, 10, 100)
+    call = Call("StreamMasks", (), 0.0)
+    call.code = "OK"
+    metrics.finished(call)
 metrics.started()
 metrics.gpu_memory(1000)
 print("counted", flush=True)
@@ -260,7 +314,9 @@ def test_no_worker_yet(tmp_path: Path) -> None:
 def test_half_a_file_is_begun_anew(tmp_path: Path) -> None:
     file = tmp_path / "half"
     file.write_bytes(b"\xff" * 8 * (SLOTS - 1))
-    Metrics.open(file).computed("ComputeLoss", 0.1, 0.1, 0.1, 1, 2, 3)
+    call = ended("ComputeLoss", "OK")
+    call.size = 1, 2, 3
+    Metrics.open(file).finished(call)
     assert value(exposed([file]), "cass_boxes_total") == 2
 
 

@@ -14,18 +14,23 @@ from cass_server.metrics import Metrics
 from cass_server.ray.load import Load
 from cass_server.ray.plan import bounds, check_name, settings_of_replicas
 from cass_server.ray.scaling import replicas_for_load
+from cass_server.rpc.calls import Call
 from cass_server.settings_sources import load_settings
 
 
-def test_load_is_the_mean_in_flight(tmp_path: Path) -> None:
+def test_load_is_the_mean_in_flight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     metrics = Metrics.open(tmp_path / "worker-0")
-    metrics.started()
-    metrics.finished("GenerateMask", "OK", 50.0, 1, 1)
+    monkeypatch.setattr("cass_server.metrics.time", SimpleNamespace(perf_counter=lambda: 500.0))
+
+    def count(method: str, seconds: float) -> None:
+        metrics.started()
+        metrics.finished(Call(method, (), 500.0 - seconds))
+
+    count("GenerateMask", 50.0)
     load = Load(tmp_path / "worker-0", clock=lambda: now[0])
     for method, seconds in (("GenerateMask", 3.0), ("StreamMasks", 1.5), ("GetServerInfo", 0.5)):
-        metrics.started()
-        metrics.finished(method, "OK", seconds, 1, 1)
+        count(method, seconds)
     now[0] += 2.0
     assert load.mean() == 2.5
     now[0] += 1.0

@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 from cass.v1 import cass_pb2 as pb
-from cass_server.request_id import RequestIds
+from cass_server.rpc.request_id import RequestIds
 from tests.server.calls import LIMIT
 from tests.server.in_thread import service
 from tests.server.requests import mask_request

@@ -152,7 +152,7 @@ def test_wrong_usage(arguments: list[str], error: str) -> None:
 
 @pytest.mark.parametrize(
     ("missing", "arguments"),
-    [("pydantic_settings", ["--help"]), ("uvloop", ["serve", "--port", "0"])],
+    [("pydantic_settings", ["--help"]), ("prometheus_client", ["serve", "--port", "0"])],
 )
 def test_what_is_not_installed_is_one_line(missing: str, arguments: list[str]) -> None:
     """As without the extra: before the command is there, and once it serves."""

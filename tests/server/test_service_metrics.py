@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import grpc
 import pytest
 
 from cass.v1 import cass_pb2 as pb
+from cass_server.engine import Checkpoint
 from cass_server.limits import Limits
 from cass_server.metrics import Metrics
 from tests.server.calls import LIMIT, counted, in_flight, wait_until
-from tests.server.engines import FAILING, Held
+from tests.server.engines import FAILING, HELD, Held
 from tests.server.in_thread import service, service_channel
 from tests.server.observed import exposed
 from tests.server.requests import loss_request, mask_request
@@ -85,19 +88,23 @@ def histogram_counts(metrics: Metrics) -> dict[tuple[str, str], float]:
     }
 
 
+# An answer of 256 KiB.
+LARGE = 256
+
+
 @pytest.mark.parametrize(
     ("limits", "reason"),
-    [(Limits(requests_in_flight=1), "requests"), (Limits(queue_bytes=200), "bytes")],
+    [(Limits(requests_in_flight=1), "requests"), (Limits(queue_bytes=1 << 18), "bytes")],
 )
 def test_what_is_turned_away_is_counted_by_its_reason(limits: Limits, reason: str) -> None:
     """And is no longer in flight, while what was there before is."""
     metrics, engine = Metrics(), Held()
     with service(engine, limits, metrics) as stub:
-        held = stub.GenerateMask.future(mask_request(images=2, side=8), timeout=LIMIT)
+        held = stub.GenerateMask.future(mask_request(HELD, side=LARGE), timeout=LIMIT)
         assert engine.waiting.acquire(timeout=LIMIT)
         for _ in range(3):
             with pytest.raises(grpc.RpcError, match="RESOURCE_EXHAUSTED"):
-                stub.GenerateMask(mask_request(), timeout=LIMIT)
+                stub.GenerateMask(mask_request(side=LARGE), timeout=LIMIT)
         wait_until(lambda: in_flight(metrics) == 1)
         engine.go.set()
         held.result(timeout=LIMIT)
@@ -109,20 +116,57 @@ def test_what_is_turned_away_is_counted_by_its_reason(limits: Limits, reason: st
 
 
 @pytest.mark.parametrize("way", ["cancel", "deadline"])
-def test_who_gives_up_is_counted_as_cancelled(way: str) -> None:
+@pytest.mark.parametrize("side", [4, LARGE])
+def test_who_gives_up_while_it_is_computed_is_counted_as_cancelled(side: int, way: str) -> None:
+    """It is computed all the same, and nothing of it is sent."""
     metrics, engine = Metrics(), Held()
     with service(engine, metrics=metrics) as stub:
-        timeout = LIMIT if way == "cancel" else 0.5
-        held = stub.GenerateMask.future(mask_request(images=2), timeout=timeout)
+        timeout = LIMIT if way == "cancel" else 1
+        held = stub.GenerateMask.future(mask_request(HELD, side), timeout=timeout)
         try:
+            assert engine.waiting.acquire(timeout=LIMIT)
             if way == "cancel":
-                assert engine.waiting.acquire(timeout=LIMIT)
-                assert in_flight(metrics) == 1
                 held.cancel()
-            wait_until(lambda: held.done() and in_flight(metrics) == 0)
+            wait_until(held.done)
+            # Both ends know by then: what comes after it on the connection has come.
+            info = stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=LIMIT)
+            wait_until(lambda: in_flight(metrics) == 1)
         finally:
             engine.go.set()
+        wait_until(lambda: in_flight(metrics) == 0)
     found = counted(metrics)
     assert found["cass_requests_total", "CANCELLED", "GenerateMask"] == 1
+    assert ("cass_requests_total", "OK", "GenerateMask") not in found
+    assert found["cass_images_total",] == HELD
+    assert found["cass_sent_bytes_total",] == info.ByteSize()
+
+
+class Checked(Held):
+    """Looks whether it is still to compute, once it is let go; as long computations do."""
+
+    def masks(self, *arguments: Any, checkpoint: Checkpoint = None) -> None:
+        """Wait and look."""
+        super().masks(*arguments)
+        assert checkpoint is not None
+        checkpoint()
+
+
+@pytest.mark.parametrize("method", ["GenerateMask", "StreamMasks"])
+def test_a_long_computation_ends_when_nobody_waits_for_it(method: str) -> None:
+    """Between images; then it is counted as nothing but given up."""
+    metrics, engine = Metrics(), Checked()
+    with service(engine, metrics=metrics) as stub:
+        request = mask_request(HELD, LARGE)
+        if method == "GenerateMask":
+            held = stub.GenerateMask.future(request, timeout=LIMIT)
+        else:
+            held = stub.StreamMasks(iter([pb.StreamMasksRequest(request=request)]), timeout=LIMIT)
+        assert engine.waiting.acquire(timeout=LIMIT)
+        held.cancel()
+        stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=LIMIT)
+        engine.go.set()
+        wait_until(lambda: in_flight(metrics) == 0)
+    found = counted(metrics)
+    assert found["cass_requests_total", "CANCELLED", method] == 1
     assert found["cass_rejections_total", "cancelled"] == 1
     assert ("cass_images_total",) not in found

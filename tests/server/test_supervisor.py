@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import os
@@ -8,13 +7,14 @@ import select
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-import uvloop
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from cass_core.errors import CassError
@@ -224,25 +224,27 @@ def test_backoff_is_shortened_at_random() -> None:
     assert [backoff.after(0.0) for _ in range(3)] == pytest.approx([0.075, 0.2, 0.22])
 
 
-@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
 @pytest.mark.parametrize("unread", [False, True])
-def test_a_worker_sees_the_end_of_its_supervisor(new_loop: Any, unread: bool) -> None:
+def test_a_worker_sees_the_end_of_its_supervisor(unread: bool) -> None:
     supervisor, end = socket.socketpair()
     lifeline = Lifeline(end, 0)
-    lifeline.ready()
-    if not unread:
-        assert supervisor.recv(8) == b"R"
+    lost = threading.Event()
 
-    async def wait() -> None:
-        lost = asyncio.ensure_future(lifeline.lost())
-        assert not (await asyncio.wait((lost,), timeout=0.05))[0]
+    def wait() -> None:
+        lifeline.wait_lost()
+        lost.set()
+
+    waiting = threading.Thread(target=wait, daemon=True)
+    with supervisor, end:
+        waiting.start()
+        lifeline.ready()
+        if not unread:
+            assert supervisor.recv(8) == b"R"
+        assert not lost.wait(0.05)
         supervisor.close()
-        await asyncio.wait_for(lost, LIMIT)
-
-    with asyncio.Runner(loop_factory=new_loop) as runner:
-        runner.run(wait())
-    lifeline.ready()  # nobody hears it, which is no error
-    end.close()
+        assert lost.wait(LIMIT)
+        waiting.join(LIMIT)
+        lifeline.ready()  # nobody hears it, which is no error
 
 
 def test_no_lifeline_without_a_supervisor(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,32 +274,30 @@ def test_grpc_servers_share_a_reserved_port(host: str) -> None:
     held, port = reserve_port(host, 0)
     target = f"[::1]:{port}" if ":" in host else f"127.0.0.1:{port}"
 
-    async def ask() -> list[int]:
-        servers = [grpc.aio.server(options=[("grpc.so_reuseport", 1)]) for _ in range(2)]
-        for server in servers:
-            health_pb2_grpc.add_HealthServicer_to_server(health.aio.HealthServicer(), server)
-            shown = f"[{host}]" if ":" in host else host
-            assert server.add_insecure_port(f"{shown}:{port}") == port
-            await server.start()
-        try:
-            return [await _check(target) for _ in range(16)]
-        finally:
-            for server in servers:
-                await server.stop(0)
+    def serve() -> grpc.Server:
+        server = grpc.server(ThreadPoolExecutor(1), options=[("grpc.so_reuseport", 1)])
+        health_pb2_grpc.add_HealthServicer_to_server(health.HealthServicer(), server)
+        shown = f"[{host}]" if ":" in host else host
+        assert server.add_insecure_port(f"{shown}:{port}") == port
+        server.start()
+        return server
 
     with held:
         # Nobody listens yet: what holds the port takes no connections.
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(_address(target), timeout=LIMIT)
-        assert asyncio.run(ask()) == [health_pb2.HealthCheckResponse.SERVING] * 16
+        with contextlib.ExitStack() as stack:
+            for _ in range(2):
+                stack.callback(lambda server: server.stop(0).wait(LIMIT), serve())
+            assert {_check(target) for _ in range(16)} == {health_pb2.HealthCheckResponse.SERVING}
 
 
-async def _check(target: str) -> int:
+def _check(target: str) -> int:
     """Ask over a connection of its own."""
     options = [("grpc.use_local_subchannel_pool", 1)]
-    async with grpc.aio.insecure_channel(target, options=options) as channel:
+    with grpc.insecure_channel(target, options) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
-        answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=LIMIT)
+        answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=LIMIT)
     status: int = answer.status
     return status
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import os
@@ -10,7 +9,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,7 +60,7 @@ class PeerName(grpc.GenericRpcHandler):
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         """See `grpc.GenericRpcHandler`."""
 
-        async def answer(_: bytes, context: Any) -> bytes:
+        def answer(_: bytes, context: grpc.ServicerContext) -> bytes:
             return str(context.peer()).encode()
 
         return grpc.unary_unary_rpc_method_handler(answer)
@@ -69,31 +68,18 @@ class PeerName(grpc.GenericRpcHandler):
 
 @contextlib.contextmanager
 def serving(files: Files, mutual: bool = False) -> Iterator[str]:
-    """The address of a grpc.aio server with these files, in a thread with its own loop."""
+    """The address of a server with these files."""
     credentials = server_credentials(
         files.certificate, files.key, files.client_ca if mutual else None
     )
-    loop = asyncio.new_event_loop()
-    ready: Future[int] = Future()
-    stop = asyncio.Event()
-
-    async def run() -> None:
-        server = grpc.aio.server()
-        server.add_generic_rpc_handlers((PeerName(),))
+    with ThreadPoolExecutor(2) as threads:
+        server = grpc.server(threads, handlers=(PeerName(),))
         port = server.add_secure_port("127.0.0.1:0", credentials)
-        await server.start()
-        ready.set_result(port)
-        await stop.wait()
-        await server.stop(0)
-
-    thread = threading.Thread(target=lambda: loop.run_until_complete(run()))
-    thread.start()
-    try:
-        yield f"127.0.0.1:{ready.result(timeout=LIMIT)}"
-    finally:
-        loop.call_soon_threadsafe(stop.set)
-        thread.join(timeout=LIMIT)
-        loop.close()
+        server.start()
+        try:
+            yield f"127.0.0.1:{port}"
+        finally:
+            server.stop(0).wait(LIMIT)
 
 
 def client(authority: Authority, pair: Pair | None = None) -> grpc.ChannelCredentials:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import logging
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -207,7 +207,7 @@ class Gate(grpc.GenericRpcHandler):
         """See `grpc.GenericRpcHandler`."""
         allowed = self._tokens.allows(handler_call_details.invocation_metadata)
 
-        async def answer(_: bytes, context: Any) -> bytes:
+        def answer(_: bytes, context: grpc.ServicerContext) -> bytes:
             return b"allowed" if allowed else b"refused"
 
         return grpc.unary_unary_rpc_method_handler(answer)
@@ -216,30 +216,28 @@ class Gate(grpc.GenericRpcHandler):
 def test_a_server_gives_the_metadata_of_each_call(path: Path) -> None:
     clock = Clock()
 
-    async def run() -> None:
-        server = grpc.aio.server()
-        server.add_generic_rpc_handlers((Gate(TokenFile(path, clock)),))
+    with ThreadPoolExecutor(1) as threads:
+        server = grpc.server(threads, handlers=(Gate(TokenFile(path, clock)),))
         port = server.add_insecure_port("127.0.0.1:0")
-        await server.start()
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        server.start()
+        try:
+            with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+                gate = channel.unary_unary("/test/Gate")
 
-            async def ask(*values: str) -> bytes:
-                metadata = tuple(("authorization", value) for value in values)
-                answer: bytes = await channel.unary_unary("/test/Gate")(
-                    b"", metadata=metadata, timeout=20
-                )
-                return answer
+                def ask(*values: str) -> bytes:
+                    metadata = tuple(("authorization", value) for value in values)
+                    answer: bytes = gate(b"", metadata=metadata, timeout=20)
+                    return answer
 
-            assert await ask() == b"refused"
-            assert await ask(f"Bearer {OTHER}") == b"refused"
-            assert await ask(f"Basic {TOKEN}") == b"refused"
-            assert await ask(f"bearer {TOKEN}") == b"allowed"
-            assert await ask(f"Bearer {TOKEN}", f"Bearer {TOKEN}") == b"refused"
-            assert await ask(f"Bearer {OTHER}", f"Bearer {TOKEN}") == b"refused"
-            put(path, OTHER.encode())
-            clock.now += 1
-            assert await ask(f"Bearer {TOKEN}") == b"refused"
-            assert await ask(f"Bearer {OTHER}") == b"allowed"
-        await server.stop(0)
-
-    asyncio.run(run())
+                assert ask() == b"refused"
+                assert ask(f"Bearer {OTHER}") == b"refused"
+                assert ask(f"Basic {TOKEN}") == b"refused"
+                assert ask(f"bearer {TOKEN}") == b"allowed"
+                assert ask(f"Bearer {TOKEN}", f"Bearer {TOKEN}") == b"refused"
+                assert ask(f"Bearer {OTHER}", f"Bearer {TOKEN}") == b"refused"
+                put(path, OTHER.encode())
+                clock.now += 1
+                assert ask(f"Bearer {TOKEN}") == b"refused"
+                assert ask(f"Bearer {OTHER}") == b"allowed"
+        finally:
+            server.stop(0).wait(20)

@@ -31,7 +31,7 @@ BOXES = [np.array([[4, 4, 12, 28], [0, 0, 8, 8]], np.float32), None, np.array([[
 ASKED: dict[str, Any] = {"image_size": (32, 32), "feature_map": (4, 8)}
 SPEC = MaskSpec(patch_size=1)
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-PARTS = ["queue", "encode", "compute"]
+PARTS = ["queue", "compute", "encode"]
 
 
 @contextlib.contextmanager

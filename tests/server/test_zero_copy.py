@@ -1,11 +1,15 @@
-"""Arrays are computed in the bytes that are sent and read in those received; memory is kept."""
+"""Arrays are read in the bytes received; what a request held is let go; memory is kept."""
 
 from __future__ import annotations
 
+import gc
+import logging
 import platform
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+import tracemalloc
+import weakref
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,102 +19,70 @@ import pytest
 
 from cass.frames import loss_request as loss_message
 from cass.v1 import cass_pb2 as pb
+from cass.v1 import cass_pb2_grpc
 from cass_core import LossSpec
 from cass_core.arrays import Array
+from cass_core.errors import InvalidRequest
 from cass_core.loss_inputs import LossInputs
 from cass_core.losses import HostLoss
 from cass_core.masks import MaskInputs
-from cass_server.engine import CpuEngine
-from cass_server.gate import Gate, Handler
-from cass_server.jobs import read_stream_mask
-from cass_server.limits import Limits
-from cass_server.metrics import Metrics
+from cass_server.engine import Checkpoint, CpuEngine
+from tests.server.calls import Writer, wait_until
 from tests.server.in_thread import service_channel
 from tests.server.requests import loss_request, mask_request
 from tests.servers import ServerProcess, serving
 
-LIMIT = 60.0
+LIMIT = 20.0
 SERVICE = "/cass.v1.CassService"
 RECEIVE_ANY = (("grpc.max_receive_message_length", -1),)
 UNKEPT = Path(__file__).with_name("unkept_server.py")
-# Messages from 32 KiB on are read as views; from 256 KiB on in a thread.
+# Messages from 32 KiB on are read as views.
 MANY_BOXES = [2100, 20_000]
 
 
 class Recording(CpuEngine):
-    """Keeps the arrays that it is given."""
+    """Keeps the arrays that it is given, or only watches them; fails if it is told to.
 
-    def __init__(self) -> None:
+    Args:
+        keep: whether to keep them.
+        error: what to raise instead of computing.
+    """
+
+    def __init__(self, *, keep: bool = True, error: type[Exception] | None = None) -> None:
         """Nothing was given yet."""
         self.read: list[Array] = []
-        self.written: list[Array] = []
+        self.watched: list[weakref.ref[Any]] = []
+        self._keep = keep
+        self._error = error
 
-    def masks(self, inputs: MaskInputs, masks: Sequence[Array], owners: Sequence[Array]) -> None:
+    def _take(self, *arrays: Any) -> None:
+        self.watched += map(weakref.ref, arrays)
+        if self._keep:
+            self.read += map(np.asarray, arrays)
+        if self._error is not None:
+            raise self._error("field", "of the test")
+
+    def masks(
+        self,
+        inputs: MaskInputs,
+        masks: Sequence[Array],
+        owners: Sequence[Array],
+        checkpoint: Checkpoint = None,
+    ) -> None:
         """Compute them."""
-        self.read.append(np.asarray(inputs.boxes.xyxy))
-        self.written += [*masks, *owners]
-        super().masks(inputs, masks, owners)
+        self._take(inputs.boxes.xyxy)
+        self.watched += map(weakref.ref, (*masks, *owners))
+        super().masks(inputs, masks, owners, checkpoint)
 
-    def losses(self, inputs: LossInputs, loss: Array, grad: Array | None) -> HostLoss:
+    def losses(self, inputs: LossInputs, checkpoint: Checkpoint = None) -> HostLoss:
         """Compute them."""
-        self.read.append(inputs.logits)
-        if inputs.target is not None:
-            self.read.append(inputs.target)
-        if inputs.mask is not None:
-            self.read.append(np.asarray(inputs.mask.boxes.xyxy))
-        assert grad is not None
-        self.written += [loss, grad]
-        return super().losses(inputs, loss, grad)
-
-
-class RecordingGate(Gate):
-    """Keeps the very bytes that handlers return."""
-
-    def __init__(self) -> None:
-        """Open to all."""
-        super().__init__(None, Metrics(), ())
-        self.returned: list[bytes] = []
-
-    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
-        """Add them, each in a wrapper."""
-        recorded = {
-            name: grpc.stream_unary_rpc_method_handler(self._recorded(handler))
-            for name, handler in handlers.items()
-            if not handler.response_streaming
-        }
-        super().add_registered_method_handlers(service, recorded)
-
-    def _recorded(self, handler: Handler) -> Any:
-        async def answer(requests: Any, context: Any) -> bytes:
-            message: bytes = await handler.stream_unary(requests, context)
-            self.returned.append(message)
-            return message
-
-        return answer
-
-
-def call(method: str, data: bytes) -> tuple[Recording, bytes]:
-    """The engine after a call with these bytes, and the bytes that the handler returned."""
-    engine, gate = Recording(), RecordingGate()
-    with service_channel(engine, gate=gate) as channel:
-        answer = channel.unary_unary(f"{SERVICE}/{method}")(data, timeout=LIMIT)
-    (returned,) = gate.returned
-    assert answer == returned
-    return engine, returned
-
-
-def assert_within(arrays: Sequence[Array], message: bytes, count: int) -> None:
-    """Each of so many arrays lies in the bytes of the message, apart from the others."""
-    assert len(arrays) == count
-    whole = np.frombuffer(message, np.uint8)
-    start = whole.__array_interface__["data"][0]
-    for array in arrays:
-        begin = array.__array_interface__["data"][0]
-        assert start <= begin <= begin + array.nbytes <= start + len(message)
-    assert all(np.shares_memory(array, whole) for array in arrays)
-    assert not any(
-        np.shares_memory(array, other) for i, array in enumerate(arrays) for other in arrays[:i]
-    )
+        mask = [] if inputs.mask is None else [inputs.mask.boxes.xyxy]
+        target = [] if inputs.target is None else [inputs.target]
+        self._take(inputs.logits, *target, *mask)
+        result = super().losses(inputs, checkpoint)
+        if result.grad is not None:
+            self.watched.append(weakref.ref(result.grad))
+        return result
 
 
 def owner_of(array: Any) -> bytes:
@@ -120,52 +92,112 @@ def owner_of(array: Any) -> bytes:
     return array
 
 
-@pytest.mark.parametrize("dtype", [pb.DATA_TYPE_FLOAT32, pb.DATA_TYPE_BFLOAT16, pb.DATA_TYPE_UINT8])
-@pytest.mark.parametrize("side", [16, 1024])
-def test_masks_are_computed_in_the_bytes_that_are_sent(side: int, dtype: int) -> None:
-    """On the event loop and in a thread."""
-    request = mask_request(side=side, maps=2)
-    request.dtype, request.return_owner = dtype, True
-    engine, returned = call("GenerateMask", request.SerializeToString())
-    assert_within(engine.written, returned, 4)
-    answer = pb.GenerateMaskResponse.FromString(returned)
-    sent = [tensor.data for tensor in (*answer.masks, *answer.owners)]
-    assert [array.tobytes() for array in engine.written] == sent
-
-
-def test_a_gradient_is_computed_in_the_bytes_that_are_sent() -> None:
-    engine, returned = call("ComputeLoss", loss_request(images=2, side=64).SerializeToString())
-    loss, grad = engine.written
-    assert_within([loss, grad], returned, 2)
-    assert pb.ComputeLossResponse.FromString(returned).grad.data == grad.tobytes()
-
-
-def test_a_stream_likewise() -> None:
-    request = pb.StreamMasksRequest(request=mask_request(side=16, maps=2, boxes=2100))
-    data, engine = request.SerializeToString(), Recording()
-    job = read_stream_mask(data, Limits())
-    assert_within(engine.written, job.fill(job.lay_out(), engine), 2)
-    assert owner_of(engine.read[0]) is data
+def read_by(method: str, data: bytes) -> list[Array]:
+    """What the engine reads in a call with these bytes."""
+    engine = Recording()
+    with service_channel(engine) as channel:
+        if method == "StreamMasks":
+            list(channel.stream_stream(f"{SERVICE}/{method}")(iter([data]), timeout=LIMIT))
+        else:
+            channel.unary_unary(f"{SERVICE}/{method}")(data, timeout=LIMIT)
+    return engine.read
 
 
 @pytest.mark.parametrize("boxes", MANY_BOXES)
-def test_boxes_are_read_where_they_were_received(boxes: int) -> None:
-    data = mask_request(boxes=boxes).SerializeToString()
-    engine, _ = call("GenerateMask", data)
-    (xyxy,) = engine.read
-    received = owner_of(xyxy)
-    assert received == data
-    assert_within([xyxy], received, 1)
+@pytest.mark.parametrize("streamed", [False, True])
+def test_boxes_are_read_where_they_were_received(boxes: int, streamed: bool) -> None:
+    request = mask_request(boxes=boxes)
+    if streamed:
+        data = pb.StreamMasksRequest(request=request).SerializeToString()
+        (xyxy,) = read_by("StreamMasks", data)
+    else:
+        data = request.SerializeToString()
+        (xyxy,) = read_by("GenerateMask", data)
+    assert owner_of(xyxy) == data
 
 
 def test_tensors_are_read_where_they_were_received() -> None:
     """Such as the client sends; what lies across the machine's words is copied once."""
     logits = np.zeros((2, 64, 64), np.float32)
     data = loss_message(LossInputs.check(logits, logits, LossSpec(), None, return_grad=True))
-    engine, _ = call("ComputeLoss", data)
-    received = owner_of(engine.read[0])
-    assert received == data
-    assert_within(engine.read, received, 2)
+    logits, target = read_by("ComputeLoss", data)
+    assert owner_of(logits) is owner_of(target)
+    assert owner_of(logits) == data
+    assert not np.shares_memory(logits, target)
+
+
+LARGE_MASK = mask_request(side=256, boxes=20_000)
+LARGE_LOSS = loss_request(side=300)
+BROKEN = mask_request(side=256, boxes=20_000)
+BROKEN.boxes.counts[0] += 1
+
+
+def assert_keeps_nothing(run: Callable[[], None]) -> None:
+    """Run twice: after it there is as much memory in use again, without help of the collector."""
+    logging.disable(logging.ERROR)  # records of errors hold all that the errors came through
+    gc.collect()
+    gc.disable()
+    tracemalloc.start()
+    try:
+        run()  # whatever is loaded or kept once
+        before, _ = tracemalloc.get_traced_memory()
+        run()
+        wait_until(lambda: tracemalloc.get_traced_memory()[0] < before + (1 << 17))
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+        logging.disable(logging.NOTSET)
+
+
+@pytest.mark.parametrize(
+    ("method", "request_", "error", "fails"),
+    [
+        ("GenerateMask", LARGE_MASK, None, False),
+        ("GenerateMask", LARGE_MASK, ZeroDivisionError, True),
+        ("GenerateMask", BROKEN, None, True),
+        ("ComputeLoss", LARGE_LOSS, None, False),
+        ("ComputeLoss", LARGE_LOSS, InvalidRequest, True),
+    ],
+)
+def test_nothing_of_a_request_is_kept(
+    method: str, request_: Any, error: type[Exception] | None, fails: bool
+) -> None:
+    """Neither its message nor its arrays nor its answer, by any thread of the server that idles."""
+    engine = Recording(keep=False, error=error)
+    data = request_.SerializeToString()
+    assert len(data) > 1 << 18
+    with service_channel(engine) as channel:
+        ask: Callable[..., Any] = channel.unary_unary(f"{SERVICE}/{method}")
+
+        def ask_often() -> None:
+            for _ in range(6):  # more than there are threads
+                if fails:
+                    with pytest.raises(grpc.RpcError):
+                        ask(data, timeout=LIMIT)
+                else:
+                    ask(data, timeout=LIMIT)
+
+        assert_keeps_nothing(ask_often)
+        assert [reference() for reference in engine.watched if reference() is not None] == []
+
+
+@pytest.mark.parametrize("error", [None, ZeroDivisionError])
+def test_a_stream_that_waits_keeps_nothing(error: type[Exception] | None) -> None:
+    engine = Recording(keep=False, error=error)
+    with service_channel(engine) as channel:
+        writer: Writer[pb.StreamMasksRequest] = Writer()
+        answers = cass_pb2_grpc.CassServiceStub(channel).StreamMasks(iter(writer), timeout=LIMIT)
+        entry = pb.StreamMasksRequest(request=LARGE_MASK)
+
+        def ask_often() -> None:
+            for _ in range(3):
+                writer.write(entry)
+                next(answers)
+
+        assert_keeps_nothing(ask_often)
+        assert [reference() for reference in engine.watched if reference() is not None] == []
+        writer.close()
+        assert list(answers) == []
 
 
 def stride_8() -> bytes:

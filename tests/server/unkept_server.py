@@ -1,9 +1,9 @@
-"""`cass-server serve` with malloc as it is: what `keep_freed_memory` is for is seen beside it."""
+"""`cass-server serve` with malloc as it is: what `keep_memory` is for is seen beside it."""
 
 from __future__ import annotations
 
 from cass_server import cli, run
 
 if __name__ == "__main__":
-    run.keep_freed_memory = lambda: False
+    run.keep_memory = lambda: False
     cli.main()

@@ -7,27 +7,21 @@ import functools
 import grpc
 from google.protobuf import duration_pb2
 from google.protobuf.message import Message
-from google.rpc import code_pb2, error_details_pb2, status_pb2
+from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from cass.v1 import cass_pb2 as pb
 from cass_core.errors import InvalidRequest
-from cass_server.admission import Overloaded
-from cass_server.batcher import Closed, EngineBroken, Expired
+from cass_server.exceptions import EngineBroken, Overloaded, Rejection
 
 _INTERNAL = "internal error; see the server's log"
 
 
-def name_of(error: Exception) -> str:
-    """Name of the gRPC status for an error, as in ``INVALID_ARGUMENT``."""
+def code_of(error: Exception) -> grpc.StatusCode:
+    """The gRPC status code for an error."""
     if isinstance(error, InvalidRequest):
-        return "INVALID_ARGUMENT"
-    if isinstance(error, Overloaded):
-        return "RESOURCE_EXHAUSTED"
-    if isinstance(error, Expired):
-        return "DEADLINE_EXCEEDED"
-    # Another replica can answer, or this one's replacement.
-    return "UNAVAILABLE" if isinstance(error, Closed | EngineBroken) else "INTERNAL"
+        return grpc.StatusCode.INVALID_ARGUMENT
+    return error.code if isinstance(error, Rejection) else grpc.StatusCode.INTERNAL
 
 
 def status_of(error: Exception) -> grpc.Status:
@@ -41,23 +35,23 @@ def status_of(error: Exception) -> grpc.Status:
             field=error.field, description=error.reason
         )
         detail = error_details_pb2.BadRequest(field_violations=[violation])
-        return _status("INVALID_ARGUMENT", str(error), detail)
+        return _status(grpc.StatusCode.INVALID_ARGUMENT, str(error), detail)
     if isinstance(error, Overloaded):
         # To the hundredth, so that a flood is answered with few messages made once.
-        return _overloaded(str(error), round(error.delay, 2))
-    return _status(name_of(error), _message(error))
+        return _overloaded(str(error), max(round(error.delay, 2), 0.01))
+    return _status(code_of(error), _message(error))
 
 
 def entry_of(error: Exception) -> bytes:
     """The serialized entry of a stream for an error: what `status_of` tells, as a message."""
-    code: int = getattr(grpc.StatusCode, name_of(error)).value[0]
+    code: int = code_of(error).value[0]
     entry = pb.Error(code=code, message=_message(error))
     if isinstance(error, InvalidRequest):
         entry.field, entry.reason = error.field, error.reason
     return pb.StreamMasksResponse(error=entry).SerializeToString()
 
 
-def forget_frames(error: BaseException | None) -> None:
+def clear_tracebacks(error: BaseException | None) -> None:
     """Let go of what the functions that an error came through held, and of those before it."""
     while error is not None:
         error.__traceback__ = None
@@ -65,17 +59,21 @@ def forget_frames(error: BaseException | None) -> None:
 
 
 def _message(error: Exception) -> str:
-    return str(error) if isinstance(error, InvalidRequest | Overloaded | Expired) else _INTERNAL
+    is_public = isinstance(error, InvalidRequest | Rejection) and not isinstance(
+        error, EngineBroken
+    )
+    return str(error) if is_public else _INTERNAL
 
 
 @functools.lru_cache(maxsize=512)
 def _overloaded(message: str, delay: float) -> grpc.Status:
     wait = duration_pb2.Duration(seconds=int(delay), nanos=round(delay % 1 * 1e9))
-    return _status("RESOURCE_EXHAUSTED", message, error_details_pb2.RetryInfo(retry_delay=wait))
+    detail = error_details_pb2.RetryInfo(retry_delay=wait)
+    return _status(grpc.StatusCode.RESOURCE_EXHAUSTED, message, detail)
 
 
-def _status(code: str, message: str, *details: Message) -> grpc.Status:
-    status = status_pb2.Status(code=code_pb2.Code.Value(code), message=message)
+def _status(code: grpc.StatusCode, message: str, *details: Message) -> grpc.Status:
+    status = status_pb2.Status(code=code.value[0], message=message)
     for detail in details:
         status.details.add().Pack(detail)
     converted: grpc.Status = rpc_status.to_status(status)

@@ -1,0 +1,45 @@
+"""Keeps the memory of messages with the process, where glibc would hand it back each time."""
+
+from __future__ import annotations
+
+import ctypes
+
+# From malloc.h.
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
+_KEPT_BYTES = 1 << 30
+_PAD_BYTES = 16 << 20
+
+
+def keep_memory() -> bool:
+    """Make glibc's malloc keep what this process frees, up to a GiB, for what comes next.
+
+    By default a freed megabyte goes back to the kernel, and the next message faults it in again,
+    page by page. For masks of a megabyte that takes as much processor time as the rest of the
+    call, 1.3 ms, and for a message of 64 MiB a tenth of a second. `MaskCollate` calls this in the
+    workers of a ``DataLoader``; elsewhere call it yourself, at the start of the program.
+
+    It is for the whole process and for good: what malloc has given out, to whomever, is kept after
+    it was freed, so that the process stays at about the most that it ever used at once. Masks of a
+    megabyte cost 5 MB more with one caller, 45 MB with eight threads; what is loaded once and
+    freed, up to a GiB, stays. Processes forked later inherit it, those spawned do not.
+
+    Returns:
+        Whether it could be set: True on Linux with glibc, False elsewhere, where nothing happens.
+        Another allocator, such as a preloaded jemalloc, takes no notice.
+
+    Example:
+        >>> keep_memory() in (True, False)
+        True
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return False
+    settings = (
+        (_TRIM_THRESHOLD, _KEPT_BYTES),
+        (_TOP_PAD, _PAD_BYTES),
+        # A block that is mapped for itself is new each time; the largest threshold for that, 32
+        # MiB, is less than a large answer has.
+        (_MMAP_MAX, 0),
+    )
+    return all(mallopt(name, value) == 1 for name, value in settings)

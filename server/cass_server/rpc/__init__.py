@@ -1,0 +1,1 @@
+"""The RPC layer: from gRPC's bytes to checked requests and back."""

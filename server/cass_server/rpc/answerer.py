@@ -1,0 +1,218 @@
+"""Computes the answer to a request, and keeps its books whatever comes of it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import grpc
+
+from cass_core.arrays import Array
+from cass_core.errors import InvalidRequest
+from cass_core.masks import MaskInputs
+from cass_server.engine import Engine
+from cass_server.exceptions import Cancelled, EngineBroken, Expired, Rejection
+from cass_server.metrics import Metrics
+from cass_server.rpc.calls import Call, Deadlines
+from cass_server.rpc.request_id import KEY, RequestIds
+from cass_server.rpc.requests import FillMasks, MaskRequest, Reader
+from cass_server.rpc.status import clear_tracebacks, code_of, status_of
+from cass_server.scheduling.admission import Admission
+from cass_server.scheduling.batcher import Batcher, BatchRequest
+from cass_server.scheduling.compute_pool import ComputePool
+from cass_server.traces import Traces
+
+# Requests that are smaller, answer included, are counted by their number alone.
+_SMALL_BYTES = 1 << 17
+
+_log = logging.getLogger(__name__)
+
+
+class Answerer:
+    """What single calls and streams have in common.
+
+    Args:
+        engine: where to compute.
+        admission: how many bytes may be in flight.
+        deadlines: end calls whose callers do not take their answers.
+        pool: the slots in which requests compute.
+        metrics: counts.
+        batcher: computes mask requests together, if given.
+        traces: records spans, if given.
+        on_fatal: called when the engine can compute nothing any more.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        admission: Admission,
+        deadlines: Deadlines,
+        pool: ComputePool,
+        metrics: Metrics,
+        *,
+        batcher: Batcher | None = None,
+        traces: Traces | None = None,
+        on_fatal: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.engine = engine
+        self.admission = admission
+        self.deadlines = deadlines
+        self.pool = pool
+        self.metrics = metrics
+        self._batcher = batcher
+        self._traces = traces
+        self._on_fatal = on_fatal
+        self._is_on_gpu = engine.device != "cpu"
+        self._ids = RequestIds()
+        self._lock = threading.Lock()
+
+    def answer(
+        self,
+        call: Call,
+        read: Reader,
+        data: bytes,
+        context: grpc.ServicerContext,
+        *,
+        streamed: bool = False,
+    ) -> bytes:
+        """Read a request and compute its answer, in a thread that has a slot."""
+        # gRPC may be late to tell that the deadline has passed.
+        if not context.is_active() or context.time_remaining() <= 0:
+            raise gone(context)
+        request = read(data)
+        size = len(data) + request.answer_bytes
+        if size > _SMALL_BYTES:
+            (self._hold_in_turn if streamed else self._hold)(call, size, context)
+        call.begun = time.perf_counter()
+        if isinstance(request, MaskRequest):
+            masks = request.compute(self._fill_masks(context))
+            computed = time.perf_counter()
+            message = request.encode(masks)
+        else:
+            losses = request.compute(partial(self.engine.losses, checkpoint=_checkpoint(context)))
+            computed = time.perf_counter()
+            message = request.encode(losses)
+        call.compute = computed - call.begun
+        call.encode = time.perf_counter() - computed
+        call.size = request.size
+        if self._is_on_gpu:
+            self.metrics.gpu_memory(self.engine.gpu_memory_bytes())
+        return message
+
+    def _hold(self, call: Call, size: int, context: grpc.ServicerContext) -> None:
+        """Count the bytes of a request, which this thread has, and gRPC until the answer is taken.
+
+        Raises:
+            Overloaded: there is no room for them.
+        """
+        self.admission.hold(size)
+        call.held, call.holders = size, 2
+
+        def taken() -> None:
+            self.deadlines.stop(context.cancel)
+            self.let_go(call)
+
+        if not context.add_callback(taken):
+            taken()
+
+    def _hold_in_turn(self, call: Call, size: int, context: grpc.ServicerContext) -> None:
+        """As `_hold`, once there is room, which the sender feels as backpressure."""
+        if not self.admission.try_hold(size):
+            self.pool.release()
+            try:
+                has_room = self.admission.wait_to_hold(size, context.is_active)
+            finally:
+                self.pool.acquire()
+            if not has_room:
+                raise gone(context)
+        call.held, call.holders = size, 1
+
+    def let_go(self, call: Call) -> None:
+        """One of the holders of a call's bytes needs them no more; the last one gives them back."""
+        with self._lock:
+            call.holders -= 1
+            is_last = not call.holders
+        if is_last:
+            self.admission.drop(call.held)
+
+    def _fill_masks(self, context: grpc.ServicerContext) -> FillMasks:
+        """How masks are computed: alone, or with those of requests that wait at the same time."""
+        batcher = self._batcher
+        if batcher is None:
+            return partial(self.engine.masks, checkpoint=_checkpoint(context))
+
+        def fill(inputs: MaskInputs, masks: Sequence[Array], owners: Sequence[Array]) -> None:
+            # The slot is for others: this thread waits for the batch.
+            self.pool.release()
+            try:
+                expires = time.monotonic() + context.time_remaining()
+                batcher.fill(BatchRequest(inputs, masks, owners, expires, context.is_active))
+            finally:
+                self.pool.acquire()
+
+        return fill
+
+    def finished(self, call: Call) -> None:
+        """Count a call that has ended, and record it."""
+        self.metrics.finished(call)
+        if self._traces is not None:
+            self._traces.record(call)
+
+    def refuse(self, call: Call, error: Exception, context: grpc.ServicerContext) -> None:
+        """End a call with the status for an error, which keeps no frame from here on."""
+        status = self.refusal(call, error)
+        clear_tracebacks(error)
+        context.abort_with_status(status)
+
+    def refusal(self, call: Call, error: Exception) -> grpc.Status:
+        """Count and log an error that ends a call, and the status to end it with."""
+        call.code = code_of(error).name
+        request_id = self.report(call, error)
+        status = status_of(error)
+        return _Status(
+            status.code, status.details, (*(status.trailing_metadata or ()), (KEY, request_id))
+        )
+
+    def report(self, call: Call, error: Exception) -> str:
+        """Log and count an error; the request's id."""
+        request_id = self._ids.of(call.metadata)
+        extra = {"method": call.method, "code": code_of(error).name, "request_id": request_id}
+        if isinstance(error, InvalidRequest):
+            _log.warning("request refused", extra={**extra, "reason": str(error)})
+        elif isinstance(error, Rejection) and not isinstance(error, EngineBroken):
+            if error.reason:
+                self.metrics.rejected(error.reason)
+            # A flood of requests is not to be a flood of lines.
+            _log.debug("request refused", extra={**extra, "reason": str(error)})
+        else:
+            # The caller is told nothing of the inside; the log has it all.
+            _log.error("request failed", extra=extra, exc_info=error)
+            if isinstance(error, EngineBroken):
+                self._on_fatal()
+        return request_id
+
+
+def gone(context: grpc.ServicerContext) -> Rejection:
+    """Why a call is not active any more."""
+    if context.time_remaining() <= 0:
+        return Expired("the deadline passed before the request was computed")
+    return Cancelled("the caller is gone")
+
+
+def _checkpoint(context: grpc.ServicerContext) -> Callable[[], None]:
+    """Ends a computation whose answer nobody waits for any more."""
+
+    def check() -> None:
+        if not context.is_active():
+            raise gone(context)
+
+    return check
+
+
+class _Status(grpc.Status):
+    def __init__(self, code: grpc.StatusCode, details: str, metadata: Any) -> None:
+        self.code, self.details, self.trailing_metadata = code, details, metadata

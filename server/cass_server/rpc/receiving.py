@@ -1,0 +1,199 @@
+"""Receives messages before the threads that answer them ask for them.
+
+gRPC's server takes a thread for each call at once, and the thread waits for the message. So callers
+that send nothing would hold threads, and each message would cost two more switches between threads:
+a tenth of a small answer. Here gRPC's serving thread receives the message of a single call before
+there is a thread for it, and a stream's next message while the one before it is answered.
+
+There is no public way to do that. What is used of `grpc._server` is checked at import; where it is
+not as expected, threads wait as ever, and the server needs many of them.
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from typing import Any, Protocol
+
+import grpc
+from grpc import _server
+from grpc._cython import cygrpc
+
+from cass_server.rpc.calls import Deadlines, Metadata
+
+_PARAMETERS = [
+    "rpc_event",
+    "state",
+    "behavior",
+    "argument_thunk",
+    "request_deserializer",
+    "response_serializer",
+]
+
+
+def _is_supported() -> bool:
+    respond = getattr(_server, "_unary_response_in_pool", None)
+    names = (
+        "_CANCELLED",
+        "_RECEIVE_MESSAGE_TOKEN",
+        "_is_rpc_state_active",
+        "_raise_rpc_error",
+        "_receive_message",
+        "_stream_response_in_pool",
+    )
+    return (
+        respond is not None
+        and list(inspect.signature(respond).parameters) == _PARAMETERS
+        and all(hasattr(_server, name) for name in names)
+        and hasattr(cygrpc, "ReceiveMessageOperation")
+    )
+
+
+IS_SUPPORTED = _is_supported()
+
+
+class Method(Protocol):
+    """Answers the calls of an RPC that takes one message."""
+
+    def admit(self, metadata: Metadata) -> grpc.Status | None:
+        """Let a call in whose message is there, or give the status to end it with."""
+
+    def __call__(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
+        """Answer a call, which was let in if its messages are `Received`."""
+
+
+class Received:
+    """The messages of a call that was let in: one, or none.
+
+    Attributes:
+        started: when the call came, on `time.perf_counter`'s clock.
+    """
+
+    def __init__(self, message: bytes | None, started: float) -> None:
+        self._message = message
+        self.started = started
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        message, self._message = self._message, None
+        if message is None:
+            raise StopIteration
+        return message
+
+
+class MessageFirst(Executor):
+    """Takes a thread for a call only when the call's message is there.
+
+    Stands before the pool that gRPC's server is given.
+
+    Args:
+        pool: runs calls whose message is there.
+        deadlines: end calls whose message does not come.
+        receive_seconds: time for a message to arrive.
+    """
+
+    def __init__(self, pool: Executor, deadlines: Deadlines, receive_seconds: float) -> None:
+        self._pool = pool
+        self._deadlines = deadlines
+        self._seconds = receive_seconds
+        # gRPC wants a future, and to know no more of it than that it is done.
+        self._done: Future[Any] = Future()
+        self._done.set_result(None)
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Receive the message of a call and then have it answered; returns at once.
+
+        Called by gRPC's server, in its serving thread and with the lock of the call's state.
+        """
+        if not IS_SUPPORTED or args[0] is not _server._unary_response_in_pool:
+            return self._pool.submit(function, *args, **kwargs)
+        started = time.perf_counter()
+        respond, rpc_event, state, method, _, *rest = args
+        receive = _server._receive_message(state, rpc_event.call, None)
+        cancel = rpc_event.call.cancel
+
+        def received(event: Any) -> Any:
+            outcome = receive(event)
+            self._deadlines.stop(cancel)
+            message, state.request = state.request, None
+            status = method.admit(rpc_event.invocation_metadata or ())
+            if status is None:
+                messages = Received(message, started)
+                self._pool.submit(
+                    function, respond, rpc_event, state, method, lambda: messages, *rest
+                )
+            else:
+                refuse = _refuse(status)
+                function(respond, rpc_event, state, refuse, lambda: (), *rest)
+            return outcome
+
+        self._deadlines.start(cancel, self._seconds)
+        rpc_event.call.start_server_batch((cygrpc.ReceiveMessageOperation(0),), received)
+        state.due.add(_server._RECEIVE_MESSAGE_TOKEN)
+        return self._done
+
+
+class ReadAheadPool(ThreadPoolExecutor):
+    """Threads of streams, whose next messages are received while they answer."""
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Run a stream in a thread; see `MessageFirst.submit`."""
+        if IS_SUPPORTED and args and args[0] is _server._stream_response_in_pool:
+            respond, rpc_event, state, behavior, _, *rest = args
+            return super().submit(
+                function,
+                respond,
+                rpc_event,
+                state,
+                behavior,
+                lambda: _ReadAhead(rpc_event.call, state),
+                *rest,
+            )
+        return super().submit(function, *args, **kwargs)
+
+
+class _ReadAhead:
+    """The messages of a stream, as gRPC's own iterator gives them, one ahead."""
+
+    def __init__(self, call: Any, state: Any) -> None:
+        self._call = call
+        self._state = state
+        with state.condition:
+            self._receive()
+
+    def _receive(self) -> None:
+        state = self._state
+        if _server._is_rpc_state_active(state):
+            self._call.start_server_batch(
+                (cygrpc.ReceiveMessageOperation(0),),
+                _server._receive_message(state, self._call, None),
+            )
+            state.due.add(_server._RECEIVE_MESSAGE_TOKEN)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        state = self._state
+        with state.condition:
+            while _server._RECEIVE_MESSAGE_TOKEN in state.due:
+                state.condition.wait()
+            message: bytes | None = state.request
+            state.request = None
+            if message is None:
+                if state.client is _server._CANCELLED:
+                    _server._raise_rpc_error(state)
+                raise StopIteration
+            self._receive()
+            return message
+
+
+def _refuse(status: grpc.Status) -> Callable[[Any, grpc.ServicerContext], None]:
+    def refuse(_: Any, context: grpc.ServicerContext) -> None:
+        context.abort_with_status(status)
+
+    return refuse

@@ -1,0 +1,134 @@
+"""Finds the handler of each call, or turns the call away before its message is read."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
+
+import grpc
+
+from cass_server.exceptions import Overloaded, Rejection, Stopping, Unauthenticated
+from cass_server.rpc.calls import Metadata
+from cass_server.rpc.handlers import Handler, on_pool, refusal
+from cass_server.rpc.servicer import SERVICE_NAME, CassService, Opener
+
+# Without a call for so long, callers have gone elsewhere or wait before they try again.
+_QUIET_SECONDS = 0.05
+
+
+class Authenticator(Protocol):
+    """Decides about callers, such as a `cass_server.tokens.TokenFile`."""
+
+    def allows(self, metadata: Any) -> bool:
+        """Whether a call with this metadata is let in."""
+
+
+class Router(grpc.GenericRpcHandler):
+    """Asks of each call: is there such a method, may the caller, is there room?
+
+    gRPC's serving thread asks, before anything else. A call that is turned away ends in that
+    thread: in a flood, that decides how much is still answered. Generated ``add_…_to_server``
+    functions take a router for a server.
+
+    Args:
+        service: answers calls, and counts those that are turned away.
+        authenticator: lets callers in; None for everybody.
+        open_services: names of services that ask nobody, and answer while the server stops.
+        helper_pool: the threads of all other services.
+    """
+
+    def __init__(
+        self,
+        service: CassService,
+        authenticator: Authenticator | None,
+        open_services: tuple[str, ...],
+        helper_pool: ThreadPoolExecutor,
+    ) -> None:
+        self._service = service
+        self._authenticator = authenticator
+        self._open = tuple(f"/{name}/" for name in open_services)
+        self._openers: dict[str, Opener] = {
+            f"/{SERVICE_NAME}/{name}": opener for name, opener in service.openers().items()
+        }
+        self._helper_pool = helper_pool
+        self._helpers: dict[str, Handler] = {}
+        self._closed = False
+        self.limit = Limit()
+        self._last_call = 0.0
+
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
+        """Add the methods of a service."""
+        for name, handler in handlers.items():
+            self._helpers[f"/{service}/{name}"] = on_pool(handler, self._helper_pool)
+
+    def add_generic_rpc_handlers(self, handlers: Any) -> None:
+        """What generated functions call besides; the methods are known by then."""
+
+    def service(self, call: grpc.HandlerCallDetails) -> Handler | None:
+        """The handler of a call; None if there is no such method."""
+        self.limit.is_exceeded = False
+        metadata: Metadata = call.invocation_metadata or ()
+        if call.method.startswith(self._open):
+            return self._helpers.get(call.method)
+        try:
+            if self._closed:
+                self._last_call = time.monotonic()
+                raise Stopping
+            if self._authenticator is not None and not self._authenticator.allows(metadata):
+                raise Unauthenticated
+            opener = self._openers.get(call.method)
+            return self._helpers.get(call.method) if opener is None else opener(metadata)
+        except Rejection as error:
+            if isinstance(error, Overloaded) and not error.delay:
+                self._service.refused_by_grpc(call.method.rpartition("/")[2])
+                self.limit.is_exceeded = True
+                return _NO_HANDLER
+            return self._refusal(call.method, metadata, error)
+
+    def close(self) -> None:
+        """Turn away all calls from now on but those of open services, with UNAVAILABLE."""
+        self._closed = True
+        self._last_call = time.monotonic()
+
+    def wait_quiet(self, seconds: float) -> None:
+        """Return once nobody has called a closed router for a moment, or after so many seconds.
+
+        gRPC ends calls that reach a server just as it stops with CANCELLED, which no caller takes
+        for a reason to try another one (https://github.com/grpc/grpc/issues/41785).
+        """
+        end = time.monotonic() + seconds
+        while (wait := min(self._last_call + _QUIET_SECONDS, end) - time.monotonic()) > 0:
+            time.sleep(wait)
+
+    def _refusal(self, path: str, metadata: Metadata, error: Rejection) -> Handler:
+        if path in self._openers:
+            status = self._service.refused(path.rpartition("/")[2], metadata, error)
+        else:
+            status = self._service.refused_elsewhere(error)
+        return refusal(status)
+
+
+class Limit:
+    """What gRPC's server compares its number of calls with, to refuse a call by itself.
+
+    It compares before it asks the router for a handler, and looks at what came of that after. A
+    call that gRPC refuses costs a third less than one that a handler does, and health checks go by
+    no number.
+    """
+
+    is_exceeded = False
+
+    def __le__(self, _: object) -> Limit:
+        return self
+
+    def __bool__(self) -> bool:
+        return self.is_exceeded
+
+
+def _never(_: Any, context: grpc.ServicerContext) -> None:
+    raise AssertionError("gRPC refuses this call")
+
+
+_NO_HANDLER: Handler = grpc.stream_unary_rpc_method_handler(_never)

@@ -1,0 +1,304 @@
+"""One server process: bind, warm up, serve, drain, stop."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import Enum
+from queue import SimpleQueue
+from typing import Any, cast
+
+import grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
+
+from cass_core.errors import CassError
+from cass_server.engine import Engine
+from cass_server.limits import Limits
+from cass_server.metrics import Metrics
+from cass_server.ports import address_of, is_unix, refuse_taken_socket
+from cass_server.rpc import health
+from cass_server.rpc.answerer import Answerer
+from cass_server.rpc.calls import Deadlines
+from cass_server.rpc.health import Health
+from cass_server.rpc.receiving import IS_SUPPORTED, MessageFirst
+from cass_server.rpc.router import Router
+from cass_server.rpc.servicer import SERVICE_NAME, CassService
+from cass_server.rpc.streams import MaskStreams
+from cass_server.scheduling.admission import Admission
+from cass_server.scheduling.batcher import Batcher
+from cass_server.scheduling.compute_pool import ComputePool
+from cass_server.settings import Settings
+from cass_server.tls import server_credentials
+from cass_server.tokens import TokenFile
+from cass_server.traces import Traces
+
+_NEVER = 2**31 - 1  # ms, as gRPC has it
+# Threads for health checks, reflection and channelz, and for telling watchers: most wait.
+_HELPER_THREADS = 256
+# Threads beyond the cores that answer requests; measured with 0 to 2.
+_MORE_THREADS = 1
+# For callers who go on calling a server that turns them away.
+_FAREWELL_SECONDS = 1.0
+# For connections to close once nothing is under way on them.
+_GOODBYE_SECONDS = 1.0
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchContext:
+    """What a process is told by the one that started it.
+
+    Attributes:
+        port: port to bind to; 0 for a free one.
+        shared: whether other processes bind to it too.
+        serving: called with the address once requests are answered.
+        wait_lost: returns when the process is to drain beside a signal, if ever.
+    """
+
+    port: int
+    shared: bool
+    serving: Callable[[str], None]
+    wait_lost: Callable[[], None] | None = None
+
+
+def serve(
+    settings: Settings,
+    engine: Engine,
+    metrics: Metrics,
+    launch: LaunchContext,
+    traces: Traces | None = None,
+) -> int:
+    """Serve until SIGTERM or SIGINT, then answer what is in flight and return.
+
+    For the main thread, which gets the signals. A computation that takes longer than the drain is
+    left to its thread. If the device breaks, serving ends too, so that the process can be replaced.
+
+    Returns:
+        The exit code of the process: 0, or 1 if the device is broken.
+
+    Raises:
+        CassError: the address cannot be bound, or a file cannot be used.
+    """
+    # Signal handlers may put into it.
+    events: SimpleQueue[_Event | Exception] = SimpleQueue()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: events.put(_Event.STOP))
+    if launch.wait_lost is not None:
+        _report_end(launch.wait_lost, events, _Event.STOP)
+    is_broken = threading.Event()
+
+    def on_fatal() -> None:
+        is_broken.set()
+        status.end()
+        events.put(_Event.STOP)
+
+    limits = limits_of(settings)
+    pool = ComputePool(compute_threads(settings) if IS_SUPPORTED else limits.requests_in_flight)
+    admission, deadlines = Admission(limits), Deadlines()
+    batcher = _batcher(settings, engine, metrics)
+    answerer = Answerer(
+        engine,
+        admission,
+        deadlines,
+        pool,
+        metrics,
+        batcher=batcher,
+        traces=traces,
+        on_fatal=on_fatal,
+    )
+    streams = MaskStreams(answerer, limits)
+    helpers = ThreadPoolExecutor(_HELPER_THREADS, thread_name_prefix="helper")
+    service = CassService(answerer, limits, streams, helpers)
+    status = Health((SERVICE_NAME,), helpers, deadlines, limits.receive_seconds)
+    tokens = None if settings.token_file is None else TokenFile(settings.token_file)
+    router = Router(service, tokens, (health.SERVICE_NAME,), helpers)
+    _add_helpers(router, status, settings)
+    server = grpc.server(
+        # What gRPC uses of a pool is `submit`.
+        cast(ThreadPoolExecutor, MessageFirst(pool, deadlines, limits.receive_seconds)),
+        handlers=[router],
+        maximum_concurrent_rpcs=cast(int, router.limit),
+        options=options(settings, shared=launch.shared),
+    )
+    address = _bind(server, settings, launch.port)
+    started = time.monotonic()
+    server.start()
+    _report_end(engine.warm_up, events, _Event.WARM)
+    event = events.get()
+    if isinstance(event, Exception):
+        raise event
+    if event is _Event.WARM:
+        # What is loaded by now stays: to look through it for garbage takes 60 ms, in which nothing
+        # else runs.
+        gc.collect()
+        gc.freeze()
+        status.set(serving=True)
+        _log.debug("warm", extra={"warm_up_seconds": round(time.monotonic() - started, 3)})
+        launch.serving(address)
+        events.get()
+    draining = time.monotonic()
+    status.end()
+    router.close()
+    streams.stop()
+    router.wait_quiet(min(_FAREWELL_SECONDS, settings.drain_seconds))
+    end = draining + settings.drain_seconds
+    left = max(0.0, end - time.monotonic())
+    stopped = server.stop(left)
+    admission.wait_idle(left)
+    streams.wait_ended(max(0.0, end - time.monotonic()))
+    # gRPC waits for every peer to confirm that it is sent away, and a dead one never does.
+    while not stopped.wait(_GOODBYE_SECONDS):
+        if not _has_unsent(server) or time.monotonic() >= end:
+            server.stop(0).wait(_GOODBYE_SECONDS)
+            break
+    if batcher is not None:
+        batcher.close()
+    _log.info("stopped", extra={"drain_seconds": round(time.monotonic() - draining, 3)})
+    return int(is_broken.is_set())
+
+
+def _has_unsent(server: grpc.Server) -> bool:
+    """Whether a caller has still to take an answer; only gRPC's own books have the small ones."""
+    books = getattr(server, "_state", None)
+    return any(getattr(call, "statused", False) for call in tuple(getattr(books, "rpc_states", ())))
+
+
+class _Event(Enum):
+    WARM = "the engine is warm"
+    STOP = "the server is to stop"
+
+
+def _report_end(
+    function: Callable[[], None], events: SimpleQueue[_Event | Exception], event: _Event
+) -> None:
+    """Run a function in a thread that nobody waits for; its end, or its failure, is an event."""
+
+    def run() -> None:
+        try:
+            function()
+        except Exception as error:
+            events.put(error)
+        else:
+            events.put(event)
+
+    threading.Thread(target=run, name=function.__name__, daemon=True).start()
+
+
+def compute_threads(settings: Settings) -> int:
+    """How many threads read, compute and answer at a time.
+
+    One more than the cores of this worker: while one hands its answer to gRPC, another computes.
+    """
+    if settings.compute_threads != "auto":
+        return settings.compute_threads
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    workers = settings.workers if settings.workers != "auto" else cores
+    return max(1, (cores or 1) // (workers or 1)) + _MORE_THREADS
+
+
+def limits_of(settings: Settings) -> Limits:
+    """The limits that are set."""
+    return Limits(
+        message_bytes=int(settings.max_message_bytes),
+        images=settings.max_images,
+        boxes=settings.max_boxes,
+        patches=settings.max_patches,
+        feature_maps=settings.max_feature_maps,
+        requests_in_flight=settings.max_in_flight,
+        queue_bytes=int(settings.max_queue_bytes),
+        streams_per_connection=settings.max_streams_per_connection,
+        keepalive_min_seconds=settings.keepalive_min_client_seconds,
+        streams=settings.max_streams,
+        receive_seconds=settings.receive_timeout_seconds,
+        send_seconds=settings.send_timeout_seconds,
+    )
+
+
+def options(settings: Settings, *, shared: bool) -> Sequence[tuple[str, int]]:
+    """gRPC's options for a server.
+
+    Args:
+        settings: message size, connections and keepalive.
+        shared: whether several processes bind to the port; else a second server on it is a
+            mistake that should be seen.
+    """
+    age = settings.max_connection_age_seconds
+    grace = settings.max_connection_age_grace_seconds
+    return (
+        ("grpc.max_receive_message_length", int(settings.max_message_bytes)),
+        # Bounded by the patches of a request.
+        ("grpc.max_send_message_length", -1),
+        ("grpc.so_reuseport", int(shared)),
+        ("grpc.max_concurrent_streams", settings.max_streams_per_connection),
+        ("grpc.max_connection_age_ms", _milliseconds(age) if age else _NEVER),
+        ("grpc.max_connection_age_grace_ms", _milliseconds(grace)),
+        ("grpc.keepalive_time_ms", _milliseconds(settings.keepalive_seconds)),
+        ("grpc.keepalive_timeout_ms", _milliseconds(settings.keepalive_timeout_seconds)),
+        # The one that is obeyed: gRPC 1.85 waits for this, a minute by default, for any ping.
+        ("grpc.http2.ping_timeout_ms", _milliseconds(settings.keepalive_timeout_seconds)),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+        (
+            "grpc.http2.min_ping_interval_without_data_ms",
+            _milliseconds(settings.keepalive_min_client_seconds),
+        ),
+    )
+
+
+def _batcher(settings: Settings, engine: Engine, metrics: Metrics) -> Batcher | None:
+    """What gathers requests, if that is asked for and the engine has launches to save."""
+    fill = engine.fill_batch
+    if not settings.batching or fill is None:
+        return None
+    return Batcher(
+        fill,
+        window_seconds=settings.batch_window_milliseconds / 1e3,
+        max_patches=settings.batch_max_patches,
+        max_boxes=settings.batch_max_boxes,
+        launched=metrics.batched,
+    )
+
+
+def _milliseconds(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+def _add_helpers(router: Router, status: Health, settings: Settings) -> None:
+    """Health checks, reflection, and channelz if it is asked for."""
+    router.add_registered_method_handlers(health.SERVICE_NAME, status.handlers())
+    names = [SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME]
+    if settings.channelz:
+        from grpc_channelz.v1 import channelz, channelz_pb2_grpc
+
+        channelz_pb2_grpc.add_ChannelzServicer_to_server(channelz.ChannelzServicer(), router)
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
+        reflection.ReflectionServicer(names), router
+    )
+
+
+def _bind(server: grpc.Server, settings: Settings, port: int) -> str:
+    """The address that the server listens on."""
+    refuse_taken_socket(settings.host)
+    address = address_of(settings.host, port)
+    credentials: Any = None
+    if settings.tls_certificate is not None and settings.tls_key is not None:
+        credentials = server_credentials(
+            settings.tls_certificate, settings.tls_key, settings.tls_client_ca
+        )
+    try:
+        if credentials is None:
+            bound = server.add_insecure_port(address)
+        else:
+            bound = server.add_secure_port(address, credentials)
+    except RuntimeError as error:
+        question = "is there its folder?" if is_unix(settings.host) else "is the port taken?"
+        raise CassError(f"cannot listen on {address}: {question}") from error
+    return address_of(settings.host, bound)

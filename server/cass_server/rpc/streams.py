@@ -1,0 +1,165 @@
+"""Streams of mask requests: each has a thread that waits, and computes in a slot of the pool."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
+
+import grpc
+
+from cass_server.exceptions import Overloaded, Stopping
+from cass_server.limits import Limits
+from cass_server.rpc.answerer import Answerer
+from cass_server.rpc.calls import Call, Metadata
+from cass_server.rpc.handlers import Handler, OnPool
+from cass_server.rpc.receiving import ReadAheadPool
+from cass_server.rpc.requests import MaskReader
+from cass_server.rpc.status import code_of, entry_of
+
+Send: TypeAlias = Callable[[bytes | None], None]
+"""Sends an answer, or with None ends the stream; returns when the transport has taken it."""
+
+
+class MaskStreams:
+    """Answers the calls of ``StreamMasks``, each with its requests one after the other.
+
+    Args:
+        answerer: computes.
+        limits: the largest request taken, how many streams, and how long a caller may take.
+    """
+
+    def __init__(self, answerer: Answerer, limits: Limits) -> None:
+        self._answerer = answerer
+        self._limits = limits
+        self._read = MaskReader(limits, streamed=True)
+        self._streams: set[_Stream] = set()
+        # Those let in, of which the newest have no thread yet.
+        self._open = 0
+        self._ended = threading.Condition()
+        self._stopping = False
+        pool = ReadAheadPool(limits.streams, thread_name_prefix="stream")
+        self._handler: Handler = grpc.stream_stream_rpc_method_handler(
+            OnPool(self._run, pool, sends=True)
+        )
+
+    def open(self, _: Metadata) -> Handler:
+        """The handler of a stream.
+
+        Raises:
+            Overloaded: there are as many as there may be.
+        """
+        with self._ended:
+            if self._open >= self._limits.streams:
+                raise Overloaded("streams", self._limits.streams, 1.0)
+            self._open += 1
+        return self._handler
+
+    def stop(self) -> None:
+        """End all streams, those with a request under way once it is answered."""
+        self._stopping = True
+        for stream in tuple(self._streams):
+            stream.stop()
+
+    def wait_ended(self, seconds: float) -> None:
+        """Return once all streams have ended, or after so many seconds."""
+        with self._ended:
+            self._ended.wait_for(lambda: not self._open, seconds)
+
+    def _run(self, messages: Iterator[bytes], context: grpc.ServicerContext, send: Send) -> None:
+        """One request after the other; what is written ahead waits in the transport."""
+        stream = _Stream(context, send)
+        self._streams.add(stream)
+        try:
+            if self._stopping:
+                stream.stop()
+            metadata = context.invocation_metadata() or ()
+            for data in messages:
+                if not stream.begin():
+                    return
+                call = Call("StreamMasks", metadata, time.perf_counter())
+                self._answerer.metrics.started()
+                self._entry(call, data, context, send)
+                del data  # which a stream that waits would keep
+                if not stream.wait():
+                    return
+            stream.end()
+        except grpc.RpcError:
+            return  # the caller is gone
+        finally:
+            self._streams.discard(stream)
+            with self._ended:
+                self._open -= 1
+                self._ended.notify_all()
+
+    def _entry(self, call: Call, data: bytes, context: grpc.ServicerContext, send: Send) -> None:
+        answerer = self._answerer
+        call.received = len(data)
+        try:
+            answerer.pool.acquire()
+            try:
+                message = answerer.answer(call, self._read, data, context, streamed=True)
+                code = "OK"
+            except Exception as error:
+                code = code_of(error).name
+                answerer.report(call, error)
+                message = entry_of(error)
+            finally:
+                answerer.pool.release()
+            call.sent = len(message)
+            answerer.deadlines.start(context.cancel, self._limits.send_seconds)
+            send(message)
+            if answerer.deadlines.stop(context.cancel) and context.is_active():
+                call.code = code
+        finally:
+            if call.holders:
+                answerer.let_go(call)
+            answerer.finished(call)
+
+
+class _Stream:
+    """The end of a stream, which may come from the caller, or from another thread."""
+
+    def __init__(self, context: grpc.ServicerContext, send: Send) -> None:
+        self._context = context
+        self._send = send
+        self._lock = threading.Lock()
+        self._is_idle = True
+        self._is_stopping = False
+        self._has_ended = False
+
+    def begin(self) -> bool:
+        """There is a request; whether it is to be answered."""
+        with self._lock:
+            self._is_idle = False
+            return not self._has_ended
+
+    def wait(self) -> bool:
+        """The request is answered; whether there may be another."""
+        with self._lock:
+            self._is_idle = True
+            if self._is_stopping:
+                self._end()
+            return not self._has_ended
+
+    def stop(self) -> None:
+        """End it with UNAVAILABLE, now or when its request is answered."""
+        with self._lock:
+            self._is_stopping = True
+            if self._is_idle:
+                self._end()
+
+    def end(self) -> None:
+        """There are no more requests."""
+        with self._lock:
+            self._end()
+
+    def _end(self) -> None:
+        if self._has_ended:
+            return
+        self._has_ended = True
+        if self._is_stopping:
+            self._context.set_code(grpc.StatusCode.UNAVAILABLE)
+            self._context.set_details(str(Stopping()))
+        self._send(None)

@@ -1,0 +1,131 @@
+"""How much may be in flight in one process: a bounded number of requests and of bytes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from cass_server.exceptions import Overloaded
+from cass_server.limits import Limits
+
+# What a refused caller is told to wait, at least and at most.
+_LEAST_DELAY, _LONGEST_DELAY = 0.01, 2.0
+# Places that get free for each caller who is told to come back: the others are taken by callers
+# who come for the first time.
+_PLACES_A_RETURN = 6
+# Callers who are told when to come back: a second, and at once after a calm.
+_TOLD_A_SECOND, _MOST_TOLD = 50, 100
+# Weight of the newest request in the average time of one.
+_SMOOTHING = 0.05
+
+
+class Admission:
+    """Counts what is in flight; safe to use from several threads.
+
+    Args:
+        limits: ``requests_in_flight`` and ``queue_bytes`` count here.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._most_requests = limits.requests_in_flight
+        self._most_bytes = limits.queue_bytes
+        # A lock alone, where nobody is waited for: a condition costs three times as much.
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._requests = 0
+        self._bytes = 0
+        self._seconds = 0.0
+        self._booked = 0.0
+        self._told = float(_MOST_TOLD)
+        self._refused = time.monotonic()
+
+    def check_room(self) -> None:
+        """Refuse a request that has not arrived yet, where `enter` would refuse it now.
+
+        Raises:
+            Overloaded: there is no place for it.
+        """
+        if self._requests >= self._most_requests:
+            with self._lock:
+                raise self._overloaded("requests", self._most_requests)
+
+    def enter(self) -> None:
+        """Count one more request; `leave` takes it back.
+
+        Raises:
+            Overloaded: there is no place for it.
+        """
+        with self._lock:
+            if self._requests >= self._most_requests:
+                raise self._overloaded("requests", self._most_requests)
+            self._requests += 1
+
+    def leave(self, seconds: float) -> None:
+        """Give a place back after so many seconds."""
+        with self._lock:
+            self._requests -= 1
+            self._seconds += _SMOOTHING * (seconds - self._seconds)
+            if not self._requests:
+                self._changed.notify_all()
+
+    def wait_idle(self, seconds: float) -> None:
+        """Return once nothing is in flight, or after so many seconds."""
+        with self._lock:
+            self._changed.wait_for(lambda: not self._requests and not self._bytes, seconds)
+
+    def hold(self, size: int) -> None:
+        """Count the bytes of a request and its answer; `drop` takes them back.
+
+        Alone, a request may have any number.
+
+        Raises:
+            Overloaded: there is no room for them.
+        """
+        if not self.try_hold(size):
+            with self._lock:
+                raise self._overloaded("bytes", self._most_bytes)
+
+    def try_hold(self, size: int) -> bool:
+        """As `hold`; whether there is room."""
+        with self._lock:
+            if not self._fits(size):
+                return False
+            self._bytes += size
+            return True
+
+    def wait_to_hold(self, size: int, is_wanted: Callable[[], bool]) -> bool:
+        """As `hold`, once there is room; False if the request is not wanted any more."""
+        while not self.try_hold(size):
+            with self._lock:
+                # A caller who goes away tells nobody here.
+                self._changed.wait_for(lambda: self._fits(size), timeout=1.0)
+            if not is_wanted():
+                return False
+        return True
+
+    def drop(self, size: int) -> None:
+        """Give room back."""
+        with self._lock:
+            self._bytes -= size
+            self._changed.notify_all()
+
+    def _fits(self, size: int) -> bool:
+        return self._bytes == 0 or self._bytes + size <= self._most_bytes
+
+    def _overloaded(self, reason: str, limit: int) -> Overloaded:
+        """One caller after the other is told to come back, as places get free.
+
+        If all waited for the same time, they would all come back at once, to be refused again. To
+        tell a caller costs half as much again as to refuse it, so that in a flood few are told.
+        """
+        now = time.monotonic()
+        told = min(self._told + _TOLD_A_SECOND * (now - self._refused), _MOST_TOLD)
+        self._refused = now
+        if told < 1:
+            self._told = told
+            return Overloaded(reason, limit, 0.0)
+        self._told = told - 1
+        between = _PLACES_A_RETURN * self._seconds / max(1, self._requests)
+        self._booked = min(max(self._booked, now) + between, now + _LONGEST_DELAY)
+        return Overloaded(reason, limit, max(self._booked - now, _LEAST_DELAY))

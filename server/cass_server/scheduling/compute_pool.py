@@ -1,0 +1,125 @@
+"""The threads that answer calls, and the slots that they share with those of streams."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from typing import Any, NamedTuple
+
+_log = logging.getLogger(__name__)
+
+
+class ComputePool(Executor):
+    """Runs calls in threads, as many at a time as there are slots; first come, first served.
+
+    A slot is the right to read, compute and answer. The thread that was idle last runs the next
+    call: what it works with is in the caches.
+
+    Args:
+        slots: how many calls run at a time.
+    """
+
+    def __init__(self, slots: int) -> None:
+        self._lock = threading.Lock()
+        self._free = slots
+        # Calls to start, and threads that want a slot.
+        self._queue: deque[_Task | _Thread] = deque()
+        self._idle: list[_Thread] = []
+        self._local = threading.local()
+        # gRPC wants a future, and to know no more of it than that it is done.
+        self._done: Future[Any] = Future()
+        self._done.set_result(None)
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Run the function in a thread once there is a slot; the future tells nothing."""
+        task = _Task(function, args)
+        with self._lock:
+            if self._free:
+                self._free -= 1
+                self._start(task)
+            else:
+                self._queue.append(task)
+        return self._done
+
+    def acquire(self) -> None:
+        """Wait for a slot: in a thread of another pool, or after `release`."""
+        thread: _Thread | None = getattr(self._local, "thread", None)
+        if thread is None:
+            thread = self._local.thread = _Thread()
+        with self._lock:
+            if self._free:
+                self._free -= 1
+                return
+            self._queue.append(thread)
+        thread.wake.acquire()
+
+    def release(self) -> None:
+        """Give the slot of this thread to the next in the queue."""
+        with self._lock:
+            self._release()
+
+    def _start(self, task: _Task) -> None:
+        """Run a task, for which there is a slot, in the thread that was idle last or a new one."""
+        if self._idle:
+            thread = self._idle.pop()
+            thread.task = task
+            thread.wake.release()
+        else:
+            thread = _Thread()
+            thread.task = task
+            threading.Thread(target=self._run, args=(thread,), name="compute", daemon=True).start()
+
+    def _release(self) -> None:
+        if not self._queue:
+            self._free += 1
+            return
+        entry = self._queue.popleft()
+        if isinstance(entry, _Thread):
+            entry.wake.release()
+        else:
+            self._start(entry)
+
+    def _run(self, thread: _Thread) -> None:
+        self._local.thread = thread
+        while True:
+            try:
+                thread.task.function(*thread.task.args)
+            except BaseException:  # which would take the slot along
+                _log.exception("a call's thread failed")
+            thread.task = _NOTHING  # else the call would be kept until the next
+            with self._lock:
+                first = self._queue[0] if self._queue else None
+                if isinstance(first, _Task):
+                    # The slot stays here, and this thread need not sleep in between.
+                    thread.task = first
+                    del first
+                    self._queue.popleft()
+                    continue
+                self._release()
+                self._idle.append(thread)
+            thread.wake.acquire()
+
+
+class _Task(NamedTuple):
+    """A call to run."""
+
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+
+
+class _Thread:
+    """A thread that may wait for a slot, and what it is to do with it."""
+
+    __slots__ = ("task", "wake")
+
+    def __init__(self) -> None:
+        self.task = _NOTHING
+        # Held, until somebody wakes the thread.
+        self.wake = threading.Lock()
+        self.wake.acquire()
+
+
+_NOTHING = _Task(lambda: None, ())
