@@ -5,6 +5,7 @@ Importing it loads neither torch nor numba.
 
 from __future__ import annotations
 
+from cass.malloc import keep_memory
 from cass_client.async_client import AsyncCassClient
 from cass_client.base import ServerInfo
 from cass_client.client import CassClient
@@ -43,4 +44,5 @@ __all__ = [
     "Tls",
     "Unauthenticated",
     "Unavailable",
+    "keep_memory",
 ]

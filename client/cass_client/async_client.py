@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 from cass_client.async_link import AsyncLink
 from cass_client.base import BaseClient, ServerInfo
 from cass_client.profile import CallProfile
-from cass_client.requests import MaskRequest, loss_inputs
+from cass_client.requests import MaskRequest, loss_inputs, mask_inputs
 from cass_client.steps import Steps
 from cass_core.boxes import BoxBatch
 from cass_core.losses import LossResult
-from cass_core.masks import MaskInputs, wrap_masks
+from cass_core.masks import wrap_masks
 from cass_core.specs import LossSpec, MaskSpec
 
 T = TypeVar("T")
@@ -60,7 +60,7 @@ class AsyncCassClient(BaseClient[AsyncLink]):
         return_owner: bool = False,
     ) -> Any:
         """See `cass_client.CassClient.generate_mask`."""
-        inputs = MaskInputs.check(boxes, image_size, feature_map, spec, dtype, return_owner)
+        inputs = mask_inputs(boxes, image_size, feature_map, spec, dtype, return_owner)
         return wrap_masks(inputs, *await self._run(self._mask_steps(inputs)))
 
     def generate_mask_future(self, *arguments: Any, **options: Any) -> asyncio.Task[Any]:

@@ -15,19 +15,17 @@ from cass_client.peer import SERVICE, STREAM, UNARY, Address, PeerBase
 from cass_client.requests import MaskRequest
 from cass_client.steps import (
     END,
-    Close,
     Compute,
     Give,
     Open,
     Probe,
     Read,
-    Received,
     Send,
+    SendWith,
     Sleep,
     Steps,
     StreamSteps,
     Take,
-    Write,
 )
 from cass_client.tracing import trace_metadata
 from cass_core.errors import CassError
@@ -69,7 +67,6 @@ class AsyncLink(PeerBase):
         self, steps: StreamSteps[None], requests: AsyncIterator[MaskRequest]
     ) -> AsyncIterator[Give]:
         """Carry the steps of a stream out as its answers are asked for."""
-        stream: _Stream | None = None
         outcome: Any = None
         error: Exception | None = None
         try:
@@ -84,20 +81,18 @@ class AsyncLink(PeerBase):
                         yield step
                     elif isinstance(step, Take):
                         outcome = await anext(requests, END)
+                    elif isinstance(step, Read):
+                        outcome = await step.stream.read()
                     elif isinstance(step, Open):
                         channel, _ = await self._connected()
                         metadata = (*self._metadata, *trace_metadata())
-                        stream = _Stream(channel, self.timeout, metadata)
-                    elif isinstance(step, Write | Read | Close):
-                        assert stream is not None
-                        outcome = await stream.carry_out(step)
+                        outcome = _Stream(channel, self.timeout, metadata)
                     else:
                         outcome = await self._carry_out(step)
                 except Exception as raised:
                     error = raised
         finally:
-            if stream is not None:
-                await stream.carry_out(Close())
+            steps.close()
 
     async def close(self) -> None:
         """Close the connection; other tasks' calls open it again."""
@@ -105,8 +100,8 @@ class AsyncLink(PeerBase):
         if channel is not None and self._loop is asyncio.get_running_loop():
             await channel.close()
 
-    async def _carry_out(self, step: Send | Sleep | Compute | Probe) -> Any:
-        if isinstance(step, Send):
+    async def _carry_out(self, step: Send | SendWith | Sleep | Compute | Probe) -> Any:
+        if isinstance(step, Send | SendWith):
             return await self._send(step)
         if isinstance(step, Compute):
             return await asyncio.to_thread(step.function)
@@ -116,10 +111,12 @@ class AsyncLink(PeerBase):
             self._probe(step)
         return None
 
-    async def _send(self, step: Send) -> Received:
+    async def _send(self, step: Send | SendWith) -> Any:
         while True:
             channel, rpcs = await self._connected()
-            metadata = (*self._metadata, *trace_metadata(), *step.metadata)
+            metadata = (*self._metadata, *trace_metadata())
+            if isinstance(step, SendWith):
+                metadata += step.metadata
             try:
                 call = rpcs[step.method](step.request, timeout=step.timeout, metadata=metadata)
                 message: bytes = await call
@@ -128,9 +125,9 @@ class AsyncLink(PeerBase):
                 if channel is self._channel or (task is not None and task.cancelling()):
                     raise
                 continue  # another task has closed the channel in between
-            if not step.metadata:
-                return Received(message)
-            return Received(message, tuple(await call.trailing_metadata()))
+            if isinstance(step, Send):
+                return message
+            return message, await call.trailing_metadata()
 
     async def _connected(self) -> tuple[grpc.aio.Channel, dict[str, Callable[..., Any]]]:
         """The channel and its methods by name, bytes in and out."""
@@ -169,19 +166,18 @@ class _Stream:
         self._messages: asyncio.Queue[bytes | None] = asyncio.Queue()
         rpc: Any = channel.stream_stream(STREAM)
         self._call = rpc(self._outgoing(), timeout=timeout, metadata=metadata)
+        self.write = self._messages.put_nowait
 
     async def _outgoing(self) -> AsyncIterator[bytes]:
         while (message := await self._messages.get()) is not None:
             yield message
 
-    async def carry_out(self, step: Write | Read | Close) -> bytes | None:
-        """A step on this stream."""
-        if isinstance(step, Read):
-            message = await self._call.read()
-            return None if message is grpc.aio.EOF else message
-        if isinstance(step, Write):
-            self._messages.put_nowait(step.message)
-        else:
-            self._messages.put_nowait(None)
-            self._call.cancel()
-        return None
+    async def read(self) -> bytes | None:
+        """The next message; None at the end."""
+        message = await self._call.read()
+        return None if message is grpc.aio.EOF else message
+
+    def close(self) -> None:
+        """End it, if it has not."""
+        self._messages.put_nowait(None)
+        self._call.cancel()

@@ -64,6 +64,8 @@ class BaseClient(Generic[P]):
 
     _make_peer: Callable[[Settings], P]
     _settings: Settings
+    _is_local: bool
+    _falls_back: bool
     _peer_or_none: P | None = None
 
     def __init__(
@@ -109,16 +111,16 @@ class BaseClient(Generic[P]):
         return self._steps(ask_losses, inputs, compute_losses)
 
     def _stream_steps(self, in_flight: int) -> StreamSteps[None]:
-        peer = None if self._settings.is_local else self._peer()
+        peer = None if self._is_local else self._peer()
         return Streaming(peer, in_flight, self._mask_steps).steps()
 
     def _info_steps(self) -> Steps[ServerInfo]:
-        if self._settings.is_local:
+        if self._is_local:
             return ServerInfo(__version__, "cpu", {})
         return _server_info((yield from ask_info(self._peer())))
 
     def _profile_steps(self, check: Callable[[], MaskInputs]) -> Steps[CallProfile]:
-        if not self._settings.is_local:
+        if not self._is_local:
             return (yield from ask_profile(self._peer(), check))
         started = time.perf_counter()
         inputs = check()
@@ -130,10 +132,10 @@ class BaseClient(Generic[P]):
     def _steps(
         self, ask: Callable[[P, Any], Steps[T]], inputs: Any, compute: Callable[[Any], T]
     ) -> Steps[T]:
-        if self._settings.is_local:
+        if self._is_local:
             return _locally(compute, inputs)
         peer = self._peer()
-        if self._settings.fallback is None:
+        if not self._falls_back:
             return ask(peer, inputs)
         return or_locally(peer, ask(peer, inputs), lambda: compute(inputs))
 
@@ -142,6 +144,7 @@ class BaseClient(Generic[P]):
 
     def __setstate__(self, settings: Settings) -> None:
         self._settings = settings
+        self._is_local, self._falls_back = settings.is_local, settings.fallback is not None
         if settings.service is not None:
             follow(settings.service)  # from now on, as workers may be started before the first call
 

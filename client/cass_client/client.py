@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 from cass_client.base import BaseClient, ServerInfo
 from cass_client.link import Link
 from cass_client.profile import CallProfile
-from cass_client.requests import MaskRequest, loss_inputs
+from cass_client.requests import MaskRequest, loss_inputs, mask_inputs
 from cass_client.steps import Steps
 from cass_core.boxes import BoxBatch
 from cass_core.losses import LossResult
-from cass_core.masks import MaskInputs, wrap_masks
+from cass_core.masks import wrap_masks
 from cass_core.specs import LossSpec, MaskSpec
 
 T = TypeVar("T")
@@ -79,7 +79,7 @@ class CassClient(BaseClient[Link]):
             Overloaded: the server had no room until the deadline.
             ServerError: the server failed.
         """
-        inputs = MaskInputs.check(boxes, image_size, feature_map, spec, dtype, return_owner)
+        inputs = mask_inputs(boxes, image_size, feature_map, spec, dtype, return_owner)
         return wrap_masks(inputs, *self._run(self._mask_steps(inputs)))
 
     def generate_mask_future(

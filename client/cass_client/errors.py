@@ -42,7 +42,7 @@ class Overloaded(CassError):
     """The server has no room for the request.
 
     Attributes:
-        retry_delay: seconds after which the server wants to be asked again.
+        retry_delay: seconds after which the server wants to be asked again; 0 if it does not say.
     """
 
     def __init__(self, message: str, retry_delay: float = 0.0) -> None:
@@ -69,6 +69,8 @@ def from_rpc_error(error: grpc.RpcError, target: str) -> CassError:
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "RetryInfo" in details:
         delay = details["RetryInfo"].retry_delay
         return Overloaded(f"{target}: {error.details()}", delay.seconds + delay.nanos / 1e9)
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and not _is_too_large(error):
+        return Overloaded(f"{target}: {error.details()}")  # gRPC's own refusals do not say when
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return Timeout(f"{target}: no answer within the deadline")
     if code is grpc.StatusCode.UNAVAILABLE or _is_cut_off(error):
@@ -76,6 +78,15 @@ def from_rpc_error(error: grpc.RpcError, target: str) -> CassError:
     if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
         return Unauthenticated(f"{target}: {error.details()}")
     return ServerError(f"{target}: {code.name}: {error.details()}{_request_id(error)}")
+
+
+def _is_too_large(error: grpc.RpcError) -> bool:
+    """Whether a message was refused for its size, by gRPC: in C and in Go, or in Java.
+
+    It has the code of a lack of room, but no other moment is better.
+    """
+    details = str(error.details())
+    return "larger than max" in details or "exceeds maximum size" in details
 
 
 def _is_cut_off(error: grpc.RpcError) -> bool:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError, Message
 
 from cass import wire
-from cass.frames import loss_request
+from cass.frames import loss_request, mask_layout
 from cass.lift import Views, lift
 from cass.v1 import cass_pb2 as pb
 from cass_client.errors import (
@@ -21,13 +21,12 @@ from cass_client.errors import (
     Unlisted,
     from_rpc_error,
 )
-from cass_client.forking import REMEDIES
 from cass_client.peer import PeerBase
 from cass_client.profile import TIMINGS_KEY, CallProfile, server_timings
+from cass_client.requests import Masks
 from cass_client.retrying import Attempts
 from cass_client.splitting import join_losses, join_masks, split_losses, split_masks
-from cass_client.steps import Received, Send, Sleep, Steps
-from cass_core.arrays import Array
+from cass_client.steps import Send, SendWith, Sleep, Steps
 from cass_core.errors import CassError, InvalidRequest
 from cass_core.loss_inputs import LossInputs
 from cass_core.losses import HostLoss
@@ -38,37 +37,38 @@ I = TypeVar("I")  # noqa: E741 - inputs
 A = TypeVar("A")
 
 
-def ask_masks(peer: PeerBase, inputs: MaskInputs) -> Steps[tuple[list[Array], list[Array]]]:
+def ask_masks(peer: PeerBase, inputs: MaskInputs) -> Steps[Masks]:
     """Masks and owner maps, as `cass_core.masks.compute_masks` gives them."""
-
-    def one(part: MaskInputs, attempts: Attempts) -> Steps[tuple[list[Array], list[Array]]]:
-        request = wire.mask_request_bytes(part)
-        received = yield from _call(peer, "GenerateMask", request, attempts)
-        answer, views = read(received.message, pb.GenerateMaskResponse, peer)
-        return wire.masks_and_owners(answer, views)
-
-    return (yield from _in_parts(peer, inputs, one, split_masks, join_masks))
+    encode = wire.mask_request_bytes
+    return _in_parts(peer, "GenerateMask", inputs, encode, _masks, split_masks, join_masks)
 
 
 def ask_losses(peer: PeerBase, inputs: LossInputs) -> Steps[HostLoss]:
     """Loss, sum, normaliser and gradient, as `cass_core.losses.compute_losses` gives them."""
 
-    def one(part: LossInputs, attempts: Attempts) -> Steps[HostLoss]:
-        received = yield from _call(peer, "ComputeLoss", loss_request(part), attempts)
-        answer, views = read(received.message, pb.ComputeLossResponse, peer)
-        return wire.loss_result(answer, views)
-
     def join(answers: Sequence[HostLoss]) -> HostLoss:
         return join_losses(inputs, answers)
 
-    return (yield from _in_parts(peer, inputs, one, split_losses, join))
+    return _in_parts(peer, "ComputeLoss", inputs, loss_request, _loss, split_losses, join)
+
+
+def _masks(message: bytes, inputs: MaskInputs, peer: PeerBase) -> Masks:
+    # Laid out as our servers do it, it need not be parsed.
+    masks = mask_layout(inputs).read(message)
+    if masks is None:
+        masks = wire.masks_and_owners(*read(message, pb.GenerateMaskResponse, peer))
+    return masks
+
+
+def _loss(message: bytes, _: LossInputs, peer: PeerBase) -> HostLoss:
+    return wire.loss_result(*read(message, pb.ComputeLossResponse, peer))
 
 
 def ask_info(peer: PeerBase, timeout: float | None = None) -> Steps[pb.GetServerInfoResponse]:
     """Version, device and limits; the limits are remembered."""
     attempts = Attempts(peer.timeout if timeout is None else timeout)
-    received = yield from _call(peer, "GetServerInfo", b"", attempts)
-    answer, _ = read(received.message, pb.GetServerInfoResponse, peer)
+    message: bytes = yield from _call(peer, "GetServerInfo", b"", attempts)
+    answer, _ = read(message, pb.GetServerInfoResponse, peer)
     peer.limits = answer.limits
     return answer
 
@@ -76,15 +76,16 @@ def ask_info(peer: PeerBase, timeout: float | None = None) -> Steps[pb.GetServer
 def ask_profile(peer: PeerBase, check: Callable[[], MaskInputs]) -> Steps[CallProfile]:
     """Where the time of a call goes; ``check`` makes its inputs, which counts as packing."""
     started = time.perf_counter()
-    request = wire.mask_request_bytes(check())
+    inputs = check()
+    request = wire.mask_request_bytes(inputs)
     packed = time.perf_counter()
-    metadata = ((TIMINGS_KEY, "1"),)
+    asked = ((TIMINGS_KEY, "1"),)
     attempts = Attempts(peer.timeout)
-    received = yield from _call(peer, "GenerateMask", request, attempts, metadata)
+    message, metadata = yield from _call(peer, "GenerateMask", request, attempts, asked)
     answered = time.perf_counter()
-    wire.masks_and_owners(*read(received.message, pb.GenerateMaskResponse, peer))
+    _masks(message, inputs, peer)
     done = time.perf_counter()
-    queue, compute, encode = server_timings(received.trailing_metadata)
+    queue, compute, encode = server_timings(metadata)
     return CallProfile(
         total=done - started,
         pack=packed - started,
@@ -111,8 +112,10 @@ def read(message: bytes, kind: type[M], peer: PeerBase) -> tuple[M, Views]:
 
 def _in_parts(
     peer: PeerBase,
+    method: str,
     inputs: I,
-    one: Callable[[I, Attempts], Steps[A]],
+    encode: Callable[[I], bytes],
+    decode: Callable[[bytes, I, PeerBase], A],
     split: Callable[[I, pb.Limits], list[I]],
     join: Callable[[Sequence[A]], A],
 ) -> Steps[A]:
@@ -123,8 +126,8 @@ def _in_parts(
         answers = []
         try:
             for part in parts:
-                answer = yield from one(part, attempts)
-                answers.append(answer)
+                message: bytes = yield from _call(peer, method, encode(part), attempts)
+                answers.append(decode(message, part, peer))
         except (InvalidRequest, ServerError):
             # Perhaps it is too large: only the server can tell.
             yield from _learn_limits(peer, attempts)
@@ -149,25 +152,24 @@ def _call(
     request: bytes,
     attempts: Attempts,
     metadata: tuple[tuple[str, str], ...] = (),
-) -> Steps[Received]:
-    """One answer, after as many tries as there is time for."""
+) -> Steps[Any]:
+    """What `Send` gives, with metadata `SendWith`, after as many tries as there is time for."""
     while True:
-        if peer.is_cut_off:
-            raise Unavailable(f"{peer.target}: {REMEDIES}")
-        started = time.monotonic()
+        timeout = attempts.timeout()
         try:
-            received: Received = yield Send(method, request, attempts.timeout(), metadata)
+            if metadata:
+                return (yield SendWith(method, request, timeout, metadata))
+            return (yield Send(method, request, timeout))
         except Unlisted as unlisted:
             yield Sleep(attempts.delay_after(unlisted))
         except grpc.RpcError as status:
             error = from_rpc_error(status, peer.target)
             error.__cause__ = status
+            started = attempts.started
             if isinstance(error, Unauthenticated | Unavailable) and peer.renew(started):
                 continue
             if isinstance(error, Timeout):
                 peer.leave(started)
-            if isinstance(error, Unavailable):
+            if isinstance(error, Unavailable) and attempts.was_unavailable:
                 peer.look_up_again(started)
             yield Sleep(attempts.delay_after(error))
-        else:
-            return received

@@ -68,27 +68,32 @@ class _Calls:
     """
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._under_way = 0
+        # One entry a call. A call takes no lock: it is entered before it looks for a fork, and a
+        # fork makes itself known before it looks for calls, so that one of them sees the other.
+        self._under_way: list[None] = []
         self._held_back = False
+        self._changed = threading.Condition()
 
     def __enter__(self) -> None:
-        with self._changed:
-            while self._held_back:
-                self._changed.wait()
-            self._under_way += 1
+        self._under_way.append(None)
+        if self._held_back:
+            with self._changed:
+                self._under_way.pop()
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: not self._held_back)
+                self._under_way.append(None)
 
     def __exit__(self, *exc: object) -> None:
-        with self._changed:
-            self._under_way -= 1
-            if self._held_back:
+        self._under_way.pop()
+        if self._held_back:
+            with self._changed:
                 self._changed.notify_all()
 
     def hold_back(self, seconds: float) -> bool:
         """Let no further call begin; whether those under way have ended by then."""
         with self._changed:
             self._held_back = True
-            return self._changed.wait_for(lambda: self._under_way == 0, seconds)
+            return self._changed.wait_for(lambda: not self._under_way, seconds)
 
     def let_go(self) -> None:
         """Let calls begin again."""

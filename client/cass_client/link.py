@@ -19,19 +19,17 @@ from cass_client.peer import SERVICE, STREAM, UNARY, Address, PeerBase
 from cass_client.requests import MaskRequest
 from cass_client.steps import (
     END,
-    Close,
     Compute,
     Give,
     Open,
     Probe,
     Read,
-    Received,
     Send,
+    SendWith,
     Sleep,
     Steps,
     StreamSteps,
     Take,
-    Write,
 )
 from cass_client.tracing import trace_metadata
 from cass_core.errors import CassError
@@ -63,13 +61,12 @@ class Link(PeerBase):
                 return value
             outcome = error = None
             try:
-                outcome = self._carry_out(step)
+                outcome = self._send(step) if type(step) is Send else self._carry_out(step)
             except (grpc.RpcError, CassError) as raised:
                 error = raised
 
     def stream(self, steps: StreamSteps[None], requests: Iterator[MaskRequest]) -> Iterator[Give]:
         """Carry the steps of a stream out as its answers are asked for."""
-        stream: _Stream | None = None
         outcome: Any = None
         error: Exception | None = None
         try:
@@ -84,18 +81,16 @@ class Link(PeerBase):
                         yield step
                     elif isinstance(step, Take):
                         outcome = next(requests, END)
+                    elif isinstance(step, Read):
+                        outcome = step.stream.read()
                     elif isinstance(step, Open):
-                        stream = self._open()
-                    elif isinstance(step, Write | Read | Close):
-                        assert stream is not None
-                        outcome = stream.carry_out(step)
+                        outcome = self._open()
                     else:
                         outcome = self._carry_out(step)
                 except Exception as raised:
                     error = raised
         finally:
-            if stream is not None:
-                stream.carry_out(Close())
+            steps.close()
 
     def submit(self, steps: Steps[T]) -> Future[T]:
         """Carry steps out in a thread."""
@@ -116,8 +111,8 @@ class Link(PeerBase):
         if channel is not None:
             channel.close()
 
-    def _carry_out(self, step: Send | Sleep | Compute | Probe) -> Any:
-        if isinstance(step, Send):
+    def _carry_out(self, step: Send | SendWith | Sleep | Compute | Probe) -> Any:
+        if isinstance(step, Send | SendWith):
             return self._send(step)
         if isinstance(step, Compute):
             return step.function()
@@ -127,12 +122,18 @@ class Link(PeerBase):
             self.run_beside(step.steps())
         return None
 
-    def _send(self, step: Send) -> Received:
+    def _send(self, step: Send | SendWith) -> Any:
         while True:
             channel, rpcs = self._connected()
+            metadata = (*self._metadata, *trace_metadata())
             try:
+                rpc: Any = rpcs[step.method]
                 with forking.calling():
-                    return _call(rpcs[step.method], step, (*self._metadata, *trace_metadata()))
+                    if isinstance(step, Send):
+                        return rpc(step.request, step.timeout, metadata)
+                    metadata += step.metadata
+                    message, call = rpc.with_call(step.request, step.timeout, metadata)
+                    return message, call.trailing_metadata()
             except ValueError:
                 if channel is self._channel:
                     raise
@@ -153,7 +154,7 @@ class Link(PeerBase):
         Not by the generated stub, which copies tensors through protobuf.
         """
         channel = self._channel
-        if channel is not None and not self.has_moved(self._address):
+        if channel is not None and not (self.follows and self.has_moved(self._address)):
             return channel, self._rpcs
         with self.lock:
             if self._channel is None or self.has_moved(self._address):
@@ -185,14 +186,6 @@ class Link(PeerBase):
         threading.Thread(target=run, name="cass-client-probe", daemon=True).start()
 
 
-def _call(rpc: Any, step: Send, metadata: Metadata) -> Received:
-    request, timeout = step.request, step.timeout
-    if not step.metadata:
-        return Received(rpc(request, timeout=timeout, metadata=metadata))
-    message, call = rpc.with_call(request, timeout=timeout, metadata=(*metadata, *step.metadata))
-    return Received(message, tuple(call.trailing_metadata()))
-
-
 class _Stream:
     """An open stream; gRPC takes the messages out of the queue in a thread of its own."""
 
@@ -200,15 +193,14 @@ class _Stream:
         self._messages: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         rpc: Any = channel.stream_stream(STREAM)
         self._call = rpc(iter(self._messages.get, None), timeout=timeout, metadata=metadata)
+        self.write = self._messages.put
 
-    def carry_out(self, step: Write | Read | Close) -> bytes | None:
-        """A step on this stream."""
-        if isinstance(step, Read):
-            message: bytes | None = next(self._call, None)
-            return message
-        if isinstance(step, Write):
-            self._messages.put(step.message)
-        else:
-            self._messages.put(None)
-            self._call.cancel()
-        return None
+    def read(self) -> bytes | None:
+        """The next message; None at the end."""
+        message: bytes | None = next(self._call, None)
+        return message
+
+    def close(self) -> None:
+        """End it, if it has not."""
+        self._messages.put(None)
+        self._call.cancel()

@@ -11,6 +11,7 @@ from cass_client import forking
 from cass_client.breaker import Breaker
 from cass_client.channel_options import Options, channel_options
 from cass_client.credentials import Credentials
+from cass_client.errors import Unavailable
 from cass_client.list_file import Addresses
 from cass_client.ray_targets import Replicas
 from cass_client.settings import Settings
@@ -48,6 +49,7 @@ class PeerBase:
         limits: the server's, once they were asked for.
         breaker: whether the server is asked at all, if there is a fallback.
         local_answers: how many requests were answered by the fallback.
+        follows: whether the addresses are those of a service on Ray, which come and go.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -64,6 +66,7 @@ class PeerBase:
         self._opened = 0.0
         service = settings.service
         self._replicas = None if service is None else Replicas(service)
+        self.follows = service is not None
 
     @property
     def credentials(self) -> Credentials:
@@ -77,8 +80,10 @@ class PeerBase:
         """What a channel is opened with now.
 
         Raises:
-            Unavailable: there is nobody to connect to.
+            Unavailable: there is nobody to connect to, or no way to do it from this process.
         """
+        if self.is_cut_off:
+            raise Unavailable(f"{self.target}: {forking.REMEDIES}")
         self._opened = time.monotonic()
         options = channel_options(self._settings.server_name)
         if self._replicas is None:

@@ -19,8 +19,14 @@ _LEAST_SECONDS = 1e-3
 # (https://github.com/grpc/grpc/issues/41785) and in one that is flooded: twice as long each time.
 _CANCELLED_DELAY_SECONDS = 0.05
 _LEAST_DELAY_SECONDS = 0.01
-_UNAVAILABLE_DELAY_SECONDS = 0.2
-# A service without replicas is waited for about as long as gRPC tries a server it cannot reach.
+# After a refusal that does not say when to come back, such as gRPC's own; at most, twice as long
+# each time.
+_REFUSED_DELAY_SECONDS = 0.02
+_LONGEST_REFUSED_DELAY_SECONDS = 1.0
+# Another replica may answer at once; a server that is started again takes its time. Three seconds
+# in all.
+_UNAVAILABLE_DELAYS_SECONDS = (0.02, 0.2, 0.4, 0.8, 1.6)
+# A service without replicas is waited for about as long as a server that cannot be reached.
 _UNLISTED_DELAY_SECONDS = 0.05
 _UNLISTED_SECONDS = 3.0
 _JITTER = 0.25
@@ -29,28 +35,35 @@ _JITTER = 0.25
 class Attempts:
     """The tries of one call, which may be repeated since it is a pure function of its request.
 
-    What cannot be reached is tried again by gRPC itself; see `cass_client.channel_options`. But not
-    when the connection breaks while an answer arrives: that is tried again here, once.
+    gRPC itself repeats none, see `cass_client.channel_options`.
 
     Args:
         seconds: for all tries together.
+
+    Attributes:
+        started: when the last try did, by `time.monotonic`.
+        was_unavailable: how often the server could not be reached.
     """
+
+    started: float
+    was_unavailable = 0
+    _is_cut = False
+    _after_refused = _REFUSED_DELAY_SECONDS
+    _after_cancelled = _CANCELLED_DELAY_SECONDS
 
     def __init__(self, seconds: float) -> None:
         self._began = time.monotonic()
         self._end = self._began + seconds
         self._first = _FIRST_SHARE * seconds
-        self._is_cut = False
-        self._was_unavailable = False
-        self._after_cancelled = _CANCELLED_DELAY_SECONDS
 
     def left(self) -> float:
         """Seconds until the deadline, at least one of a thousand."""
         return max(self._end - time.monotonic(), _LEAST_SECONDS)
 
     def timeout(self) -> float:
-        """Seconds that the next try may take."""
-        left = self.left()
+        """Seconds that the next try may take, which starts now."""
+        self.started = time.monotonic()
+        left = max(self._end - self.started, _LEAST_SECONDS)
         self._is_cut = self._first > 0
         if self._is_cut:
             left, self._first = min(left, self._first), 0.0
@@ -65,6 +78,9 @@ class Attempts:
         left = self._end - time.monotonic() - _LEAST_SECONDS
         if isinstance(error, Timeout) and self._is_cut:
             delay = 0.0
+        elif isinstance(error, Overloaded) and not error.retry_delay:
+            delay = self._after_refused * random.uniform(0.5, 1)
+            self._after_refused = min(2 * self._after_refused, _LONGEST_REFUSED_DELAY_SECONDS)
         elif isinstance(error, Overloaded):
             # Not sooner than the server says; not all at the same moment.
             delay = max(error.retry_delay, _LEAST_DELAY_SECONDS) * (1 + _JITTER * random.random())
@@ -76,9 +92,13 @@ class Attempts:
                 raise error
             delay = _UNLISTED_DELAY_SECONDS * (1 + _JITTER * random.random())
             self._first = _FIRST_SHARE * left  # nobody was asked: the first try is yet to come
-        elif isinstance(error, Unavailable) and not self._was_unavailable:
-            self._was_unavailable = True
-            delay = _UNAVAILABLE_DELAY_SECONDS * (1 + _JITTER * random.random())
+        elif isinstance(error, Unavailable) and self.was_unavailable < len(
+            _UNAVAILABLE_DELAYS_SECONDS
+        ):
+            delay = _UNAVAILABLE_DELAYS_SECONDS[self.was_unavailable]
+            delay *= 1 + _JITTER * random.random()
+            self.was_unavailable += 1
+            self._first = _FIRST_SHARE * left  # likewise
         else:
             raise error
         if delay >= left:

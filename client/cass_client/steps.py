@@ -8,7 +8,7 @@ differ in no more than how they carry a step out.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from cass_client.requests import Masks
 from cass_core.masks import MaskInputs
@@ -20,24 +20,20 @@ END = object()
 
 
 class Send(NamedTuple):
-    """Call a method; gives `Received`, or raises a `grpc.RpcError`."""
+    """Call a method; gives the serialized answer, or raises a `grpc.RpcError`."""
 
     method: str
     request: bytes
     timeout: float
-    metadata: tuple[tuple[str, str], ...] = ()
 
 
-class Received(NamedTuple):
-    """What a server answered.
+class SendWith(NamedTuple):
+    """As `Send`, with metadata; gives the serialized answer and its trailing metadata."""
 
-    Attributes:
-        message: the serialized answer.
-        trailing_metadata: only where the call had metadata of its own, since it costs.
-    """
-
-    message: bytes
-    trailing_metadata: tuple[tuple[str, str | bytes], ...] = ()
+    method: str
+    request: bytes
+    timeout: float
+    metadata: tuple[tuple[str, str], ...]
 
 
 class Sleep(NamedTuple):
@@ -58,29 +54,31 @@ class Probe(NamedTuple):
     steps: Callable[[], Generator[Any, Any, Any]]
 
 
-Steps: TypeAlias = Generator[Send | Sleep | Compute | Probe, Any, T]
+Steps: TypeAlias = Generator[Send | SendWith | Sleep | Compute | Probe, Any, T]
 
 
 class Take(NamedTuple):
     """Take the caller's next request; gives it, or `END` if there is none, or raises."""
 
 
+class OpenStream(Protocol):
+    """A stream of a channel's."""
+
+    def write(self, message: bytes) -> None:
+        """Write a message, without waiting."""
+
+    def close(self) -> None:
+        """End it, if it has not."""
+
+
 class Open(NamedTuple):
-    """Open a stream, which ends after the time that a call may take; gives nothing."""
-
-
-class Write(NamedTuple):
-    """Write to the stream, without waiting; gives nothing."""
-
-    message: bytes
+    """Open a stream, which ends after the time that a call may take; gives an `OpenStream`."""
 
 
 class Read(NamedTuple):
-    """Read from the stream; gives a message, or None at its end, or raises a `grpc.RpcError`."""
+    """Read from a stream; gives a message, or None at its end, or raises a `grpc.RpcError`."""
 
-
-class Close(NamedTuple):
-    """End the stream, if it has not; gives nothing."""
+    stream: Any
 
 
 class Give(NamedTuple):
@@ -91,5 +89,5 @@ class Give(NamedTuple):
 
 
 StreamSteps: TypeAlias = Generator[
-    Send | Sleep | Compute | Probe | Take | Open | Write | Read | Close | Give, Any, T
+    Send | SendWith | Sleep | Compute | Probe | Take | Open | Read | Give, Any, T
 ]

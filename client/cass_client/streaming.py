@@ -10,13 +10,14 @@ from dataclasses import dataclass
 import grpc
 
 from cass import wire
+from cass.frames import mask_layout
 from cass.v1 import cass_pb2 as pb
 from cass_client.errors import Unavailable
 from cass_client.exchange import read
 from cass_client.peer import PeerBase
 from cass_client.requests import MaskRequest, Masks
 from cass_client.splitting import split_masks
-from cass_client.steps import END, Close, Give, Open, Read, Steps, StreamSteps, Take, Write
+from cass_client.steps import END, Give, Open, OpenStream, Read, Steps, StreamSteps, Take
 from cass_core.errors import CassError, InvalidRequest
 from cass_core.masks import MaskInputs
 
@@ -70,9 +71,8 @@ class Streaming:
             if peer is not None and not (peer.breaker.is_open or peer.is_cut_off):
                 answered = yield from self._until_it_breaks(peer)
             if self._waiting and not answered:
-                inputs = self._waiting.popleft().inputs
-                answer = yield from self._alone(inputs)
-                yield Give(inputs, answer)
+                waiting = self._waiting.popleft()
+                yield Give(waiting.inputs, (yield from self._alone(waiting.taken())))
                 yield from self._fill()
         if self._error is not None:
             raise self._error
@@ -81,36 +81,50 @@ class Streaming:
         """Open a stream and use it; whether anything was answered."""
         opened = time.monotonic()
         try:
-            yield Open()
+            stream: OpenStream = yield Open()
         except Unavailable:
             return False  # whoever asks next is told, if it is still so
+        try:
+            return (yield from self._over(stream, opened, peer))
+        finally:
+            stream.close()
+
+    def _over(self, stream: OpenStream, opened: float, peer: PeerBase) -> StreamSteps[bool]:
+        """Use a stream that was opened at that time; whether anything was answered."""
+
+        def write(waiting: _Waiting) -> None:
+            limits = peer.limits
+            # What the server is known to take in parts alone is not for a stream.
+            waiting.is_written = limits is None or len(split_masks(waiting.inputs, limits)) == 1
+            if waiting.is_written:
+                stream.write(waiting.message)
+
         for waiting in self._waiting:
-            yield from _write(waiting, peer)
-        answered = False
+            write(waiting)
+        read, answered = Read(stream), False
         while self._waiting:
-            answer = None
+            waiting, answer = self._waiting[0], None
             try:
-                if self._waiting[0].is_written:
-                    message: bytes | None = yield Read()
+                if waiting.is_written:
+                    message: bytes | None = yield read
                     if message is None:
                         break
-                    answer = _masks(message, peer)
+                    answer = _masks(message, waiting.inputs, peer)
             except grpc.RpcError as status:
                 if not answered and status.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                     peer.leave(opened)
                 break  # whoever asks next is told, if it is still so
             except CassError:
                 break
-            inputs = self._waiting.popleft().inputs
+            self._waiting.popleft()
             if answer is None:
-                answer = yield from self._alone(inputs)
-            yield Give(inputs, answer)
+                answer = yield from self._alone(waiting.taken())
+            yield Give(waiting.inputs, answer)
             answered = True
-            yield from self._fill(peer)
-        yield Close()
+            yield from self._fill(write)
         return answered
 
-    def _fill(self, peer: PeerBase | None = None) -> StreamSteps[None]:
+    def _fill(self, write: Callable[[_Waiting], None] | None = None) -> StreamSteps[None]:
         """Take as many requests as there is room for, and write them if there is a stream."""
         while not self._ended and len(self._waiting) < self._in_flight:
             try:
@@ -122,33 +136,40 @@ class Streaming:
                     raise InvalidRequest(
                         "requests", f"must be of MaskRequest, got {type(request).__name__}"
                     )
-                waiting = _Waiting(request.check())
+                inputs = request.inputs()
+                waiting = _Waiting(inputs, wire.stream_request_bytes(inputs))
             except Exception as error:
                 self._ended, self._error = True, error
                 return
             self._waiting.append(waiting)
-            if peer is not None:
-                yield from _write(waiting, peer)
+            if write is not None:
+                write(waiting)
 
 
 @dataclass(slots=True)
 class _Waiting:
-    """A request that is not answered yet."""
+    """A request that is not answered yet.
+
+    Attributes:
+        inputs: its arrays are the caller's, who may fill them anew.
+        message: the serialized request.
+        is_written: whether it went to the stream.
+    """
 
     inputs: MaskInputs
+    message: bytes
     is_written: bool = False
 
-
-def _write(waiting: _Waiting, peer: PeerBase) -> StreamSteps[None]:
-    """Write a request, unless the server is known to take it in parts alone."""
-    limits = peer.limits
-    waiting.is_written = limits is None or len(split_masks(waiting.inputs, limits)) == 1
-    if waiting.is_written:
-        yield Write(wire.stream_request_bytes(waiting.inputs))
+    def taken(self) -> MaskInputs:
+        """The inputs as they were when they were taken, with the boxes as a NumPy array."""
+        return wire.mask_inputs(pb.StreamMasksRequest.FromString(self.message).request)
 
 
-def _masks(message: bytes, peer: PeerBase) -> Masks | None:
+def _masks(message: bytes, inputs: MaskInputs, peer: PeerBase) -> Masks | None:
     """The masks of an entry; None if it is an error."""
+    masks = mask_layout(inputs, entry=True).read(message)
+    if masks is not None:
+        return masks
     entry, views = read(message, pb.StreamMasksResponse, peer)
     if entry.WhichOneof("result") != "masks":
         return None

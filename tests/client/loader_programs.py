@@ -5,7 +5,10 @@ It is a file of its own because spawned workers import it.
 
 from __future__ import annotations
 
+import ctypes
+import json
 import os
+import resource
 import sys
 import warnings
 from collections.abc import Iterable, Sequence
@@ -115,6 +118,44 @@ def endless(client: CassClient, context: str, _: str) -> None:
             print("batch", flush=True)
 
 
+def faults() -> int:
+    """Page faults of five blocks of 40 MiB, filled and freed one after another.
+
+    A block that is new to the process has 20 of them at least, one for each huge page.
+    """
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype = libc.memset.restype = ctypes.c_void_p
+    size, counts = 40 << 20, []
+    for _ in range(6):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        block = ctypes.c_void_p(libc.malloc(ctypes.c_size_t(size)))
+        libc.memset(block, 1, ctypes.c_size_t(size))
+        libc.free(block)
+        counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    return sum(counts[1:])  # the first is new in any case
+
+
+def counted(samples: Sequence[Any]) -> dict[str, Any]:
+    """Collates, and counts page faults in the process that does it."""
+    return {"faults": faults()}
+
+
+def memory(client: CassClient, context: str, _: str) -> None:
+    """Prints the page faults of workers, and of this process before and after."""
+
+    def of_loader(workers: int, **options: Any) -> int:
+        collate = MaskCollate(client, MAP, SPEC, collate_fn=counted, **options)
+        start = context if workers else None
+        batches = DataLoader(
+            Scenes(), 12, collate_fn=collate, num_workers=workers, multiprocessing_context=start
+        )
+        return int([batch["faults"] for batch in batches][-1])
+
+    found = {"worker": of_loader(1), "told not to": of_loader(1, keep_memory=False)}
+    found |= {"no worker": of_loader(0), "parent": faults()}
+    print(json.dumps(found))
+
+
 if __name__ == "__main__":
     # It would make each spawned worker two seconds later.
     assert "torch._dynamo" not in sys.modules
@@ -122,5 +163,5 @@ if __name__ == "__main__":
     # More workers than cores, and threads (of gRPC) beside a fork: both are what is tested here.
     warnings.filterwarnings("ignore", "This DataLoader will create")
     warnings.filterwarnings("ignore", ".* is multi-threaded, use of fork")
-    programs = {"epochs": epochs, "bad_sample": bad_sample, "endless": endless}
+    programs = {"epochs": epochs, "bad_sample": bad_sample, "endless": endless, "memory": memory}
     programs[name](CassClient(address, timeout=60), *rest)

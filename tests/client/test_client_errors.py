@@ -19,6 +19,7 @@ from cass_client import (
     CassError,
     InvalidRequest,
     MaskSpec,
+    Overloaded,
     ServerError,
     Timeout,
     Unavailable,
@@ -71,7 +72,6 @@ def ask(address: str, timeout: float = 60) -> CassError:
         (grpc.StatusCode.INTERNAL, ServerError, "INTERNAL: why"),
         (grpc.StatusCode.UNKNOWN, ServerError, "UNKNOWN: why"),
         (grpc.StatusCode.UNIMPLEMENTED, ServerError, "UNIMPLEMENTED: why"),
-        (grpc.StatusCode.RESOURCE_EXHAUSTED, ServerError, "RESOURCE_EXHAUSTED: why"),
         # Without a BadRequest no field is known.
         (grpc.StatusCode.INVALID_ARGUMENT, ServerError, "INVALID_ARGUMENT: why"),
         (grpc.StatusCode.UNAVAILABLE, Unavailable, "why"),
@@ -85,6 +85,24 @@ def test_statuses(code: grpc.StatusCode, kind: type[CassError], text: str) -> No
     assert str(error) == f"{address}: {text}"
     assert isinstance(error.__cause__, grpc.RpcError)
     assert error.__cause__.code() is code
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("Concurrent RPC limit exceeded!", Overloaded),  # gRPC's in Python
+        ("quota", Overloaded),
+        ("SERVER: Received message larger than max (5 vs. 4)", ServerError),  # in C
+        ("grpc: received message larger than max (5 vs. 4)", ServerError),  # in Go
+        ("gRPC message exceeds maximum size 4: 5", ServerError),  # in Java
+    ],
+)
+def test_no_room_is_not_a_message_that_is_too_large(text: str, kind: type[CassError]) -> None:
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    with answering(lambda _, context: context.abort(code, text)) as address:
+        error = ask(address, timeout=0.2)
+    assert type(error) is kind
+    assert str(error).endswith(text)
 
 
 def test_nobody_is_there() -> None:

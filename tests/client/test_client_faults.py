@@ -195,12 +195,17 @@ def test_a_client_waits_for_room(two: Two) -> None:
         assert_right([first.result(LIMIT), second.result(LIMIT)], [0, 2])
 
 
-def test_late_answers(two: Two) -> None:
-    with CassClient(two.ill, timeout=2) as client:
-        with two.held():
-            with pytest.raises(Timeout, match=f"^{two.ill}: no answer"):
-                ask(client, 0)
-            assert client.info().device == "cpu"
+def test_late_answers(tmp_path: Path) -> None:
+    hold = Hold(tmp_path / "held")
+    with (
+        all_serving(start(program=hold.program)) as (server,),
+        CassClient(server.address, timeout=2) as client,
+    ):
+        hold.hold()
+        with pytest.raises(Timeout, match=f"^{server.address}: no answer"):
+            ask(client, 0)
+        assert client.info().device == "cpu"
+        hold.let_go()
         assert_right(list(by_calls(client, range(4))), range(4))
 
 

@@ -156,3 +156,28 @@ def test_local_needs_the_core() -> None:
 def test_errors_are_one_tree() -> None:
     for error in (InvalidRequest, Timeout, Unavailable, ServerError):
         assert issubclass(error, CassError)
+
+
+def test_what_equals_a_number_is_none() -> None:
+    """Nor does it become one by having been asked for as a number before."""
+    client = CassClient("local:")
+    boxes = BoxBatch.from_list([[[0, 0, 1, 1]]])
+    assert client.generate_mask(boxes, (1, 1), (1, 1)).shape == (1, 1, 1)
+    for size, cells, field in (
+        ((True, 1), (1, 1), "image_size"),
+        ((1, 1), (1, True), "feature_map"),
+    ):
+        with pytest.raises(InvalidRequest, match=f"^{field}: "):
+            client.generate_mask(boxes, size, cells)
+    with pytest.raises(InvalidRequest, match=r"^feature_map: "):
+        client.generate_mask(boxes, (1, 1), (0, 1))
+
+
+def test_what_is_remembered_of_a_request_is_not_its_boxes() -> None:
+    client = CassClient("local:")
+    for side in (8, 16, 8):
+        boxes = [[[0, 0, side, side]], [[0, 0, 2 * side, side]]]
+        found = client.generate_mask(BoxBatch.from_list(boxes), (64, 64), (8, 8))
+        np.testing.assert_array_equal(found, generate_mask(boxes, (64, 64), (8, 8)))
+        one = client.generate_mask(BoxBatch.from_list(boxes[:1]), (64, 64), (8, 8))
+        np.testing.assert_array_equal(one, generate_mask(boxes[:1], (64, 64), (8, 8)))

@@ -73,13 +73,42 @@ def test_what_a_server_dropped_is_asked_again_ever_later(clock: Clock) -> None:
         attempts.delay_after(cancelled)
 
 
-def test_what_cannot_be_reached_is_tried_once_more(clock: Clock) -> None:
-    """gRPC has tried already, but not where a connection breaks while an answer arrives."""
+def test_a_refusal_that_does_not_say_when_is_waited_out_ever_longer(clock: Clock) -> None:
+    longest = [0.0] * 8
+    for _ in range(200):
+        attempts = Attempts(10)
+        for i in range(8):
+            longest[i] = max(longest[i], attempts.delay_after(Overloaded("full")))
+    for delay, limit in zip(longest, (0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1, 1), strict=True):
+        assert 0.8 * limit < delay <= limit
+    assert attempts.delay_after(Overloaded("full")) >= 0.5
+    clock.seconds += 9.6
+    with pytest.raises(Overloaded):
+        attempts.delay_after(Overloaded("full"))
+
+
+def test_what_cannot_be_reached_is_tried_for_three_seconds(clock: Clock) -> None:
     attempts, error = Attempts(10), Unavailable("gone")
-    assert 0.2 <= attempts.delay_after(error) <= 0.25
+    for least in (0.02, 0.2, 0.4, 0.8, 1.6):
+        delay = attempts.delay_after(error)
+        assert least <= delay <= 1.25 * least
+        clock.seconds += delay
+    assert 53 < clock.seconds < 54
     with pytest.raises(Unavailable) as caught:
         attempts.delay_after(error)
     assert caught.value is error
+
+
+def test_what_cannot_be_reached_has_not_hung(clock: Clock) -> None:
+    """The next one may: it leaves time for another again."""
+    attempts = Attempts(10)
+    assert attempts.timeout() == 5
+    clock.seconds += 2
+    attempts.delay_after(Unavailable("gone"))
+    assert attempts.timeout() == pytest.approx(4, abs=0.01)
+    clock.seconds += 4
+    assert attempts.delay_after(Timeout("late")) == 0
+    assert attempts.timeout() == 4
 
 
 def test_a_failing_server_is_not_tried_again(clock: Clock) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import numpy as np
 from torch import Tensor
-from torch.utils.data import default_collate
+from torch.utils.data import default_collate, get_worker_info
 
+from cass import malloc
 from cass_client.client import CassClient
 from cass_client.torch.samples import boxes_and_size
 from cass_core.boxes import BoxBatch
@@ -53,6 +55,8 @@ class MaskCollate:
         image: key of the image in a dict sample.
         key: key of the masks in a dict batch.
         collate_fn: makes the batch of a list of samples, a dict, a tuple or a list.
+        keep_memory: whether a worker process, never the main one, keeps the memory that it frees;
+            see `cass_client.keep_memory`, which tells what that costs.
 
     Raises:
         InvalidRequest: an argument cannot be used; it is named.
@@ -80,6 +84,7 @@ class MaskCollate:
         image: str = "image",
         key: str = "masks",
         collate_fn: Callable[[Sequence[Any]], Any] | None = None,
+        keep_memory: bool = True,
     ) -> None:
         # Found out here, not by each worker.
         inputs = MaskInputs.check(_pack([None]), (1, 1), feature_map, spec, dtype, False)
@@ -91,6 +96,7 @@ class MaskCollate:
         self._image = image
         self._key = key
         self._collate_fn = collate_fn
+        self._keep_memory = keep_memory
 
     def __call__(self, samples: Sequence[Any]) -> Any:
         """The batch of these samples, with their masks.
@@ -106,6 +112,8 @@ class MaskCollate:
                 worker, DataLoader raises a RuntimeError with its text.
             CassError: the server could not answer; see `CassClient.generate_mask`.
         """
+        if self._keep_memory and get_worker_info() is not None:
+            _keep_memory()
         found = [self._read(sample, position) for position, sample in enumerate(samples)]
         # On their way while `collate_fn` works; it may change samples in place.
         boxes = _pack([boxes for boxes, _ in found])
@@ -146,6 +154,10 @@ class MaskCollate:
                 "collate_fn", f"must give a dict, a tuple or a list, got {type(batch).__name__}"
             )
         return batch
+
+
+# Once in a process: what it sets stays, in those that are forked from it too.
+_keep_memory = functools.cache(malloc.keep_memory)
 
 
 def _pack(boxes: Sequence[Any]) -> BoxBatch:
