@@ -74,8 +74,10 @@ bench-remote: $(READY) ## calls to a server on this machine beside local ones
 
 SECONDS ?= 0.5
 bench-rpc: ROUNDS = 7
-bench-rpc: $(READY) ## the server beside a bare one and an echo (ROUNDS, SECONDS a turn, OUT)
-	$(BIN)/python -m benchmarks.rpc --rounds $(ROUNDS) --seconds $(SECONDS) $(if $(OUT),--out $(OUT))
+bench-rpc: SECONDS = 1.5
+bench-rpc: $(READY) ## the server beside bare ones and Triton (ROUNDS, SECONDS a turn, TRITON: venv, OUT)
+	$(BIN)/python -m benchmarks.rpc --rounds $(ROUNDS) --seconds $(SECONDS) \
+	    $(if $(TRITON),--triton $(TRITON)) $(if $(OUT),--out $(OUT)) $(ARGS)
 
 DATA ?= $(wildcard ../shared/data/carla)
 EPOCH ?= 96
@@ -88,8 +90,8 @@ bench-ray: ROUNDS = 7
 bench-ray: $(READY) ## the ways to a replica on Ray beside a server without it (ROUNDS, SECONDS, OUT)
 	$(BIN)/python -m benchmarks.ray_ways --rounds $(ROUNDS) --seconds $(SECONDS) $(if $(OUT),--out $(OUT))
 
-bench-overload: $(READY) ## a server that is offered four times what it can carry (OUT)
-	$(BIN)/python -m benchmarks.overload $(ARGS) $(if $(OUT),--out $(OUT))
+bench-overload: $(READY) ## floods, huge requests and idle connections at a server on one core (ARGS, OUT)
+	$(BIN)/python -m benchmarks.load $(ARGS) $(if $(OUT),--out $(OUT))
 
 LOADERS ?= 4096
 bench-fleet: ROUNDS = 12

@@ -32,7 +32,6 @@ from benchmarks.fleet_measure import (
     Load,
     Loaders,
     Turn,
-    cores,
     service_of,
     usual_speed,
 )
@@ -40,8 +39,9 @@ from benchmarks.fleet_model import Fleet, simulate
 from benchmarks.fleet_plan import at_work, enough, hosts_for, plans, service_from
 from benchmarks.fleet_tables import markdown
 from benchmarks.measure import write
+from benchmarks.processes import two_cores
 from benchmarks.watched_server import watched_server
-from cass_server.memory import keep_freed_memory
+from cass.malloc import keep_memory
 
 RESULTS = Path(__file__).parent / "results" / "fleet.json"
 _SIMULATED_SECONDS, _WARM_SECONDS = 5.0, 0.5
@@ -167,8 +167,8 @@ def measure(
 ) -> None:
     """Measure a server, check the model, and ask it about large fleets."""
     console = Console(width=150, highlight=False)
-    keep_freed_memory()
-    ours, theirs = cores()
+    keep_memory()
+    ours, theirs = two_cores()
     with watched_server("--device", "cpu", core=ours) as server:
         os.sched_setaffinity(0, {theirs})
         pid = server.pids()[0]

@@ -12,8 +12,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.fleet_measure import Kind
-from benchmarks.rpc_client import IMAGE_SIZE, IMAGES, MAPS
-from benchmarks.rpc_servers import SPEC
+from benchmarks.workload import IMAGE_SIZE, IMAGES, MAPS, SPEC
 from cass_client import CassClient
 from cass_core.scenes import street_boxes
 

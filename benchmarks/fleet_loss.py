@@ -11,9 +11,8 @@ from statistics import median
 from typing import Any
 
 from benchmarks.fleet_measure import Kind
-from benchmarks.rpc_client import IMAGE_SIZE, IMAGES, MAPS
-from benchmarks.rpc_servers import SPEC
 from benchmarks.watched_server import watched_server
+from benchmarks.workload import IMAGE_SIZE, IMAGES, MAPS, SPEC
 from cass_client import AsyncCassClient
 from cass_core.errors import CassError
 from cass_core.scenes import street_boxes

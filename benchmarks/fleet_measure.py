@@ -8,7 +8,6 @@ limits them.
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,11 +20,15 @@ import grpc
 import numpy as np
 
 from benchmarks.fleet_costs import Curve, Service
-from benchmarks.rpc import Case, request_of
-from benchmarks.rpc_client import IMAGES, MAPS
+from benchmarks.workload import (
+    CHANNEL_OPTIONS,
+    GENERATE_MASK,
+    IMAGES,
+    MAPS,
+    Case,
+    request_of,
+)
 
-METHOD = "/cass.v1.CassService/GenerateMask"
-_OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.use_local_subchannel_pool", 1))
 _SETTLE_SECONDS = 0.15
 # What a server that is full for a moment tells its callers to wait, at least.
 _REFUSED_SECONDS = 0.01
@@ -110,8 +113,10 @@ class Loaders:
 
     def __init__(self, address: str, pid: int, number: int) -> None:
         self._tasks = Path(f"/proc/{pid}/task")
-        self._channels = [grpc.aio.insecure_channel(address, _OPTIONS) for _ in range(number)]
-        self._calls: list[Any] = [channel.unary_unary(METHOD) for channel in self._channels]
+        self._channels = [
+            grpc.aio.insecure_channel(address, CHANNEL_OPTIONS) for _ in range(number)
+        ]
+        self._calls: list[Any] = [channel.unary_unary(GENERATE_MASK) for channel in self._channels]
         self._chance = random.Random(0)
 
     async def connect(self, data: bytes) -> None:
@@ -234,11 +239,3 @@ def _spread(turns: Sequence[Turn]) -> tuple[float, ...]:
     shares.sort(key=lambda times: float(np.percentile(times, 99)))
     third = len(shares) // 3
     return tuple(float(time) for times in shares[third : len(shares) - third] for time in times)
-
-
-def cores() -> tuple[int, int]:
-    """The servers' core and the loaders'."""
-    available = sorted(os.sched_getaffinity(0))
-    if len(available) < 2:
-        raise SystemExit("two cores are needed: loaders beside the server would slow it down")
-    return available[0], available[1]

@@ -7,7 +7,6 @@ import json
 import os
 import select
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,9 +14,8 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from benchmarks.watched_server import cpu_seconds, stat_fields
+from benchmarks.processes import cpu_seconds, stat_fields, tree
 
-HOST = "127.0.0.1"
 NAME = "bench"
 """The service that replicas are of."""
 
@@ -29,13 +27,6 @@ _MEMORY = {
     "MALLOC_TOP_PAD_": str(16 << 20),
     "MALLOC_MMAP_MAX_": "0",
 }
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.create_server((HOST, 0)) as server:
-        port: int = server.getsockname()[1]
-    return port
 
 
 class Cluster:
@@ -67,7 +58,7 @@ class Cluster:
         try:
             self.address, self.addresses = self._wait()
             if core is not None:
-                for pid in _tree(self._process.pid):
+                for pid in tree(self._process.pid):
                     _pin(pid, core)
         except BaseException:
             self.close()
@@ -84,11 +75,11 @@ class Cluster:
 
     def cpu_seconds(self) -> float:
         """CPU time of all processes until now."""
-        return sum(map(_cpu_seconds, _tree(self._process.pid)))
+        return cpu_seconds(self._process.pid)
 
     def close(self) -> None:
         """End all of its processes."""
-        started = {pid: stat_fields(pid)[19] for pid in _tree(self._process.pid)}
+        started = {pid: stat_fields(pid)[19] for pid in tree(self._process.pid)}
         assert self._process.stdin is not None
         self._process.stdin.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -116,25 +107,6 @@ def idle_share(running: Cluster, seconds: float) -> float:
     start, before = time.perf_counter(), running.cpu_seconds()
     time.sleep(seconds)
     return (running.cpu_seconds() - before) / (time.perf_counter() - start)
-
-
-def _cpu_seconds(pid: int) -> float:
-    try:
-        return cpu_seconds(stat_fields(pid))
-    except OSError:  # ended in the meantime
-        return 0.0
-
-
-def _tree(root: int) -> list[int]:
-    """A process and all that it has started, and they."""
-    children: dict[int, list[int]] = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            children.setdefault(int(stat_fields(int(folder.name))[1]), []).append(int(folder.name))
-    found = [root]
-    for pid in found:
-        found += children.get(pid, [])
-    return found
 
 
 def _pin(pid: int, core: int) -> None:

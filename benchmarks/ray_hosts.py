@@ -18,9 +18,10 @@ from ray.serve.config import gRPCOptions
 from ray.serve.context import _get_global_client
 from ray.serve.schema import LoggingConfig
 
-from benchmarks.ray_clusters import HOST, NAME, free_port
+from benchmarks.processes import HOST, free_port
+from benchmarks.ray_clusters import NAME
 from benchmarks.ray_serving import Masks
-from cass_server.memory import keep_freed_memory
+from cass.malloc import keep_memory
 
 # Not 127.0.0.1, for which Ray takes the machine's own address.
 _NODE = "127.0.0.2"
@@ -65,7 +66,7 @@ def run_replicas() -> dict[str, str]:
 
 def main() -> None:
     """Run a cluster until the parent has had enough, or is gone."""
-    keep_freed_memory()
+    keep_memory()
     kind = sys.argv[1]
     ray.init(
         "local",

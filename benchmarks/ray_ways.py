@@ -21,23 +21,30 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.measure import write
-from benchmarks.ray_clusters import NAME, Cluster, cluster, free_port, idle_share
+from benchmarks.processes import free_port, on_core
+from benchmarks.ray_clusters import NAME, Cluster, cluster, idle_share
 from benchmarks.ray_serving import MaskActor
-from benchmarks.rpc import Case, request_of
-from benchmarks.rpc_client import IMAGE_SIZE, IMAGES, MAPS
-from benchmarks.rpc_servers import SERVICE, SPEC
 from benchmarks.watched_server import WatchedServer, watched_server
+from benchmarks.workload import (
+    CHANNEL_OPTIONS,
+    GENERATE_MASK,
+    IMAGE_SIZE,
+    IMAGES,
+    MAPS,
+    SPEC,
+    Case,
+    boxes_of,
+    request_of,
+)
 from cass import wire
+from cass.malloc import keep_memory
 from cass.v1 import cass_pb2 as pb
 from cass_client import CassClient
-from cass_core import BoxBatch, generate_mask
-from cass_core.scenes import street_boxes
-from cass_server.memory import keep_freed_memory
+from cass_core import generate_mask
 
 IN_FLIGHT = 8
 CASES = [Case(stride, "float32", IN_FLIGHT, streamed=False) for stride in MAPS]
 NATIVE = "native server"
-_OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.use_local_subchannel_pool", 1))
 _TUNED = {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}
 # Ports that are the same on every machine, unless they are set.
 _HAPROXY_PORTS = (
@@ -115,18 +122,12 @@ class Sample:
 Samples = dict[Case, dict[str, list[Sample]]]
 
 
-def boxes_of(case: Case) -> tuple[BoxBatch, tuple[int, int]]:
-    """The boxes and the feature map of a case."""
-    feature_map, boxes = MAPS[case.stride]
-    return BoxBatch.from_list(street_boxes(IMAGES, boxes, image_size=IMAGE_SIZE)), feature_map
-
-
 @asynccontextmanager
 async def grpc_calls(address: str) -> AsyncIterator[Call]:
     """Calls over one connection, whose answers stay bytes."""
     requests = {case: request_of(case) for case in CASES}
-    async with grpc.aio.insecure_channel(address, _OPTIONS) as channel:
-        unary: Any = channel.unary_unary(f"/{SERVICE}/GenerateMask")
+    async with grpc.aio.insecure_channel(address, CHANNEL_OPTIONS) as channel:
+        unary: Any = channel.unary_unary(GENERATE_MASK)
         yield lambda case: unary(requests[case])
 
 
@@ -135,7 +136,7 @@ async def actor_calls() -> AsyncIterator[Call]:
     """Calls of an actor, whose answers are arrays."""
     import ray
 
-    requests = {case: boxes_of(case) for case in CASES}
+    requests = {case: boxes_of(case.stride) for case in CASES}
     actor: Any = ray.remote(MaskActor).options(num_cpus=0).remote()
 
     def call(case: Case) -> Awaitable[Any]:
@@ -163,7 +164,7 @@ def driver(address: str) -> Iterator[None]:
 async def check(name: str, call: Call) -> None:
     """Compare a way's answers with masks that are made here."""
     for case in CASES:
-        boxes, feature_map = boxes_of(case)
+        boxes, feature_map = boxes_of(case.stride)
         answer = await call(case)
         if isinstance(answer, bytes):
             (answer,), _ = wire.masks_and_owners(pb.GenerateMaskResponse.FromString(answer))
@@ -173,7 +174,7 @@ async def check(name: str, call: Call) -> None:
 
 def check_client() -> None:
     """Compare what the target ``ray:NAME`` answers, whose replicas this process can follow."""
-    boxes, feature_map = boxes_of(CASES[0])
+    boxes, feature_map = boxes_of(CASES[0].stride)
     with CassClient(f"ray:{NAME}") as client:
         masks = client.generate_mask(boxes, IMAGE_SIZE, feature_map, SPEC)
     if not np.array_equal(masks, generate_mask(boxes, IMAGE_SIZE, feature_map, SPEC)):
@@ -196,18 +197,6 @@ async def turn(way: Way, case: Case, seconds: float) -> Sample:
     await asyncio.gather(*(caller() for _ in range(case.in_flight)))
     took = time.perf_counter() - start
     return Sample(count / took, (way.cpu_seconds() - cpu) / count * 1e6)
-
-
-@contextmanager
-def on_core(core: int | None) -> Iterator[None]:
-    """Keep this process on a core, if given; what it starts thereafter has all of them again."""
-    available = os.sched_getaffinity(0)
-    if core is not None:
-        os.sched_setaffinity(0, {core})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, available)
 
 
 async def take_turns(
@@ -304,7 +293,7 @@ def main(
 ) -> None:
     """All that serves has one core, the client another, where there are two."""
     console = Console(width=150, highlight=False)
-    keep_freed_memory()
+    keep_memory()
     available = sorted(os.sched_getaffinity(0))
     cores = (available[0], available[1]) if len(available) > 1 else None
     results, idle = measure(rounds, seconds, cores, console)

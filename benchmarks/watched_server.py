@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-_TICKS = os.sysconf("SC_CLK_TCK")
+from benchmarks.processes import cpu_seconds
+
 _STOP_SECONDS = 60.0
 
 
@@ -87,7 +88,7 @@ class WatchedServer:
 
     def cpu_seconds(self) -> float:
         """CPU time of all processes until now."""
-        return sum(cpu_seconds(stat_fields(pid)) for pid in self.pids())
+        return cpu_seconds(self._process.pid)
 
     def usage(self) -> dict[int, Usage]:
         """Of each process, by its id."""
@@ -115,20 +116,6 @@ def watched_server(*arguments: str, core: int | None = None) -> Iterator[Watched
         yield server
     finally:
         server.close()
-
-
-def stat_fields(pid: int) -> list[str]:
-    """Of /proc/PID/stat, from the third on.
-
-    Raises:
-        OSError: there is no such process any more.
-    """
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-
-
-def cpu_seconds(fields: list[str]) -> float:
-    """The CPU time of a process until now, by its `stat_fields`."""
-    return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
 def _usage(pid: int) -> Usage:
