@@ -203,4 +203,9 @@ def test_page_takes_losses(server: ServerProcess, capsys: pytest.CaptureFixture[
     logits = names["logits"].detach().float().numpy()
     expected = compute_loss(logits, masks, LossSpec(reduction="per_object"), num_boxes=1).loss
     assert float(capsys.readouterr().out) == pytest.approx(float(expected), rel=1e-5)
-    assert len(PROGRAMS) == 2
+
+
+def test_page_keeps_memory() -> None:
+    """In a process of its own: it is for good."""
+    subprocess.run([sys.executable, "-c", PROGRAMS[2]], timeout=60, check=True)
+    assert len(PROGRAMS) == 3
