@@ -54,15 +54,15 @@ def test_probes_tell_a_pod_that_starts_from_one_that_serves(
 def test_a_pod_that_is_full_is_alive_and_ready(manifests: Manifests, tmp_path: Path) -> None:
     """Every compute thread is taken, and as many requests are under way as may be."""
     (tmp_path / "warm").touch()
-    with pod(manifests, program=held(tmp_path)) as server:
+    with pod(manifests, "--max-in-flight", "8", program=held(tmp_path)) as server:
         server.wait_until_serving()
         with connect(server.address) as channel:
             call = cass_pb2_grpc.CassServiceStub(channel).GenerateMask
-            under_way = [call.future(numbered_request(n), timeout=LIMIT) for n in range(64)]
-            wait_until(lambda: in_flight(server) == 64, server)
+            under_way = [call.future(numbered_request(n), timeout=LIMIT) for n in range(8)]
+            wait_until(lambda: in_flight(server) == 8, server)
             with connect(server.address) as other, pytest.raises(grpc.RpcError) as refused:
                 cass_pb2_grpc.CassServiceStub(other).GenerateMask(
-                    numbered_request(64), timeout=LIMIT
+                    numbered_request(8), timeout=LIMIT
                 )
             assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
             for probe in manifests.probes.values():
