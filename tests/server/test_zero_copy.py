@@ -51,6 +51,7 @@ class Recording(CpuEngine):
     def __init__(self, *, keep: bool = True, error: type[Exception] | None = None) -> None:
         """Nothing was given yet."""
         self.read: list[Array] = []
+        self.messages: list[bytes] = []
         self.watched: list[weakref.ref[Any]] = []
         self._keep = keep
         self._error = error
@@ -70,6 +71,7 @@ class Recording(CpuEngine):
         checkpoint: Checkpoint = None,
     ) -> None:
         """Compute them."""
+        self.messages.append(owner_of(inputs.boxes.xyxy))
         self._take(inputs.boxes.xyxy)
         self.watched += map(weakref.ref, (*masks, *owners))
         super().masks(inputs, masks, owners, checkpoint)
@@ -132,8 +134,11 @@ BROKEN = mask_request(side=256, boxes=20_000)
 BROKEN.boxes.counts[0] += 1
 
 
-def assert_keeps_nothing(run: Callable[[], None]) -> None:
-    """Run twice: after it there is as much memory in use again, without help of the collector."""
+def assert_keeps_nothing(run: Callable[[], None], engine: Recording) -> None:
+    """Run twice: after it there is as much memory in use again, without help of the collector.
+
+    And nobody refers to any array of the engine's, or message, but for the list that keeps these.
+    """
     logging.disable(logging.ERROR)  # records of errors hold all that the errors came through
     gc.collect()
     gc.disable()
@@ -141,8 +146,17 @@ def assert_keeps_nothing(run: Callable[[], None]) -> None:
     try:
         run()  # whatever is loaded or kept once
         before, _ = tracemalloc.get_traced_memory()
+        kept = sum(map(len, engine.messages))
         run()
-        wait_until(lambda: tracemalloc.get_traced_memory()[0] < before + (1 << 17))
+        kept = sum(map(len, engine.messages)) - kept
+        wait_until(lambda: tracemalloc.get_traced_memory()[0] < before + kept + (1 << 17))
+        assert [reference() for reference in engine.watched if reference() is not None] == []
+        # The list's reference, and that of the call itself.
+        wait_until(
+            lambda: all(
+                sys.getrefcount(engine.messages[i]) == 2 for i in range(len(engine.messages))
+            )
+        )
     finally:
         tracemalloc.stop()
         gc.enable()
@@ -177,8 +191,7 @@ def test_nothing_of_a_request_is_kept(
                 else:
                     ask(data, timeout=LIMIT)
 
-        assert_keeps_nothing(ask_often)
-        assert [reference() for reference in engine.watched if reference() is not None] == []
+        assert_keeps_nothing(ask_often, engine)
 
 
 @pytest.mark.parametrize("error", [None, ZeroDivisionError])
@@ -194,8 +207,7 @@ def test_a_stream_that_waits_keeps_nothing(error: type[Exception] | None) -> Non
                 writer.write(entry)
                 next(answers)
 
-        assert_keeps_nothing(ask_often)
-        assert [reference() for reference in engine.watched if reference() is not None] == []
+        assert_keeps_nothing(ask_often, engine)
         writer.close()
         assert list(answers) == []
 
