@@ -29,8 +29,9 @@ WARM_UP_SHARE, WARM_UP_SECONDS = 1 / 3, 180.0
 # A server that holds answers of up to 3.8 MB may have some of them more or less under way; a
 # leak of a byte in a thousand of what goes through it would be more than that within minutes.
 MOST_GROWTH_MIB = 64.0
-# gRPC's own pools of threads breathe.
-MOST_MORE_THREADS = 8
+# Threads of streams and of health checks stay once so many were needed at a time; gRPC's own pools
+# breathe.
+MOST_MORE_THREADS = 24
 SETTLE_SECONDS = 30.0
 MIB = 2**20
 

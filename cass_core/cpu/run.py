@@ -71,13 +71,13 @@ def fill_mask(
     step = max(1, step)
 
     def work(start: int, stop: int) -> None:
-        part = min(step, stop - start)
-        scratch = mask[start:stop] if direct else np.empty((part, rows, columns), np.float32)
+        part = 0 if direct else min(step, stop - start)
+        scratch = np.empty((part, rows, columns), np.float32)
         for first in range(start, stop, step):
             if checkpoint is not None:
                 checkpoint()
             last = min(first + step, stop)
-            out = scratch[: last - first]
+            out = mask[first:last] if direct else scratch[: last - first]
             mask_images(xyxy, offsets, sizes, first, out, owner[first:last], *options)
             if not direct:
                 convert.narrow_into(out, mask[first:last], dtype)
