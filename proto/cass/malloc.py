@@ -5,12 +5,12 @@ from __future__ import annotations
 import ctypes
 
 # From malloc.h.
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
 _KEPT_BYTES = 1 << 30
 _PAD_BYTES = 16 << 20
 
 
-def keep_memory() -> bool:
+def keep_memory(arenas: int = 0) -> bool:
     """Make glibc's malloc keep what this process frees, up to a GiB, for what comes next.
 
     By default a freed megabyte goes back to the kernel, and the next message faults it in again,
@@ -22,6 +22,11 @@ def keep_memory() -> bool:
     it was freed, so that the process stays at about the most that it ever used at once. Masks of a
     megabyte cost 5 MB more with one caller, 45 MB with eight threads; what is loaded once and
     freed, up to a GiB, stays. Processes forked later inherit it, those spawned do not.
+
+    Args:
+        arenas: how many arenas all threads share; 0 leaves that to glibc. Those beside the first
+            hand back what is over 64 MiB whatever is set, so a server of large answers has one.
+            Set before threads start.
 
     Returns:
         Whether it could be set: True on Linux with glibc, False elsewhere, where nothing happens.
@@ -35,11 +40,13 @@ def keep_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return False
-    settings = (
+    settings = [
         (_TRIM_THRESHOLD, _KEPT_BYTES),
         (_TOP_PAD, _PAD_BYTES),
         # A block that is mapped for itself is new each time; the largest threshold for that, 32
         # MiB, is less than a large answer has.
         (_MMAP_MAX, 0),
-    )
+    ]
+    if arenas:
+        settings.append((_ARENA_MAX, arenas))
     return all(mallopt(name, value) == 1 for name, value in settings)

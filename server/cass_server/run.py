@@ -78,7 +78,7 @@ def serve_in_process(
     Raises:
         CassError: the server cannot be started.
     """
-    keep_memory()
+    keep_memory(arenas=1)
     traces = start_traces(__version__, SERVICE_NAME) if settings.telemetry else None
     try:
         return serve(settings, engine, metrics, launch, traces)

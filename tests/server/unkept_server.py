@@ -5,5 +5,5 @@ from __future__ import annotations
 from cass_server import cli, run
 
 if __name__ == "__main__":
-    run.keep_memory = lambda: False
+    run.keep_memory = lambda **_: False
     cli.main()
