@@ -18,10 +18,10 @@ from benchmarks.fleet_costs import Service
 
 Steps = Generator[simpy.Event, Any, None]
 
-# What `cass_server.admission` tells callers that there is no room for; `cass_server.pace` has what
-# a refusal takes.
+# What `cass_server.scheduling.admission` tells callers that there is no room for, and what a refusal
+# takes (`make bench-overload`).
 _LEAST_DELAY, _LONGEST_DELAY, _PLACES_A_RETURN, _SMOOTHING = 0.01, 2.0, 6, 0.05
-_REFUSAL_SECONDS = 0.4e-3
+_REFUSAL_SECONDS = 0.23e-3
 # What `cass_client.retrying` and `cass_client.channel_options` do: the first try's share of the
 # time, the jitter of a wait that was told, and gRPC's wait before it repeats a broken call.
 _FIRST_SHARE, _JITTER = 0.5, 0.25
