@@ -18,8 +18,8 @@ from benchmarks.fleet_costs import Service
 
 Steps = Generator[simpy.Event, Any, None]
 
-# What `cass_server.scheduling.admission` tells callers that there is no room for, and what a refusal
-# takes (`make bench-overload`).
+# What `cass_server.scheduling.admission` tells callers that there is no room for, and the time of a
+# refusal (`make bench-overload`).
 _LEAST_DELAY, _LONGEST_DELAY, _PLACES_A_RETURN, _SMOOTHING = 0.01, 2.0, 6, 0.05
 _REFUSAL_SECONDS = 0.23e-3
 # What `cass_client.retrying` and `cass_client.channel_options` do: the first try's share of the
