@@ -19,7 +19,8 @@ from cass_server.exposition import OneWorker, WorkerMetrics, Workers, serve_metr
 from cass_server.logs import set_up_logging
 from cass_server.metrics import Metrics
 from cass_server.ports import address_of, is_unix, reserve_port
-from cass_server.rpc.server import LaunchContext, serve
+from cass_server.rpc.launch import LaunchContext
+from cass_server.rpc.server import serve
 from cass_server.rpc.servicer import SERVICE_NAME
 from cass_server.settings import Settings
 from cass_server.supervisor import Supervisor

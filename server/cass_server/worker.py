@@ -11,7 +11,7 @@ from cass_server.engine import make_engine
 from cass_server.lifeline import Lifeline
 from cass_server.logs import set_up_logging
 from cass_server.metrics import Metrics
-from cass_server.rpc.server import LaunchContext
+from cass_server.rpc.launch import LaunchContext
 from cass_server.run import (
     FOLDER_VARIABLE,
     PORT_VARIABLE,

@@ -240,7 +240,8 @@ UNTIL_SERVING = """
 import gc, os, signal
 from cass_server.engine import CpuEngine
 from cass_server.metrics import Metrics
-from cass_server.rpc.server import LaunchContext, serve
+from cass_server.rpc.launch import LaunchContext
+from cass_server.rpc.server import serve
 from cass_server.settings import Settings
 
 def serving(address):

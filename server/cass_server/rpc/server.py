@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from enum import Enum
 from queue import SimpleQueue
 from typing import Any, cast
@@ -27,6 +26,7 @@ from cass_server.rpc import health
 from cass_server.rpc.answerer import Answerer
 from cass_server.rpc.calls import Deadlines
 from cass_server.rpc.health import Health
+from cass_server.rpc.launch import LaunchContext
 from cass_server.rpc.receiving import IS_SUPPORTED, MessageFirst
 from cass_server.rpc.router import Router
 from cass_server.rpc.servicer import SERVICE_NAME, CassService
@@ -50,23 +50,6 @@ _FAREWELL_SECONDS = 1.0
 _GOODBYE_SECONDS = 1.0
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class LaunchContext:
-    """What a process is told by the one that started it.
-
-    Attributes:
-        port: port to bind to; 0 for a free one.
-        shared: whether other processes bind to it too.
-        serving: called with the address once requests are answered.
-        wait_lost: returns when the process is to drain beside a signal, if ever.
-    """
-
-    port: int
-    shared: bool
-    serving: Callable[[str], None]
-    wait_lost: Callable[[], None] | None = None
 
 
 def serve(

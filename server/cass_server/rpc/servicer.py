@@ -188,7 +188,7 @@ class _Unary:
 
 def _missing(context: grpc.ServicerContext) -> Exception:
     """Why a call brings no message."""
-    # gRPC tells of the end of the messages before it tells that the caller has gone.
+    # gRPC reports the end of the messages before it reports that the caller has gone.
     ended = threading.Event()
     if not context.add_callback(ended.set) or ended.wait(_GONE_SECONDS):
         return gone(context)
