@@ -22,13 +22,13 @@ demo: $(READY) ## the main job, end to end; COCO=FILE.json IMAGES=DIR for your o
 	$(BIN)/python examples/demo.py $(if $(COCO),--coco $(COCO)) $(if $(IMAGES),--images $(IMAGES))
 
 # The core's and the lab's tests compute, and share the cores; the others start processes, one after the other.
-CORE := tests/core cass_core tests/lab lab
+CORE := tests/core tests/gpu cass_core tests/lab lab
 test: $(READY) ## run the tests; ARGS for some of them
 ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 $(CORE)
-	$(BIN)/python -m pytest --ignore=tests/core --ignore=tests/lab --ignore=tests/ray tests client proto server
+	$(BIN)/python -m pytest --ignore=tests/core --ignore=tests/gpu --ignore=tests/lab --ignore=tests/ray tests client proto server cli
 endif
 
 ray-test: $(READY) ## services on a real Ray cluster of three nodes, with nodes killed under load (ARGS)
@@ -67,10 +67,10 @@ proto-check:
 
 ROUNDS ?= 31
 bench: $(READY) ## masks and losses beside what they replace, and how they scale (OUT, PLOTS)
-	$(BIN)/python -m benchmarks.suite --rounds $(ROUNDS) $(if $(OUT),--out $(OUT)) $(if $(PLOTS),--plots $(PLOTS))
+	$(BIN)/python -m benchmarks.core --rounds $(ROUNDS) $(if $(OUT),--out $(OUT)) $(if $(PLOTS),--plots $(PLOTS))
 
 bench-remote: $(READY) ## calls to a server on this machine beside local ones
-	$(BIN)/python -m benchmarks.remote --rounds $(ROUNDS) $(if $(OUT),--out $(OUT))
+	$(BIN)/python -m benchmarks.rpc.remote --rounds $(ROUNDS) $(if $(OUT),--out $(OUT))
 
 SECONDS ?= 0.5
 bench-rpc: ROUNDS = 7
@@ -88,7 +88,7 @@ bench-loader: $(READY) ## masks in a DataLoader (ROUNDS, EPOCH: images, DATA: CO
 
 bench-ray: ROUNDS = 7
 bench-ray: $(READY) ## the ways to a replica on Ray beside a server without it (ROUNDS, SECONDS, OUT)
-	$(BIN)/python -m benchmarks.ray_ways --rounds $(ROUNDS) --seconds $(SECONDS) $(if $(OUT),--out $(OUT))
+	$(BIN)/python -m benchmarks.ray --rounds $(ROUNDS) --seconds $(SECONDS) $(if $(OUT),--out $(OUT))
 
 bench-overload: $(READY) ## floods, huge requests and idle connections at a server on one core (ARGS, OUT)
 	$(BIN)/python -m benchmarks.load $(ARGS) $(if $(OUT),--out $(OUT))
@@ -100,11 +100,11 @@ bench-fleet: $(READY) ## a simulated fleet, checked against a server, and asked 
 
 MINUTES ?= 20
 soak: $(READY) ## all kinds of callers for MINUTES; fails if memory grows or an answer is wrong (OUT)
-	$(BIN)/python -m benchmarks.soak --minutes $(MINUTES) $(if $(OUT),--out $(OUT))
+	$(BIN)/python -m benchmarks.load.soak --minutes $(MINUTES) $(if $(OUT),--out $(OUT))
 
 # With the packages that are there: a plain installation of torch for CUDA is enough.
 gpu-check: ## on a CUDA machine: kernels natively, sanitizer, GPU benchmarks, one JSON (OUT)
-	$(PYTHON) -m benchmarks.gpu_check $(if $(OUT),--out $(OUT))
+	$(PYTHON) -m tests.gpu $(if $(OUT),--out $(OUT))
 
 # SERVER_IMAGE and CLIENT_IMAGE name images that are there already; else they are built.
 docker-test: $(READY) ## the container images, built and run with docker or podman (ARGS)

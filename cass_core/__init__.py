@@ -15,7 +15,7 @@ from cass_core.masks import generate_mask
 from cass_core.specs import LossSpec, MaskSpec
 
 if TYPE_CHECKING:
-    from cass_core.modules import CassLoss, MaskLoss
+    from cass_core.nn import CassLoss, MaskLoss
 
 __version__ = "0.1.0"
 
@@ -35,7 +35,7 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     if name in ("CassLoss", "MaskLoss"):  # they need torch
-        from cass_core import modules
+        from cass_core import nn
 
-        return getattr(modules, name)
+        return getattr(nn, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

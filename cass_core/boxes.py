@@ -67,7 +67,7 @@ class BoxBatch:
         _check_total(int(offsets[-1]), xyxy)
         on_device = None
         if is_tensor(xyxy) and xyxy.device.type != "cpu":
-            from cass_core.placing import upload
+            from cass_core.transfer import upload
 
             on_device = upload(offsets.astype(np.int32), xyxy.device)
         else:
@@ -157,7 +157,7 @@ class BoxBatch:
         """
         import torch
 
-        from cass_core.placing import upload
+        from cass_core.transfer import upload
 
         device = torch.device(device)
         if is_tensor(self.xyxy):

@@ -128,7 +128,7 @@ def check_sizes(value: Any, boxes: BoxBatch) -> Sizes | torch.Tensor:
         InvalidRequest: see `cass_core.grid.image_sizes`.
     """
     if is_tensor(boxes.xyxy) and boxes.xyxy.device.type == "cuda":
-        from cass_core.placing import sizes_on_device
+        from cass_core.transfer import sizes_on_device
 
         sizes = sizes_on_device(value, boxes.num_images)
         if sizes is not None:

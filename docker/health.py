@@ -11,10 +11,10 @@ from __future__ import annotations
 import os
 import sys
 
-from cass_server.ports import address_of
-from cass_server.settings import Settings
-from cass_server.settings_sources import load_settings
-from cass_server.shown_name import shown_name
+from cass_server.config.address import address_of
+from cass_server.config.settings import Settings
+from cass_server.config.sources import load_settings
+from cass_server.security.shown_name import shown_name
 
 _LIMIT = 4.0
 """Seconds for each of two steps; the image's HEALTHCHECK allows them both."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
-from cass_server.settings_table import Setting, settings_table
+from cass_server.config.reference import Setting, settings_table
 
 DOCUMENT = Path(__file__).with_name("deployment.md")
 BEGIN, END = "<!-- settings, by `make docs` -->", "<!-- end of the settings -->"

@@ -24,11 +24,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from cass_cli.coco import read_coco
+from cass_cli.figures import load_picture, save
 from cass_client import BoxBatch, CassClient, LossSpec, MaskSpec
-from cass_client.cli.figures import load_picture, save
-from cass_client.coco import read_coco
-from cass_core.plots import plot_comparison
-from cass_core.scenes import street_boxes, street_scene
+from cass_core.plotting.figures import plot_comparison
+from cass_core.synthetic import street_boxes, street_scene
 
 IMAGES = 16
 STRIDES = (8, 16, 32)

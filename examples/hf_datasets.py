@@ -17,7 +17,7 @@ import typer
 from datasets import Array2D, Dataset, Features
 
 from cass_client import CassClient, MaskSpec
-from cass_core.scenes import street_boxes
+from cass_core.synthetic import street_boxes
 
 IMAGES, BATCH = 64, 16
 IMAGE_SIZE, FEATURE_MAP = (736, 1280), (23, 40)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import typer
 
 from cass_client import CassClient, MaskRequest, MaskSpec
-from cass_core.scenes import street_boxes
+from cass_core.synthetic import street_boxes
 
 BATCHES, BATCH, BOXES = 8, 16, 15
 IMAGE_SIZE = (736, 1280)

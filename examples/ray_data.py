@@ -17,7 +17,7 @@ import typer
 
 from cass_client import MaskSpec
 from cass_client.ray import MaskBatch
-from cass_core.scenes import street_boxes
+from cass_core.synthetic import street_boxes
 
 IMAGES, BATCH = 64, 16
 IMAGE_SIZE = (736, 1280)

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from cass_client import CassClient, LossSpec, MaskSpec
 from cass_client.torch import MaskCollate, RemoteCassLoss
 from cass_core import MaskLoss
-from cass_core.scenes import LABELS, street_scene
+from cass_core.synthetic import LABELS, street_scene
 
 IMAGES, BOXES, BATCH, EPOCHS = 48, 8, 8, 4
 IMAGE_SIZE, FEATURE_MAP = (96, 160), (12, 20)

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from benchmarks.common.measure import write
+from benchmarks.common.processes import on_core, two_cores
 from benchmarks.load import flood, idle, largest, refusal
-from benchmarks.measure import write
-from benchmarks.processes import on_core, two_cores
 
 PARTS = ("flood", "refusal", "largest", "idle")
 

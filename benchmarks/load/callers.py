@@ -19,8 +19,8 @@ import grpc
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from benchmarks.common.workload import CHANNEL_OPTIONS, GENERATE_MASK
 from benchmarks.load.helper import Steps
-from benchmarks.workload import CHANNEL_OPTIONS, GENERATE_MASK
 
 _DEADLINE_SECONDS = 10.0
 _FLOOD_CONNECTIONS = 4

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from benchmarks.processes import KEPT_MEMORY
+from benchmarks.common.processes import KEPT_MEMORY
 
 Steps = Iterator[Any]
 """What a helper does: it yields once it is ready, and its result once it was told to go on."""

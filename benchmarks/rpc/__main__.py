@@ -13,12 +13,12 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from benchmarks.measure import write
-from benchmarks.processes import two_cores
+from benchmarks.common.measure import write
+from benchmarks.common.processes import two_cores
+from benchmarks.common.workload import IMAGE_SIZE, MAPS, SPEC, boxes_of
 from benchmarks.rpc.client import Run
 from benchmarks.rpc.report import NARROW, SideBySide, contender_table, summary
 from benchmarks.rpc.servers import OURS, TRITON, Sample, Server, running, turn
-from benchmarks.workload import IMAGE_SIZE, MAPS, SPEC, boxes_of
 from cass_core import generate_mask
 
 CASES = [

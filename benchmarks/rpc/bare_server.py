@@ -14,9 +14,9 @@ from typing import Any
 import grpc
 import numpy as np
 
-from benchmarks.processes import HOST
+from benchmarks.common.processes import HOST
+from benchmarks.common.workload import CHANNEL_OPTIONS, IMAGE_SIZE
 from benchmarks.rpc.kernel import masks
-from benchmarks.workload import CHANNEL_OPTIONS, IMAGE_SIZE
 from cass.v1 import cass_pb2 as pb
 
 # Two small messages of the contract carry all: the feature map stands behind the counts.

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks.common.workload import CHANNEL_OPTIONS, IMAGE_SIZE, SPEC, boxes_of
 from benchmarks.rpc.triton_server import NAME as TRITON_MODEL
-from benchmarks.workload import CHANNEL_OPTIONS, IMAGE_SIZE, SPEC, boxes_of
 
 _READY_SECONDS = 120.0
 

@@ -14,10 +14,10 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from benchmarks.processes import HOST, KEPT_MEMORY, cpu_seconds, on_core
+from benchmarks.common.processes import HOST, KEPT_MEMORY, cpu_seconds, on_core
+from benchmarks.common.watched_server import watched_server
 from benchmarks.rpc.client import Outcome, Run
 from benchmarks.rpc.triton_server import ROOT, triton_server
-from benchmarks.watched_server import watched_server
 
 OURS, THREADS, ASYNCIO, TRITON = "ours", "bare threads", "bare asyncio", "Triton"
 _READY_SECONDS = 30.0

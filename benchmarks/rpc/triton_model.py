@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from benchmarks.common.workload import IMAGE_SIZE
 from benchmarks.rpc.kernel import masks
-from benchmarks.workload import IMAGE_SIZE
 
 
 class Model:

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.processes import HOST, free_port
+from benchmarks.common.processes import HOST, free_port
 
 ROOT = Path(__file__).parents[2]
 NAME = "cass"

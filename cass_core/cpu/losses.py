@@ -16,7 +16,7 @@ import numpy as np
 
 from cass_core.cpu.jit import inline, kernel
 
-# As in cass_core.codes.
+# As in cass_core.enums.
 _MSE, _BCE, _FOCAL, _CORNERNET, _QUALITY_FOCAL, _VARIFOCAL = range(6)
 
 _BLOCK = 1024

@@ -14,7 +14,7 @@ import numpy as np
 
 from cass_core.cpu.jit import inline, kernel
 
-# As in cass_core.codes.
+# As in cass_core.enums.
 _SIZE_SCALED, _SMALL_GAIN = 1, 2
 _MAX, _CLIPPED_SUM = 0, 2
 

@@ -10,11 +10,11 @@ import numpy as np
 
 from cass_core.arrays import Array, read_only, storage_dtype
 from cass_core.boxes import BoxBatch
-from cass_core.codes import KINDS, MERGES, TEMPERATURES
 from cass_core.cpu import boxes as _  # noqa: F401 - boxes are checked by it from now on
 from cass_core.cpu import convert, threads
 from cass_core.cpu.losses import loss_and_gradient
 from cass_core.cpu.masks import mask_images
+from cass_core.enums import KINDS, MERGES, TEMPERATURES
 from cass_core.grid import FeatureMap, Sizes
 from cass_core.specs import LossSpec, MaskSpec
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-# As in cass_core.codes.
+# As in cass_core.enums.
 _FIXED = tl.constexpr(0)
 _SMALL_GAIN = tl.constexpr(2)
 

@@ -12,9 +12,9 @@ import triton.language as tl
 from torch import Tensor
 
 from cass_core.grid import patch_grid
-from cass_core.ops.formulas import loss_and_slope
 from cass_core.ops.launch import on_device
-from cass_core.ops.options import kernel_numbers, split_numbers
+from cass_core.ops.loss_math import loss_and_slope
+from cass_core.ops.spec_args import kernel_numbers, split_numbers
 from cass_core.ops.tiles import BLOCK_X, WARPS, locate, soft_tile
 
 _BLOCK = 1024
@@ -198,7 +198,7 @@ def launch_loss(
     Args:
         logits: of any shape, contiguous.
         target: of as many patches, contiguous.
-        choices, numbers: as `cass_core.ops.options.loss_options` gives them.
+        choices, numbers: as `cass_core.ops.spec_args.loss_options` gives them.
         normalizer: what the sum is divided by.
         grad_dtype: of the gradient; None where nobody asks for one.
     """

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cass_core.grid import patch_grid
 from cass_core.ops.launch import on_device
-from cass_core.ops.options import kernel_numbers
+from cass_core.ops.spec_args import kernel_numbers
 from cass_core.ops.tiles import BLOCK_X, BLOCK_Y, WARPS, locate, soft_tile
 
 
@@ -106,7 +106,7 @@ def launch_masks(
         sizes: ``[B, 2]`` float64 heights and widths; None where `image_size` is every image's.
         image_size: height and width.
         feature_maps: h and w of each map in turn.
-        choices, numbers: as `cass_core.ops.options.mask_options` gives them.
+        choices, numbers: as `cass_core.ops.spec_args.mask_options` gives them.
         dtype: of the masks.
         return_owner: whether owners are asked for; else they come empty.
     """

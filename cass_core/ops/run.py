@@ -13,10 +13,10 @@ from cass_core.grid import Sizes, patch_grid
 from cass_core.loss_inputs import normalizer_of
 from cass_core.losses import LossResult
 from cass_core.masks import MaskInputs
-from cass_core.ops import library  # noqa: F401 - defines the operators
-from cass_core.ops.options import loss_options, mask_options
-from cass_core.placing import upload
+from cass_core.ops import registration  # noqa: F401 - defines the operators
+from cass_core.ops.spec_args import loss_options, mask_options
 from cass_core.specs import LossSpec
+from cass_core.transfer import upload
 
 
 class PlacedBoxes(NamedTuple):
@@ -124,7 +124,7 @@ def boxes_loss(
     normalizer: float,
     grad_dtype: torch.dtype | None,
 ) -> Any:
-    """Loss, sum and gradient straight from boxes; see `cass_core.ops.library`."""
+    """Loss, sum and gradient straight from boxes; see `cass_core.ops.registration`."""
     return torch.ops.cass.boxes_loss(
         logits, *boxes, feature_map, *mask, *loss, normalizer, grad_dtype
     )

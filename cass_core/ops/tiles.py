@@ -20,7 +20,7 @@ _BOXES = tl.constexpr(32)
 # Neighbouring columns that lie in neighbouring lanes.
 _LANES = tl.constexpr(8)
 
-# As in cass_core.codes.
+# As in cass_core.enums.
 _MAX = tl.constexpr(0)
 _CLIPPED_SUM = tl.constexpr(2)
 
@@ -146,7 +146,7 @@ def soft_tile(
         h, w: cells of the map.
         patch_y, patch_x: cells of a patch.
         row, column: the tile's first patch.
-        numbers: as `cass_core.ops.options.mask_options` gives them.
+        numbers: as `cass_core.ops.spec_args.mask_options` gives them.
     """
     expansion, min_size = numbers[2], numbers[3]
     begin, end, inverse_y, inverse_x = _image_of(image, offsets, sizes, height, width, h, w, SIZES)

@@ -6,9 +6,12 @@ Importing it loads neither torch nor numba.
 from __future__ import annotations
 
 from cass.malloc import keep_memory
-from cass_client.async_client import AsyncCassClient
-from cass_client.base import ServerInfo
+from cass_client._base import ServerInfo
+from cass_client.aio import AsyncCassClient
+from cass_client.arguments import MaskRequest
+from cass_client.calls.fallback import FallbackWarning
 from cass_client.client import CassClient
+from cass_client.config import Tls
 from cass_client.errors import (
     Overloaded,
     ServerError,
@@ -16,10 +19,7 @@ from cass_client.errors import (
     Unauthenticated,
     Unavailable,
 )
-from cass_client.fallback import FallbackWarning
-from cass_client.profile import CallProfile
-from cass_client.requests import MaskRequest
-from cass_client.settings import Tls
+from cass_client.transport.profile import CallProfile
 from cass_core.boxes import BoxBatch
 from cass_core.errors import CassError, InvalidRequest
 from cass_core.losses import LossResult

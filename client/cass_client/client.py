@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-from cass_client.base import BaseClient, ServerInfo
-from cass_client.link import Link
-from cass_client.profile import CallProfile
-from cass_client.requests import MaskRequest, loss_inputs, mask_inputs
-from cass_client.steps import Steps
+from cass_client._base import BaseClient, ServerInfo
+from cass_client.arguments import MaskRequest, loss_inputs, mask_inputs
+from cass_client.calls.effects import Steps
+from cass_client.transport.profile import CallProfile
+from cass_client.transport.sync import Link
 from cass_core.boxes import BoxBatch
 from cass_core.losses import LossResult
 from cass_core.masks import wrap_masks

@@ -22,12 +22,12 @@ from rich.progress import (
 )
 
 from cass_core.errors import CassError, InvalidRequest
-from cass_lab.sheet import sheet
+from cass_lab.sheet.command import sheet
 
 if TYPE_CHECKING:
-    from cass_lab.data import Dataset
-    from cass_lab.runs import Record
-    from cass_lab.variants import Variant
+    from cass_lab.data.dataset import Dataset
+    from cass_lab.training.runs import Record
+    from cass_lab.training.variants import Variant
 
 
 # Change of a picture's width : height that is told of.
@@ -141,11 +141,11 @@ def ablate(
     Example: cass ablate --train train.json --test test.json --images images/ --out ablation
     """
     _require_lab()
-    from cass_lab.report import write_reports
-    from cass_lab.runs import Run, Store
-    from cass_lab.train import Recipe
-    from cass_lab.variants import BASELINE, VARIANTS
-    from cass_lab.workers import run_all
+    from cass_lab.reports.report import write_reports
+    from cass_lab.training.runs import Run, Store
+    from cass_lab.training.train import Recipe
+    from cass_lab.training.variants import BASELINE, VARIANTS
+    from cass_lab.training.workers import run_all
 
     _require(device)
     wanted = _measures(measures)
@@ -214,10 +214,10 @@ def tune(
     Example: cass tune --train train.json --test val.json --images images/ --out tuning
     """
     _require_lab()
-    from cass_lab import tuning
-    from cass_lab.runs import Run, Store
-    from cass_lab.train import Recipe
-    from cass_lab.workers import run_all
+    from cass_lab.training import tuning
+    from cass_lab.training.runs import Run, Store
+    from cass_lab.training.train import Recipe
+    from cass_lab.training.workers import run_all
 
     _require(device)
     space = tuning.parse_space(choice or tuning.AUDIT_SPACE)
@@ -293,7 +293,7 @@ def _size(text: str, stride: int) -> tuple[int, int]:
 def _load(
     train: Path, test: Path, images: Path, size: tuple[int, int], cache: Path
 ) -> tuple[Dataset, Dataset]:
-    from cass_lab.data import load_datasets
+    from cass_lab.data.dataset import load_datasets
 
     with _progress("pictures", None) as step_done:
         data = load_datasets((train, test), images, size, cache, lambda: step_done(1))

@@ -12,9 +12,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from cass_core import __version__
 from cass_core.errors import CassError
-from cass_server.ray.plan import ELSEWHERE, Plan, bounds, check_name, settings_of_replicas
-from cass_server.settings_options import GroupedCommand, takes_settings
-from cass_server.settings_sources import SettingsError, load_settings
+from cass_server.config.cli_options import GroupedCommand, takes_settings
+from cass_server.config.sources import SettingsError, load_settings
+from cass_server.ray.spec import ELSEWHERE, Plan, bounds, check_name, settings_of_replicas
 
 app = typer.Typer(
     help="Serve CASS masks and losses over gRPC.",
@@ -76,7 +76,7 @@ def serve(
         typer.echo(loaded.toml(), nl=False)
         return
     # Imports the whole server, which --help and --print-config need not wait for.
-    from cass_server.run import run
+    from cass_server.process.main import run
 
     try:
         run(loaded.settings)

@@ -9,7 +9,7 @@ import numpy as np
 from cass_client import CassClient
 from cass_core import LossSpec, MaskSpec, compute_loss, generate_mask
 from tests.docker.engine import LIMIT, Container
-from tests.server.observed import samples, value
+from tests.server.support.observed import samples, value
 
 PLAIN = ("--env", "CASS_INSECURE=true", "--publish", "127.0.0.1::50051")
 """Options of ``run`` for a server that answers on this machine without TLS."""

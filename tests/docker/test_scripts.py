@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from cass_server.settings import Settings
-from cass_server.shown_name import shown_name
+from cass_server.config.settings import Settings
+from cass_server.security.shown_name import shown_name
 from tests.docker.conftest import ROOT
-from tests.server.certificates import Authority, put
-from tests.server.processes import cass_server
-from tests.servers import serving
+from tests.server.support.certificates import Authority, put
+from tests.server.support.processes import cass_server
+from tests.support.servers import serving
 
 
 def script(name: str) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from cass.v1 import cass_pb2_grpc
 from cass_client import CassClient, MaskSpec
 from tests.docker.asking import PLAIN, in_flight, is_right
 from tests.docker.engine import LIMIT, Container, Engine
-from tests.server.load import connect
-from tests.server.requests import mask_request
+from tests.server.support.load import connect
+from tests.server.support.requests import mask_request
 
 pytestmark = pytest.mark.timeout(120, func_only=True)  # images may have to be built first
 

@@ -12,7 +12,7 @@ import pytest
 from cass_client import CassClient, Tls, Unauthenticated, Unavailable
 from tests.docker.asking import PLAIN, is_right
 from tests.docker.engine import LIMIT, Engine
-from tests.server.certificates import Authority, Pair, put, serial_of
+from tests.server.support.certificates import Authority, Pair, put, serial_of
 
 pytestmark = pytest.mark.timeout(120, func_only=True)  # images may have to be built first
 

@@ -10,7 +10,7 @@ import pytest
 
 from cass.v1 import cass_pb2_grpc
 from cass_client import CassClient
-from tests.servers import ServerProcess, serving
+from tests.support.servers import ServerProcess, serving
 
 
 @pytest.fixture(scope="package")

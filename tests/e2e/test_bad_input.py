@@ -15,7 +15,7 @@ from grpc_status import rpc_status
 from cass.v1 import cass_pb2 as pb
 from cass_client import CassClient
 from cass_core import BoxBatch, InvalidRequest, LossSpec, MaskSpec, compute_loss, generate_mask
-from tests.servers import ServerProcess
+from tests.support.servers import ServerProcess
 
 GOOD = [[1.0, 2.0, 5.0, 6.0]]
 INF = float("inf")

@@ -18,9 +18,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from cass_core import LossSpec, MaskSpec, compute_loss, generate_mask
-from cass_core.scenes import street_boxes
-from tests.server.observed import scrape
-from tests.servers import ServerProcess, serving
+from cass_core.synthetic import street_boxes
+from tests.server.support.observed import scrape
+from tests.support.servers import ServerProcess, serving
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"

@@ -14,7 +14,7 @@ import numpy as np
 from cass.v1 import cass_pb2 as pb
 from cass_client import CassClient, MaskSpec
 from cass_core import generate_mask
-from tests.servers import ServerProcess
+from tests.support.servers import ServerProcess
 
 REQUESTS = 10_000
 NUMBERS = [0, 1, 2, 3, 7, 255, 2**16, 2**31 - 1, 2**31, 2**32 - 1]

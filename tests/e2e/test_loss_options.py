@@ -9,8 +9,8 @@ import pytest
 
 from cass_client import CassClient, LossSpec, MaskSpec
 from cass_core import compute_loss, generate_mask
-from cass_core.scenes import street_boxes
-from tests.compare import same
+from cass_core.synthetic import street_boxes
+from tests.support.compare import same
 
 SIZE, MAP = (96, 160), (12, 20)
 FINE = MaskSpec(patch_size=1)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.servers import ServerProcess
+from tests.support.servers import ServerProcess
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 CLIENT = README.parent / "docs" / "client.md"

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from cass_cli.coco import read_coco
 from cass_client import CassClient
-from cass_client.coco import read_coco
 from cass_core import BoxBatch, LossSpec, MaskSpec, compute_loss, generate_mask
-from cass_core.scenes import street_boxes
-from tests.compare import same
+from cass_core.synthetic import street_boxes
+from tests.support.compare import same
 
 LOCAL = CassClient("local:")
 SIZE, MAP = (96, 160), (12, 20)

@@ -13,8 +13,8 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.k8s.manifests import Manifests, Object, image_environment
-from tests.server.processes import status_name
-from tests.servers import ServerProcess, server_process
+from tests.server.support.processes import status_name
+from tests.support.servers import ServerProcess, server_process
 
 
 @contextlib.contextmanager

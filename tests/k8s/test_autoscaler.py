@@ -14,9 +14,9 @@ import yaml
 from cass.v1 import cass_pb2_grpc
 from tests.k8s.manifests import FOLDER, Object, render
 from tests.k8s.pods import pod
-from tests.server.load import connect, is_answer, numbered_request
-from tests.server.observed import scrape, value
-from tests.server.processes import LIMIT, held, wait_until
+from tests.server.support.load import connect, is_answer, numbered_request
+from tests.server.support.observed import scrape, value
+from tests.server.support.processes import LIMIT, held, wait_until
 
 pytestmark = pytest.mark.timeout(120)
 

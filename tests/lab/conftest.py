@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from cass_lab.data import Dataset, load_datasets
-from tests.lab.drawn import SIZE, write_scenes
+from cass_lab.data.dataset import Dataset, load_datasets
+from tests.lab.support.drawn import SIZE, write_scenes
 
 
 @pytest.fixture(autouse=True)

@@ -17,11 +17,11 @@ from typer.testing import CliRunner, Result
 
 from cass_core import CassError, InvalidRequest
 from cass_lab.cli import register
-from cass_lab.data import Dataset
-from cass_lab.runs import Run, Store, carry_out
-from cass_lab.train import Recipe
-from cass_lab.variants import VARIANTS
-from cass_lab.workers import run_all
+from cass_lab.data.dataset import Dataset
+from cass_lab.training.runs import Run, Store, carry_out
+from cass_lab.training.train import Recipe
+from cass_lab.training.variants import VARIANTS
+from cass_lab.training.workers import run_all
 
 EPOCHS = 4
 
@@ -47,7 +47,7 @@ def records(out: Path) -> list[dict[str, Any]]:
 def test_killed_and_resumed(scenes: Path, data: tuple[Dataset, Dataset], tmp_path: Path) -> None:
     out = tmp_path / "out"
     options = ["--variant", "improved", "--seeds", "2", "--epochs", str(EPOCHS), "--out", out]
-    command = [sys.executable, "-m", "cass_client", *arguments_of(scenes, "ablate", *options)]
+    command = [sys.executable, "-m", "cass_cli", *arguments_of(scenes, "ablate", *options)]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 100

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cass_client import CassClient
-from cass_server.run import PORT_VARIABLE
+from cass_server.process.main import PORT_VARIABLE
 
 LIMIT = 90.0
 """Seconds that no step takes unless something is broken."""
@@ -159,7 +159,7 @@ def workers() -> dict[int, str]:
     found = {}
     for folder in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
-            if b"cass_server.worker" in (folder / "cmdline").read_bytes():
+            if b"cass_server.process.worker" in (folder / "cmdline").read_bytes():
                 lines = (folder / "environ").read_bytes().split(b"\0")
                 variables = dict(line.decode().partition("=")[::2] for line in lines)
                 if "RAY_JOB_ID" in variables:

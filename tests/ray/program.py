@@ -24,7 +24,7 @@ from ray.cluster_utils import Cluster
 
 from cass.discovery import NAMESPACE, directory_name
 from cass_client import CassClient, Tls
-from tests.client.faults import ask, expected
+from tests.client.support.faults import ask, expected
 
 # Not 127.0.0.1, for which Ray takes the machine's own address.
 HEAD, *OTHERS = "127.0.0.2", "127.0.0.3", "127.0.0.4"

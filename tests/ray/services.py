@@ -18,8 +18,8 @@ import ray
 from cass.discovery import NAMESPACE, Listing, directory_name
 from cass_client import CassClient
 from cass_client.ray import MaskBatch
-from tests.client.faults import SIZE, SPEC, ask, assert_right
-from tests.server.processes import LIMIT
+from tests.client.support.faults import SIZE, SPEC, ask, assert_right
+from tests.server.support.processes import LIMIT
 
 _versions = itertools.count(1)
 

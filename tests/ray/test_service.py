@@ -24,7 +24,7 @@ from tests.ray.cluster import (
     worker_at,
     workers,
 )
-from tests.server.certificates import Authority, put
+from tests.server.support.certificates import Authority, put
 
 pytest.importorskip("ray.serve", reason="needs cass[ray]")
 
@@ -181,7 +181,7 @@ def test_stopped_by_somebody_else(monkeypatch: pytest.MonkeyPatch, serve_has_end
     from ray.exceptions import ActorDiedError
     from ray.serve.schema import ServeStatus
 
-    from cass_server.ray import service
+    from cass_server.ray import deployment
 
     def status() -> ServeStatus:
         if serve_has_ended:
@@ -191,8 +191,8 @@ def test_stopped_by_somebody_else(monkeypatch: pytest.MonkeyPatch, serve_has_end
     monkeypatch.setattr("ray.serve.status", status)
     monkeypatch.setattr(service, "close_directory", lambda _: False)
     with pytest.raises(CassError, match=r"^service cass was stopped meanwhile$"):
-        service.wait_until_running("cass", LIMIT, pytest.fail)
-    assert not service.stop("cass", LIMIT, pytest.fail)
+        deployment.wait_until_running("cass", LIMIT, pytest.fail)
+    assert not deployment.stop("cass", LIMIT, pytest.fail)
 
 
 def test_scaled_by_load_beside_others(service: RayCluster) -> None:

@@ -29,9 +29,9 @@ from cass_client import (
     Tls,
     Unavailable,
 )
-from cass_client.list_file import FOLDER_VARIABLE, ListFile
-from cass_client.targets import service_of
-from tests.client.faults import (
+from cass_client.ray.endpoint_file import FOLDER_VARIABLE, ListFile
+from cass_client.transport.targets import service_of
+from tests.client.support.faults import (
     MAP,
     SIZE,
     SPEC,
@@ -42,9 +42,9 @@ from tests.client.faults import (
     request,
     start,
 )
-from tests.server.certificates import Authority, put
-from tests.server.processes import LIMIT
-from tests.servers import serving
+from tests.server.support.certificates import Authority, put
+from tests.server.support.processes import LIMIT
+from tests.support.servers import serving
 
 ray = pytest.importorskip("ray")
 
@@ -442,7 +442,7 @@ def test_a_program_that_forks(cluster: str, replicas: dict[int, str]) -> None:
 
 def test_command(cluster: str, service: Service, replicas: dict[int, str]) -> None:
     service.put(replicas[FIRST])
-    call = "from cass_client.cli import main; import sys; sys.argv[0] = 'cass'; main()"
+    call = "from cass_cli.main import main; import sys; sys.argv[0] = 'cass'; main()"
     told = program(call, "info", "--server", service.target, RAY_ADDRESS=cluster)
     assert service.target in told
     assert "limit: images" in told

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from google.protobuf import descriptor_pb2
 
-from cass import wire
+from cass import convert
 from cass.v1 import cass_pb2 as pb
 from cass_core import LossSpec, MaskSpec
 
@@ -164,7 +164,7 @@ def test_a_request_in_bytes() -> None:
     assert request.mask_spec.patch_size == 1
     assert request.dtype == pb.DATA_TYPE_FLOAT16
     assert request.return_owner
-    inputs = wire.mask_inputs(request)
+    inputs = convert.mask_inputs(request)
     assert np.asarray(inputs.boxes.xyxy).tolist() == [[1, 2, 3, 4]]
     assert (inputs.sizes.tolist(), inputs.maps) == ([[8, 16]], [(2, 4)])
     assert (inputs.spec, inputs.dtype) == (MaskSpec(patch_size=1), "float16")
@@ -177,7 +177,7 @@ def test_a_tensor_in_bytes() -> None:
         b"\x12\x02\x02\x02"  # 2: shape: [2, 2], packed
         b"\x1a\x20" + struct.pack("<4d", 1.5, -2, 0.25, 3)  # 3: data, 32 bytes
     )
-    array, name = wire.tensor(pb.Tensor.FromString(message), "x", ["float64"])
+    array, name = convert.tensor(pb.Tensor.FromString(message), "x", ["float64"])
     assert (array.tolist(), name) == ([[1.5, -2], [0.25, 3]], "float64")
 
 

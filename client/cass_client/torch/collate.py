@@ -12,7 +12,7 @@ from torch.utils.data import default_collate, get_worker_info
 
 from cass import malloc
 from cass_client.client import CassClient
-from cass_client.torch.samples import boxes_and_size
+from cass_client.torch.targets import boxes_and_size
 from cass_core.boxes import BoxBatch
 from cass_core.errors import InvalidRequest
 from cass_core.masks import MaskInputs

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cass_core.errors import CassError
-from cass_server.ray.cluster import check_nodes, connected
-from cass_server.ray.plan import Plan
-from cass_server.ray.service import deploy, stop, wait_until_running
+from cass_server.ray.connection import check_nodes, connected
+from cass_server.ray.deployment import deploy, stop, wait_until_running
+from cass_server.ray.spec import Plan
 
 
 def start_service(

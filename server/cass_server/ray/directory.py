@@ -9,7 +9,7 @@ from typing import Any
 import ray
 
 from cass.discovery import NAMESPACE, Listing, directory_name
-from cass_server.ray.roster import ROUND_SECONDS, Roster
+from cass_server.ray.registry import ROUND_SECONDS, Roster
 
 # Each client waits in a call of its own.
 _MOST_CALLS = 10_000

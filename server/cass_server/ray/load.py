@@ -7,7 +7,7 @@ from array import array
 from collections.abc import Callable
 from pathlib import Path
 
-from cass_server.metrics import METHODS, SECONDS, SLOTS, STARTS
+from cass_server.observability.metrics import METHODS, SECONDS, SLOTS, STARTS
 
 _FIRST = STARTS["cass_request_duration_seconds"]
 _WIDTH = len(SECONDS) + 2
@@ -20,7 +20,7 @@ class Load:
     when one looks misses nearly all of them.
 
     Args:
-        file: of the worker's `cass_server.metrics.Metrics`; it must be there.
+        file: of the worker's `cass_server.observability.metrics.Metrics`; it must be there.
         clock: seconds, from anywhere.
     """
 

@@ -6,9 +6,9 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from cass_core.errors import CassError
-from cass_server.ports import address_of
-from cass_server.settings import Settings
-from cass_server.shown_name import shown_name
+from cass_server.config.address import address_of
+from cass_server.config.settings import Settings
+from cass_server.security.shown_name import shown_name
 
 
 def check(settings: Settings, port: int, seconds: float) -> None:

@@ -14,13 +14,13 @@ from ray import serve
 
 from cass_core import __version__
 from cass_core.errors import CassError
-from cass_server.engine import device_of
-from cass_server.exposition import OneWorker, WorkerMetrics
+from cass_server.config.settings import Settings
+from cass_server.engines.base import device_of
+from cass_server.observability.prometheus import OneWorker, WorkerMetrics
+from cass_server.ray.autoscaling import IN_FLIGHT
 from cass_server.ray.directory import open_directory
-from cass_server.ray.native import END_SECONDS, NativeServer, settings_at
-from cass_server.ray.roster import BEAT_SECONDS
-from cass_server.ray.scaling import IN_FLIGHT
-from cass_server.settings import Settings
+from cass_server.ray.registry import BEAT_SECONDS
+from cass_server.ray.server_process import END_SECONDS, NativeServer, settings_at
 
 _ANSWER_SECONDS = 3.0
 # For clients to hear that this replica leaves, before it turns their calls away.
@@ -77,7 +77,7 @@ class Replica:
         self._server.check()
 
     def record_autoscaling_stats(self) -> dict[str, float]:
-        """Asked by Serve again and again; see `cass_server.ray.scaling`."""
+        """Asked by Serve again and again; see `cass_server.ray.autoscaling`."""
         return {IN_FLIGHT: self._server.load.mean()}
 
     def __del__(self) -> None:
@@ -120,7 +120,7 @@ class Replica:
             ray.get(self._directory.leave.remote(self._id), timeout=_ANSWER_SECONDS)
 
     def _send_telemetry(self, device: str) -> Callable[[], None]:
-        from cass_server.telemetry import start_telemetry
+        from cass_server.observability.telemetry import start_telemetry
 
         metrics = WorkerMetrics([self._server.file], OneWorker(), __version__, device)
         return start_telemetry(__version__, metrics)

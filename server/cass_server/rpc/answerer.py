@@ -14,9 +14,10 @@ import grpc
 from cass_core.arrays import Array
 from cass_core.errors import InvalidRequest
 from cass_core.masks import MaskInputs
-from cass_server.engine import Engine
+from cass_server.engines.base import Engine
 from cass_server.exceptions import Cancelled, EngineBroken, Expired, Rejection
-from cass_server.metrics import Metrics
+from cass_server.observability.metrics import Metrics
+from cass_server.observability.tracing import Traces
 from cass_server.rpc.calls import Call, Deadlines
 from cass_server.rpc.request_id import KEY, RequestIds
 from cass_server.rpc.requests import FillMasks, MaskRequest, Reader
@@ -24,7 +25,6 @@ from cass_server.rpc.status import clear_tracebacks, code_of, status_of
 from cass_server.scheduling.admission import Admission
 from cass_server.scheduling.batcher import Batcher, BatchRequest
 from cass_server.scheduling.compute_pool import ComputePool
-from cass_server.traces import Traces
 
 # Requests that are smaller, answer included, are counted by their number alone.
 _SMALL_BYTES = 1 << 17

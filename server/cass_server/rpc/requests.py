@@ -7,10 +7,10 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from cass import wire
+from cass import convert
+from cass.codec.decode import Bulky, Views, lift
+from cass.codec.encode import MaskLayout, loss_response
 from cass.dtypes import element_type
-from cass.frames import MaskLayout, loss_response
-from cass.lift import Bulky, Views, lift
 from cass.v1 import cass_pb2 as pb
 from cass_core.arrays import Array
 from cass_core.boxes import BoxBatch
@@ -18,7 +18,7 @@ from cass_core.errors import InvalidRequest
 from cass_core.loss_inputs import LossInputs
 from cass_core.losses import HostLoss
 from cass_core.masks import MaskInputs
-from cass_server.limits import Limits
+from cass_server.config.limits import Limits
 
 M = TypeVar("M", bound=Message)
 
@@ -150,14 +150,14 @@ class MaskReader:
         self._limits.check_boxes(len(xyxy))
         if plan is None:
             self._limits.check_message(request, len(counts))
-        boxes = wire.mask_boxes(xyxy, counts)
+        boxes = convert.mask_boxes(xyxy, counts)
         if plan is None:
             plan = self._plan(request, boxes)
             self._keep(key, plan)
         return MaskRequest(MaskInputs(boxes, *plan.options), plan)
 
     def _plan(self, request: pb.GenerateMaskRequest, boxes: BoxBatch) -> MaskPlan:
-        options = wire.mask_options(request, boxes.num_images)
+        options = convert.mask_options(request, boxes.num_images)
         inputs = MaskInputs(boxes, *options)
         patches = self._limits.check_patches(inputs)
         dtype, owner = inputs.dtype, inputs.return_owner
@@ -182,9 +182,9 @@ def read_loss(data: bytes, limits: Limits) -> LossRequest:
     """
     request, views = _parse(data, pb.ComputeLossRequest, limits)
     # The logits bound the work: they are in the message, and a mask must have their shape.
-    limits.check_boxes(len(wire.boxes_data(request.mask, views, "mask.boxes")))
+    limits.check_boxes(len(convert.boxes_data(request.mask, views, "mask.boxes")))
     limits.check_message(request.mask, len(request.mask.boxes.counts))
-    return LossRequest(wire.loss_inputs(request, views))
+    return LossRequest(convert.loss_inputs(request, views))
 
 
 def read_info(data: bytes, limits: Limits) -> None:

@@ -19,7 +19,7 @@ _QUIET_SECONDS = 0.05
 
 
 class Authenticator(Protocol):
-    """Decides about callers, such as a `cass_server.tokens.TokenFile`."""
+    """Decides about callers, such as a `cass_server.security.tokens.TokenFile`."""
 
     def allows(self, metadata: Any) -> bool:
         """Whether a call with this metadata is let in."""

@@ -18,10 +18,12 @@ import grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from cass_core.errors import CassError
-from cass_server.engine import Engine
-from cass_server.limits import Limits
-from cass_server.metrics import Metrics
-from cass_server.ports import address_of, is_unix, refuse_taken_socket
+from cass_server.config.address import address_of, is_unix, refuse_taken_socket
+from cass_server.config.limits import Limits
+from cass_server.config.settings import Settings
+from cass_server.engines.base import Engine
+from cass_server.observability.metrics import Metrics
+from cass_server.observability.tracing import Traces
 from cass_server.rpc import health
 from cass_server.rpc.answerer import Answerer
 from cass_server.rpc.calls import Deadlines
@@ -34,10 +36,8 @@ from cass_server.rpc.streams import MaskStreams
 from cass_server.scheduling.admission import Admission
 from cass_server.scheduling.batcher import Batcher
 from cass_server.scheduling.compute_pool import ComputePool
-from cass_server.settings import Settings
-from cass_server.tls import server_credentials
-from cass_server.tokens import TokenFile
-from cass_server.traces import Traces
+from cass_server.security.tls import server_credentials
+from cass_server.security.tokens import TokenFile
 
 _NEVER = 2**31 - 1  # ms, as gRPC has it
 # Threads for health checks, reflection and channelz, and for telling watchers: most wait.

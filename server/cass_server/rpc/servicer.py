@@ -14,8 +14,8 @@ import grpc
 from cass.v1 import cass_pb2 as pb
 from cass_core import __version__
 from cass_core.errors import InvalidRequest
+from cass_server.config.limits import Limits
 from cass_server.exceptions import Rejection
-from cass_server.limits import Limits
 from cass_server.rpc.answerer import Answerer, gone
 from cass_server.rpc.calls import Call, Metadata
 from cass_server.rpc.handlers import Handler, OnPool

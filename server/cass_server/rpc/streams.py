@@ -9,8 +9,8 @@ from typing import TypeAlias
 
 import grpc
 
+from cass_server.config.limits import Limits
 from cass_server.exceptions import Overloaded, Stopping
-from cass_server.limits import Limits
 from cass_server.rpc.answerer import Answerer
 from cass_server.rpc.calls import Call, Metadata
 from cass_server.rpc.handlers import Handler, OnPool

@@ -6,8 +6,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from cass_server.config.limits import Limits
 from cass_server.exceptions import Overloaded
-from cass_server.limits import Limits
 
 # What a refused caller is told to wait, at least and at most.
 _LEAST_DELAY, _LONGEST_DELAY = 0.01, 2.0

@@ -1,0 +1,1 @@
+"""`make bench`: masks and losses beside what they replace."""

@@ -1,0 +1,60 @@
+"""Times of the losses with their gradients: `compute_loss` beside autograd."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import get_args
+
+import torch
+
+from benchmarks.common.measure import fitted, interleaved
+from benchmarks.core.autograd import autograd_loss
+from cass_core import LossSpec, MaskSpec, compute_loss, generate_mask
+from cass_core.specs import LossKind
+from cass_core.synthetic import street_boxes
+
+SHAPE = (16, 92, 160)
+# How many times faster than autograd the default kind is to be.
+BOUND = 2.5
+
+_BOXES = 30
+_IMAGE_SIZE = (736, 1280)
+
+
+def time_losses(rounds: int) -> dict[str, dict[str, float]]:
+    """Milliseconds of a batch by kind, under ``autograd`` and ``compute_loss``."""
+    images, *feature_map = SHAPE
+    boxes = street_boxes(images, _BOXES, image_size=_IMAGE_SIZE)
+    target = torch.from_numpy(
+        generate_mask(boxes, _IMAGE_SIZE, tuple(feature_map), MaskSpec(patch_size=1))
+    )
+    # Most patches are background, and a trained predictor says so.
+    logits = torch.randn(SHAPE, generator=torch.Generator().manual_seed(0)) * 2 - 2
+    leaf = logits.clone().requires_grad_()
+    results = {}
+    for kind in get_args(LossKind):
+        spec = LossSpec(kind=kind)
+        _check(logits, leaf, target, spec)
+        seconds = interleaved(
+            fitted(
+                {
+                    "autograd": partial(autograd_loss, leaf, target, spec),
+                    "compute_loss": partial(compute_loss, logits, target, spec, return_grad=True),
+                }
+            ),
+            rounds,
+        )
+        results[kind] = {name: value * 1e3 for name, value in seconds.items()}
+    return results
+
+
+def _check(logits: torch.Tensor, leaf: torch.Tensor, target: torch.Tensor, spec: LossSpec) -> None:
+    """Refuse to time two functions that do not compute the same."""
+    loss, gradient = autograd_loss(leaf, target, spec)
+    ours = compute_loss(logits, target, spec, return_grad=True)
+    # A mean's gradient has the size of one over the patches.
+    patches = logits.numel()
+    same_loss = torch.isclose(ours.loss, loss, rtol=1e-4)
+    same_gradient = torch.allclose(ours.grad * patches, gradient * patches, rtol=1e-4, atol=1e-5)
+    if not (same_loss and same_gradient):
+        raise SystemExit(f"{spec.kind}: compute_loss and autograd differ")

@@ -1,0 +1,113 @@
+"""Times of `generate_mask` over sweeps: boxes an image, patches, images a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+
+from benchmarks.common.measure import fitted, interleaved, seconds_of
+from benchmarks.core.audited import audited_masks
+from benchmarks.core.heatmap import heatmaps
+from cass_core import BoxBatch, MaskSpec, generate_mask
+from cass_core.synthetic import street_boxes
+
+# Seconds: what is compared ends where one call takes longer.
+_PATIENCE = 0.3
+_COMPARED = ("audited", "heatmaps")
+# Rounds from which a sweep has all its points.
+_MANY_ROUNDS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One size of a sweep: images of boxes, and a feature map."""
+
+    images: int
+    boxes: int
+    image_size: tuple[int, int]
+    feature_map: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """What one panel shows.
+
+    Attributes:
+        axis: what grows.
+        fixed: what does not.
+        point: the size at one value of what grows.
+        values: its values, ascending.
+    """
+
+    axis: str
+    fixed: str
+    point: Callable[[int], Point]
+    values: tuple[int, ...]
+
+
+def _square(patches: int) -> Point:
+    side = round(patches**0.5)
+    return Point(1, 15, (1024, 1024), (side, side))
+
+
+SWEEPS = (
+    Sweep(
+        "boxes an image",
+        "16 images, 92×160 patches",
+        lambda boxes: Point(16, boxes, (736, 1280), (92, 160)),
+        (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
+    ),
+    Sweep(
+        "patches",
+        "1 image, 15 boxes",
+        _square,
+        tuple(side**2 for side in (10, 18, 32, 56, 100, 178, 316, 562, 1000)),
+    ),
+    Sweep(
+        "images a batch",
+        "15 boxes an image, 23×40 patches",
+        lambda images: Point(images, 15, (736, 1280), (23, 40)),
+        (1, 2, 4, 8, 16, 32, 64, 128, 256),
+    ),
+)
+
+# Seconds of a call, by function and then by what grows.
+Times = dict[str, dict[int, float]]
+
+
+def time_sweep(sweep: Sweep, rounds: int) -> Times:
+    """Median seconds of a call; few rounds also thin out the points."""
+    values = sweep.values if rounds >= _MANY_ROUNDS else sweep.values[::3] + sweep.values[-1:]
+    calls: dict[tuple[str, int], Callable[[], object]] = {}
+    too_slow: set[str] = set()
+    for value in dict.fromkeys(values):
+        for name, function in _calls(sweep.point(value)).items():
+            if name in _COMPARED and name not in too_slow and seconds_of(function) > _PATIENCE:
+                too_slow.add(name)
+            if name not in too_slow:
+                calls[name, value] = function
+    # Points take turns too: what slows the machine for a moment bends no line. A curve shows an
+    # outlier by itself, so each point may have fewer turns.
+    times: Times = {}
+    for (name, value), seconds in interleaved(fitted(calls), max(3, rounds // 3)).items():
+        times.setdefault(name, {})[value] = seconds
+    return times
+
+
+def _calls(point: Point) -> dict[str, Callable[[], object]]:
+    arrays = street_boxes(point.images, point.boxes, image_size=point.image_size)
+    tensors = [torch.from_numpy(a) for a in arrays]
+    request = (point.image_size, point.feature_map)
+    out = np.empty((point.images, *point.feature_map), np.float32)
+    return {
+        "audited": partial(audited_masks, tensors, *request, patch_size=1),
+        "heatmaps": partial(heatmaps, arrays, *request),
+        "generate_mask": partial(
+            generate_mask, BoxBatch.from_list(arrays), *request, MaskSpec(patch_size=1)
+        ),
+        "zeros": partial(out.fill, 0),
+    }

@@ -1,0 +1,1 @@
+"""`make bench-fleet`: a simulated fleet, checked against a real server."""

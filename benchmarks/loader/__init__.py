@@ -1,0 +1,1 @@
+"""`make bench-loader`: what masks cost a DataLoader."""

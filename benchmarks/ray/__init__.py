@@ -1,0 +1,1 @@
+"""`make bench-ray`: the ways to a replica on Ray."""

@@ -1,0 +1,176 @@
+"""CassLoss and MaskLoss: the differentiable loss of a training loop, from boxes or a mask."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cass_core.boxes import BoxBatch
+from cass_core.errors import InvalidRequest
+from cass_core.grid import one_feature_map, one_image_size, patch_grid
+from cass_core.loss_inputs import check_logits, check_same_grid, check_target, normalizer_of
+from cass_core.masks import check_sizes
+from cass_core.ops.run import PlacedBoxes, boxes_loss, is_placed, offsets_of, place
+from cass_core.ops.spec_args import loss_options, mask_options
+from cass_core.specs import LossSpec, MaskSpec
+
+
+class CassLoss(nn.Module):
+    """Soft target mask and loss in one, as an auxiliary loss of a token-pruning detector.
+
+    Args:
+        mask_spec: how the target is made.
+        loss_spec: the loss; ``per_object`` counts the boxes it is called with unless
+            ``num_boxes`` is given.
+
+    Example:
+        >>> loss = CassLoss(MaskSpec(patch_size=1), LossSpec(kind="bce"))
+        >>> logits = torch.zeros(1, 4, 4, requires_grad=True)
+        >>> value = loss(logits, [[[8, 8, 24, 24]]], image_size=(32, 32), feature_map=(4, 4))
+        >>> value.backward()
+        >>> round(value.item(), 4), logits.grad.shape
+        (0.6931, torch.Size([1, 4, 4]))
+    """
+
+    def __init__(
+        self,
+        mask_spec: MaskSpec = MaskSpec(),  # noqa: B008 - frozen
+        loss_spec: LossSpec = LossSpec(),  # noqa: B008 - frozen
+    ) -> None:
+        super().__init__()
+        self.mask_spec = mask_spec
+        self.loss_spec = loss_spec
+
+    def forward(
+        self,
+        logits: Tensor,
+        boxes: BoxBatch | Sequence[Any],
+        image_size: Any,
+        feature_map: Any,
+        num_boxes: float | None = None,
+    ) -> Tensor:
+        """The reduced loss.
+
+        Args:
+            logits: ``[B, n_y, n_x]`` or ``[B, n_y * n_x]``.
+            boxes: as for `cass_core.generate_mask`; they are moved to the logits' device.
+            image_size: (H, W) in pixels, one for all images or one for each. Of sizes in CUDA
+                memory beside the logits only the shape is checked.
+            feature_map: (h, w) in cells.
+            num_boxes: normaliser of ``per_object``; by default the number of boxes given.
+
+        Returns:
+            A float32 scalar (float64 for float64 logits), or for ``reduction="none"`` the
+            losses in the logits' shape. Differentiable once with respect to the logits.
+
+        Raises:
+            InvalidRequest: an argument cannot be used; it is named.
+        """
+        if not isinstance(logits, Tensor):
+            raise InvalidRequest("logits", f"must be a torch tensor, got {type(logits).__name__}")
+        check_logits(logits)
+        batch = boxes if is_placed(boxes, logits.device) else _pack(boxes, logits.device)
+        cells = one_feature_map(feature_map)
+        grid = patch_grid(cells, self.mask_spec.patch_size)
+        check_same_grid(tuple(logits.shape), (batch.num_images, *grid), "logits")
+        normalizer = normalizer_of(
+            self.loss_spec, logits.numel(), batch.num_boxes if num_boxes is None else num_boxes
+        )
+        # Reading a tensor would make the host wait for its device.
+        size = None if isinstance(image_size, Tensor) else one_image_size(image_size)
+        if size is None:
+            placed = _place(batch, image_size, logits.device)
+        else:
+            placed = PlacedBoxes(torch.as_tensor(batch.xyxy), offsets_of(batch), None, list(size))
+        value: Tensor
+        value, _, _ = boxes_loss(
+            logits,
+            placed,
+            list(cells),
+            mask_options(self.mask_spec),
+            loss_options(self.loss_spec),
+            normalizer,
+            _grad_dtype(logits),
+        )
+        return value
+
+    def extra_repr(self) -> str:
+        """What torch shows between the parentheses."""
+        return f"{self.mask_spec}, {self.loss_spec}"
+
+
+class MaskLoss(nn.Module):
+    """The loss of logits against masks that are there already, as from a data loader.
+
+    Args:
+        loss_spec: the loss; ``per_object`` needs ``num_boxes``.
+
+    Example:
+        >>> loss = MaskLoss(LossSpec(kind="bce"))
+        >>> logits = torch.zeros(1, 4, 4, requires_grad=True)
+        >>> value = loss(logits, torch.ones(1, 4, 4))
+        >>> value.backward()
+        >>> round(value.item(), 4), logits.grad[0, 0, 0].item()
+        (0.6931, -0.03125)
+    """
+
+    def __init__(self, loss_spec: LossSpec = LossSpec()) -> None:  # noqa: B008 - frozen
+        super().__init__()
+        self.loss_spec = loss_spec
+
+    def forward(self, logits: Tensor, mask: Tensor, num_boxes: float | None = None) -> Tensor:
+        """The reduced loss.
+
+        Args:
+            logits: ``[B, n_y, n_x]`` or ``[B, n_y * n_x]``.
+            mask: of as many patches, in [0, 1], on the logits' device; uint8 stands for value /
+                255.
+            num_boxes: normaliser of ``per_object``.
+
+        Returns:
+            As `CassLoss`; differentiable once with respect to the logits, not to the mask.
+
+        Raises:
+            InvalidRequest: an argument cannot be used; it is named.
+        """
+        if not isinstance(logits, Tensor):
+            raise InvalidRequest("logits", f"must be a torch tensor, got {type(logits).__name__}")
+        target = torch.as_tensor(check_target(mask, check_logits(logits)))
+        normalizer = normalizer_of(self.loss_spec, logits.numel(), num_boxes)
+        options = loss_options(self.loss_spec)
+        value: Tensor
+        value, _, _ = torch.ops.cass.loss(
+            logits, target.detach(), *options, normalizer, _grad_dtype(logits)
+        )
+        return value
+
+    def extra_repr(self) -> str:
+        """What torch shows between the parentheses."""
+        return f"{self.loss_spec}"
+
+
+def _grad_dtype(logits: Tensor) -> torch.dtype | None:
+    """What the gradient is made in; None if nobody asks for it.
+
+    That of half-precision logits is kept in float32 until the outer gradient has been multiplied
+    in: a mean over many patches is below what float16 can hold.
+    """
+    if not (logits.requires_grad and torch.is_grad_enabled()):
+        return None
+    return torch.float64 if logits.dtype == torch.float64 else torch.float32
+
+
+# torch.compile leaves its graph for these; placed boxes and one size for all images need neither.
+
+
+@torch.compiler.disable
+def _pack(boxes: BoxBatch | Sequence[Any], device: torch.device) -> BoxBatch:
+    return BoxBatch.wrap(boxes).to(device)
+
+
+@torch.compiler.disable
+def _place(boxes: BoxBatch, image_size: Any, device: torch.device) -> PlacedBoxes:
+    return place(boxes, check_sizes(image_size, boxes), device)

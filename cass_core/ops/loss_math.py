@@ -1,0 +1,157 @@
+"""Loss of a patch and its slope by the logit, in registers; the formulas of `LossSpec`.
+
+Everything comes from log p and log(1 - p), so that nothing is lost for logits of any size. What
+`parameters` holds is explained at `cass_core.ops.losses`.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+# As in cass_core.enums.
+_MSE = tl.constexpr(0)
+_BCE = tl.constexpr(1)
+_FOCAL = tl.constexpr(2)
+_CORNERNET = tl.constexpr(3)
+_QUALITY_FOCAL = tl.constexpr(4)
+
+_LOG2_E = tl.constexpr(1.4426950408889634)
+# The natural logarithm of 2, its head short enough that n times it is exact.
+_LN2_HEAD = tl.constexpr(0.693359375)
+_LN2_REST = tl.constexpr(-2.12194440e-4)
+_MAGIC = tl.constexpr(12582912.0)  # 1.5 * 2^23
+
+
+@triton.jit
+def _exp(x: tl.tensor) -> tl.tensor:
+    """exp(x) for x <= 0."""
+    if x.dtype == tl.float64:
+        result = tl.exp(x)
+    else:
+        # 2^n e^r with r in [-0.35, 0.35]. Adding the magic number leaves n in the low bits.
+        shifted = x * _LOG2_E + _MAGIC
+        n = shifted - _MAGIC
+        r = (x - n * _LN2_HEAD) - n * _LN2_REST
+        power_of_two = (shifted.to(tl.int32, bitcast=True) << 23) + 0x3F800000
+        result = tl.exp2(r * _LOG2_E) * power_of_two.to(tl.float32, bitcast=True)
+        result = tl.where(x >= -87.0, result, 0.0)
+    return result
+
+
+@triton.jit
+def _log1p(t: tl.tensor) -> tl.tensor:
+    """log(1 + t) for t in [0, 1]."""
+    if t.dtype == tl.float64:
+        whole = 1.0 + t
+        result = tl.log(whole) - ((whole - 1.0) - t) / whole
+    else:
+        # 2 atanh(t / (2 + t)), its series cut below 1e-8.
+        z = t / (2.0 + t)
+        s = z * z
+        result = tl.fma(s, 1.0 / 15.0, 1.0 / 13.0)
+        result = tl.fma(result, s, 1.0 / 11.0)
+        result = tl.fma(result, s, 1.0 / 9.0)
+        result = tl.fma(result, s, 1.0 / 7.0)
+        result = tl.fma(result, s, 1.0 / 5.0)
+        result = tl.fma(result, s, 1.0 / 3.0)
+        result = 2.0 * (z + z * s * result)
+    return result
+
+
+@triton.jit
+def _power(base: tl.tensor, exponent: tl.tensor, WHOLE: tl.constexpr) -> tl.tensor:
+    """base ** exponent for base in [0, 1]; WHOLE is the exponent where that is a small whole."""
+    if WHOLE == 0:
+        result = base * 0.0 + 1.0
+    elif WHOLE == 1:
+        result = base
+    elif WHOLE == 2:
+        result = base * base
+    elif WHOLE == 3:
+        result = base * base * base
+    elif WHOLE == 4:
+        result = (base * base) * (base * base)
+    else:
+        power = _exp(exponent * tl.log(tl.where(base > 0.0, base, 1.0)))
+        result = tl.where(base > 0.0, power, 0.0)
+    return result
+
+
+@triton.jit
+def _power_of_log(
+    base: tl.tensor, log: tl.tensor, exponent: tl.tensor, WHOLE: tl.constexpr
+) -> tl.tensor:
+    """base ** exponent where the base's logarithm is at hand."""
+    return _exp(exponent * log) if WHOLE < 0 else _power(base, exponent, WHOLE)
+
+
+@triton.jit
+def loss_and_slope(
+    s: tl.tensor,
+    y: tl.tensor,
+    parameters: tl.tuple,
+    KIND: tl.constexpr,
+    WHOLE: tl.constexpr,
+) -> tl.tuple:
+    """Loss of logits ``s`` against targets ``y`` of the same shape and dtype, and its slope.
+
+    Both are NaN where the logit is not finite or the target lies outside [0, 1]: an error would
+    have to wait for the device.
+
+    Args:
+        parameters: alpha, beta, gamma, weight, of the dtype of ``s``.
+        KIND: as in `cass_core.enums.KINDS`.
+        WHOLE: alpha, beta, gamma where they are whole and at most 4, else -1.
+    """
+    alpha, beta, gamma, weight = parameters
+    t = _exp(-tl.abs(s))
+    large = 1.0 / (1.0 + t)
+    small = t * large
+    softplus = _log1p(t)
+    # 0, or NaN where something is wrong.
+    check = tl.where((y >= 0.0) & (y <= 1.0), s - s, float("nan"))
+    positive = s >= 0.0
+    p = tl.where(positive, large, small)
+    q = tl.where(positive, small, large)
+    log_p = tl.where(positive, 0.0, s) - softplus
+    log_q = tl.where(positive, -s, 0.0) - softplus
+    # p - y, without cancellation at y = 1.
+    diff = tl.where(positive, (1.0 - y) - q, p - y)
+    if KIND == _MSE:
+        loss = diff * diff
+        slope = 2.0 * diff * p * q
+    elif KIND == _BCE:
+        loss = -(y * log_p + (1.0 - y) * log_q)
+        slope = diff
+    elif KIND == _FOCAL:
+        on = y * _power_of_log(q, log_q, alpha, WHOLE[0])
+        off = (1.0 - y) * _power_of_log(p, log_p, beta, WHOLE[1])
+        loss = -on * log_p - off * log_q
+        slope = on * (alpha * p * log_p - q) + off * (p - beta * q * log_q)
+    elif KIND == _CORNERNET:
+        is_one = y == 1.0
+        on = tl.where(is_one, _power_of_log(q, log_q, alpha, WHOLE[0]), 0.0)
+        off = _power(1.0 - y, beta, WHOLE[1]) * _power_of_log(p, log_p, alpha, WHOLE[0])
+        off = tl.where(is_one, 0.0, off)
+        loss = -on * log_p - off * log_q
+        slope = on * (alpha * p * log_p - q) + off * (p - alpha * q * log_q)
+    elif KIND == _QUALITY_FOCAL:
+        size = tl.abs(diff)
+        bce = -(y * log_p + (1.0 - y) * log_q)
+        scale = _power(size, gamma, WHOLE[2])
+        if WHOLE[2] == 0:
+            rise = size * 0.0
+        elif WHOLE[2] > 0:
+            rise = gamma * _power(size, gamma - 1.0, WHOLE[2] - 1)
+        else:
+            rise = gamma * scale / tl.where(size > 0.0, size, 1.0)
+        # The slope of |p - y| ^ gamma; where it may not exist, at p = y, 0.
+        rise = tl.where(diff > 0.0, rise, tl.where(diff < 0.0, -rise, 0.0))
+        loss = scale * bce
+        slope = rise * p * q * bce + scale * diff
+    else:
+        background = weight * _power_of_log(p, log_p, gamma, WHOLE[2])
+        loss = tl.where(y > 0.0, -y * (y * log_p + (1.0 - y) * log_q), -background * log_q)
+        slope = tl.where(y > 0.0, y * diff, background * (p - gamma * q * log_q))
+    return loss + check, slope + check

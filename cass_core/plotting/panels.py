@@ -1,0 +1,281 @@
+"""What figures are put together from: the picture and its boxes, and patches drawn over it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Colormap, ListedColormap, Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from cass_core.arrays import is_tensor
+from cass_core.boxes import BoxBatch
+from cass_core.errors import InvalidRequest
+from cass_core.grid import one_feature_map
+
+Values = npt.NDArray[np.float64]
+
+_CANVAS = 0.92
+_BOX_COLOUR = "#00e5ff"
+_LOST_COLOUR = "#ff3b30"
+_MASK_COLOURS = colormaps["inferno"]
+_DIFFERENCE_COLOURS = colormaps["RdBu_r"]
+# Twenty names, told apart well enough where neighbours differ.
+_OWNER_COLOURS = colormaps["tab20"]
+# Of a pruned patch: what is there can still be told.
+_DIMMED = 0.8
+
+
+class Scene:
+    """The checked picture and boxes that a figure shows.
+
+    Args:
+        image: see `cass_core.plotting.figures.plot_mask`, as for the others.
+        boxes: ``[N, 4]`` xyxy in pixels, or None.
+        image_size: (H, W) in pixels; needed without an image.
+
+    Raises:
+        InvalidRequest: one of them cannot be used.
+    """
+
+    def __init__(self, image: Any, boxes: Any, image_size: Any) -> None:
+        if image is None:
+            if image_size is None:
+                raise InvalidRequest("image_size", "is needed without an image")
+            self.height, self.width = one_feature_map(image_size)
+            self.image = np.full((self.height, self.width), _CANVAS)
+        else:
+            self.image = numbers(image, "image")
+            shape: tuple[int, ...] = self.image.shape
+            if len(shape) != 2 and (len(shape) != 3 or shape[2] != 3):
+                raise InvalidRequest(
+                    "image", f"must have the shape [H, W, 3] or [H, W], got {list(shape)}"
+                )
+            self.height, self.width = self.image.shape[0], self.image.shape[1]
+            if image_size is not None and one_feature_map(image_size) != (self.height, self.width):
+                raise InvalidRequest(
+                    "image_size", f"is {image_size}, the image has {(self.height, self.width)}"
+                )
+        xyxy = BoxBatch.from_list([boxes]).xyxy
+        self.boxes = numbers(xyxy, "boxes")
+
+
+def numbers(value: Any, field: str) -> Values:
+    """Anything array-like as float64; uint8 as value / 255.
+
+    Raises:
+        InvalidRequest: it is not; ``field`` is named.
+    """
+    if is_tensor(value):
+        import torch
+
+        scale = 255.0 if value.dtype == torch.uint8 else 1.0
+        array: Values = value.detach().double().cpu().numpy()
+        return array / scale
+    try:
+        raw = np.asarray(value)
+        return raw.astype(np.float64) / (255.0 if raw.dtype == np.uint8 else 1.0)
+    except (TypeError, ValueError):
+        raise InvalidRequest(field, "must be an array of numbers") from None
+
+
+def grid(value: Any, field: str) -> Values:
+    """The patches of one image, ``[n_y, n_x]``.
+
+    Raises:
+        InvalidRequest: they are not; ``field`` is named.
+    """
+    array = numbers(value, field)
+    if array.ndim != 2 or array.size == 0:
+        raise InvalidRequest(
+            field, f"must be of one image, [n_y, n_x], got the shape {list(array.shape)}"
+        )
+    return array
+
+
+def check_same_shape(first: Values, second: Values, field: str, other: str) -> None:
+    """Refuse patches of another shape than those beside them.
+
+    Raises:
+        InvalidRequest: the shapes differ; ``field``, the second, is named.
+    """
+    if first.shape != second.shape:
+        raise InvalidRequest(
+            field, f"has the shape {list(second.shape)}, {other} has {list(first.shape)}"
+        )
+
+
+def panels_of(scene: Scene, panels: int) -> tuple[Figure, Sequence[Axes]]:
+    """A figure with panels side by side, or below each other where the image is wide.
+
+    More than three are in two rows, or in two columns.
+    """
+    aspect = scene.width / scene.height
+    lines = 1 if panels <= 3 else 2
+    across = -(-panels // lines) if aspect < 2.5 else lines
+    down = -(-panels // across)
+    panel_width = 18.0 / max(across, 2)
+    panel_height = min(9.0, max(1.5, panel_width / aspect))
+    figure = Figure(
+        figsize=(panel_width * across, (panel_height + 0.35) * down), layout="compressed"
+    )
+    FigureCanvasAgg(figure)
+    axes = list(figure.subplots(down, across, squeeze=False).flat)
+    for unused in axes[panels:]:
+        unused.remove()
+    return figure, axes[:panels]
+
+
+def draw_mask(
+    axes: Axes,
+    scene: Scene,
+    values: Values,
+    patch_pixels: tuple[float, float] | None,
+    title: str | None,
+) -> ScalarMappable:
+    """A mask over the image, with the boxes; what a scale is made for."""
+    # A sum may exceed 1: then the scale reaches its largest value.
+    top = max(1.0, float(np.nanmax(values, initial=0.0)))
+    shown = draw_grid(
+        axes,
+        scene,
+        values,
+        opacity_of(values, top),
+        patch_pixels,
+        _MASK_COLOURS,
+        Normalize(0, top),
+    )
+    draw_boxes(axes, scene)
+    axes.set_title(title or "")
+    return shown
+
+
+def draw_difference(
+    axes: Axes,
+    scene: Scene,
+    change: Values,
+    patch_pixels: tuple[float, float] | None,
+    title: str,
+) -> ScalarMappable:
+    """Signed values on a scale that is white at 0; what it is made for."""
+    most = float(np.max(np.abs(change))) or 1.0
+    shown = draw_grid(
+        axes,
+        scene,
+        change,
+        opacity_of(change, most),
+        patch_pixels,
+        _DIFFERENCE_COLOURS,
+        Normalize(-most, most),
+    )
+    draw_boxes(axes, scene)
+    axes.set_title(title)
+    return shown
+
+
+def draw_owner(
+    axes: Axes,
+    scene: Scene,
+    owner: Values,
+    patch_pixels: tuple[float, float] | None,
+    title: str | None,
+) -> None:
+    """Each patch in the colour that the outline of its box has.
+
+    Raises:
+        InvalidRequest: ``owner`` holds something else than indices of the boxes and -1.
+    """
+    if not (np.equal(owner, np.floor(owner)) & (owner >= -1) & (owner < len(scene.boxes))).all():
+        raise InvalidRequest("owner", "must hold indices of the boxes, or -1")
+    colours = [_OWNER_COLOURS(i % _OWNER_COLOURS.N) for i in range(max(1, len(scene.boxes)))]
+    draw_grid(
+        axes,
+        scene,
+        owner,
+        np.where(owner >= 0, 0.65, 0.0),
+        patch_pixels,
+        ListedColormap(colours),
+        Normalize(-0.5, len(colours) - 0.5),
+    )
+    draw_boxes(axes, scene, colours)
+    axes.set_title(title or "")
+
+
+def draw_kept(
+    axes: Axes, scene: Scene, kept: npt.NDArray[np.bool_], lost: npt.NDArray[np.bool_]
+) -> None:
+    """The image with its pruned patches dimmed; boxes that are lost have a dashed red outline."""
+    draw_grid(
+        axes,
+        scene,
+        np.zeros(kept.shape),
+        np.where(kept, 0.0, _DIMMED),
+        None,
+        ListedColormap(["black"]),
+        Normalize(0, 1),
+    )
+    draw_boxes(axes, scene)
+    for box, gone in zip(axes.patches, lost, strict=True):
+        if gone:
+            box.set(edgecolor=_LOST_COLOUR, linestyle="--", linewidth=1.6)
+    axes.set_title(f"kept patches: {kept.mean():.0%}, objects lost: {lost.sum()} of {len(lost)}")
+
+
+def opacity_of(values: Values, most: float) -> Values:
+    """The farther from 0, the less of the image is seen through."""
+    return np.where(values == 0, 0.0, 0.25 + 0.5 * np.abs(values) / most)
+
+
+def draw_grid(
+    axes: Axes,
+    scene: Scene,
+    values: Values,
+    opacity: Values,
+    patch_pixels: tuple[float, float] | None,
+    colours: Colormap,
+    scale: Normalize,
+) -> ScalarMappable:
+    """The image in grey, and over it the values."""
+    rows, columns = values.shape
+    patch_y, patch_x = patch_pixels or (scene.height / rows, scene.width / columns)
+    grey = scene.image if scene.image.ndim == 2 else scene.image @ [0.299, 0.587, 0.114]
+    axes.imshow(
+        grey, cmap="gray", vmin=0, vmax=1, extent=(0, scene.width, scene.height, 0), zorder=0
+    )
+    shown = axes.imshow(
+        values,
+        cmap=colours,
+        norm=scale,
+        alpha=opacity,
+        interpolation="nearest",
+        extent=(0, columns * patch_x, rows * patch_y, 0),
+        zorder=1,
+    )
+    axes.set_xlim(0, scene.width)
+    axes.set_ylim(scene.height, 0)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    return ScalarMappable(norm=shown.norm, cmap=shown.cmap)
+
+
+def draw_boxes(axes: Axes, scene: Scene, colours: Sequence[Any] = (_BOX_COLOUR,)) -> None:
+    """The outlines of the boxes, in these colours by turns."""
+    for i, (x1, y1, x2, y2) in enumerate(scene.boxes.tolist()):
+        axes.add_patch(
+            Rectangle(
+                (x1, y1),
+                x2 - x1,
+                y2 - y1,
+                fill=False,
+                edgecolor=colours[i % len(colours)],
+                linewidth=0.9,
+                zorder=2,
+            )
+        )

@@ -1,0 +1,1 @@
+"""The command `cass`: masks, pictures and facts from COCO files."""

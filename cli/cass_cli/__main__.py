@@ -1,0 +1,5 @@
+"""`python -m cass_client` is `cass`."""
+
+from cass_cli.main import main
+
+main()

@@ -1,0 +1,37 @@
+"""`cass info`: versions, and what a server tells of itself."""
+
+from __future__ import annotations
+
+import platform
+from importlib import metadata
+
+from rich.console import Console
+from rich.table import Table
+
+from cass_cli.connection import Connection, takes_connection
+from cass_core import __version__
+
+_PACKAGES = ("numpy", "grpcio", "protobuf", "numba", "torch", "matplotlib")
+
+
+@takes_connection
+def info(connection: Connection) -> None:
+    """Show versions of what is installed, and a server's version, device and limits."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_row("cass", __version__)
+    table.add_row("python", platform.python_version())
+    for package in _PACKAGES:
+        try:
+            table.add_row(package, metadata.version(package))
+        except metadata.PackageNotFoundError:
+            table.add_row(package, "not installed")
+    if connection.server != "local:":
+        with connection.client() as client:
+            answer = client.info()
+        table.add_section()
+        table.add_row("server", connection.server)
+        table.add_row("version", answer.version)
+        table.add_row("device", answer.device)
+        for name, value in answer.limits.items():
+            table.add_row(f"limit: {name}", f"{value:,}")
+    Console().print(table)

@@ -1,0 +1,158 @@
+"""`cass mask`: masks for every image of a COCO file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from cass_cli import figures
+from cass_cli.coco import CocoFile, read_coco
+from cass_cli.connection import Connection, takes_connection
+from cass_cli.mask_file import MaskFileWriter
+from cass_cli.options import (
+    CocoArgument,
+    ImagesOption,
+    Preset,
+    PresetOption,
+    SetOption,
+    StrideOption,
+    feature_map,
+    make_spec,
+    patch_pixels,
+)
+from cass_core.errors import InvalidRequest
+from cass_core.grid import patch_grid
+from cass_core.specs import MaskSpec
+
+_BATCH_IMAGES = 64
+_BATCH_PATCHES = 1 << 20
+
+
+class MaskDtype(StrEnum):
+    """What masks are stored as."""
+
+    float32 = "float32"
+    float16 = "float16"
+    uint8 = "uint8"
+
+
+@takes_connection
+def mask(
+    connection: Connection,
+    coco: CocoArgument,
+    out: Annotated[
+        Path, typer.Option(metavar="FILE.npz", dir_okay=False, help="The file to write.")
+    ],
+    stride: StrideOption = 32,
+    preset: PresetOption = Preset.improved,
+    changes: SetOption = None,
+    dtype: Annotated[
+        MaskDtype, typer.Option(help="uint8 stands for value / 255.")
+    ] = MaskDtype.float32,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", file_okay=False, help="Also draw each mask into this folder."),
+    ] = None,
+    images: ImagesOption = None,
+) -> None:
+    """Make the masks of all images of a COCO file and write them to one .npz.
+
+    The file holds image_ids, shapes [N, 2], offsets [N + 1] and masks: [N, n_y, n_x] where all
+    masks have one shape, else flat, mask i being masks[offsets[i]:offsets[i + 1]]. Crowd regions
+    are left out; an image without boxes has a mask of zeros.
+
+    Example: cass mask instances.json --stride 32 --set patch_size=1 --out masks.npz
+    """
+    if images is not None and plot is None:
+        raise InvalidRequest("--images", "is for figures: give --plot too")
+    if plot is not None:
+        figures.require_plots()
+    if not out.absolute().parent.is_dir():
+        raise InvalidRequest("--out", f"the folder {out.absolute().parent} does not exist")
+    spec = make_spec(preset, changes)
+    file = read_coco(coco)
+    maps = np.array([feature_map(size, stride) for size in file.sizes], np.int64).reshape(-1, 2)
+    shapes = np.array(
+        [patch_grid((int(h), int(w)), spec.patch_size) for h, w in maps], np.int64
+    ).reshape(-1, 2)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    with (
+        connection.client() as client,
+        MaskFileWriter(out, file.image_ids, shapes, dtype.value) as writer,
+        Progress(*columns, console=console) as progress,
+    ):
+        task = progress.add_task("images", total=len(file.image_ids))
+        for first, last in _batches(maps, shapes):
+            cells = (int(maps[first, 0]), int(maps[first, 1]))
+            masks = client.generate_mask(
+                file.boxes(first, last),
+                file.sizes[first:last],
+                cells,
+                spec,
+                dtype=dtype.value,
+            )
+            writer.write(masks)
+            if plot is not None:
+                _draw(file, first, masks, cells, spec, images, plot)
+            progress.advance(task, last - first)
+    console.print(
+        f"{out}: {len(file.image_ids)} masks of {len(file.xyxy)} boxes, "
+        f"{out.stat().st_size:,} bytes",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _batches(
+    maps: npt.NDArray[np.int64], shapes: npt.NDArray[np.int64]
+) -> Iterator[tuple[int, int]]:
+    """Runs of images with one feature map, short enough that their masks fit in memory."""
+    first = 0
+    while first < len(maps):
+        patches = int(shapes[first].prod())
+        most = max(1, min(_BATCH_IMAGES, _BATCH_PATCHES // patches))
+        last = first + 1
+        while last < len(maps) and last - first < most and (maps[last] == maps[first]).all():
+            last += 1
+        yield first, last
+        first = last
+
+
+def _draw(
+    file: CocoFile,
+    first: int,
+    masks: npt.NDArray[Any],
+    cells: tuple[int, int],
+    spec: MaskSpec,
+    images: Path | None,
+    folder: Path,
+) -> None:
+    from cass_core.plotting.figures import plot_mask
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, values in enumerate(masks, start=first):
+        size = (int(file.sizes[i, 0]), int(file.sizes[i, 1]))
+        picture = figures.load_picture(images, file.file_names[i], size)
+        figure = plot_mask(
+            picture,
+            file.xyxy[file.offsets[i] : file.offsets[i + 1]],
+            values,
+            image_size=size,
+            patch_pixels=patch_pixels(size, cells, spec.patch_size),
+            title=str(file.image_ids[i]),
+        )
+        figures.save(figure, figures.figure_path(folder, file.image_ids[i]))

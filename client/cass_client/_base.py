@@ -1,0 +1,166 @@
+"""What both clients share: settings, a connection for each process, the steps of each call."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeVar
+
+from cass.v1 import cass_pb2 as pb
+from cass_client.arguments import Masks
+from cass_client.calls.effects import Compute, Steps, StreamSteps
+from cass_client.calls.fallback import or_locally
+from cass_client.calls.streaming import Streaming
+from cass_client.calls.unary import ask_info, ask_losses, ask_masks, ask_profile
+from cass_client.config import Settings, Tls
+from cass_client.ray.watcher import follow
+from cass_client.transport import fork_safety
+from cass_client.transport.connection import PeerBase
+from cass_client.transport.profile import CallProfile
+from cass_core import __version__
+from cass_core.loss_inputs import LossInputs
+from cass_core.losses import HostLoss, compute_losses
+from cass_core.masks import MaskInputs, compute_masks
+
+P = TypeVar("P", bound=PeerBase)
+T = TypeVar("T")
+
+_lock = threading.Lock()
+
+
+def _unlock_in_child() -> None:
+    """A thread that does not exist in the child may have held it."""
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock_in_child)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerInfo:
+    """What a server tells of itself.
+
+    Attributes:
+        version: as in ``0.1.0``.
+        device: where it computes: ``cpu`` or ``cuda:N``.
+        limits: the largest request it takes, by name; empty for ``local:``, which has none.
+    """
+
+    version: str
+    device: str
+    limits: dict[str, int]
+
+
+class BaseClient(Generic[P]):
+    """Frozen settings, and a connection that is made anew in each process.
+
+    What its arguments mean is told by `cass_client.CassClient`.
+    """
+
+    _make_peer: Callable[[Settings], P]
+    _settings: Settings
+    _is_local: bool
+    _falls_back: bool
+    _peer_or_none: P | None = None
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        timeout: float = 30.0,
+        tls: Tls | None = None,
+        token: str | None = None,
+        token_file: str | os.PathLike[str] | None = None,
+        fallback: Literal["local"] | None = None,
+    ) -> None:
+        settings = Settings(target, timeout, tls, token, token_file, fallback)
+        self.__setstate__(settings)
+
+    @property
+    def target(self) -> str:
+        """What the client was made for."""
+        return self._settings.target
+
+    @property
+    def local_answers(self) -> int:
+        """How many requests of this process were answered by the fallback."""
+        return self._peer().local_answers
+
+    def _peer(self) -> P:
+        """The connection of this process."""
+        peer = self._peer_or_none
+        if peer is not None and peer.process == fork_safety.processes:
+            return peer
+        with _lock:
+            peer = self._peer_or_none
+            if peer is None or peer.process != fork_safety.processes:
+                if peer is not None:
+                    fork_safety.keep(peer)
+                peer = self._peer_or_none = type(self)._make_peer(self._settings)
+            return peer
+
+    def _mask_steps(self, inputs: MaskInputs) -> Steps[Masks]:
+        return self._steps(ask_masks, inputs, compute_masks)
+
+    def _loss_steps(self, inputs: LossInputs) -> Steps[HostLoss]:
+        return self._steps(ask_losses, inputs, compute_losses)
+
+    def _stream_steps(self, in_flight: int) -> StreamSteps[None]:
+        peer = None if self._is_local else self._peer()
+        return Streaming(peer, in_flight, self._mask_steps).steps()
+
+    def _info_steps(self) -> Steps[ServerInfo]:
+        if self._is_local:
+            return ServerInfo(__version__, "cpu", {})
+        return _server_info((yield from ask_info(self._peer())))
+
+    def _profile_steps(self, check: Callable[[], MaskInputs]) -> Steps[CallProfile]:
+        if not self._is_local:
+            return (yield from ask_profile(self._peer(), check))
+        started = time.perf_counter()
+        inputs = check()
+        checked = time.perf_counter()
+        yield Compute(lambda: compute_masks(inputs))
+        done = time.perf_counter()
+        return CallProfile(done - started, pack=checked - started, compute=done - checked)
+
+    def _steps(
+        self, ask: Callable[[P, Any], Steps[T]], inputs: Any, compute: Callable[[Any], T]
+    ) -> Steps[T]:
+        if self._is_local:
+            return _locally(compute, inputs)
+        peer = self._peer()
+        if not self._falls_back:
+            return ask(peer, inputs)
+        return or_locally(peer, ask(peer, inputs), lambda: compute(inputs))
+
+    def __getstate__(self) -> Settings:
+        return self._settings
+
+    def __setstate__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._is_local, self._falls_back = settings.is_local, settings.fallback is not None
+        if settings.service is not None:
+            follow(settings.service)  # from now on, as workers may be started before the first call
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.target!r})"
+
+
+def _locally(compute: Callable[[Any], T], inputs: Any) -> Steps[T]:
+    answer: T = yield Compute(lambda: compute(inputs))
+    return answer
+
+
+def _server_info(answer: pb.GetServerInfoResponse) -> ServerInfo:
+    limits = {
+        field.name: getattr(answer.limits, field.name)
+        for field in answer.limits.DESCRIPTOR.fields
+        if answer.HasField("limits")
+    }
+    return ServerInfo(answer.version, answer.device, limits)

@@ -1,0 +1,140 @@
+"""AsyncCassClient: the same client for an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
+from typing import Any, TypeVar
+
+from cass_client._base import BaseClient, ServerInfo
+from cass_client.arguments import MaskRequest, loss_inputs, mask_inputs
+from cass_client.calls.effects import Steps
+from cass_client.transport.aio import AsyncLink
+from cass_client.transport.profile import CallProfile
+from cass_core.boxes import BoxBatch
+from cass_core.losses import LossResult
+from cass_core.masks import wrap_masks
+from cass_core.specs import LossSpec, MaskSpec
+
+T = TypeVar("T")
+
+
+class AsyncCassClient(BaseClient[AsyncLink]):
+    """`cass_client.CassClient` for an event loop: the same arguments, methods and errors.
+
+    Used from another loop than before, it opens a connection anew. ``local:`` and the fallback
+    compute in a thread.
+
+    Args:
+        target: see `cass_client.CassClient`, as for the others.
+        timeout: seconds that a call may take with all its tries.
+        tls: secures the connection.
+        token: sent with each call.
+        token_file: file that holds it.
+        fallback: ``"local"`` to compute in this process while the server cannot be reached.
+
+    Raises:
+        InvalidRequest: an argument cannot be used.
+        CassError: ``local:`` or a fallback without the core's dependencies, or ``ray:NAME``
+            without Ray.
+
+    Example:
+        >>> async def make_mask():
+        ...     async with AsyncCassClient("local:") as client:
+        ...         return await client.generate_mask([[[8, 8, 24, 24]]], (32, 32), (8, 8))
+        >>> asyncio.run(make_mask()).shape
+        (1, 2, 2)
+    """
+
+    _make_peer = AsyncLink
+
+    async def generate_mask(
+        self,
+        boxes: BoxBatch | Sequence[Any],
+        image_size: Any,
+        feature_map: Any,
+        spec: MaskSpec = MaskSpec(),  # noqa: B008 - frozen
+        *,
+        dtype: Any = "float32",
+        return_owner: bool = False,
+    ) -> Any:
+        """See `cass_client.CassClient.generate_mask`."""
+        inputs = mask_inputs(boxes, image_size, feature_map, spec, dtype, return_owner)
+        return wrap_masks(inputs, *await self._run(self._mask_steps(inputs)))
+
+    def generate_mask_future(self, *arguments: Any, **options: Any) -> asyncio.Task[Any]:
+        """As `generate_mask`, begun at once: a task of the masks."""
+        return asyncio.ensure_future(self.generate_mask(*arguments, **options))
+
+    async def stream_masks(
+        self, requests: Iterable[MaskRequest] | AsyncIterable[MaskRequest], in_flight: int = 8
+    ) -> AsyncIterator[Any]:
+        """See `cass_client.CassClient.stream_masks`; the requests may come asynchronously."""
+        source = requests if isinstance(requests, AsyncIterable) else _asynchronously(requests)
+        gives = self._peer().stream(self._stream_steps(in_flight), aiter(source))
+        async with contextlib.aclosing(gives) as answers:  # type: ignore[type-var]
+            async for inputs, masks in answers:
+                yield wrap_masks(inputs, *masks)
+
+    async def compute_loss(
+        self,
+        logits: Any,
+        target: Any = None,
+        *,
+        boxes: BoxBatch | Sequence[Any] | None = None,
+        image_size: Any = None,
+        feature_map: Any = None,
+        mask_spec: MaskSpec = MaskSpec(),  # noqa: B008 - frozen
+        loss_spec: LossSpec = LossSpec(),  # noqa: B008 - frozen
+        num_boxes: float | None = None,
+        return_grad: bool = False,
+    ) -> LossResult:
+        """See `cass_client.CassClient.compute_loss`."""
+        logits, inputs = loss_inputs(
+            logits,
+            target,
+            boxes,
+            image_size,
+            feature_map,
+            mask_spec,
+            loss_spec,
+            num_boxes,
+            return_grad,
+        )
+        return (await self._run(self._loss_steps(inputs))).wrap(logits, inputs.logits_dtype)
+
+    async def info(self) -> ServerInfo:
+        """See `cass_client.CassClient.info`."""
+        return await self._run(self._info_steps())
+
+    async def profile(
+        self,
+        boxes: BoxBatch | Sequence[Any],
+        image_size: Any,
+        feature_map: Any,
+        spec: MaskSpec = MaskSpec(),  # noqa: B008 - frozen
+        *,
+        dtype: Any = "float32",
+    ) -> CallProfile:
+        """See `cass_client.CassClient.profile`."""
+        request = MaskRequest(boxes, image_size, feature_map, spec, dtype)
+        return await self._run(self._profile_steps(request.check))
+
+    async def close(self) -> None:
+        """Close the connection; a later call opens it again."""
+        await self._peer().close()
+
+    async def _run(self, steps: Steps[T]) -> T:
+        return await self._peer().run(steps)
+
+    async def __aenter__(self) -> AsyncCassClient:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+
+async def _asynchronously(requests: Iterable[MaskRequest]) -> AsyncIterator[MaskRequest]:
+    for request in requests:
+        yield request

@@ -1,0 +1,1 @@
+"""One call without its transport: its requests, tries, chunks and local fallback."""

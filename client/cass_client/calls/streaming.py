@@ -1,0 +1,176 @@
+"""Masks for one request after another over a stream that is resumed when it breaks."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import grpc
+
+from cass import convert
+from cass.codec.encode import mask_layout
+from cass.v1 import cass_pb2 as pb
+from cass_client.arguments import MaskRequest, Masks
+from cass_client.calls.chunking import split_masks
+from cass_client.calls.effects import END, Give, Open, OpenStream, Read, Steps, StreamSteps, Take
+from cass_client.calls.unary import read
+from cass_client.errors import Unavailable
+from cass_client.transport.connection import PeerBase
+from cass_core.errors import CassError, InvalidRequest
+from cass_core.masks import MaskInputs
+
+_MOST_IN_FLIGHT = 1024
+
+
+class Streaming:
+    """The steps of a stream: each request has one answer, in their order, whatever becomes of it.
+
+    What was not answered when a stream broke is asked for again on the next one, from another
+    replica if there is one. What a stream cannot answer is asked for alone, with all that a
+    single call does about failures.
+
+    Args:
+        peer: the server; None if all are answered alone.
+        in_flight: how many requests are taken ahead of their answers.
+        alone: the steps that answer one request.
+
+    Raises:
+        InvalidRequest: ``in_flight`` is out of its range.
+    """
+
+    def __init__(
+        self,
+        peer: PeerBase | None,
+        in_flight: int,
+        alone: Callable[[MaskInputs], Steps[Masks]],
+    ) -> None:
+        if type(in_flight) is not int or not 1 <= in_flight <= _MOST_IN_FLIGHT:
+            raise InvalidRequest(
+                "in_flight",
+                f"must be a whole number from 1 to {_MOST_IN_FLIGHT}, got {in_flight!r}",
+            )
+        self._peer = peer
+        self._in_flight = in_flight
+        self._alone = alone
+        self._waiting: deque[_Waiting] = deque()
+        self._ended = False
+        self._error: Exception | None = None
+
+    def steps(self) -> StreamSteps[None]:
+        """The steps until the last answer.
+
+        Raises:
+            Exception: what the caller's requests raised, once all that came before are answered.
+        """
+        yield from self._fill()
+        while self._waiting:
+            answered = False
+            peer = self._peer
+            if peer is not None and not (peer.breaker.is_open or peer.is_cut_off):
+                answered = yield from self._until_it_breaks(peer)
+            if self._waiting and not answered:
+                waiting = self._waiting.popleft()
+                yield Give(waiting.inputs, (yield from self._alone(waiting.taken())))
+                yield from self._fill()
+        if self._error is not None:
+            raise self._error
+
+    def _until_it_breaks(self, peer: PeerBase) -> StreamSteps[bool]:
+        """Open a stream and use it; whether anything was answered."""
+        opened = time.monotonic()
+        try:
+            stream: OpenStream = yield Open()
+        except Unavailable:
+            return False  # whoever asks next is told, if it is still so
+        try:
+            return (yield from self._over(stream, opened, peer))
+        finally:
+            stream.close()
+
+    def _over(self, stream: OpenStream, opened: float, peer: PeerBase) -> StreamSteps[bool]:
+        """Use a stream that was opened at that time; whether anything was answered."""
+
+        def write(waiting: _Waiting) -> None:
+            limits = peer.limits
+            # What the server is known to take in parts alone is not for a stream.
+            waiting.is_written = limits is None or len(split_masks(waiting.inputs, limits)) == 1
+            if waiting.is_written:
+                stream.write(waiting.message)
+
+        for waiting in self._waiting:
+            write(waiting)
+        read, answered = Read(stream), False
+        while self._waiting:
+            waiting, answer = self._waiting[0], None
+            try:
+                if waiting.is_written:
+                    message: bytes | None = yield read
+                    if message is None:
+                        break
+                    answer = _masks(message, waiting.inputs, peer)
+            except grpc.RpcError as status:
+                if not answered and status.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                    peer.leave(opened)
+                break  # whoever asks next is told, if it is still so
+            except CassError:
+                break
+            self._waiting.popleft()
+            if answer is None:
+                answer = yield from self._alone(waiting.taken())
+            yield Give(waiting.inputs, answer)
+            answered = True
+            yield from self._fill(write)
+        return answered
+
+    def _fill(self, write: Callable[[_Waiting], None] | None = None) -> StreamSteps[None]:
+        """Take as many requests as there is room for, and write them if there is a stream."""
+        while not self._ended and len(self._waiting) < self._in_flight:
+            try:
+                request = yield Take()
+                if request is END:
+                    self._ended = True
+                    return
+                if not isinstance(request, MaskRequest):
+                    raise InvalidRequest(
+                        "requests", f"must be of MaskRequest, got {type(request).__name__}"
+                    )
+                inputs = request.inputs()
+                waiting = _Waiting(inputs, convert.stream_request_bytes(inputs))
+            except Exception as error:
+                self._ended, self._error = True, error
+                return
+            self._waiting.append(waiting)
+            if write is not None:
+                write(waiting)
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A request that is not answered yet.
+
+    Attributes:
+        inputs: its arrays are the caller's, who may fill them anew.
+        message: the serialized request.
+        is_written: whether it went to the stream.
+    """
+
+    inputs: MaskInputs
+    message: bytes
+    is_written: bool = False
+
+    def taken(self) -> MaskInputs:
+        """The inputs as they were when they were taken, with the boxes as a NumPy array."""
+        return convert.mask_inputs(pb.StreamMasksRequest.FromString(self.message).request)
+
+
+def _masks(message: bytes, inputs: MaskInputs, peer: PeerBase) -> Masks | None:
+    """The masks of an entry; None if it is an error."""
+    masks = mask_layout(inputs, entry=True).read(message)
+    if masks is not None:
+        return masks
+    entry, views = read(message, pb.StreamMasksResponse, peer)
+    if entry.WhichOneof("result") != "masks":
+        return None
+    return convert.masks_and_owners(entry.masks, views, "masks.")

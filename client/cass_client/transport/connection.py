@@ -1,0 +1,135 @@
+"""What one process knows of the server that it asks, whichever way it calls."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import NamedTuple
+
+from cass.v1 import cass_pb2 as pb
+from cass_client.calls.circuit_breaker import Breaker
+from cass_client.config import Settings
+from cass_client.errors import Unavailable
+from cass_client.ray.endpoint_file import Addresses
+from cass_client.ray.resolver import Replicas
+from cass_client.transport import fork_safety
+from cass_client.transport.channel_options import Options, channel_options
+from cass_client.transport.credentials import Credentials
+from cass_client.transport.targets import grpc_target, is_list
+
+SERVICE = pb.DESCRIPTOR.services_by_name["CassService"]
+UNARY = tuple(method.name for method in SERVICE.methods if not method.client_streaming)
+STREAM = f"/{SERVICE.full_name}/StreamMasks"
+
+
+class Address(NamedTuple):
+    """What a channel is opened with.
+
+    Attributes:
+        target: as gRPC understands it.
+        options: of the channel.
+        replicas: those of a service on Ray, of which the target is made.
+    """
+
+    target: str
+    options: Options
+    replicas: Addresses = ()
+
+
+class PeerBase:
+    """The part of a connection that is no connection: limits, credentials, breaker.
+
+    Args:
+        settings: the client's.
+
+    Attributes:
+        target: what the user calls the server.
+        timeout: seconds that a call may take.
+        process: the process that this belongs to; see `transport.fork_safety.processes`.
+        limits: the server's, once they were asked for.
+        breaker: whether the server is asked at all, if there is a fallback.
+        local_answers: how many requests were answered by the fallback.
+        follows: whether the addresses are those of a service on Ray, which come and go.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.target = settings.target
+        self.timeout = settings.timeout
+        self.process = fork_safety.processes
+        self.limits: pb.Limits | None = None
+        self.breaker = Breaker()
+        self.local_answers = 0
+        self.lock = threading.Lock()
+        self._settings = settings
+        self._credentials: Credentials | None = None
+        self._credentials_read = 0.0
+        self._opened = 0.0
+        service = settings.service
+        self._replicas = None if service is None else Replicas(service)
+        self.follows = service is not None
+
+    @property
+    def credentials(self) -> Credentials:
+        """Read at first use."""
+        if self._credentials is None:
+            self._credentials_read = time.monotonic()
+            self._credentials = Credentials(self._settings)
+        return self._credentials
+
+    def address(self) -> Address:
+        """What a channel is opened with now.
+
+        Raises:
+            Unavailable: there is nobody to connect to, or no way to do it from this process.
+        """
+        if self.is_cut_off:
+            raise Unavailable(f"{self.target}: {fork_safety.REMEDIES}")
+        self._opened = time.monotonic()
+        options = channel_options(self._settings.server_name)
+        if self._replicas is None:
+            return Address(grpc_target(self.target), options)
+        replicas = self._replicas.addresses()
+        return Address(grpc_target(",".join(replicas)), options, replicas)
+
+    def has_moved(self, address: Address) -> bool:
+        """Whether a service on Ray has other replicas than those of a channel's address."""
+        return self._replicas is not None and self._replicas.are_others_than(address.replicas)
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether no call can be made from this process; see `transport.fork_safety`."""
+        return fork_safety.is_broken()
+
+    def renew(self, before: float) -> bool:
+        """Whether certificates and token are others than those read before this time.
+
+        If their files have changed, the connection is let go of.
+        """
+        with self.lock:
+            if self._credentials is None or self._credentials_read > before:
+                return True  # another thread has seen it
+            if not self._credentials.are_stale():
+                return False
+            self._credentials = None
+            self._let_go()
+            return True
+
+    def leave(self, before: float) -> None:
+        """Let go of a connection that was opened before this time and then gave no answer.
+
+        To a server that hangs no new one comes about, so that calls go to the others.
+        """
+        with self.lock:
+            if self._opened < before:
+                self._let_go()
+
+    def look_up_again(self, before: float) -> None:
+        """As `leave`, where the hosts are not gRPC's to look up again and may have moved."""
+        if self._replicas is not None:
+            self._replicas.look()
+        if self._replicas is not None or is_list(self.target):
+            self.leave(before)
+
+    def _let_go(self) -> None:
+        """Forget the channel, which calls under way still use."""
+        raise NotImplementedError

@@ -1,0 +1,206 @@
+"""A process's connection to a server, and how a thread carries out the steps of a call."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
+from typing import Any, TypeVar
+
+import grpc
+
+from cass_client.arguments import MaskRequest
+from cass_client.calls.effects import (
+    END,
+    Compute,
+    Give,
+    Open,
+    Probe,
+    Read,
+    Send,
+    SendWith,
+    Sleep,
+    Steps,
+    StreamSteps,
+    Take,
+)
+from cass_client.transport import fork_safety
+from cass_client.transport.connection import SERVICE, STREAM, UNARY, Address, PeerBase
+from cass_client.transport.credentials import Metadata
+from cass_client.transport.trace_context import trace_metadata
+from cass_core.errors import CassError
+
+T = TypeVar("T")
+
+# Calls of `generate_mask_future` under way at a time; further ones wait.
+_FUTURES = 8
+
+
+class Link(PeerBase):
+    """Opened by the first call, closed by `close`, opened again by the next call."""
+
+    _channel: grpc.Channel | None = None
+    _address: Address
+    _rpcs: dict[str, Callable[..., Any]]
+    _metadata: Metadata = ()
+    _executor: ThreadPoolExecutor | None = None
+
+    def run(self, steps: Steps[T]) -> T:
+        """Carry steps out in this thread."""
+        outcome: Any = None
+        error: Exception | None = None
+        while True:
+            try:
+                step = steps.send(outcome) if error is None else steps.throw(error)
+            except StopIteration as stop:
+                value: T = stop.value
+                return value
+            outcome = error = None
+            try:
+                outcome = self._send(step) if type(step) is Send else self._carry_out(step)
+            except (grpc.RpcError, CassError) as raised:
+                error = raised
+
+    def stream(self, steps: StreamSteps[None], requests: Iterator[MaskRequest]) -> Iterator[Give]:
+        """Carry the steps of a stream out as its answers are asked for."""
+        outcome: Any = None
+        error: Exception | None = None
+        try:
+            while True:
+                try:
+                    step = steps.send(outcome) if error is None else steps.throw(error)
+                except StopIteration:
+                    return
+                outcome = error = None
+                try:
+                    if isinstance(step, Give):
+                        yield step
+                    elif isinstance(step, Take):
+                        outcome = next(requests, END)
+                    elif isinstance(step, Read):
+                        outcome = step.stream.read()
+                    elif isinstance(step, Open):
+                        outcome = self._open()
+                    else:
+                        outcome = self._carry_out(step)
+                except Exception as raised:
+                    error = raised
+        finally:
+            steps.close()
+
+    def submit(self, steps: Steps[T]) -> Future[T]:
+        """Carry steps out in a thread."""
+        with self.lock:
+            if self._executor is None:
+                self._executor = ThreadPoolExecutor(_FUTURES, "cass-client")
+            # A trace, like all that is in the caller's context, goes along.
+            return self._executor.submit(copy_context().run, self.run, steps)
+
+    def close(self) -> None:
+        """Close the connection, once futures are done; other threads' calls open it again."""
+        with self.lock:
+            executor, self._executor = self._executor, None
+        if executor is not None:
+            executor.shutdown()
+        with self.lock:
+            channel, self._channel = self._channel, None
+        if channel is not None:
+            channel.close()
+
+    def _carry_out(self, step: Send | SendWith | Sleep | Compute | Probe) -> Any:
+        if isinstance(step, Send | SendWith):
+            return self._send(step)
+        if isinstance(step, Compute):
+            return step.function()
+        if isinstance(step, Sleep):
+            time.sleep(step.seconds)
+        else:
+            self.run_beside(step.steps())
+        return None
+
+    def _send(self, step: Send | SendWith) -> Any:
+        while True:
+            channel, rpcs = self._connected()
+            metadata = (*self._metadata, *trace_metadata())
+            try:
+                rpc: Any = rpcs[step.method]
+                with fork_safety.calling():
+                    if isinstance(step, Send):
+                        return rpc(step.request, step.timeout, metadata)
+                    metadata += step.metadata
+                    message, call = rpc.with_call(step.request, step.timeout, metadata)
+                    return message, call.trailing_metadata()
+            except ValueError:
+                if channel is self._channel:
+                    raise
+                # Another thread has closed it in between.
+
+    def _open(self) -> _Stream:
+        while True:
+            channel, _ = self._connected()
+            try:
+                return _Stream(channel, self.timeout, (*self._metadata, *trace_metadata()))
+            except ValueError:
+                if channel is self._channel:
+                    raise
+
+    def _connected(self) -> tuple[grpc.Channel, dict[str, Callable[..., Any]]]:
+        """The channel and its methods by name, bytes in and out.
+
+        Not by the generated stub, which copies tensors through protobuf.
+        """
+        channel = self._channel
+        if channel is not None and not (self.follows and self.has_moved(self._address)):
+            return channel, self._rpcs
+        with self.lock:
+            if self._channel is None or self.has_moved(self._address):
+                address = self.address()
+                credentials = self.credentials
+                channel = (
+                    grpc.insecure_channel(address.target, address.options)
+                    if credentials.channel is None
+                    else grpc.secure_channel(address.target, credentials.channel, address.options)
+                )
+                fork_safety.opened(channel)
+                prefix = f"/{SERVICE.full_name}/"
+                self._rpcs = {name: channel.unary_unary(prefix + name) for name in UNARY}
+                self._metadata = credentials.metadata
+                self._address = address
+                self._channel = channel
+            return self._channel, self._rpcs
+
+    def _let_go(self) -> None:
+        self._channel = None
+
+    def run_beside(self, steps: Steps[None]) -> None:
+        """Carry steps out in a thread that nobody waits for, whatever comes of them."""
+
+        def run() -> None:
+            with contextlib.suppress(CassError):
+                self.run(steps)
+
+        threading.Thread(target=run, name="cass-client-probe", daemon=True).start()
+
+
+class _Stream:
+    """An open stream; gRPC takes the messages out of the queue in a thread of its own."""
+
+    def __init__(self, channel: grpc.Channel, timeout: float, metadata: Metadata) -> None:
+        self._messages: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        rpc: Any = channel.stream_stream(STREAM)
+        self._call = rpc(iter(self._messages.get, None), timeout=timeout, metadata=metadata)
+        self.write = self._messages.put
+
+    def read(self) -> bytes | None:
+        """The next message; None at the end."""
+        message: bytes | None = next(self._call, None)
+        return message
+
+    def close(self) -> None:
+        """End it, if it has not."""
+        self._messages.put(None)
+        self._call.cancel()

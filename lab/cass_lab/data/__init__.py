@@ -1,0 +1,1 @@
+"""Pictures, objects and targets of a COCO data set."""

@@ -1,0 +1,1 @@
+"""What a trained predictor keeps and detects."""

@@ -1,0 +1,175 @@
+"""Writes the contact sheet: one HTML file with all pictures, masks and scores in it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import io
+import json
+import os
+import re
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from cass_lab.data.objects import SIZES, patch_ranges, size_groups
+from cass_lab.measures.scoring import best_ranks, ranks_of
+
+_QUALITY = 80
+# Pixels of the longer side as shown; boxes and masks keep the coordinates of the whole picture.
+_LONGEST_SIDE = 1280
+
+
+@dataclass(frozen=True, slots=True)
+class SheetImage:
+    """What the sheet shows of one image.
+
+    Attributes:
+        image_id: as in the data set.
+        file_name: of its picture.
+        picture: ``[H, W, 3]`` uint8 RGB.
+        xyxy: ``[N, 4]`` boxes in pixels.
+        labels: ``[N]`` index into the sheet's class names.
+        baseline: ``[n_y, n_x]`` uint8 mask.
+        improved: ``[n_y, n_x]`` uint8 mask.
+        owner: ``[n_y, n_x]`` index of the box that gave a patch its improved value, or -1.
+        logits: ``[n_y, n_x]`` float32, or None without a predictor.
+    """
+
+    image_id: str
+    file_name: str
+    picture: npt.NDArray[np.uint8]
+    xyxy: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int64]
+    baseline: npt.NDArray[np.uint8]
+    improved: npt.NDArray[np.uint8]
+    owner: npt.NDArray[np.int32]
+    logits: npt.NDArray[np.float32] | None
+
+    def facts(self) -> dict[str, Any]:
+        """What the page knows of each image from the start: it filters by these."""
+        size = (self.picture.shape[0], self.picture.shape[1])
+        grid = (self.baseline.shape[0], self.baseline.shape[1])
+        ranges = patch_ranges(self.xyxy, size, grid)
+        best = [] if self.logits is None else best_ranks(ranks_of(self.logits), ranges).tolist()
+        return {
+            "id": self.image_id,
+            "name": self.file_name,
+            "size": size,
+            "grid": grid,
+            "boxes": self.xyxy.astype(np.float64).round(1).tolist(),
+            "sizes": size_groups(self.xyxy).tolist(),
+            "labels": self.labels.tolist(),
+            "ranges": ranges.tolist(),
+            "best": best,
+        }
+
+    def block(self) -> dict[str, str]:
+        """What the page decodes when the image comes into view, in base64."""
+        picture, jpeg = Image.fromarray(self.picture), io.BytesIO()
+        picture.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
+        picture.save(jpeg, "JPEG", quality=_QUALITY, optimize=True)
+        # In the order that sheet.js reads them in.
+        layers = self.owner.astype("<i4").tobytes() + self.baseline.tobytes()
+        layers += self.improved.tobytes()
+        if self.logits is not None:
+            layers += self.logits.astype("<f4").tobytes()
+        return {
+            "jpeg": base64.b64encode(jpeg.getvalue()).decode(),
+            "layers": base64.b64encode(zlib.compress(layers, 9)).decode(),
+        }
+
+
+class SheetWriter:
+    """A file that is there once it is whole; images are written as they come.
+
+    Args:
+        path: the HTML file.
+        title: a line above.
+        stride: pixels of a patch's side.
+        predictor: name of what gave the logits, or None if there are none.
+        class_names: what labels stand for.
+    """
+
+    def __init__(
+        self, path: Path, title: str, stride: int, predictor: str | None, class_names: Sequence[str]
+    ) -> None:
+        self._path = path
+        self._part = path.with_name(f"{path.name}.{os.getpid()}.part")
+        self._images: list[dict[str, Any]] = []
+        self._sheet = {
+            "stride": stride,
+            "predictor": predictor,
+            "classes": list(class_names),
+            "sizes": SIZES,
+            "images": self._images,
+        }
+        self._before, self._after = _page(title)
+        self._file: TextIO
+
+    def __enter__(self) -> SheetWriter:
+        self._file = self._part.open("w", encoding="utf-8", newline="\n")
+        self._file.write(self._before)
+        return self
+
+    def add(self, image: SheetImage) -> None:
+        """Write the next image."""
+        self._write(f"image-{len(self._images)}", image.block())
+        self._images.append(image.facts())
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with self._file:
+            if kind is None:
+                self._write("sheet", self._sheet)
+                self._file.write(self._after)
+        if kind is None:
+            os.replace(self._part, self._path)
+        else:
+            self._part.unlink()
+
+    def _write(self, element_id: str, value: dict[str, Any]) -> None:
+        # Without "<" nothing in it ends the element, whatever a file is called.
+        text = json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
+        self._file.write(f'<script type="application/json" id="{element_id}">{text}</script>\n')
+
+
+def _page(title: str) -> tuple[str, str]:
+    """What comes before the data and after it."""
+    here = Path(__file__).parent
+    template, style, script = (
+        (here / f"sheet.{suffix}").read_text(encoding="utf-8") for suffix in ("html", "css", "js")
+    )
+    # The file needs no network, and text of the data set can run nothing, even if some got through.
+    policy = (
+        f"default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; "
+        f"style-src {_digest(style)}; script-src {_digest(script)}"
+    )
+    values = {
+        "TITLE": html.escape(title),
+        "POLICY": policy,
+        "STYLE": style,
+        "SCRIPT": script,
+    }
+    before, after = (
+        # In one go: what is put in may itself look like a place to put something.
+        re.sub(r"\{\{(\w+)\}\}", lambda place: values[place[1]], half)
+        for half in template.split("{{DATA}}")
+    )
+    return before, after
+
+
+def _digest(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

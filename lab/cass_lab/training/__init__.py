@@ -1,0 +1,1 @@
+"""Predictors and detectors, trained run by run."""

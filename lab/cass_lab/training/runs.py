@@ -1,0 +1,248 @@
+"""One run: what determines it, carrying it out, and its place on disk."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+import cass_core
+from cass_lab.data.dataset import Dataset
+from cass_lab.data.files import whole_file
+from cass_lab.data.objects import groups, patch_ranges
+from cass_lab.measures.ap import average_precision
+from cass_lab.measures.keeping import (
+    KEEP_RATIOS,
+    ObjectMeasures,
+    calibration_error,
+    object_measures,
+    on_object,
+)
+from cass_lab.training.detector import KEEP_RATIOS as DETECTOR_KEEP_RATIOS
+from cass_lab.training.detector import Detector, decode
+from cass_lab.training.model import Predictor
+from cass_lab.training.train import Recipe, save, train
+from cass_lab.training.variants import Variant
+
+# To be raised when networks, training or measures change: results of before are then not reused.
+REVISIONS = {"recall": 1, "ap": 2}
+_BATCH = 16
+
+Measure = Literal["recall", "ap"]
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A training and its evaluation.
+
+    Attributes:
+        variant: the target and the loss.
+        measure: ``recall``: a predictor alone; ``ap``: a detector with the CASS loss as auxiliary.
+        seed: of the weights, the order, the flips.
+        stride: pixels of a patch's side.
+        recipe: how long and how fast to train.
+    """
+
+    variant: Variant
+    measure: Measure
+    seed: int
+    stride: int
+    recipe: Recipe
+
+    @property
+    def steps(self) -> int:
+        """Units of progress: each epoch, and the evaluation."""
+        return self.recipe.epochs + 1
+
+    def settings(self, train_data: Dataset, test_data: Dataset) -> dict[str, Any]:
+        """Everything that determines the result. A variant's name does not."""
+        return {
+            "revision": REVISIONS[self.measure],
+            "cass": cass_core.__version__,
+            "train": train_data.digest,
+            "test": test_data.digest,
+            "size": list(train_data.image_size),
+            "stride": self.stride,
+            "measure": self.measure,
+            "seed": self.seed,
+            "mask": dataclasses.asdict(self.variant.mask),
+            "loss": dataclasses.asdict(self.variant.loss),
+            "object_weighted": self.variant.object_weighted,
+            **dataclasses.asdict(self.recipe),
+        }
+
+    def key(self, train_data: Dataset, test_data: Dataset) -> str:
+        """A short name of the settings."""
+        text = json.dumps(self.settings(train_data, test_data), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class Store:
+    """The folder of results: ``runs.jsonl``, and for each run a model and values by object."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lines = folder / "runs.jsonl"
+
+    def records(self) -> dict[str, Record]:
+        """The finished runs by key."""
+        if not self._lines.exists():
+            return {}
+        found = {}
+        for line in self._lines.read_text().splitlines():
+            try:
+                record = json.loads(line)
+            except ValueError:  # the process was killed while it wrote
+                continue
+            found[record["key"]] = record
+        return found
+
+    def add(self, record: Record) -> None:
+        """Append a finished run."""
+        line = json.dumps(record, allow_nan=False).encode()
+        with self._lines.open("a+b") as file:
+            torn = file.tell() > 0 and not self._ends_a_line()
+            file.write((b"\n" if torn else b"") + line + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _ends_a_line(self) -> bool:
+        with self._lines.open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            return file.read() == b"\n"
+
+    def checkpoint(self, key: str) -> Path:
+        """Where an unfinished run stands after its last epoch."""
+        return self.folder / "checkpoints" / f"{key}.pt"
+
+    def model(self, key: str) -> Path:
+        """The trained predictor, for `cass_lab.training.model.load_predictor`."""
+        return self.folder / "models" / f"{key}.pt"
+
+    def objects(self, key: str) -> Path:
+        """Recall and area of each test object."""
+        return self.folder / "objects" / f"{key}.npz"
+
+    def load_objects(self, key: str) -> ObjectMeasures:
+        """What `objects` holds."""
+        with np.load(self.objects(key)) as file:
+            return ObjectMeasures(file["recall"], file["area"])
+
+
+def carry_out(
+    run: Run,
+    train_data: Dataset,
+    test_data: Dataset,
+    store: Store,
+    step_done: Callable[[], None] = lambda: None,
+) -> Record:
+    """Train and measure; the record still has to be added to the store.
+
+    Args:
+        run: what to do.
+        train_data: to train on.
+        test_data: to measure on.
+        store: for the checkpoint, the model and the values by object.
+        step_done: called `Run.steps` times, those before an interruption included.
+    """
+    key = run.key(train_data, test_data)
+    torch.manual_seed(run.seed)
+    model: Predictor | Detector = (
+        Predictor(run.stride)
+        if run.measure == "recall"
+        else Detector(run.stride, len(train_data.class_names))
+    )
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    checkpoint = store.checkpoint(key)
+    seconds = train(model, run.variant, train_data, run.recipe, run.seed, checkpoint, step_done)
+    if isinstance(model, Detector):
+        results = _detector_results(model, test_data, run.recipe.device)
+        predictor = model.predictor
+    else:
+        scores = score_images(model, test_data, run.recipe.device)
+        results = _recall_results(scores, test_data, store.objects(key))
+        predictor = model
+    save({"stride": run.stride, "predictor": predictor.state_dict()}, store.model(key))
+    checkpoint.unlink(missing_ok=True)
+    step_done()
+    return {
+        "key": key,
+        "variant": run.variant.name,
+        "settings": run.settings(train_data, test_data),
+        "results": results,
+        "seconds": round(seconds, 1),
+    }
+
+
+def score_images(predictor: Predictor, data: Dataset, device: str) -> npt.NDArray[np.float32]:
+    """The logits of all images, ``[N, n_y, n_x]``."""
+    pixels = data.pixels()
+    with torch.inference_mode():
+        parts = [
+            predictor(torch.from_numpy(pixels[i : i + _BATCH].copy()).to(device))[0].cpu().numpy()
+            for i in range(0, len(data), _BATCH)
+        ]
+    return np.concatenate(parts)
+
+
+def _recall_results(
+    scores: npt.NDArray[np.float32], data: Dataset, objects: Path
+) -> dict[str, Any]:
+    grid = (scores.shape[1], scores.shape[2])
+    ranges = patch_ranges(data.xyxy, data.image_size, grid)
+    measured = object_measures(scores, ranges, data.offsets)
+    with whole_file(objects) as file:
+        np.savez(file, recall=measured.recall, area=measured.area)
+    return {
+        "groups": {
+            name: summary(measured, members)
+            for name, members in groups(data.xyxy, data.labels, data.class_names)
+        },
+        "calibration_error": calibration_error(scores, on_object(ranges, data.offsets, grid)),
+    }
+
+
+def summary(measured: ObjectMeasures, members: npt.NDArray[np.bool_]) -> dict[str, Any]:
+    """Means over the objects of a group that have any patch; None where there is none."""
+    there = members & ~np.isnan(measured.area)
+    recall = measured.recall[there]
+    return {
+        "objects": int(there.sum()),
+        "recall": _by_ratio(recall),
+        "vanished": _by_ratio(recall == 0),
+        "area": float(measured.area[there].mean()) if there.any() else None,
+    }
+
+
+def _by_ratio(values: npt.NDArray[Any]) -> dict[str, float | None]:
+    return {
+        str(k): float(values[:, i].mean()) if len(values) else None
+        for i, k in enumerate(KEEP_RATIOS)
+    }
+
+
+def _detector_results(model: Detector, data: Dataset, device: str) -> dict[str, Any]:
+    pixels = data.pixels()
+    results: dict[str, dict[str, float | None]] = {}
+    for keep in DETECTOR_KEEP_RATIOS:
+        found = []
+        with torch.inference_mode():
+            for i in range(0, len(data), _BATCH):
+                output = model(torch.from_numpy(pixels[i : i + _BATCH].copy()).to(device), keep)
+                found += [decode(output, k, model.stride) for k in range(len(output.scores))]
+        values = average_precision(found, data)
+        # JSON has no NaN.
+        results[str(keep)] = {n: None if math.isnan(v) else v for n, v in values.items()}
+    return {"ap": results}

@@ -1,0 +1,212 @@
+"""One seeded training: epoch by epoch, resumable after each, the same either way."""
+
+from __future__ import annotations
+
+import pickle
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from cass_core.boxes import BoxBatch
+from cass_core.masks import generate_mask
+from cass_core.nn import CassLoss
+from cass_lab.data.dataset import Dataset
+from cass_lab.data.files import whole_file
+from cass_lab.training.detector import KEEP_RATIOS, Detector, detection_loss
+from cass_lab.training.model import Predictor
+from cass_lab.training.variants import Variant
+
+# Weight of the CASS loss beside the detector's, as in the method.
+_AUXILIARY_WEIGHT = 0.05
+_WARM_UP = 0.25  # share of the steps
+_WEIGHT_DECAY = 1e-4
+_LARGEST_GRADIENT = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How long and how fast to train.
+
+    Attributes:
+        epochs: passes over the training images.
+        batch_size: images a step.
+        learning_rate: the largest of the one-cycle schedule.
+        device: ``cpu`` or ``cuda``.
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    device: str
+
+
+def train(
+    model: Predictor | Detector,
+    variant: Variant,
+    data: Dataset,
+    recipe: Recipe,
+    seed: int,
+    checkpoint: Path,
+    epoch_done: Callable[[], None] = lambda: None,
+) -> float:
+    """Train in place; go on after the last epoch that the checkpoint has.
+
+    A predictor is trained by the variant's loss alone, a detector by its own loss with the
+    variant's as an auxiliary.
+
+    Args:
+        model: as initialised from the seed.
+        variant: the target and the loss.
+        data: training images; flipped left to right half of the time.
+        recipe: see `Recipe`.
+        seed: of the order, the flips and what a detector keeps. On the CPU with one thread equal
+            seeds give equal models.
+        checkpoint: written after each epoch, read if it is there and whole.
+        epoch_done: called after each epoch.
+
+    Returns:
+        Seconds spent, those before an interruption included.
+    """
+    model.to(recipe.device).train()
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=recipe.learning_rate, weight_decay=_WEIGHT_DECAY
+    )
+    first, spent = 0, 0.0
+    if (saved := _load(checkpoint, recipe.device)) is not None:
+        model.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+        first, spent = saved["epochs"], saved["seconds"]
+        for _ in range(first):
+            epoch_done()
+    started = time.monotonic() - spent
+    pixels = data.pixels()
+    steps = -(-len(data) // recipe.batch_size)
+    for epoch in range(first, recipe.epochs):
+        # From the epoch's number, so that nothing random has to be kept in a checkpoint.
+        rng = np.random.default_rng((seed, epoch))
+        order = rng.permutation(len(data))
+        for step, chosen in enumerate(np.array_split(order, steps)):
+            progress = (epoch * steps + step) / (recipe.epochs * steps)
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.learning_rate * one_cycle(progress)
+            images, boxes, labels = _batch(data, pixels, chosen, rng.random(len(chosen)) < 0.5)
+            images = images.to(recipe.device)
+            if isinstance(model, Detector):
+                keep = float(rng.choice(KEEP_RATIOS))
+                output = model(images, keep)
+                loss = detection_loss(output, boxes, labels, model.stride)
+                loss = loss + _AUXILIARY_WEIGHT * _cass_loss(variant, output.scores, boxes, data)
+            else:
+                scores, _ = model(images)
+                loss = _cass_loss(variant, scores, boxes, data)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(model.parameters(), _LARGEST_GRADIENT)
+            optimizer.step()
+        state = {
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "epochs": epoch + 1,
+            "seconds": time.monotonic() - started,
+        }
+        save(state, checkpoint)
+        epoch_done()
+    model.eval()
+    return time.monotonic() - started
+
+
+def one_cycle(progress: float) -> float:
+    """Share of the largest learning rate: up in a quarter of the steps, then down to nothing.
+
+    Example:
+        >>> [round(one_cycle(p), 2) for p in (0.0, 0.25, 0.625, 1.0)]
+        [0.04, 1.0, 0.5, 0.0]
+    """
+    if progress < _WARM_UP:
+        return 0.04 + 0.96 * progress / _WARM_UP
+    return float(0.5 + 0.5 * np.cos(np.pi * (progress - _WARM_UP) / (1 - _WARM_UP)))
+
+
+def object_weights(
+    variant: Variant, boxes: BoxBatch, data: Dataset, grid: tuple[int, int]
+) -> Tensor:
+    """Weights ``[B, n_y, n_x]`` that give each object of a batch the same share of the loss.
+
+    An object's patches are those that its box gave their value. They share one object's part of
+    what all such patches weigh without weights; the background keeps weight 1.
+
+    Args:
+        variant: its target decides which patch is whose; needs ``merge="max"``.
+        boxes: of the batch.
+        data: for the size of the images.
+        grid: (n_y, n_x).
+    """
+    _, owner = generate_mask(boxes, data.image_size, grid, variant.mask, return_owner=True)
+    owned = owner >= 0
+    first = np.cumsum(boxes.counts) - boxes.counts
+    owners = (owner + np.asarray(first)[:, None, None])[owned]
+    patches = np.bincount(owners, minlength=boxes.num_boxes)
+    weights = np.ones(owner.shape, np.float32)
+    weights[owned] = owned.sum() / max(1, np.count_nonzero(patches)) / patches[owners]
+    return torch.from_numpy(weights)
+
+
+def save(state: object, path: Path) -> None:
+    """Write a file that is there whole or not at all."""
+    with whole_file(path) as file:
+        torch.save(state, file)
+
+
+def _load(checkpoint: Path, device: str) -> dict[str, Any] | None:
+    """What `save` has written; None if it is not there or a crash has torn it."""
+    if not checkpoint.exists():
+        return None
+    try:
+        saved: dict[str, Any] = torch.load(checkpoint, weights_only=True, map_location=device)
+    except (EOFError, RuntimeError, pickle.UnpicklingError):
+        return None
+    return saved
+
+
+def _cass_loss(variant: Variant, scores: Tensor, boxes: BoxBatch, data: Dataset) -> Tensor:
+    grid = (scores.shape[1], scores.shape[2])
+    if not variant.object_weighted:
+        loss: Tensor = CassLoss(variant.mask, variant.loss)(scores, boxes, data.image_size, grid)
+        return loss
+    single = variant.loss.replace(reduction="none")
+    each: Tensor = CassLoss(variant.mask, single)(scores, boxes, data.image_size, grid)
+    return (each * object_weights(variant, boxes, data, grid).to(each.device)).mean()
+
+
+def _batch(
+    data: Dataset,
+    pixels: npt.NDArray[np.uint8],
+    chosen: npt.NDArray[np.int64],
+    flipped: npt.NDArray[np.bool_],
+) -> tuple[Tensor, BoxBatch, npt.NDArray[np.int64]]:
+    """Images ``[B, H, W, 3]``, their boxes and the boxes' labels."""
+    images = np.empty((len(chosen), *pixels.shape[1:]), np.uint8)
+    xyxy, labels, width = [], [], data.image_size[1]
+    for i, (image, flip) in enumerate(zip(chosen, flipped, strict=True)):
+        mine = slice(data.offsets[image], data.offsets[image + 1])
+        images[i] = pixels[image][:, ::-1] if flip else pixels[image]
+        boxes = data.xyxy[mine]
+        if flip:
+            boxes = np.stack(
+                [width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], axis=1
+            )
+        xyxy.append(boxes)
+        labels.append(data.labels[mine])
+    counts = np.array([len(boxes) for boxes in xyxy])
+    return (
+        torch.from_numpy(images),
+        BoxBatch(np.concatenate(xyxy), counts),
+        np.concatenate(labels),
+    )

@@ -1,0 +1,1 @@
+"""Messages with large tensors, encoded and decoded without copies."""

@@ -1,0 +1,208 @@
+"""Messages with tensors as bytes, put together without protobuf.
+
+A tensor that protobuf serializes is copied three times on its way: out of the array, into the
+message, and out of it. Here it is copied once.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from cass import convert
+from cass.codec.wire_format import LENGTH_DELIMITED, number_of, varint
+from cass.dtypes import NUMBERS, element_type
+from cass.v1 import cass_pb2 as pb
+from cass_core.arrays import Array
+from cass_core.grid import FeatureMap, patch_grid
+from cass_core.loss_inputs import LossInputs
+from cass_core.losses import HostLoss
+from cass_core.masks import MaskInputs
+
+# Lengths take five bytes whatever they are, so that the layout does not depend on them: readers
+# take a varint that is longer than it need be.
+_LENGTH_BYTES: Final = 5
+# Elements begin at a multiple of it, so that readers need not move them: CPython aligns what a
+# bytes object holds.
+_ALIGNMENT: Final = 8
+_MAX_LENGTH: Final = 2**31 - 1
+_DOUBLE: Final = 1  # a wire type
+
+_DTYPE, _SHAPE, _DATA = (number_of(pb.Tensor, name) for name in ("dtype", "shape", "data"))
+_MASKS, _OWNERS = (number_of(pb.GenerateMaskResponse, name) for name in ("masks", "owners"))
+_LOSS, _SUM, _NORMALIZER, _GRAD = (
+    number_of(pb.ComputeLossResponse, name) for name in ("loss", "sum", "normalizer", "grad")
+)
+_LOGITS, _TARGET = (number_of(pb.ComputeLossRequest, name) for name in ("logits", "target"))
+_ENTRY = number_of(pb.StreamMasksResponse, "masks")
+
+
+class MaskLayout:
+    """How the answers lie in memory to requests that ask for the same.
+
+    Args:
+        shapes: ``(B, n_y, n_x)`` of the mask of each feature map.
+        dtype: name of the masks' dtype.
+        return_owner: whether there are owner maps.
+        entry: whether an answer is the entry of a stream, a `StreamMasksResponse`.
+
+    Raises:
+        ValueError: the answer is too long for protobuf.
+    """
+
+    def __init__(
+        self,
+        shapes: Sequence[tuple[int, ...]],
+        dtype: str,
+        return_owner: bool,
+        *,
+        entry: bool = False,
+    ) -> None:
+        tensors = [_Tensor(_MASKS, dtype, shape) for shape in shapes]
+        if return_owner:
+            tensors += [_Tensor(_OWNERS, "int32", shape) for shape in shapes]
+        self._plan = _plan(tuple(tensors), 0, _ENTRY if entry else None)
+        self._masks = len(shapes)
+
+    def arrays(self) -> tuple[list[Array], list[Array]]:
+        """Arrays of unset values for the masks and the owner maps of an answer."""
+        arrays = [np.empty(place.shape, place.dtype) for place in self._plan.places]
+        return arrays[: self._masks], arrays[self._masks :]
+
+    def message(self, masks: Sequence[Array], owners: Sequence[Array]) -> bytes:
+        """The serialized answer with these arrays, which are contiguous."""
+        return _message(self._plan, b"", [*masks, *owners])
+
+    def read(self, message: bytes) -> tuple[list[Array], list[Array]] | None:
+        """Copies of the masks and owner maps of an answer; None if it lies in another way."""
+        if len(message) != self._plan.size or not message.startswith(self._plan.start):
+            return None
+        arrays: list[Array] = []
+        for at, header, begin, shape, dtype in self._plan.places:
+            if not message.startswith(header, at):
+                return None
+            arrays.append(np.ndarray(shape, dtype, message, begin).copy())
+        return arrays[: self._masks], arrays[self._masks :]
+
+
+def mask_layout(inputs: MaskInputs, *, entry: bool = False) -> MaskLayout:
+    """How the answer to a request lies in memory; see `MaskLayout`."""
+    return _mask_layout(
+        inputs.boxes.num_images,
+        tuple(inputs.maps),
+        inputs.spec.patch_size,
+        inputs.dtype,
+        inputs.return_owner,
+        entry,
+    )
+
+
+@lru_cache(maxsize=256)
+def _mask_layout(
+    images: int,
+    maps: tuple[FeatureMap, ...],
+    patch_size: int,
+    dtype: str,
+    return_owner: bool,
+    entry: bool,
+) -> MaskLayout:
+    shapes = [(images, *patch_grid(feature_map, patch_size)) for feature_map in maps]
+    return MaskLayout(shapes, dtype, return_owner, entry=entry)
+
+
+def loss_response(inputs: LossInputs, result: HostLoss) -> bytes:
+    """The serialized `ComputeLossResponse` for the result of a request."""
+    tensors = [_Tensor(_LOSS, result.loss.dtype.name, result.loss.shape)]
+    arrays = [result.loss]
+    if result.grad is not None:
+        tensors.append(_Tensor(_GRAD, inputs.logits_dtype, result.grad.shape))
+        arrays.append(result.grad)
+    numbers = b"".join(
+        bytes([number << 3 | _DOUBLE]) + struct.pack("<d", value)
+        for number, value in ((_SUM, result.total), (_NORMALIZER, result.normalizer))
+    )
+    return _message(_plan(tuple(tensors), len(numbers), None), numbers, arrays)
+
+
+def loss_request(inputs: LossInputs) -> bytes:
+    """The serialized `ComputeLossRequest` for checked inputs."""
+    tensors, arrays = [_Tensor(_LOGITS, inputs.logits_dtype, inputs.logits.shape)], [inputs.logits]
+    if inputs.target is not None:
+        tensors.append(_Tensor(_TARGET, inputs.target_dtype, inputs.target.shape))
+        arrays.append(inputs.target)
+    options = convert.loss_options(inputs).SerializeToString()
+    plan = _plan(tuple(tensors), len(options), None)
+    return _message(plan, options, [np.ascontiguousarray(array) for array in arrays])
+
+
+class _Tensor(NamedTuple):
+    field: int
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class _Place(NamedTuple):
+    """Where the header and the elements of a tensor go."""
+
+    at: int
+    header: bytes
+    begin: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+class _Plan(NamedTuple):
+    """What comes before the head, the message's size, and the places of the tensors."""
+
+    start: bytes
+    size: int
+    places: list[_Place]
+
+
+def _message(plan: _Plan, head: bytes, arrays: Sequence[Array]) -> bytes:
+    """A message of the head and the tensors."""
+    parts: list[bytes | memoryview] = [plan.start, head]
+    for place, array in zip(plan.places, arrays, strict=True):
+        parts += (place.header, array.data)
+    return b"".join(parts)
+
+
+@lru_cache(maxsize=256)
+def _plan(tensors: tuple[_Tensor, ...], head: int, wrapper: int | None) -> _Plan:
+    """A head of that length and tensors, in a field of another message if they are wrapped."""
+    start = 0 if wrapper is None else 1 + _LENGTH_BYTES
+    at = start + head
+    places = []
+    for tensor in tensors:
+        dtype = element_type(tensor.dtype)
+        size = math.prod(tensor.shape) * dtype.itemsize
+        header = _tensor_header(tensor, size, at)
+        begin = at + len(header)
+        places.append(_Place(at, header, begin, tensor.shape, dtype))
+        at = begin + size
+    if at > _MAX_LENGTH:
+        raise ValueError(f"a message of {at} bytes is too long for protobuf")
+    before = b"" if wrapper is None else _field(wrapper, at - start)
+    return _Plan(before, at, places)
+
+
+def _tensor_header(tensor: _Tensor, size: int, at: int) -> bytes:
+    """What comes before the elements of a tensor whose field begins at a place."""
+    shape = b"".join(varint(side) for side in tensor.shape)
+    dimensions = bytes([_SHAPE << 3 | LENGTH_DELIMITED]) + varint(len(shape)) + shape
+    data = _field(_DATA, size)
+    # The padding goes where it does the least: into the dtype's number.
+    before = 1 + _LENGTH_BYTES + 1 + 1 + len(dimensions) + len(data)
+    padding = -(at + before) % _ALIGNMENT
+    dtype = bytes([_DTYPE << 3]) + varint(NUMBERS[tensor.dtype], 1 + padding)
+    inner = dtype + dimensions + data
+    return _field(tensor.field, len(inner) + size) + inner
+
+
+def _field(number: int, length: int) -> bytes:
+    return bytes([number << 3 | LENGTH_DELIMITED]) + varint(length, _LENGTH_BYTES)

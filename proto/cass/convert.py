@@ -1,0 +1,308 @@
+"""The one place that turns arrays, boxes and specs into messages and back.
+
+Arrays are read as views of the serialized message where `cass.codec.decode` has taken them out of
+it, else from the parsed one. Decoding checks what the wire adds (lengths of buffers, unknown enum
+values) and leaves the rest to the same checks that a local call meets, so that both give the same
+errors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+
+import numpy as np
+
+from cass.codec.decode import Views
+from cass.codec.wire_format import delimited, tag_of, varint
+from cass.dtypes import NAMES, NUMBERS, element_type
+from cass.specs import loss_spec, loss_spec_message, mask_spec, mask_spec_message
+from cass.v1 import cass_pb2 as pb
+from cass_core.arrays import LOGIT_DTYPES, MASK_DTYPES, TARGET_DTYPES, Array, Tensorlike, to_host
+from cass_core.boxes import BoxBatch
+from cass_core.errors import InvalidRequest
+from cass_core.grid import FeatureMap, Sizes, feature_maps, image_sizes
+from cass_core.loss_inputs import LossInputs
+from cass_core.losses import HostLoss
+from cass_core.masks import MaskInputs, check_options
+from cass_core.specs import MaskSpec
+
+_MAX_DIMENSIONS = 8
+# NumPy can describe no larger array, not even one with no elements.
+_MAX_BYTES = 2**63 - 1
+_BOX_BYTES = 16
+_FLOAT32 = np.dtype(np.float32)
+_KEPT_BYTES = 512
+_NO_VIEWS: Views = {}
+_REQUEST = tag_of(pb.StreamMasksRequest, "request")
+_BOXES = tag_of(pb.GenerateMaskRequest, "boxes")
+_XYXY, _COUNTS = tag_of(pb.BoxBatch, "xyxy"), tag_of(pb.BoxBatch, "counts")
+
+
+# --- tensors -----------------------------------------------------------------------------------
+
+
+def tensor(
+    message: pb.Tensor, field: str, dtypes: Sequence[str], view: memoryview | None = None
+) -> tuple[Array, str]:
+    """The elements of a message, read-only, and the name of their dtype.
+
+    Args:
+        message: the tensor.
+        field: what errors call it.
+        dtypes: names of the dtypes that it may have.
+        view: its data, if that has been taken out of it.
+
+    Raises:
+        InvalidRequest: the dtype is none of ``dtypes``, or the buffer does not fit the shape.
+    """
+    name = NAMES.get(message.dtype)
+    if name not in dtypes or name is None:
+        got = name or f"the unknown value {message.dtype}"
+        raise InvalidRequest(field, f"must have a dtype of {', '.join(dtypes)}, got {got}")
+    shape = tuple(message.shape)
+    if len(shape) > _MAX_DIMENSIONS:
+        raise InvalidRequest(field, f"has {len(shape)} dimensions, at most 8 are possible")
+    dtype = element_type(name)
+    # Protobuf makes new bytes at each access.
+    data = message.data if view is None else view
+    expected = math.prod(shape) * dtype.itemsize
+    if len(data) != expected:
+        raise InvalidRequest(
+            field, f"has {len(data)} bytes of data, the shape {list(shape)} needs {expected}"
+        )
+    if not expected and math.prod(side for side in shape if side) * dtype.itemsize > _MAX_BYTES:
+        raise InvalidRequest(field, f"has the shape {list(shape)}, which is too large")
+    return _aligned(np.frombuffer(data, dtype)).reshape(shape), name
+
+
+def _aligned(array: Array) -> Array:
+    """The array, or a copy where it lies across the machine's words.
+
+    Kernels are compiled for aligned arrays; for others they would be compiled anew, for seconds.
+    """
+    return array if array.flags.aligned else array.copy()
+
+
+# --- requests ----------------------------------------------------------------------------------
+
+
+def mask_request_bytes(inputs: MaskInputs) -> bytes:
+    """The serialized `GenerateMaskRequest` for checked inputs."""
+    return _mask_request(inputs, inputs.dtype, inputs.return_owner)
+
+
+def stream_request_bytes(inputs: MaskInputs) -> bytes:
+    """The serialized `StreamMasksRequest` for checked inputs."""
+    return delimited(_REQUEST, mask_request_bytes(inputs))
+
+
+def _mask_request(inputs: MaskInputs, dtype: str | None, return_owner: bool) -> bytes:
+    xyxy, sizes = _bytes(inputs.boxes.xyxy), _bytes(inputs.sizes)
+    counts = inputs.boxes.counts.tolist()
+    numbers = bytes(counts) if max(counts, default=0) < 0x80 else b"".join(map(varint, counts))
+    boxes = delimited(_XYXY, xyxy) if xyxy else b""
+    if numbers:
+        boxes += delimited(_COUNTS, numbers)
+    # What a client asks for beside its boxes is the same from request to request; and nobody's
+    # long list is kept.
+    rest = _kept_rest if len(sizes) <= _KEPT_BYTES else _rest
+    options = rest(sizes, tuple(inputs.maps), inputs.spec, dtype, return_owner)
+    return delimited(_BOXES, boxes) + options
+
+
+def _bytes(value: Tensorlike) -> bytes:
+    return (value if type(value) is np.ndarray else to_host(value)[0]).tobytes()
+
+
+def _rest(
+    sizes: bytes,
+    maps: tuple[FeatureMap, ...],
+    spec: MaskSpec,
+    dtype: str | None,
+    return_owner: bool,
+) -> bytes:
+    """What comes after the boxes in a request."""
+    heights, widths = np.frombuffer(sizes).reshape(-1, 2).T.astype(np.int64).tolist()
+    return pb.GenerateMaskRequest(
+        image_sizes=pb.ImageSizes(heights=heights, widths=widths),
+        feature_maps=[pb.FeatureMap(height=h, width=w) for h, w in maps],
+        mask_spec=mask_spec_message(spec),
+        dtype=None if dtype is None else NUMBERS[dtype],
+        return_owner=return_owner,
+    ).SerializeToString()
+
+
+_kept_rest = lru_cache(maxsize=256)(_rest)
+
+
+def mask_inputs(
+    request: pb.GenerateMaskRequest, views: Views = _NO_VIEWS, at: str = "boxes"
+) -> MaskInputs:
+    """The checked inputs of a request.
+
+    Args:
+        request: the request.
+        views: what has been taken out of the message that brought it.
+        at: the name of its boxes there.
+
+    Raises:
+        InvalidRequest: the request cannot be used; the field is named as in a local call.
+    """
+    # By way of a list: NumPy reads protobuf's sequence far more slowly.
+    boxes = mask_boxes(boxes_data(request, views, at), list(request.boxes.counts))
+    return MaskInputs(boxes, *mask_options(request, boxes.num_images))
+
+
+def mask_options(
+    request: pb.GenerateMaskRequest, num_images: int
+) -> tuple[Sizes, list[FeatureMap], bool, MaskSpec, str, bool]:
+    """The fields of `MaskInputs` after the boxes, checked, the sizes read-only.
+
+    Raises:
+        InvalidRequest: see `mask_inputs`.
+    """
+    dtype = "float32" if request.dtype == 0 else NAMES.get(request.dtype)
+    if dtype not in MASK_DTYPES or dtype is None:
+        got = dtype or f"the unknown value {request.dtype}"
+        raise InvalidRequest("dtype", f"must be one of {', '.join(MASK_DTYPES)}, got {got}")
+    sizes = _sizes(request.image_sizes, num_images)
+    sizes.flags.writeable = False
+    maps, _ = feature_maps([_feature_map(m) for m in request.feature_maps])
+    if not maps:
+        raise InvalidRequest("feature_map", "is missing")
+    spec = mask_spec(request.mask_spec)
+    check_options(num_images, maps, False, spec, dtype, request.return_owner)
+    return sizes, maps, False, spec, dtype, request.return_owner
+
+
+def boxes_data(
+    request: pb.GenerateMaskRequest, views: Views = _NO_VIEWS, at: str = "boxes"
+) -> bytes | memoryview:
+    """The bytes of a request's boxes; see `mask_inputs`."""
+    lifted = views.get(at)
+    return lifted[0] if lifted else request.boxes.xyxy
+
+
+def mask_boxes(xyxy: bytes | memoryview, counts: Sequence[int]) -> BoxBatch:
+    """The checked boxes of a request.
+
+    Raises:
+        InvalidRequest: see `mask_inputs`.
+    """
+    if len(xyxy) % _BOX_BYTES:
+        raise InvalidRequest(
+            "boxes.xyxy", f"has {len(xyxy)} bytes, which is not a multiple of {_BOX_BYTES}"
+        )
+    boxes = _aligned(np.frombuffer(xyxy, _FLOAT32)).reshape(-1, 4)
+    return BoxBatch.packed(boxes, counts)
+
+
+def _sizes(message: pb.ImageSizes, num_images: int) -> Sizes:
+    heights, widths = message.heights, message.widths
+    if len(heights) != len(widths):
+        raise InvalidRequest("image_size", f"has {len(heights)} heights, but {len(widths)} widths")
+    if len(heights) == 1:
+        return image_sizes((heights[0], widths[0]), num_images)
+    return image_sizes(np.array([heights, widths], np.float64).T, num_images)
+
+
+def _feature_map(message: pb.FeatureMap) -> FeatureMap:
+    return message.height, message.width
+
+
+def loss_options(inputs: LossInputs) -> pb.ComputeLossRequest:
+    """The request for checked inputs without its tensors; see `cass.codec.encode.loss_request`."""
+    request = pb.ComputeLossRequest(
+        loss_spec=loss_spec_message(inputs.spec),
+        num_boxes=inputs.num_boxes,
+        return_grad=inputs.return_grad,
+    )
+    if inputs.mask is not None:
+        request.mask.MergeFromString(_mask_request(inputs.mask, None, return_owner=False))
+    return request
+
+
+def loss_inputs(request: pb.ComputeLossRequest, views: Views = _NO_VIEWS) -> LossInputs:
+    """The checked inputs of a request.
+
+    Args:
+        request: the request.
+        views: what has been taken out of it.
+
+    Raises:
+        InvalidRequest: the request cannot be used; the field is named as in a local call.
+    """
+    logits, logits_dtype = tensor(request.logits, "logits", LOGIT_DTYPES, _only(views, "logits"))
+    if logits.ndim == 0:
+        raise InvalidRequest("logits", "must have at least one dimension")
+    source = request.WhichOneof("source")
+    target, target_dtype, mask = None, "", None
+    if source == "target":
+        target, target_dtype = tensor(
+            request.target, "target", TARGET_DTYPES, _only(views, "target")
+        )
+    elif source == "mask":
+        if request.mask.dtype or request.mask.return_owner:
+            raise InvalidRequest("mask", "must not set dtype or return_owner for a loss")
+        if len(request.mask.feature_maps) != 1:
+            raise InvalidRequest("feature_map", "must be one (h, w) here")
+        mask = mask_inputs(request.mask, views, "mask.boxes")
+    return LossInputs.checked(
+        logits,
+        logits_dtype,
+        target,
+        target_dtype,
+        mask,
+        loss_spec(request.loss_spec),
+        request.num_boxes if request.HasField("num_boxes") else None,
+        request.return_grad,
+    )
+
+
+# --- answers -----------------------------------------------------------------------------------
+
+
+def masks_and_owners(
+    response: pb.GenerateMaskResponse, views: Views = _NO_VIEWS, at: str = ""
+) -> tuple[list[Array], list[Array]]:
+    """The arrays of an answer, writable, bfloat16 as its bits.
+
+    Args:
+        response: the answer.
+        views: what has been taken out of the message that brought it.
+        at: the name of the answer there, with a dot at its end.
+    """
+    masks, owners = views.get(f"{at}masks"), views.get(f"{at}owners")
+    return (
+        [
+            _answer(m, "masks", MASK_DTYPES, masks[i] if masks else None)
+            for i, m in enumerate(response.masks)
+        ],
+        [
+            _answer(m, "owners", ("int32",), owners[i] if owners else None)
+            for i, m in enumerate(response.owners)
+        ],
+    )
+
+
+def loss_result(response: pb.ComputeLossResponse, views: Views = _NO_VIEWS) -> HostLoss:
+    """The arrays of an answer, writable, bfloat16 as its bits; see `masks_and_owners`."""
+    grad = None
+    if response.HasField("grad"):
+        grad = _answer(response.grad, "grad", LOGIT_DTYPES, _only(views, "grad"))
+    loss = _answer(response.loss, "loss", ("float32", "float64"), _only(views, "loss"))
+    return HostLoss(loss, response.sum, response.normalizer, grad)
+
+
+def _answer(
+    message: pb.Tensor, field: str, dtypes: Sequence[str], view: memoryview | None
+) -> Array:
+    # The message's bytes cannot be written to; users' arrays can.
+    return tensor(message, field, dtypes, view)[0].copy()
+
+
+def _only(views: Mapping[str, Sequence[memoryview]], name: str) -> memoryview | None:
+    found = views.get(name)
+    return found[0] if found else None

@@ -1,0 +1,1 @@
+"""What a server is set to: settings and their sources, limits, addresses."""

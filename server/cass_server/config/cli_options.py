@@ -1,0 +1,73 @@
+"""The command line's options for the settings, made from the settings themselves."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Iterator
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from cass_server.config.reference import Setting, settings_table
+
+
+def takes_settings(
+    command: Callable[..., None], hidden: Collection[str] = ()
+) -> Callable[..., None]:
+    """Give a command an option for each setting, in place of its ``**`` parameter.
+
+    The options are text, and None where not given: their types, ranges and defaults are looked
+    after where all sources come together, so that every source has the same messages.
+
+    Args:
+        command: what is run.
+        hidden: settings that it refuses, which its help does not list.
+    """
+    own = [
+        parameter
+        for parameter in inspect.signature(command, eval_str=True).parameters.values()
+        if parameter.kind is not inspect.Parameter.VAR_KEYWORD
+    ]
+    parameters = [*own, *(_parameter(s, hidden=s.name in hidden) for s in settings_table())]
+    # Typer reads both.
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return command
+
+
+def _parameter(setting: Setting, *, hidden: bool) -> inspect.Parameter:
+    flag = not setting.metavar
+    off = f"/--no-{setting.option.removeprefix('--')}" if flag else ""
+    option = typer.Option(
+        setting.option + off,
+        metavar=setting.metavar or None,
+        help=f"{setting.help} [default: {setting.default or 'not set'}]",
+        rich_help_panel=setting.group,
+        hidden=hidden,
+    )
+    return inspect.Parameter(
+        setting.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[bool | None if flag else str | None, option],
+    )
+
+
+class GroupedCommand(TyperCommand):
+    """Lists its options under the headings that they were given as help panels."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the options' part of the help."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for title, record in self._records(ctx):
+            sections.setdefault(title, []).append(record)
+        for title, records in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+    def _records(self, ctx: Any) -> Iterator[tuple[str, tuple[str, str]]]:
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                yield getattr(parameter, "rich_help_panel", None) or "Options", record

@@ -1,0 +1,241 @@
+"""The server's settings: each one's name, type, range, default and help, declared once."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from annotated_types import Ge, Le
+from pydantic import (
+    AfterValidator,
+    ByteSize,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from cass_core.errors import InvalidRequest
+from cass_server.config.address import is_unix
+
+PREFIX = "CASS_"
+"""What the names of the settings' environment variables begin with."""
+
+_INT32_MAX = 2**31 - 1
+_HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_.])?")
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """How a type is told to people, where its Python form does not tell it.
+
+    Attributes:
+        text: as it follows "must be".
+        metavar: as it follows an option.
+    """
+
+    text: str
+    metavar: str
+
+
+def _check_host(host: str) -> str:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        if not _HOST_NAME.fullmatch(host):
+            raise
+    return host
+
+
+def _check_listen_host(host: str) -> str:
+    return host if is_unix(host) else _check_host(host)
+
+
+def _check_device(device: str) -> str:
+    if not _DEVICE.fullmatch(device):
+        raise ValueError
+    return device
+
+
+Host = Annotated[
+    str, AfterValidator(_check_host), Words("an IP address (no brackets) or a host name", "HOST")
+]
+ListenHost = Annotated[
+    str,
+    AfterValidator(_check_listen_host),
+    Words("an IP address (no brackets), a host name or unix:PATH", "HOST"),
+]
+Port = Annotated[int, Ge(0), Le(65535)]
+Device = Annotated[str, AfterValidator(_check_device), Words("auto, cpu, cuda or cuda:N", "DEVICE")]
+Count = Annotated[int, Ge(1), Le(_INT32_MAX)]
+CountOrAuto = Annotated[int, Ge(1), Le(1024)] | Literal["auto"]
+Size = Annotated[ByteSize, Ge(1)]
+# gRPC holds a message's limit, and times in milliseconds, in 32 bits.
+MessageSize = Annotated[ByteSize, Ge(1), Le(_INT32_MAX)]
+Seconds = Annotated[float, Ge(0), Le(_INT32_MAX // 1000)]
+Interval = Annotated[float, Ge(0.001), Le(_INT32_MAX // 1000)]
+Milliseconds = Annotated[int, Ge(0), Le(1000)]
+
+
+def _setting(group: str, default: Any, help: str) -> Any:
+    return Field(default, description=help, json_schema_extra={"group": group})
+
+
+class Settings(BaseSettings):
+    """Everything that can be set about a server; `settings_table` tells what each is for.
+
+    Arguments count first, then the ``CASS_…`` variables of the environment, then the defaults.
+    `settings_sources.load_settings` adds the command line and a TOML file.
+
+    Raises:
+        pydantic.ValidationError: a value is of the wrong type, out of its range, or does not go
+            with another one.
+
+    Example:
+        >>> Settings(port=0, max_message_bytes="1MiB").max_message_bytes
+        1048576
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        # Compose files pass on variables that nobody set as empty ones.
+        env_ignore_empty=True,
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        validate_default=True,
+    )
+
+    host: ListenHost = _setting(
+        "Server", "127.0.0.1", "Address to listen on; unix:PATH for a socket in the file system."
+    )
+    port: Port = _setting("Server", 50051, "Port to listen on; 0 takes a free one.")
+    device: Device = _setting(
+        "Server", "auto", "Where to compute: auto is CUDA if there is one, else the CPU."
+    )
+    workers: CountOrAuto = _setting(
+        "Server", 1, "Processes that share the port; auto is one a CPU core."
+    )
+    compute_threads: CountOrAuto = _setting(
+        "Server",
+        "auto",
+        "Threads that answer at a time in one worker; auto is its cores and one.",
+    )
+    drain_seconds: Seconds = _setting(
+        "Server", 30, "Time for requests in flight after SIGTERM or SIGINT."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = _setting(
+        "Server", "info", "The least that is logged."
+    )
+
+    insecure: bool = _setting("Security", False, "Allow plain text beyond loopback addresses.")
+    tls_certificate: Path | None = _setting(
+        "Security", None, "PEM file with the server's certificate and what leads to its root."
+    )
+    tls_key: Path | None = _setting("Security", None, "PEM file with the certificate's key.")
+    tls_client_ca: Path | None = _setting(
+        "Security", None, "PEM file with the authorities that every client's certificate needs."
+    )
+    token_file: Path | None = _setting(
+        "Security", None, "File with the bearer tokens of callers, one a line."
+    )
+
+    max_message_bytes: MessageSize = _setting("Limits", 64 << 20, "Bytes of one request.")
+    max_images: Count = _setting("Limits", 4096, "Images in one request.")
+    max_boxes: Count = _setting("Limits", 1 << 18, "Boxes in one request.")
+    max_patches: Count = _setting("Limits", 1 << 24, "Patches of all masks of one request.")
+    max_feature_maps: Count = _setting("Limits", 16, "Feature maps in one request.")
+    max_in_flight: Count = _setting(
+        "Limits", 24, "Requests in flight in one worker: computing, or waiting for that."
+    )
+    max_queue_bytes: Size = _setting(
+        "Limits", 512 << 20, "Bytes of requests and answers under way in one worker."
+    )
+    max_streams: Count = _setting("Limits", 1024, "StreamMasks calls open in one worker.")
+    receive_timeout_seconds: Interval = _setting(
+        "Limits", 30, "Time for a request's message to arrive, before its call is cancelled."
+    )
+    send_timeout_seconds: Interval = _setting(
+        "Limits", 60, "Time for a caller to take an answer, before its call is cancelled."
+    )
+
+    max_streams_per_connection: Count = _setting(
+        "Connections", 16, "Calls at a time on one connection."
+    )
+    max_connection_age_seconds: Seconds = _setting(
+        "Connections", 0, "Age at which a connection is closed, to spread clients anew; 0 is never."
+    )
+    max_connection_age_grace_seconds: Seconds = _setting(
+        "Connections", 30, "Time for requests in flight on a connection that is too old."
+    )
+    keepalive_seconds: Interval = _setting(
+        "Connections", 60, "Silence on a connection after which the client is pinged."
+    )
+    keepalive_timeout_seconds: Interval = _setting(
+        "Connections", 20, "Time for the answer to a ping, before the connection is closed."
+    )
+    keepalive_min_client_seconds: Interval = _setting(
+        "Connections", 10, "A client may ping no more often than that."
+    )
+
+    metrics_host: Host = _setting("Observing", "127.0.0.1", "Address of the Prometheus metrics.")
+    metrics_port: Port | None = _setting(
+        "Observing", None, "Port of the metrics, which are off without; 0 takes a free one."
+    )
+    telemetry: bool = _setting(
+        "Observing", False, "Send metrics and traces by OTLP, where the OTEL_… variables say."
+    )
+    channelz: bool = _setting("Observing", False, "Serve gRPC's own view of its connections.")
+
+    batching: bool = _setting(
+        "Batching", False, "On a GPU, let requests that wait at the same time share a launch."
+    )
+    batch_window_milliseconds: Milliseconds = _setting(
+        "Batching", 0, "How long a request that finds the GPU busy waits for others, at least."
+    )
+    batch_max_patches: Count = _setting("Batching", 1 << 23, "Patches in one batch.")
+    batch_max_boxes: Count = _setting("Batching", 1 << 16, "Boxes in one batch.")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_truth_as_number(cls, value: Any, info: ValidationInfo) -> Any:
+        # Pydantic takes true for 1.
+        if (
+            isinstance(value, bool)
+            and cls.model_fields[info.field_name or ""].annotation is not bool
+        ):
+            raise ValueError("is not for true or false")
+        return value
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            given, missing = "tls_certificate", "tls_key"
+            if self.tls_certificate is None:
+                given, missing = missing, given
+            raise InvalidRequest(given, f"needs {missing} too")
+        if self.tls_client_ca is not None and self.tls_certificate is None:
+            raise InvalidRequest("tls_client_ca", "needs tls_certificate and tls_key too")
+        if is_unix(self.host) and self.workers not in (1, "auto"):
+            raise InvalidRequest("workers", "cannot share a unix: host, must be 1 or auto")
+        if self.tls_certificate is None and not self.insecure and not _is_loopback(self.host):
+            raise InvalidRequest(
+                "host",
+                f"{self.host} can be reached from other machines: set tls_certificate and tls_key,"
+                " or insecure to serve plain text",
+            )
+        return self
+
+
+def _is_loopback(host: str) -> bool:
+    if is_unix(host):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"

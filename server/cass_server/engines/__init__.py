@@ -1,0 +1,1 @@
+"""Where masks and losses are computed: on the CPU or on a GPU."""

@@ -1,0 +1,125 @@
+"""Where the server computes: compiled loops on the CPU, or Triton kernels on a GPU."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeAlias
+
+from cass_core.arrays import Array
+from cass_core.errors import CassError
+from cass_core.loss_inputs import LossInputs
+from cass_core.losses import HostLoss, compute_losses
+from cass_core.masks import MaskInputs, fill_masks
+from cass_server.scheduling.batcher import Compute
+
+Checkpoint: TypeAlias = Callable[[], None] | None
+
+
+class Engine(Protocol):
+    """Computes checked requests; called from several threads.
+
+    Arrays have the shapes and dtypes of the answer, bfloat16 as its bits. A long computation on the
+    CPU calls ``checkpoint`` between images; what it raises ends the computation.
+    """
+
+    device: str
+    """As reported to clients: ``cpu`` or ``cuda:N``."""
+
+    @property
+    def fill_batch(self) -> Compute | None:
+        """Computes the masks of several requests at once; None if there is nothing to save."""
+
+    def masks(
+        self,
+        inputs: MaskInputs,
+        masks: Sequence[Array],
+        owners: Sequence[Array],
+        checkpoint: Checkpoint,
+    ) -> None:
+        """Fill masks and owner maps (none unless asked for), one of each a feature map."""
+
+    def losses(self, inputs: LossInputs, checkpoint: Checkpoint) -> HostLoss:
+        """Loss (of each patch under ``reduction="none"``), sum, normaliser and gradient.
+
+        Raises:
+            InvalidRequest: the target leaves [0, 1].
+        """
+
+    def gpu_memory_bytes(self) -> int:
+        """Memory of the device that this process holds; 0 on the CPU."""
+
+    def warm_up(self) -> None:
+        """Compile what the first request would otherwise wait for."""
+
+
+class CpuEngine:
+    """The same kernels as a local call: the same bits."""
+
+    device = "cpu"
+    fill_batch = None
+
+    def masks(
+        self,
+        inputs: MaskInputs,
+        masks: Sequence[Array],
+        owners: Sequence[Array],
+        checkpoint: Checkpoint = None,
+    ) -> None:
+        """See `Engine`."""
+        fill_masks(inputs, masks, owners, checkpoint)
+
+    def losses(self, inputs: LossInputs, checkpoint: Checkpoint = None) -> HostLoss:
+        """See `Engine`."""
+        return compute_losses(inputs, checkpoint)
+
+    def gpu_memory_bytes(self) -> int:
+        """See `Engine`."""
+        return 0
+
+    def warm_up(self) -> None:
+        """See `Engine`."""
+        from cass_core.cpu.run import warm_up
+
+        warm_up()
+
+
+def device_of(choice: str) -> str:
+    """The device for ``auto`` (CUDA where torch finds it, else the CPU), ``cpu`` or ``cuda[:N]``.
+
+    Raises:
+        CassError: there is no such device here.
+    """
+    if choice == "cpu":
+        return choice
+    if choice != "auto" and choice != "cuda" and not choice.startswith("cuda:"):
+        raise CassError(f"device must be auto, cpu, cuda or cuda:N, got {choice}")
+    found = _cuda_devices()
+    if choice == "auto":
+        return "cuda:0" if found else "cpu"
+    number = choice.removeprefix("cuda").removeprefix(":") or "0"
+    if not number.isdigit() or int(number) >= found:
+        raise CassError(f"device {choice}: torch finds {found} CUDA devices on this machine")
+    return f"cuda:{number}"
+
+
+def make_engine(choice: str) -> Engine:
+    """The engine of `device_of` the same choice.
+
+    Raises:
+        CassError: there is no such device here.
+    """
+    device = device_of(choice)
+    if device == "cpu":
+        return CpuEngine()
+    from cass_server.engines.cuda import CudaEngine  # which loads torch
+
+    return CudaEngine(device)
+
+
+def _cuda_devices() -> int:
+    if importlib.util.find_spec("torch") is None:
+        return 0
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0

@@ -1,0 +1,109 @@
+"""A span for each request, sent by OTLP to an OpenTelemetry collector.
+
+Spans are made once a request is over, from the times that its metrics are made from: nothing has to
+be handed on while it is under way, and what a sampler leaves out costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from threading import Thread
+from typing import TYPE_CHECKING
+
+from cass_server.observability.otlp import is_switched_off, make_exporter, make_resource
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.util.types import AttributeValue
+
+    from cass_server.rpc.calls import Call
+
+_STOP_SECONDS = 5.0
+# What a server's span counts as its own fault:
+# https://opentelemetry.io/docs/specs/semconv/rpc/grpc/
+_FAULTS = {
+    "UNKNOWN",
+    "DEADLINE_EXCEEDED",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+}
+
+
+class Traces:
+    """Records requests that are over, each as a span below the caller's, if it told of one.
+
+    Args:
+        provider: where spans go.
+        service: full name of the service.
+    """
+
+    def __init__(self, provider: TracerProvider, service: str) -> None:
+        # Spans are made where these packages are installed.
+        from opentelemetry import propagate, trace
+
+        self._provider = provider
+        self._service = service
+        self._tracer = provider.get_tracer("cass_server")
+        self._extract = propagate.extract
+        self._trace = trace
+
+    def record(self, call: Call) -> None:
+        """Record a request that ends now, below the caller's ``traceparent`` if it sent one."""
+        carrier = {key: value for key, value in call.metadata if isinstance(value, str)}
+        end = time.time_ns()
+        start = end - int((time.perf_counter() - call.started) * 1e9)
+        name = f"{self._service}/{call.method}"
+        attributes: dict[str, AttributeValue] = {
+            "rpc.system.name": "grpc",
+            "rpc.method": name,
+            "rpc.response.status_code": call.code,
+        }
+        if call.size is not None:
+            images, boxes, patches = call.size
+            attributes |= {"cass.images": images, "cass.boxes": boxes, "cass.patches": patches}
+        span = self._tracer.start_span(
+            name, self._extract(carrier), self._trace.SpanKind.SERVER, attributes, start_time=start
+        )
+        if call.code in _FAULTS:
+            span.set_status(self._trace.StatusCode.ERROR)
+        if call.size is not None and span.is_recording():
+            within = self._trace.set_span_in_context(span)
+            parts = {"queue": call.queue, "compute": call.compute, "encode": call.encode}
+            at = start
+            for part, took in parts.items():
+                child = self._tracer.start_span(part, within, start_time=at)
+                at += int(took * 1e9)
+                child.end(at)
+        span.end(end)
+
+    def close(self) -> None:
+        """Send what is left; waits 5 s at most."""
+        thread = Thread(target=self._provider.shutdown, name="last traces", daemon=True)
+        thread.start()
+        thread.join(_STOP_SECONDS)
+
+
+def start_traces(service_version: str, service: str) -> Traces | None:
+    """Send spans in batches, from a thread of OpenTelemetry's.
+
+    What is kept and where it goes is told by its environment variables, as for the metrics, and
+    ``OTEL_TRACES_SAMPLER``; None if ``OTEL_TRACES_EXPORTER`` is ``none``.
+
+    Args:
+        service_version: of this package, an attribute of all that is sent.
+        service: full name of the service.
+
+    Raises:
+        CassError: a package is missing, or a variable has no sense.
+    """
+    if is_switched_off("traces"):
+        return None
+    resource = make_resource(service_version)
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+    provider.add_span_processor(BatchSpanProcessor(make_exporter("traces")))
+    return Traces(provider, service)

@@ -1,0 +1,1 @@
+"""The processes of a server: the supervisor, its workers, and the channel between them."""

@@ -1,0 +1,78 @@
+"""The connection of a command to a Ray cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import warnings
+from collections.abc import Iterator
+
+import ray
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
+
+from cass_core.errors import CassError
+from cass_server.config.settings import Settings
+from cass_server.ray.server_process import settings_at
+
+_KNOCK_SECONDS = 5.0
+
+
+@contextlib.contextmanager
+def connected(address: str) -> Iterator[None]:
+    """Be a driver of the cluster, quietly.
+
+    Raises:
+        CassError: there is no such cluster, it is of another version of Ray or Python, or it does
+            not do what is asked of it.
+    """
+    if address == "auto":
+        address = os.environ.get("RAY_ADDRESS") or address
+    try:
+        _knock(address)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+    except (RayError, RuntimeError, ValueError, OSError) as error:
+        raise CassError(f"--address {address}: {_line(error)}") from None
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    try:
+        yield
+    except (RayError, RayServeException, TimeoutError) as error:
+        raise CassError(f"--address {address}: {_line(error)}") from None
+    finally:
+        ray.shutdown()
+
+
+def _line(error: BaseException) -> str:
+    """An error and, in its last line, what caused it: as that a token is missing."""
+    text = " ".join(str(error).split())
+    cause = str(error.__cause__ or "").strip().splitlines()
+    return f"{text}: {cause[-1]}" if cause else text
+
+
+def _knock(address: str) -> None:
+    """Refuse an address where nobody listens, at once; Ray would try for minutes.
+
+    Raises:
+        OSError: nobody does.
+        ValueError: it stands for a cluster that would end with this command.
+    """
+    if address == "local":
+        raise ValueError("must be of a cluster that runs")
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdigit() and "/" not in host:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_SECONDS).close()
+
+
+def check_nodes(settings: Settings) -> None:
+    """Refuse settings that a replica could not have on each node.
+
+    Raises:
+        CassError: they do not allow a node's address.
+    """
+    for node in ray.nodes():
+        if node["Alive"]:
+            settings_at(settings, node["NodeManagerAddress"])

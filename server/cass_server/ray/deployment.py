@@ -1,0 +1,205 @@
+"""A service on a cluster: started, replaced replica by replica, watched until it runs, stopped."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import ray
+from ray import serve
+from ray.exceptions import ActorDiedError
+from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
+from ray.serve.schema import (
+    ApplicationStatus,
+    ApplicationStatusOverview,
+    LoggingConfig,
+    ServeStatus,
+)
+
+from cass.discovery import Listing
+from cass_core.errors import CassError
+from cass_server.ray.autoscaling import replicas_for_load
+from cass_server.ray.directory import close_directory, open_directory
+from cass_server.ray.replica import Replica, stop_seconds
+from cass_server.ray.spec import Plan
+
+_REPLICA = "replica"
+_POLL_SECONDS = 0.25
+_CHECK_SECONDS = 2.0
+_CHECK_TIMEOUT_SECONDS = 10.0
+# Of the load, reported this often, the mean of this time counts; more replicas are started when
+# it has called for them for so long.
+_REPORT_SECONDS = 1.0
+_LOOK_BACK_SECONDS = 10.0
+_UPSCALE_SECONDS = 5.0
+# An update starts so many replicas beside the old ones, at least one, before it stops as many.
+_SURGE_PERCENT = 20
+_START_ATTEMPTS = 3
+_DIRECTORY_SECONDS = 30.0
+
+_Progress = Callable[[str], None]
+
+
+def application_name(service: str) -> str:
+    """The name of a service among the applications of Ray Serve."""
+    return f"cass-server-{service}"
+
+
+def deploy(plan: Plan) -> None:
+    """Start a service's replicas, or replace those that run, one after another; does not wait.
+
+    Serve is started if it does not run, without HTTP.
+    """
+    open_directory(plan.name)
+    serve.start(proxy_location="Disabled")
+    application = _deployment(plan).bind(plan.name, plan.settings.model_dump_json())
+    target = serve.RunTarget(
+        target=application, name=application_name(plan.name), route_prefix=None
+    )
+    serve.run_many([target], wait_for_applications_running=False)
+
+
+def wait_until_running(service: str, seconds: float, tell: _Progress) -> tuple[str, ...]:
+    """Wait until all replicas run, and no old ones.
+
+    Args:
+        service: name of the service.
+        seconds: how long, at most.
+        tell: called with each change.
+
+    Returns:
+        The replicas' addresses.
+
+    Raises:
+        CassError: they do not run by then, replicas cannot be started, or somebody has stopped
+            them; says which.
+    """
+    end = time.monotonic() + seconds
+    told = ""
+    while True:
+        status = _status(service)
+        if status is None or status.status == ApplicationStatus.DELETING:
+            raise CassError(f"service {service} was stopped meanwhile")
+        if (progress := _progress(status)) != told:
+            tell(progress)
+            told = progress
+        if status.status == ApplicationStatus.RUNNING:
+            return _listing(service).addresses
+        if status.status == ApplicationStatus.DEPLOY_FAILED:
+            raise CassError(_reason(status) or "Ray Serve cannot start it")
+        if time.monotonic() > end:
+            reason = _reason(status) or "see `ray status` for what they wait for"
+            raise CassError(f"after {seconds:g} s {progress}: {reason}; Ray goes on trying")
+        time.sleep(_POLL_SECONDS)
+
+
+def stop(service: str, seconds: float, tell: _Progress) -> bool:
+    """Stop a service's replicas and its directory, and Serve too, if this was all that it ran.
+
+    Returns:
+        Whether there was such a service.
+
+    Raises:
+        CassError: replicas still run after so many seconds.
+    """
+    name = application_name(service)
+    end = time.monotonic() + seconds
+    found = _status(service) is not None
+    if found:
+        serve.delete(name, _blocking=False)
+    told = ""
+    while (status := _status(service)) is not None:
+        if (progress := _progress(status)) != told:
+            tell(progress)
+            told = progress
+        if time.monotonic() > end:
+            raise CassError(f"replicas still run after {seconds:g} s; Ray goes on stopping them")
+        time.sleep(_POLL_SECONDS)
+    found = close_directory(service) or found
+    if found and _is_idle():
+        serve.shutdown()
+    return found
+
+
+def _deployment(plan: Plan) -> Any:
+    if plan.least == plan.most:
+        size: dict[str, Any] = {"num_replicas": plan.most}
+    else:
+        size = {"autoscaling_config": _autoscaling(plan)}
+    return serve.deployment(
+        name=_REPLICA,
+        ray_actor_options={"num_cpus": plan.cpus, "num_gpus": plan.gpus},
+        health_check_period_s=_CHECK_SECONDS,
+        health_check_timeout_s=_CHECK_TIMEOUT_SECONDS,
+        # Serve waits for its own calls, of which there are none.
+        graceful_shutdown_wait_loop_s=0.01,
+        graceful_shutdown_timeout_s=stop_seconds(plan.settings),
+        max_constructor_retry_count=_START_ATTEMPTS,
+        rolling_update_percentage=_SURGE_PERCENT / 100,
+        max_surge_percent=_SURGE_PERCENT,
+        logging_config=LoggingConfig(enable_access_log=False),
+        **size,
+    )(Replica)
+
+
+def _autoscaling(plan: Plan) -> AutoscalingConfig:
+    with warnings.catch_warnings():
+        # The variable that is to replace `metrics_interval_s` is not read yet.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return AutoscalingConfig(
+            min_replicas=plan.least,
+            max_replicas=plan.most,
+            target_ongoing_requests=plan.target_in_flight,
+            metrics_interval_s=_REPORT_SECONDS,
+            look_back_period_s=_LOOK_BACK_SECONDS,
+            upscale_delay_s=_UPSCALE_SECONDS,
+            downscale_delay_s=plan.calm_seconds,
+            policy=AutoscalingPolicy(policy_function=replicas_for_load),
+        )
+
+
+def _status(service: str) -> ApplicationStatusOverview | None:
+    return _serve_status().applications.get(application_name(service))
+
+
+def _serve_status() -> ServeStatus:
+    """What Serve runs; nothing if it has ended, as when another command stops the last service."""
+    try:
+        return serve.status()
+    except ActorDiedError:
+        return ServeStatus()
+
+
+def _is_idle() -> bool:
+    """Whether Serve runs nothing, nor HTTP for what may come."""
+    status = _serve_status()
+    return not status.applications and not status.proxies
+
+
+def _listing(service: str) -> Listing:
+    listing: Listing = ray.get(
+        open_directory(service).watch.remote(0, 0.0), timeout=_DIRECTORY_SECONDS
+    )
+    return listing
+
+
+def _progress(status: ApplicationStatusOverview) -> str:
+    states = [
+        f"{count} {state.lower()}"
+        for deployment in status.deployments.values()
+        for state, count in deployment.replica_states.items()
+        if count
+    ]
+    return f"replicas: {', '.join(states) or 'none'}"
+
+
+def _reason(status: ApplicationStatusOverview) -> str:
+    """What Serve tells of a failure, without the frames."""
+    for deployment in status.deployments.values():
+        lines = deployment.message.strip().splitlines()
+        if lines:
+            # The last line of a traceback, without the exception's class.
+            return lines[-1].strip().removeprefix(f"{CassError.__module__}.CassError: ")
+    return ""

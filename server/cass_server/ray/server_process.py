@@ -1,0 +1,164 @@
+"""A worker process of the server, as a replica runs it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import deque
+from pathlib import Path
+from typing import IO
+
+from pydantic import ValidationError
+
+from cass_core.errors import CassError, InvalidRequest
+from cass_server.config.address import address_of, reserve_port
+from cass_server.config.settings import Settings
+from cass_server.process.main import FOLDER_VARIABLE, PORT_VARIABLE, SETTINGS_VARIABLE
+from cass_server.process.worker_channel import READY, start_worker
+from cass_server.ray import probe
+from cass_server.ray.load import Load
+
+END_SECONDS = 5.0
+"""How long a worker may take to end after its drain, before it is killed."""
+
+_CHECK_SECONDS = 4.0
+_REASON = "cass-server: "
+_FOLDER = "cass-replica-"
+_UNUSED_SECONDS = 3600.0
+
+
+def settings_at(settings: Settings, host: str) -> Settings:
+    """The settings of a server that listens on this address.
+
+    Raises:
+        CassError: they do not allow that address.
+    """
+    try:
+        return Settings(**{**settings.model_dump(), "host": host})
+    except ValidationError as error:
+        cause = error.errors()[0].get("ctx", {}).get("error")
+        reason = cause.reason if isinstance(cause, InvalidRequest) else str(error)
+        raise CassError(reason) from None
+
+
+class NativeServer:
+    """Serves on a free port, from the time it is made until `stop`; ends with this process too.
+
+    What it logs goes to this process's standard error.
+
+    Args:
+        settings: what is set; the port is not looked at.
+
+    Attributes:
+        address: where it takes calls.
+        load: how busy it is.
+        file: what it counts in.
+
+    Raises:
+        CassError: it cannot be started, with its own reason.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        with contextlib.ExitStack() as stack:
+            held, self._port = reserve_port(settings.host, 0)
+            stack.enter_context(held)
+            _remove_unused_folders()
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=_FOLDER))
+            self.address = address_of(settings.host, self._port)
+            self.file = Path(folder, "worker-0")
+            environment = {
+                "GRPC_VERBOSITY": "NONE",
+                **os.environ,
+                SETTINGS_VARIABLE: settings.model_dump_json(),
+                PORT_VARIABLE: str(self._port),
+                FOLDER_VARIABLE: folder,
+            }
+            command = [sys.executable, "-m", "cass_server.process.worker"]
+            self._process, lifeline = start_worker(command, 0, environment, stderr=subprocess.PIPE)
+            stack.enter_context(lifeline)
+            stack.callback(self._kill)
+            assert self._process.stderr is not None
+            log = _Log(self._process.stderr)
+            # It waits as long as it takes: the first kernels of a GPU are compiled for minutes.
+            select.select([lifeline], (), ())
+            if lifeline.recv(1) != READY:
+                self._process.wait()
+                log.join()
+                raise CassError(log.reason or f"ended with code {self._process.returncode}")
+            self.load = Load(self.file)
+            self._all = stack.pop_all()
+
+    @property
+    def exit_code(self) -> int | None:
+        """The code that the process has ended with; None as long as it runs."""
+        return self._process.poll()
+
+    def check(self) -> None:
+        """Return if it serves; to be done every few seconds, which also keeps its file.
+
+        Raises:
+            CassError: it does not.
+        """
+        with contextlib.suppress(OSError):
+            os.utime(self.file.parent)
+        if self.exit_code is not None:
+            raise CassError(f"the server ended with code {self.exit_code}")
+        probe.check(self._settings, self._port, _CHECK_SECONDS)
+
+    def stop(self) -> None:
+        """Answer what is under way, for as long as is set, and end."""
+        self._process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(self._settings.drain_seconds + END_SECONDS)
+        self._all.close()
+
+    def _kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+def _remove_unused_folders() -> None:
+    """Remove those of processes that were killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
+        with contextlib.suppress(OSError):
+            if time.time() > folder.stat().st_mtime + _UNUSED_SECONDS:
+                shutil.rmtree(folder)
+
+
+class _Log:
+    """Passes on what a process writes, and keeps its last lines.
+
+    Attributes:
+        reason: why it ended, by its own account; empty if it has not said.
+    """
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._last: deque[str] = deque(maxlen=20)
+        self._thread = threading.Thread(target=self._read, name="log", daemon=True)
+        self._thread.start()
+
+    @property
+    def reason(self) -> str:
+        lines = [line for line in self._last if line.startswith(_REASON)] or list(self._last)[-1:]
+        return "; ".join(line.removeprefix(_REASON).strip() for line in lines)
+
+    def join(self) -> None:
+        """Wait for the end of what is written."""
+        self._thread.join()
+
+    def _read(self) -> None:
+        with self._stream:
+            for data in self._stream:
+                line = data.decode(errors="replace")
+                self._last.append(line)
+                sys.stderr.write(line)
+                sys.stderr.flush()

@@ -1,0 +1,120 @@
+"""What an operator asks of a cluster, checked before anything is started."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cass_core.errors import CassError
+from cass_server.config.settings import Settings
+from cass_server.config.sources import LoadedSettings, SettingsError
+
+# As clients have it: ray:50051 is a host called ray.
+_NAME = re.compile(r"(?![0-9]+$)[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+# Ray knows no smaller part of a CPU or a GPU.
+_SMALLEST_PART = 0.0001
+
+ELSEWHERE = {
+    "host": "a replica listens on its node's address",
+    "port": "a replica takes a free port",
+    "workers": "a replica is one process",
+    "metrics_host": "replicas have --telemetry",
+    "metrics_port": "replicas have --telemetry",
+}
+"""Settings that replicas do not have, each with the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A service on a cluster.
+
+    Attributes:
+        name: of the service.
+        settings: of each replica; where it listens is not looked at.
+        least: replicas that there always are.
+        most: replicas that there are under load.
+        target_in_flight: the mean number of requests in flight in a replica that is aimed at.
+        calm_seconds: how long fewer replicas have to be enough before some are stopped.
+        cpus: of a node, that a replica is given.
+        gpus: of a node, that a replica is given; may be a part of one.
+    """
+
+    name: str
+    settings: Settings
+    least: int
+    most: int
+    target_in_flight: float
+    calm_seconds: float
+    cpus: float
+    gpus: float
+
+
+def settings_of_replicas(loaded: LoadedSettings, cpus: float, gpus: float) -> Settings:
+    """The settings for replicas that are given so many CPUs and GPUs each.
+
+    Relative paths begin at this process's folder, as replicas have others.
+
+    Raises:
+        SettingsError: one of them is not for replicas.
+    """
+    faults = [
+        f"{loaded.origins[name].label}: not on a Ray cluster: {reason}"
+        for name, reason in ELSEWHERE.items()
+        if loaded.origins[name].place != "default"
+    ]
+    settings = loaded.settings
+    if gpus == 0 and settings.device.startswith("cuda"):
+        faults.append(f"{loaded.origins['device'].label}: {settings.device} needs --num-gpus")
+    if gpus > 1 and not gpus.is_integer():
+        faults.append(f"--num-gpus {gpus:g}: must be a whole number, or below 1")
+    for option, amount in (("--num-cpus", cpus), ("--num-gpus", gpus)):
+        if 0 < amount < _SMALLEST_PART:
+            faults.append(f"{option} {amount:g}: must be 0, or at least {_SMALLEST_PART:g}")
+    if faults:
+        raise SettingsError("\n".join(faults))
+    changed: dict[str, Any] = {
+        name: value.absolute() for name, value in settings if isinstance(value, Path)
+    }
+    # Without a GPU of its own a replica must not find another's.
+    if gpus == 0:
+        changed["device"] = "cpu"
+    return settings.model_copy(update=changed)
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that cannot be a service's.
+
+    Raises:
+        CassError: it cannot.
+    """
+    if not _NAME.fullmatch(name):
+        raise CassError(
+            f"--name {name!r}: must be at most 100 letters, digits, dots, hyphens and underscores,"
+            " the first a letter or digit, and not a number"
+        )
+
+
+def bounds(replicas: int | None, least: int | None, most: int | None) -> tuple[int, int]:
+    """The smallest and the largest number of replicas.
+
+    Args:
+        replicas: a fixed number, if given.
+        least: if given, the smallest.
+        most: if given, the largest.
+
+    Raises:
+        CassError: they do not go together.
+    """
+    if most is None:
+        if least is not None:
+            raise CassError("--min-replicas: needs --max-replicas too")
+        fixed = 1 if replicas is None else replicas
+        return fixed, fixed
+    if replicas is not None:
+        raise CassError("--replicas: cannot be given beside --max-replicas")
+    least = 1 if least is None else least
+    if least > most:
+        raise CassError(f"--min-replicas {least}: must be at most --max-replicas, which is {most}")
+    return least, most

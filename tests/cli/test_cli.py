@@ -1,0 +1,238 @@
+"""The command `cass`, as a user types it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cass_core import MaskSpec, generate_mask
+from cass_core.synthetic import street_boxes, street_scene
+from tests.support.servers import serving
+
+
+def cass(*arguments: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "cass_cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        env={**os.environ, "COLUMNS": "300"},
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def coco(sizes: list[tuple[int, int]], boxes: list[np.ndarray]) -> dict[str, Any]:
+    return {
+        "images": [
+            {"id": 10 + i, "height": h, "width": w, "file_name": f"{i}.png"}
+            for i, (h, w) in enumerate(sizes)
+        ],
+        "annotations": [
+            {"id": 0, "image_id": 10 + i, "bbox": [x1, y1, x2 - x1, y2 - y1]}
+            for i, xyxy in enumerate(boxes)
+            for x1, y1, x2, y2 in xyxy.astype(np.float64).tolist()
+        ],
+    }
+
+
+SIZES = [(96, 160)] * 3 + [(64, 64)]
+# Quarters of a pixel survive x, y, width, height exactly.
+BOXES = [
+    np.round(4 * street_boxes(1, n, image_size=size, seed=n)[0]) / 4
+    for n, size in zip((4, 0, 7, 2), SIZES, strict=True)
+]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "instances.json"
+    path.write_text(json.dumps(coco(SIZES, BOXES)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with serving() as server:
+        yield server.address
+
+
+def masks_of(path: Path) -> list[np.ndarray]:
+    with np.load(path) as npz:
+        masks, offsets, shapes = npz["masks"], npz["offsets"], npz["shapes"]
+        assert npz["image_ids"].tolist() == [10, 11, 12, 13]
+    flat = masks.reshape(-1)
+    return [flat[offsets[i] : offsets[i + 1]].reshape(shapes[i]) for i in range(len(shapes))]
+
+
+@pytest.mark.parametrize("remote", [False, True])
+@pytest.mark.parametrize(
+    ("options", "stride", "spec", "dtype"),
+    [
+        ("", 32, MaskSpec(), "float32"),
+        (
+            "--stride 8 --preset baseline --dtype uint8",
+            8,
+            MaskSpec.baseline(),
+            "uint8",
+        ),
+        (
+            "--stride 16 --set patch_size=1 --set base_sigma=[0.4,0.6] --set merge=clipped_sum "
+            "--dtype float16",
+            16,
+            MaskSpec(patch_size=1, base_sigma=(0.4, 0.6), merge="clipped_sum"),
+            "float16",
+        ),
+    ],
+)
+def test_masks(
+    file: Path,
+    address: str,
+    remote: bool,
+    options: str,
+    stride: int,
+    spec: MaskSpec,
+    dtype: str,
+) -> None:
+    out = file.with_name("masks.npz")
+    done = cass(
+        "mask", file, "--out", out, *options.split(), *(["--server", address] if remote else [])
+    )
+    assert f"{out}: 4 masks of 13 boxes" in done.stderr
+    for mask, boxes, (h, w) in zip(masks_of(out), BOXES, SIZES, strict=True):
+        cells = (h // stride, w // stride)
+        expected = generate_mask([boxes], (h, w), cells, spec, dtype=dtype)[0]
+        np.testing.assert_array_equal(mask, expected)
+
+
+def test_figures(tmp_path: Path) -> None:
+    scene = street_scene(3, image_size=(96, 160), boxes=5)
+    Image.fromarray(scene.image).save(tmp_path / "0.png")
+    path = tmp_path / "one.json"
+    path.write_text(json.dumps(coco([(96, 160)], [scene.boxes])))
+    figures = tmp_path / "figures"
+    cass("mask", path, "--out", tmp_path / "m.npz", "--stride", "8", "--plot", figures)
+    cass("plot", path, "--image", "10", "--images", tmp_path, "--out", tmp_path / "p.png")
+    for figure in (figures / "10.png", tmp_path / "p.png"):
+        with Image.open(figure) as picture:
+            assert min(picture.size) > 200
+            low, high = picture.convert("L").getextrema()
+        assert high - low > 100  # not blank
+
+
+def test_info(address: str) -> None:
+    assert "cass " in cass("info").stdout
+    text = " ".join(cass("info", "--server", address).stdout.split())
+    assert "device cpu" in text
+    assert "limit: images 4,096" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "error"),
+    [
+        (["mask"], 2, "Missing argument"),
+        (["mask", "nothing.json", "--out", "m.npz"], 2, "nothing.json"),
+        (["mask", "FILE", "--out", "no/where/m.npz"], 1, "cass: --out: the folder"),
+        (["mask", "FILE", "--out", "m.npz", "--stride", "0"], 2, "--stride"),
+        (["mask", "FILE", "--out", "m.npz", "--preset", "best"], 2, "--preset"),
+        (["mask", "FILE", "--out", "m.npz", "--images", "."], 1, "cass: --images: is for figures"),
+        (
+            ["mask", "FILE", "--out", "m.npz", "--set", "sigma=1"],
+            1,
+            "cass: --set: 'sigma=1' must be one of patch_size,",
+        ),
+        (
+            ["mask", "FILE", "--out", "m.npz", "--set", "min_size=-1"],
+            1,
+            "cass: mask_spec.min_size: must be a finite number at least 0, got -1",
+        ),
+        (
+            ["mask", "FILE", "--out", "m.npz", "--set", "merge=sum", "--dtype", "uint8"],
+            1,
+            "cass: dtype: uint8 needs a mask_spec.merge that stays in [0, 1]",
+        ),
+        (["mask", "FILE", "--out", "m.npz", "--server", "127.0.0.1:1"], 1, "cass: 127.0.0.1:1: "),
+        (["plot", "FILE", "--image", "99", "--out", "p.png"], 1, "cass: image: '99' is not the id"),
+        (
+            ["plot", "FILE", "--image", "10", "--images", ".", "--out", "p.png"],
+            1,
+            "cass: --images: 0.png is not a picture",
+        ),
+    ],
+)
+def test_refused(file: Path, arguments: list[str], code: int, error: str) -> None:
+    before = set(file.parent.iterdir())
+    arguments = [str(file) if a == "FILE" else a for a in arguments]
+    done = subprocess.run(
+        [sys.executable, "-m", "cass_cli", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        cwd=file.parent,
+        env={**os.environ, "COLUMNS": "300"},
+        check=False,
+    )
+    assert done.returncode == code
+    assert error in done.stderr
+    assert "Traceback" not in done.stderr
+    assert set(file.parent.iterdir()) == before
+
+
+def test_not_coco_is_refused_with_its_key(tmp_path: Path) -> None:
+    path = tmp_path / "bad.json"
+    path.write_text('{"images": [{"id": 1}], "annotations": []}')
+    done = cass("mask", path, "--out", tmp_path / "m.npz", code=1)
+    assert done.stderr == "cass: images[0].height: must be a whole number of pixels, got None\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ([], "mask plot info"),
+        (
+            ["mask"],
+            "FILE.json --out --stride --server --preset --set --dtype --plot --images Example:",
+        ),
+        (["plot"], "--image --images --out --stride Example:"),
+        (["info"], "--server"),
+    ],
+)
+def test_help(command: list[str], words: str) -> None:
+    text = cass(*command, "--help").stdout
+    for word in words.split():
+        assert word in text
+
+
+def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
+    """1,500 masks of 250 kB are 375 MB; a run with them needs hardly more than one with 15."""
+    peaks = []
+    for count in (15, 1500):
+        path = tmp_path / f"{count}.json"
+        path.write_text(json.dumps(coco([(2000, 2000)] * count, [BOXES[0]] * count)))
+        program = (
+            "import resource, sys\n"
+            "from cass_cli.main import app\n"
+            "app(sys.argv[1:], standalone_mode=False)\n"
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+        )
+        command = ["mask", path, "--out", tmp_path / "m.npz", "--stride", "8"]
+        done = subprocess.run(
+            [sys.executable, "-c", program, *map(str, command), "--set", "patch_size=1"],
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=True,
+        )
+        peaks.append(int(done.stdout.split()[-1]) * (1 if sys.platform == "darwin" else 1024))
+    assert peaks[1] - peaks[0] < 60e6

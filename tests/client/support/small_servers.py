@@ -1,0 +1,70 @@
+"""Small servers of gRPC's own kind: what a client meets there comes from gRPC, not from ours."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from typing import Any
+
+import grpc
+
+from cass import convert
+from cass.v1 import cass_pb2 as pb
+from cass.v1 import cass_pb2_grpc
+from cass_core.masks import compute_masks
+
+LIMIT = 60.0
+"""Seconds that nothing takes unless it hangs."""
+
+
+def masks_of(request: pb.GenerateMaskRequest) -> pb.GenerateMaskResponse:
+    """The answer to a request for float32 masks, as protobuf lays it out."""
+    found, _ = compute_masks(convert.mask_inputs(request))
+    return pb.GenerateMaskResponse(
+        masks=[
+            pb.Tensor(dtype=pb.DATA_TYPE_FLOAT32, shape=mask.shape, data=mask.tobytes())
+            for mask in found
+        ]
+    )
+
+
+class MaskService(cass_pb2_grpc.CassServiceServicer):
+    """Makes masks, knows no streams, and tells its limits if it has some.
+
+    Args:
+        limits: what it tells.
+        before: what it does first with each request for masks.
+    """
+
+    def __init__(
+        self,
+        limits: pb.Limits | None = None,
+        before: Callable[[grpc.ServicerContext], None] = lambda _: None,
+    ) -> None:
+        self.calls = 0
+        self._limits = limits
+        self._before = before
+
+    def GenerateMask(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        """Masks by the core."""
+        self.calls += 1
+        self._before(context)
+        return masks_of(request)
+
+    def GetServerInfo(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        """The limits alone."""
+        return pb.GetServerInfoResponse(limits=self._limits)
+
+
+@contextlib.contextmanager
+def serving_with(service: cass_pb2_grpc.CassServiceServicer, **options: Any) -> Iterator[str]:
+    """The address of a server with this service; the options are those of `grpc.server`."""
+    server = grpc.server(futures.ThreadPoolExecutor(4), **options)
+    cass_pb2_grpc.add_CassServiceServicer_to_server(service, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        server.stop(None).wait(timeout=LIMIT)

@@ -1,0 +1,411 @@
+"""MaskCollate on the samples that detection sets give, and the batches it makes of them."""
+
+from __future__ import annotations
+
+import enum
+import pickle
+from collections import UserDict, namedtuple
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from cass_client import CassClient, InvalidRequest, MaskSpec
+from cass_client.torch import MaskCollate
+from cass_core import generate_mask
+from tests.server.support.observed import scrape, value
+from tests.support.compare import same
+from tests.support.servers import serving
+
+pytestmark = pytest.mark.timeout(100)
+
+LOCAL = CassClient("local:")
+SPEC = MaskSpec(patch_size=1)
+MAP = (4, 6)
+# Two images of different sizes, 32 x 48 and 40 x 64 pixels; the third has no boxes.
+SIZES = [(32, 48), (40, 64), (32, 48)]
+BOXES = [[(8.0, 8.0, 24.0, 20.0), (0.0, 1.0, 5.0, 9.0)], [(30.0, 4.0, 62.0, 30.0)], []]
+BBOXES = [[(8, 8, 16, 12), (0, 1, 5, 8)], [(30, 4, 32, 26)], []]
+Named = namedtuple("Named", ["images", "targets"])
+
+
+def expected(feature_map: Any = MAP, boxes: Any = BOXES, sizes: Any = SIZES, **options: Any) -> Any:
+    tensors = [torch.tensor(b).reshape(-1, 4) for b in boxes]
+    return generate_mask(tensors, sizes, feature_map, SPEC, **options)
+
+
+def image(size: tuple[int, int]) -> Tensor:
+    return torch.zeros(3, *size)
+
+
+def coco(bboxes: Any) -> list[dict[str, Any]]:
+    return [
+        {"image_id": 7, "category_id": 1, "bbox": list(bbox), "area": 1.0, "iscrowd": 0}
+        for bbox in bboxes
+    ]
+
+
+def transposed(samples: Any) -> tuple[Any, ...]:
+    """The collate_fn of torchvision's references."""
+    return tuple(zip(*samples, strict=True))
+
+
+def collate(**options: Any) -> MaskCollate:
+    return MaskCollate(LOCAL, MAP, SPEC, **{"collate_fn": transposed, **options})
+
+
+# --- samples ---
+
+
+@pytest.mark.parametrize("form", ["lists", "arrays", "tensors", "ints"])
+def test_boxes_in_a_target(form: str) -> None:
+    convert: Any = {
+        "lists": list,
+        "arrays": lambda b: np.array(b).reshape(-1, 4),
+        "tensors": lambda b: torch.tensor(b).reshape(-1, 4),
+        "ints": lambda b: torch.tensor(b, dtype=torch.int64).reshape(-1, 4),
+    }[form]
+    pairs = [(image(s), {"boxes": convert(b)}) for s, b in zip(SIZES, BOXES, strict=True)]
+    images, targets, masks = collate()(pairs)
+    assert list(map(id, images)) == [id(pair[0]) for pair in pairs]
+    assert list(map(id, targets)) == [id(pair[1]) for pair in pairs]
+    same(masks, expected())
+
+
+def test_boxes_as_the_target() -> None:
+    pairs = [
+        (image(s), torch.tensor(b).reshape(-1, 4), 5) for s, b in zip(SIZES, BOXES, strict=True)
+    ]
+    batch = collate()(pairs)
+    assert len(batch) == 4
+    same(batch[-1], expected())
+
+
+def test_coco_annotations_as_the_target() -> None:
+    pairs = [(image(s), coco(b)) for s, b in zip(SIZES, BBOXES, strict=True)]
+    same(collate()(pairs)[-1], expected())
+
+
+def test_crowds_are_left_out() -> None:
+    annotations = coco(BBOXES[0])
+    annotations[0]["iscrowd"] = 1
+    masks = collate()([(image(SIZES[0]), annotations)])[-1]
+    same(masks, expected(boxes=[BOXES[0][1:]], sizes=SIZES[:1]))
+
+
+def test_coco_annotations_in_a_target() -> None:
+    pairs = [
+        (image(s), {"image_id": 1, "annotations": coco(b)})
+        for s, b in zip(SIZES, BBOXES, strict=True)
+    ]
+    same(collate(boxes="annotations")(pairs)[-1], expected())
+
+
+@pytest.mark.parametrize("keys", [("boxes", "image"), ("bbox", "pixels")])
+def test_dicts(keys: tuple[str, str]) -> None:
+    boxes, picture = keys
+    samples = [{picture: image(s), boxes: b} for s, b in zip(SIZES, BOXES, strict=True)]
+    make = collate(boxes=boxes, image=picture, collate_fn=lambda samples: {"n": len(samples)})
+    batch = make(samples)
+    assert list(batch) == ["n", "masks"]
+    same(batch["masks"], expected())
+
+
+def test_a_function() -> None:
+    pairs = [f"{h}x{w}" for h, w in SIZES]
+
+    def read(sample: str) -> tuple[Any, Any]:
+        h, w = map(int, sample.split("x"))
+        return BOXES[0], (h, w)
+
+    batch = collate(boxes=read, collate_fn=lambda samples: (samples,))(pairs)
+    assert batch[0] is pairs
+    same(batch[1], expected(boxes=[BOXES[0]] * 3))
+
+
+class Format(enum.Enum):
+    XYXY = "XYXY"
+    CXCYWH = "CXCYWH"
+
+
+class BoundingBoxes(Tensor):
+    """As torchvision's, it tells what its numbers mean."""
+
+    format: Format
+
+
+def test_boxes_that_tell_their_format() -> None:
+    boxes = torch.tensor(BOXES[0]).as_subclass(BoundingBoxes)
+    boxes.format = Format.XYXY
+    pair = (image(SIZES[0]), {"boxes": boxes})
+    masks = collate()([pair])[-1]
+    assert type(masks) is Tensor
+    same(masks, expected(boxes=BOXES[:1], sizes=SIZES[:1]))
+    boxes.format = Format.CXCYWH
+    assert refused(pair) == "boxes[1]: must be of the format XYXY, got CXCYWH"
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        torch.zeros(3, 32, 48),
+        torch.zeros(32, 48),
+        torch.zeros(1, 32, 48, dtype=torch.uint8),
+        torch.zeros(12, 32, 48),  # more channels than one sees
+        np.zeros((32, 48, 3), np.uint8),
+        np.zeros((32, 48)),
+        np.zeros((32, 48, 12)),
+        Image.new("RGB", (48, 32)),
+    ],
+    ids=lambda picture: f"{type(picture).__name__}{list(getattr(picture, 'shape', []))}",
+)
+def test_size_of_an_image(picture: Any) -> None:
+    masks = collate()([(picture, BOXES[0])])[-1]
+    same(masks, expected(boxes=BOXES[:1], sizes=SIZES[:1]))
+
+
+def refused(sample: Any, **options: Any) -> str:
+    """The error of a batch whose second sample is this one, the first being good."""
+    good: Any = (image(SIZES[0]), {"boxes": BOXES[0]})
+    if isinstance(sample, dict):
+        good = {"image": image(SIZES[0]), "boxes": BOXES[0]}
+    with pytest.raises(InvalidRequest) as caught:
+        collate(**options)([good, sample])
+    return str(caught.value)
+
+
+IMAGE = image(SIZES[0])
+KITTI = {"type": "Car", "truncated": 0.0, "bbox": [8.0, 8.0, 24.0, 20.0]}
+
+
+@pytest.mark.parametrize(
+    ("sample", "text"),
+    [
+        (
+            IMAGE,
+            "boxes[1]: cannot be found in a Tensor; a sample must be a dict or (image, target), "
+            "or boxes a function",
+        ),
+        ({"image": IMAGE}, "boxes[1]: there is no key 'boxes'; the keys are: 'image'"),
+        ((IMAGE, {}), "boxes[1]: there is no key 'boxes'; the keys are: none"),
+        ((IMAGE, {"boxes": [(8, 8, 2, 9)]}), "boxes[1][0].x2: is smaller than x1"),
+        ((IMAGE, {"boxes": torch.zeros(2, 5)}), "boxes[1]: must have the shape [N, 4], got [2, 5]"),
+        ((IMAGE, 3), "boxes[1]: must have the shape [N, 4], got []"),
+        ((IMAGE, [KITTI]),
+         "boxes[1][0]: is not a COCO annotation, which has an image_id and a bbox"),
+        ((IMAGE, [{"image_id": 7}]), "boxes[1][0].bbox: must be four numbers: x, y, width, height"),
+        ((IMAGE, coco([(1, 2, 3, 4), (1, 2, 3)])),
+         "boxes[1][1].bbox: must be four numbers: x, y, width, height"),
+        ((IMAGE, coco([(1, 2, -3, 4)])), "boxes[1][0].bbox: has a negative width or height"),
+        ((IMAGE, coco([(1, 2, float("nan"), 4)])), "boxes[1][0].x2: is not finite (nan)"),
+        ({"boxes": BOXES[0]}, "image_size[1]: there is no key 'image'; the keys are: 'boxes'"),
+        (
+            {"image": None, "boxes": BOXES[0]},
+            "image_size[1]: cannot be read from NoneType; an image must be a tensor, an array "
+            "or of PIL",
+        ),
+        (
+            (torch.zeros(32, 48, 3), BOXES[0]),
+            "image_size[1]: cannot be read from an image of the shape [32, 48, 3]; "
+            "a tensor must be CHW",
+        ),
+        (
+            (np.zeros((3, 32, 48)), BOXES[0]),
+            "image_size[1]: cannot be read from an image of the shape [3, 32, 48]; "
+            "a NumPy array must be HWC",
+        ),
+        (
+            (torch.zeros(1, 3, 32, 48), BOXES[0]),
+            "image_size[1]: cannot be read from an image of the shape [1, 3, 32, 48]; "
+            "a tensor must be CHW",
+        ),
+        ((torch.zeros(3, 0, 48), BOXES[0]),
+         "image_size[1]: must be two whole numbers from 1 to 2147483647, got (0, 48)"),
+    ],
+)  # fmt: skip
+def test_bad_samples_are_named(sample: Any, text: str) -> None:
+    assert refused(sample) == text
+
+
+def test_a_function_that_gives_something_else() -> None:
+    text = refused((IMAGE, []), boxes=lambda sample: None if not sample[1] else ([], (8, 8)))
+    assert text == "boxes[1]: the function must give boxes and (H, W), got NoneType"
+
+
+# --- masks ---
+
+
+@pytest.mark.parametrize(
+    "dtype", ["float32", "float16", "bfloat16", "uint8", torch.bfloat16, torch.float16]
+)
+def test_dtypes(dtype: Any) -> None:
+    pairs = [(image(s), b) for s, b in zip(SIZES, BOXES, strict=True)]
+    masks = collate(dtype=dtype)(pairs)[-1]
+    same(masks, expected(dtype=dtype))
+    masks.zero_()  # it can be written to
+
+
+def test_several_feature_maps() -> None:
+    pairs = [(image(s), b) for s, b in zip(SIZES, BOXES, strict=True)]
+    maps = [(8, 12), (4, 6), (2, 3)]
+    masks = MaskCollate(LOCAL, maps, SPEC, collate_fn=transposed)(pairs)[-1]
+    same(masks, expected(maps))
+    assert [list(mask.shape) for mask in masks] == [[3, 8, 12], [3, 4, 6], [3, 2, 3]]
+
+
+def test_one_request_a_batch() -> None:
+    maps = [(8, 12), (4, 6), (2, 3)]
+    pairs = [(image(s), b) for s, b in zip(SIZES, BOXES, strict=True)]
+    with serving("--metrics-port", "0") as server, CassClient(server.address) as client:
+        make = pickle.loads(pickle.dumps(MaskCollate(client, maps, SPEC, dtype=torch.bfloat16)))
+        for first in range(2):
+            masks = make(pairs[first : first + 1])[-1]
+            wanted = {"boxes": BOXES[first : first + 1], "sizes": SIZES[first : first + 1]}
+            same(masks, expected(maps, dtype="bfloat16", **wanted))
+            masks[0].zero_()
+        asked = value(scrape(server), "cass_requests_total", method="GenerateMask", code="OK")
+    assert asked == 2
+
+
+# --- batches ---
+
+
+def test_tuples_as_collated_by_default() -> None:
+    picture = torch.arange(3.0 * 32 * 48).reshape(3, 32, 48)
+    targets = [{"boxes": BOXES[0]}, {"boxes": []}]
+    samples = [
+        (picture, targets[0], 5, "a.jpg", torch.tensor([1, 2])),
+        (-picture, targets[1], 6, "b.jpg", torch.tensor([3])),
+    ]
+    batch = MaskCollate(LOCAL, MAP, SPEC)(samples)
+    assert type(batch) is tuple
+    images, found, numbers, names, labels, masks = batch
+    same(images, torch.stack([picture, -picture]))
+    assert found == targets
+    same(numbers, torch.tensor([5, 6]))
+    assert names == ["a.jpg", "b.jpg"]
+    same(labels, [torch.tensor([1, 2]), torch.tensor([3])])
+    same(masks, expected(boxes=[BOXES[0], []], sizes=SIZES[:1] * 2))
+
+
+def test_dicts_as_collated_by_default() -> None:
+    samples = [
+        {"image": np.zeros((32, 48, 3), np.uint8), "boxes": torch.tensor(BOXES[0]),
+         "labels": np.array([1, 2]), "id": 5, "weight": np.float32(0.5)},
+        {"image": np.ones((32, 48, 3), np.uint8), "boxes": torch.tensor(BOXES[1]),
+         "labels": np.array([3]), "id": 6, "weight": np.float32(1.5)},
+    ]  # fmt: skip
+    batch = MaskCollate(LOCAL, MAP, SPEC, key="context")(samples)
+    assert list(batch) == ["image", "boxes", "labels", "id", "weight", "context"]
+    same(batch["image"], torch.stack([torch.zeros(32, 48, 3), torch.ones(32, 48, 3)]).byte())
+    same(batch["boxes"], [torch.tensor(BOXES[0]), torch.tensor(BOXES[1])])
+    same(batch["labels"], [np.array([1, 2]), np.array([3])])
+    same(batch["id"], torch.tensor([5, 6]))
+    same(batch["weight"], torch.tensor([0.5, 1.5]))
+    same(batch["context"], expected(boxes=BOXES[:2], sizes=SIZES[:1] * 2))
+
+
+def test_what_stays_a_list_does_not_depend_on_its_lengths() -> None:
+    sample = {"image": IMAGE, "boxes": torch.tensor(BOXES[0]), "labels": torch.tensor([1, 2])}
+    batch = MaskCollate(LOCAL, MAP, SPEC)([sample, sample])
+    assert type(batch["labels"]) is list
+    assert type(batch["boxes"]) is list
+
+
+def test_pil_images_stay_a_list() -> None:
+    pictures = [Image.new("RGB", (48, 32)), Image.new("L", (64, 40))]
+    images, _, masks = MaskCollate(LOCAL, MAP, SPEC)(list(zip(pictures, BOXES[:2], strict=True)))
+    assert images == pictures
+    same(masks, expected(boxes=BOXES[:2], sizes=SIZES[:2]))
+
+
+def test_a_list() -> None:
+    """What torch's own collation makes of tuples."""
+    alike = [(image(SIZES[0]), torch.tensor(len(b))) for b in BOXES]
+    boxes_of = iter(BOXES)
+    made = collate(
+        collate_fn=torch.utils.data.default_collate, boxes=lambda _: (next(boxes_of), SIZES[0])
+    )
+    images, numbers, masks = made(alike)
+    assert images.shape[0] == numbers.shape[0] == 3
+    same(masks, expected(boxes=BOXES, sizes=[SIZES[0]] * 3))
+
+
+def test_an_image_without_annotations_as_torchvision_wraps_it() -> None:
+    pairs = [(image(SIZES[0]), {"image_id": 7})]
+    _, targets, masks = collate()(pairs)
+    assert list(targets) == [{"image_id": 7}]
+    assert float(masks.max()) == 0
+
+
+def test_a_dict_of_another_kind() -> None:
+    pairs = [(image(s), b) for s, b in zip(SIZES, BOXES, strict=True)]
+    batch = collate(collate_fn=lambda samples: UserDict(n=len(samples)))(pairs)
+    assert type(batch) is UserDict
+    assert batch["n"] == 3
+    same(batch["masks"], expected())
+
+
+@pytest.mark.parametrize(
+    ("collate_fn", "text"),
+    [
+        (lambda samples: samples[0][0],
+         "collate_fn: must give a dict, a tuple or a list, got Tensor"),
+        (lambda samples: Named(*transposed(samples)),
+         "collate_fn: must give a dict, a tuple or a list, got Named"),
+        (lambda _: {"masks": 1}, "key: the batch has a 'masks' already"),
+        (None, "collate_fn: is needed for images that differ in shape: [3, 32, 48], [3, 40, 64]"),
+    ],
+)  # fmt: skip
+def test_bad_batches(collate_fn: Any, text: str) -> None:
+    pairs = [(image(s), b) for s, b in zip(SIZES, BOXES, strict=True)]
+    with pytest.raises(InvalidRequest) as caught:
+        collate(collate_fn=collate_fn)(pairs)
+    assert str(caught.value) == text
+
+
+def test_a_collate_fn_may_change_samples_in_place() -> None:
+    def spoil(samples: Any) -> tuple[Any, ...]:
+        for _, boxes in samples:
+            boxes.zero_()
+        return transposed(samples)
+
+    pair = (image(SIZES[0]), torch.tensor(BOXES[0]))
+    masks = collate(collate_fn=spoil)([pair])[-1]
+    same(masks, expected(boxes=BOXES[:1], sizes=SIZES[:1]))
+
+
+def test_unknown_samples_need_a_collate_fn() -> None:
+    make = MaskCollate(LOCAL, MAP, SPEC, boxes=lambda sample: ([], (8, 8)))
+    with pytest.raises(InvalidRequest, match="samples of int"):
+        make([3])
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"feature_map": (0, 4)}, "feature_map"),
+        ({"feature_map": [(4, 4), 3]}, "feature_map[1]"),
+        ({"spec": 4}, "mask_spec"),
+        ({"dtype": "float64"}, "dtype"),
+        ({"spec": MaskSpec(merge="sum"), "dtype": "uint8"}, "dtype"),
+    ],
+)
+def test_bad_arguments_are_told_by_the_constructor(change: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        MaskCollate(LOCAL, **{"feature_map": MAP, **change})
+    assert caught.value.field == field
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_pinned() -> None:
+    samples = [(IMAGE, {"boxes": torch.tensor(BOXES[0])})] * 4
+    make = MaskCollate(LOCAL, [MAP, (2, 3)], SPEC, dtype="bfloat16")
+    loader = torch.utils.data.DataLoader(samples, 2, collate_fn=make, pin_memory=True)
+    for images, targets, masks in loader:
+        assert images.is_pinned()
+        assert targets[0]["boxes"].is_pinned()
+        assert all(mask.is_pinned() for mask in masks)

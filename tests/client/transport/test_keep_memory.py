@@ -1,0 +1,54 @@
+"""Memory that is kept: in loaders' workers by itself, elsewhere where it is asked for."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import platform
+import subprocess
+import sys
+
+import pytest
+
+import cass_client
+from tests.client.torch.test_loaders import LIMIT, run
+
+pytestmark = pytest.mark.timeout(220)
+
+glibc = pytest.mark.skipif(
+    sys.platform != "linux" or platform.libc_ver()[0] != "glibc", reason="glibc's malloc alone"
+)
+# Five blocks of 40 MiB have 10,240 pages each, or 20 huge ones; what Python does beside them has a
+# few.
+MANY, FEW = 5 * 20, 50
+
+
+@glibc
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+def test_workers_keep_it_and_the_parent_does_not(context: str) -> None:
+    found = json.loads(run("memory", "local:", context, ""))
+    assert found["worker"] < FEW
+    for other in ("told not to", "no worker", "parent"):
+        assert found[other] >= MANY, (other, found)
+
+
+@glibc
+def test_a_program_that_asks_for_it() -> None:
+    """In a process of its own: it stays."""
+    program = (
+        "import cass_client; from tests.client.support.loader_programs import faults\n"
+        "print(faults(), cass_client.keep_memory(), faults())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=LIMIT, check=True
+    )
+    before, could, after = done.stdout.split()
+    assert int(before) >= MANY
+    assert could == "True"
+    assert int(after) < FEW
+
+
+def test_other_libraries_are_left_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One without mallopt, such as musl, cannot be had here."""
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: object())
+    assert cass_client.keep_memory() is False

@@ -1,0 +1,29 @@
+"""The kernels compile for NVIDIA GPUs, from Ampere on, on a machine that has none."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton", reason="needs Triton, which has wheels for Linux")
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("capability", [80, 90])
+def test_every_kernel_compiles(capability: int, tmp_path: Path) -> None:
+    # A process of its own: this one interprets.
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.core.support.native", str(capability)],
+        env=environment | {"TRITON_CACHE_DIR": str(tmp_path)},
+        cwd=Path(__file__).parents[3],
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(done.stdout.splitlines()) == 45

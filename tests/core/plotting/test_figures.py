@@ -1,0 +1,250 @@
+"""Figures: what they show, measured on their pixels and artists."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from PIL import Image
+
+from cass_core import InvalidRequest
+from cass_core.plotting.figures import (
+    plot_comparison,
+    plot_mask,
+    plot_overview,
+    plot_owner,
+    plot_prediction,
+)
+
+SIZE = (40, 60)
+PICTURE = np.linspace(0, 255, 40 * 60 * 3).reshape(40, 60, 3).astype(np.uint8)
+BOXES = np.array([[10, 5, 30, 35], [40, 10, 50, 20]], np.float32)
+MASK = np.array([[0, 0.25, 0], [0.5, 1, 0]])
+
+
+def pixels(figure: Figure) -> np.ndarray:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=50)
+    with Image.open(buffer) as picture:
+        return np.asarray(picture.convert("RGB")).astype(int)
+
+
+def values(figure: Figure, panel: int) -> np.ndarray:
+    """What the panel's colours stand for: its second image, the one over the picture."""
+    return np.asarray(figure.axes[panel].images[1].get_array())
+
+
+def outlines(figure: Figure, panel: int = 0) -> list[tuple[float, ...]]:
+    found = [p for p in figure.axes[panel].patches if isinstance(p, Rectangle)]
+    return [
+        (p.get_x(), p.get_y(), p.get_x() + p.get_width(), p.get_y() + p.get_height()) for p in found
+    ]
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        MASK,
+        MASK.astype(np.float16),
+        torch.from_numpy(MASK).to(torch.bfloat16),
+        torch.from_numpy(MASK).requires_grad_(),
+        MASK.tolist(),
+    ],
+)
+def test_mask(mask: Any) -> None:
+    figure = plot_mask(PICTURE, BOXES, mask, title="one")
+    np.testing.assert_array_equal(values(figure, 0), MASK)
+    assert outlines(figure) == [tuple(box) for box in BOXES.tolist()]
+    assert figure.axes[0].get_title() == "one"
+    # Two columns of three: a patch of 20 x 20 pixels.
+    assert figure.axes[0].images[1].get_extent() == [0, 60, 40, 0]
+    assert pixels(figure).std() > 10
+
+
+def test_uint8_mask_is_a_share_of_255() -> None:
+    figure = plot_mask(PICTURE, [], (MASK * 255).round().astype(np.uint8))
+    np.testing.assert_allclose(values(figure, 0), [[0, 64 / 255, 0], [128 / 255, 1, 0]])
+
+
+def test_zero_patches_show_the_picture() -> None:
+    """A mask of zeros draws the same pixels as no mask's colours would."""
+    zero = pixels(plot_mask(PICTURE, [], np.zeros((2, 3))))
+    one = pixels(plot_mask(PICTURE, [], MASK))
+    assert (zero != one).any()
+    grey = zero[zero.shape[0] // 2, : zero.shape[1] // 2]
+    assert (np.abs(grey - grey.mean(axis=1, keepdims=True)) <= 1).all()
+
+
+def test_patches_beyond_the_image() -> None:
+    figure = plot_mask(None, None, MASK, image_size=SIZE, patch_pixels=(24.0, 24.0))
+    assert figure.axes[0].images[1].get_extent() == [0, 72, 48, 0]
+    assert figure.axes[0].get_xlim() == (0, 60)
+    assert figure.axes[0].get_ylim() == (40, 0)
+
+
+def test_comparison() -> None:
+    figure = plot_comparison(PICTURE, BOXES, MASK, MASK[::-1], labels=("a", "b"))
+    assert [axes.get_title() for axes in figure.axes[:3]] == ["a", "b", "b - a"]
+    np.testing.assert_array_equal(values(figure, 0), MASK)
+    np.testing.assert_array_equal(values(figure, 1), MASK[::-1])
+    np.testing.assert_array_equal(values(figure, 2), [[0.5, 0.75, 0], [-0.5, -0.75, 0]])
+    # The scale is symmetric: no difference is white.
+    low, high = figure.axes[2].images[1].get_clim()
+    assert (low, high) == (-0.75, 0.75)
+    for panel in range(3):
+        assert len(outlines(figure, panel)) == 2
+    pixels(plot_comparison(PICTURE, BOXES, MASK, MASK))  # no difference at all
+
+
+def test_prediction() -> None:
+    """sigmoid(ln 3) = 3/4, and extreme logits do not overflow."""
+    logits = np.array([0, np.log(3), -np.log(3), 1e4, -1e4, 0])
+    figure = plot_prediction(PICTURE, BOXES, MASK, logits)
+    expected = [[0.5, 0.75, 0.25], [1, 0, 0.5]]
+    np.testing.assert_allclose(values(figure, 1), expected, rtol=1e-12)
+    half = plot_prediction(PICTURE, BOXES, MASK, torch.from_numpy(logits.reshape(2, 3)).half())
+    np.testing.assert_allclose(values(half, 1), expected, atol=1e-3)
+
+
+def test_owner() -> None:
+    owner = np.array([[0, -1, 1], [-1, -1, 1]], np.int32)
+    figure = plot_owner(PICTURE, BOXES, owner, title="who")
+    shown = figure.axes[0].images[1]
+    alpha = np.asarray(shown.get_alpha())
+    assert ((alpha > 0) == (owner >= 0)).all()
+    # A patch has the colour of its box's outline.
+    edges = [p.get_edgecolor() for p in figure.axes[0].patches]
+    for name, edge in enumerate(edges):
+        np.testing.assert_allclose(shown.cmap(shown.norm(name)), edge)
+    assert edges[0] != edges[1]
+    pixels(figure)
+
+
+OWNER = np.array([[-1, 0, -1], [1, 1, -1]])
+
+
+def test_overview() -> None:
+    figure = plot_overview(PICTURE, BOXES, MASK, MASK[::-1], owner=OWNER, labels=("a", "b"))
+    assert [axes.get_title() for axes in figure.axes[:4]] == ["a", "b", "b - a", "owner"]
+    expected = [MASK, MASK[::-1], [[0.5, 0.75, 0], [-0.5, -0.75, 0]], OWNER]
+    for panel, shown in enumerate(expected):
+        np.testing.assert_array_equal(values(figure, panel), shown)
+        assert len(outlines(figure, panel)) == 2
+    # Two rows of two.
+    assert len({round(axes.get_position().y0, 2) for axes in figure.axes[:4]}) == 2
+    pixels(figure)
+    assert len(plot_overview(PICTURE, BOXES, MASK, MASK).axes) == 3 + 2  # and two scales
+
+
+def test_overview_of_a_prediction() -> None:
+    """Scores have a grid of their own; what is pruned is dark, a lost box dashed."""
+    logits = np.array([[0, np.log(3)], [-np.log(3), 1e4], [0, 0], [0, 0]])
+    kept = np.array([[True, True], [False, True], [False, False], [False, False]])
+    figure = plot_overview(
+        PICTURE,
+        BOXES,
+        MASK,
+        MASK,
+        owner=OWNER,
+        logits=logits,
+        kept=kept,
+        lost=np.array([False, True]),
+        patch_pixels=(24.0, 24.0),
+    )
+    scores, pruned = figure.axes[4:6]
+    assert scores.get_title() == "scores"
+    np.testing.assert_allclose(values(figure, 4), [[0.5, 0.75], [0.25, 1], [0.5] * 2, [0.5] * 2])
+    assert pruned.get_title() == "kept patches: 38%, objects lost: 1 of 2"
+    alpha = np.asarray(pruned.images[1].get_alpha())
+    assert (alpha[kept] == 0).all()
+    assert (alpha[~kept] > 0.5).all()
+    assert figure.axes[0].images[1].get_extent() == [0, 72, 48, 0]
+    assert pruned.images[1].get_extent() == scores.images[1].get_extent() == [0, 60, 40, 0]
+    assert [patch.get_linestyle() for patch in pruned.patches] == ["solid", "--"]
+    assert pruned.patches[0].get_edgecolor() != pruned.patches[1].get_edgecolor()
+    pixels(figure)
+
+
+def test_unused_panels_are_left_out() -> None:
+    figure = plot_overview(PICTURE, [], MASK, MASK, logits=MASK, kept=MASK > 0, lost=[])
+    assert len(figure.axes) == 5 + 2
+
+
+def test_wide_images_are_stacked() -> None:
+    figure = plot_comparison(None, [], MASK, MASK, image_size=(256, 1024))
+    tops = {round(axes.get_position().x0, 1) for axes in figure.axes[:3]}
+    assert len(tops) == 1
+
+
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [
+        (lambda: plot_mask(None, [], MASK), "image_size: is needed without an image"),
+        (
+            lambda: plot_mask(PICTURE, [], MASK, image_size=(60, 40)),
+            "image_size: is (60, 40), the image has (40, 60)",
+        ),
+        (
+            lambda: plot_mask(PICTURE[None], [], MASK),
+            "image: must have the shape [H, W, 3] or [H, W], got [1, 40, 60, 3]",
+        ),
+        (
+            lambda: plot_mask(PICTURE, [], MASK[None]),
+            "mask: must be of one image, [n_y, n_x], got the shape [1, 2, 3]",
+        ),
+        (lambda: plot_mask(PICTURE, [], "mask"), "mask: must be an array of numbers"),
+        (
+            lambda: plot_mask(PICTURE, [[3, 0, 1, 1]], MASK),
+            "boxes[0][0].x2: is smaller than x1",
+        ),
+        (
+            lambda: plot_comparison(PICTURE, [], MASK, MASK.T),
+            "second: has the shape [3, 2], first has [2, 3]",
+        ),
+        (
+            lambda: plot_prediction(PICTURE, [], MASK, np.zeros(5)),
+            "logits: has the shape [5], target has [2, 3]",
+        ),
+        (
+            lambda: plot_overview(PICTURE, [], MASK, MASK, owner=MASK[:1]),
+            "owner: has the shape [1, 3], first has [2, 3]",
+        ),
+        (
+            lambda: plot_overview(PICTURE, [], MASK, MASK, logits=MASK),
+            "kept: must be of one image, [n_y, n_x], got the shape []",
+        ),
+        (
+            lambda: plot_overview(PICTURE, [], MASK, MASK, logits=MASK, kept=MASK[:1]),
+            "kept: has the shape [1, 3], logits has [2, 3]",
+        ),
+        (
+            lambda: plot_overview(PICTURE, BOXES, MASK, MASK, logits=MASK, kept=MASK, lost=[1]),
+            "lost: must be [2], one for each box",
+        ),
+        (
+            lambda: plot_owner(PICTURE, BOXES, np.array([[2]])),
+            "owner: must hold indices of the boxes, or -1",
+        ),
+        (
+            lambda: plot_owner(PICTURE, BOXES, np.array([[0.5]])),
+            "owner: must hold indices of the boxes, or -1",
+        ),
+    ],
+)
+def test_refused(call: Any, error: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        call()
+    assert str(caught.value) == error
+
+
+def test_pyplot_is_left_alone() -> None:
+    import sys
+
+    plot_mask(PICTURE, BOXES, MASK)
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    assert pyplot is None or pyplot.get_fignums() == []

@@ -1,0 +1,79 @@
+"""The two ways a mask is made, behind one form: compiled loops, and the GPU's kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import pytest
+import torch
+
+from cass_core import MaskSpec, generate_mask
+from cass_core.masks import MaskInputs
+from tests.support.interpreted import kernels
+
+
+class MakeMask(Protocol):
+    """Boxes of each image in, NumPy out; the arguments are those of `generate_mask`."""
+
+    def __call__(
+        self,
+        boxes: Sequence[Any],
+        image_size: Any,
+        feature_map: Any,
+        spec: MaskSpec = ...,
+        dtype: str = ...,
+        return_owner: bool = ...,
+    ) -> Any:
+        """The mask, or a pair of it and the owner map."""
+
+
+def compiled(
+    boxes: Sequence[Any],
+    image_size: Any,
+    feature_map: Any,
+    spec: MaskSpec = MaskSpec(),  # noqa: B008 - frozen
+    dtype: str = "float32",
+    return_owner: bool = False,
+) -> Any:
+    """By `generate_mask` on NumPy boxes."""
+    return generate_mask(
+        [np.asarray(b, np.float32).reshape(-1, 4) for b in boxes],
+        image_size,
+        feature_map,
+        spec,
+        dtype=dtype,
+        return_owner=return_owner,
+    )
+
+
+def interpreted(
+    boxes: Sequence[Any],
+    image_size: Any,
+    feature_map: Any,
+    spec: MaskSpec = MaskSpec(),  # noqa: B008 - frozen
+    dtype: str = "float32",
+    return_owner: bool = False,
+) -> Any:
+    """By the kernels that a GPU would run."""
+    from cass_core.ops.run import make_masks
+
+    tensors = [torch.as_tensor(np.asarray(b, np.float32).reshape(-1, 4)) for b in boxes]
+    inputs = MaskInputs.check(tensors, image_size, feature_map, spec, dtype, return_owner)
+    with kernels():
+        masks, owners = make_masks(inputs, torch.device("cpu"))
+    masks, owners = _to_numpy(masks), _to_numpy(owners)
+    if not return_owner:
+        return masks[0] if inputs.single else masks
+    return (masks[0], owners[0]) if inputs.single else (masks, owners)
+
+
+def _to_numpy(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.float().numpy() if value.dtype == torch.bfloat16 else value.numpy()
+    return type(value)(_to_numpy(part) for part in value)
+
+
+both_paths = pytest.mark.parametrize("make", [compiled, interpreted])
+"""Runs a test with either of them as ``make``."""

@@ -1,0 +1,110 @@
+"""The stack's proxy outside of a container, with its configuration but for addresses and paths."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+import threading
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.docker.conftest import ROOT
+from tests.docker.engine import LIMIT
+from tests.server.support.observed import Samples, samples, value
+from tests.server.support.processes import free_port
+
+PROXY = ROOT / "docker" / "proxy"
+
+
+def program(name: str) -> str:
+    """Path of an installed program; the test is skipped without."""
+    # Debian has servers where only root looks.
+    found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/bin")
+    if found is None:
+        pytest.skip(f"needs {name} (of the Debian package of that name)")
+    return found
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """What stands for the stack's network.
+
+    Attributes:
+        name_server: port on 127.0.0.1 that tells the servers' addresses.
+        servers: port of all of them.
+        tls: folder of the proxy's certificates.
+    """
+
+    name_server: int
+    servers: int
+    tls: Path = Path("/tls")
+
+
+class Proxy:
+    """HAProxy, and what it has logged.
+
+    Attributes:
+        address: where it answers callers.
+        process: it.
+    """
+
+    def __init__(self, folder: Path, variant: str, replacement: Replacement) -> None:
+        port, metrics = free_port(), free_port()
+        self.address = f"127.0.0.1:{port}"
+        self._metrics = f"http://127.0.0.1:{metrics}/metrics"
+        command = [program("haproxy"), "-W", "-db"]
+        for name in ("common.cfg", f"{variant}.cfg"):
+            text = (PROXY / name).read_text()
+            for here, there in (
+                ("parse-resolv-conf", f"nameserver test 127.0.0.1:{replacement.name_server}"),
+                ("bind :50051", f"bind {self.address}"),
+                ("bind :8405", f"bind 127.0.0.1:{metrics}"),
+                ("server:50051", f"server:{replacement.servers}"),
+                ("/tls/", f"{replacement.tls}/"),
+            ):
+                text = text.replace(here, there)
+            (folder / name).write_text(text)
+            command += ["-f", str(folder / name)]
+        self._log = folder / "proxy.log"
+        with self._log.open("w") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+
+    def log(self) -> str:
+        """What it has printed."""
+        return self._log.read_text()
+
+    def metrics(self) -> Samples:
+        """What Prometheus reads of it."""
+        with urllib.request.urlopen(self._metrics, timeout=LIMIT) as answer:
+            return samples(answer.read().decode())
+
+    def up(self) -> int:
+        """Servers that get calls."""
+        return int(value(self.metrics(), "haproxy_backend_active_servers", proxy="servers"))
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Poll with a hard limit; fails with the log if it ends."""
+        poll = threading.Event()
+        for _ in range(int(LIMIT / 0.05)):
+            with contextlib.suppress(OSError):  # not listening yet
+                if condition():
+                    return
+            assert self.process.poll() is None, self.log()
+            poll.wait(0.05)
+        raise AssertionError(self.log())
+
+
+@contextlib.contextmanager
+def proxy(folder: Path, variant: str, replacement: Replacement) -> Iterator[Proxy]:
+    """The proxy, as ``plain`` or ``tls``; ended at the end."""
+    running = Proxy(folder, variant, replacement)
+    try:
+        yield running
+    finally:
+        running.process.terminate()
+        running.process.wait(LIMIT)

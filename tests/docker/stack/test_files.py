@@ -1,0 +1,145 @@
+"""What can be said of the stack's files without starting it: services, alerts, samples' names."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_client import generate_latest
+
+from cass_server.config.settings import PREFIX, Settings
+from cass_server.observability.metrics import Metrics
+from cass_server.observability.prometheus import OneWorker, WorkerMetrics
+from tests.docker.conftest import ROOT
+from tests.docker.engine import LIMIT
+from tests.docker.stack.compose import COMPOSE
+from tests.docker.stack.proxy import program
+
+PROMETHEUS = ROOT / "docker" / "prometheus"
+ALERTS = yaml.safe_load((PROMETHEUS / "alerts.yml").read_text())
+RULES = [rule for group in ALERTS["groups"] for rule in group["rules"]]
+
+
+def content() -> dict[str, Any]:
+    """The compose file with the defaults of its variables."""
+    read: dict[str, Any] = yaml.safe_load(re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", COMPOSE.read_text()))
+    return read
+
+
+SERVICES: dict[str, dict[str, Any]] = content()["services"]
+
+
+def promtool(*arguments: str) -> str:
+    done = subprocess.run(
+        [program("promtool"), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def test_the_file_is_what_the_specification_allows() -> None:
+    spec = pytest.importorskip("compose_spec", reason="needs compose-spec (pip install it)")
+    stack = content()
+    assert set(spec.PyCompose.from_json(json.dumps(stack)).service_names()) == set(SERVICES)
+    stack["services"]["server"]["sclae"] = 2
+    with pytest.raises(ValueError, match="sclae"):
+        spec.PyCompose.from_json(json.dumps(stack))
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_no_service_may_more_than_it_needs(name: str) -> None:
+    service = SERVICES[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges"]
+    assert service.get("cap_add", []) == (["CHOWN"] if name == "certificates" else [])
+    assert service["pids_limit"] > 0
+    assert service["logging"]["options"]["max-size"]
+    if name != "certificates":  # which ends
+        assert service["restart"] == "unless-stopped"
+        assert service["mem_limit"]
+
+
+def test_what_is_published_is_reached_from_this_machine_alone() -> None:
+    published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
+    assert published == {
+        "proxy": ["127.0.0.1:50051:50051"],
+        "proxy-tls": ["127.0.0.1:50051:50051"],
+        "prometheus": ["127.0.0.1:9090:9090"],
+        "grafana": ["127.0.0.1:3000:3000"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("profile", "started"),
+    [
+        ("cpu", {"server", "proxy"}),
+        ("gpu", {"server-gpu", "proxy"}),
+        ("tls", {"server-tls", "proxy-tls", "certificates"}),
+    ],
+)
+def test_what_a_profile_starts(profile: str, started: set[str]) -> None:
+    enabled = {n for n, s in SERVICES.items() if profile in s.get("profiles", [profile])}
+    assert enabled == started | {"prometheus", "grafana"}
+
+
+def test_what_is_started_unless_told_otherwise() -> None:
+    assert "COMPOSE_PROFILES=cpu\n" in COMPOSE.with_name(".env").read_text()
+
+
+@pytest.mark.parametrize("name", ["server", "server-gpu", "server-tls"])
+def test_servers_have_settings_that_exist_and_time_to_drain(name: str) -> None:
+    service = SERVICES[name]
+    given = {k.removeprefix(PREFIX).lower(): v for k, v in service["environment"].items()}
+    # Names that do not exist are refused; files are those of the containers.
+    drain = Settings(**{"host": "0.0.0.0", **given}).drain_seconds
+    assert float(service["stop_grace_period"].removesuffix("s")) >= drain + 5
+    limits = Settings.model_fields["max_queue_bytes"].default
+    unit = {"m": 1 << 20, "g": 1 << 30}[service["mem_limit"][-1]]
+    assert int(service["mem_limit"][:-1]) * unit >= 2 * limits + (512 << 20)
+
+
+@pytest.mark.parametrize("name", ["proxy", "prometheus", "grafana"])
+def test_images_of_others_have_a_version(name: str) -> None:
+    assert re.fullmatch(r"docker\.io/[a-z/]+:v?\d+\.\d+\.\d+", SERVICES[name]["image"])
+
+
+def test_the_gpu_is_reserved() -> None:
+    reserved = SERVICES["server-gpu"]["deploy"]["resources"]["reservations"]["devices"]
+    assert reserved == [{"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}]
+    assert SERVICES["server-gpu"]["build"]["target"] == "cuda"
+
+
+def test_prometheus_takes_its_configuration() -> None:
+    promtool("check", "config", str(PROMETHEUS / "prometheus.yml"))
+
+
+def test_alerts_fire_when_they_should() -> None:
+    tests = Path(__file__).with_name("alerts.yml")
+    promtool("test", "rules", str(tests))
+    # None goes untested.
+    assert set(re.findall(r'alertname="(\w+)"', tests.read_text())) == {r["alert"] for r in RULES}
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
+def test_an_alert_says_what_is_wrong_and_what_to_do(rule: dict[str, Any]) -> None:
+    assert rule["labels"]["severity"] in ("critical", "warning")
+    assert rule["annotations"]["summary"].endswith(".")
+    assert len(rule["annotations"]["description"]) > 80
+
+
+def test_alerts_are_about_metrics_of_the_server() -> None:
+    exposed = generate_latest(WorkerMetrics([Metrics()], OneWorker(), "1", "cpu")).decode()
+    names = set(re.findall(r"\bcass_\w+", " ".join(rule["expr"] for rule in RULES)))
+    assert names
+    assert names <= set(re.findall(r"^cass_\w+", exposed, re.MULTILINE))

@@ -1,0 +1,162 @@
+"""The proxy's configuration, with a real HAProxy before real servers, without containers."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cass_client import CassClient, Tls, Unavailable
+from tests.docker.conftest import ROOT
+from tests.docker.engine import LIMIT
+from tests.docker.stack.callers import CELLS, SIZE, SPEC, calling
+from tests.docker.stack.names import name_server
+from tests.docker.stack.proxy import Proxy, Replacement, program, proxy
+from tests.server.support.observed import scrape, value
+from tests.server.support.processes import free_port, health, held
+from tests.support.servers import ServerProcess, server_process, serving
+
+pytestmark = pytest.mark.timeout(120)
+
+FIRST, SECOND = "127.0.0.2", "127.0.0.3"
+"""All servers have the same port, as containers do; so each has an address of its own."""
+
+
+def at(host: str, port: int) -> tuple[str, ...]:
+    return "--host", host, "--port", str(port), "--metrics-port", "0"
+
+
+def requests(server: ServerProcess) -> float:
+    return value(scrape(server), "cass_requests_total", method="GenerateMask", code="OK")
+
+
+@contextlib.contextmanager
+def stack(folder: Path) -> Iterator[tuple[Proxy, ServerProcess, ServerProcess]]:
+    """Two servers and the proxy that has found them."""
+    port = free_port()
+    with (
+        serving(*at(FIRST, port)) as first,
+        serving(*at(SECOND, port)) as second,
+        name_server("server", [FIRST, SECOND]) as names,
+        proxy(folder, "plain", Replacement(names.port, port)) as running,
+    ):
+        running.wait_until(lambda: running.up() == 2)
+        yield running, first, second
+
+
+def test_calls_are_spread_and_none_fails_while_a_server_drains(tmp_path: Path) -> None:
+    with stack(tmp_path) as (running, first, second), calling(running.address) as callers:
+        running.wait_until(callers.more())
+        assert requests(first) > 0
+        assert requests(second) > 0
+        first.process.send_signal(signal.SIGTERM)
+        running.wait_until(lambda: running.up() == 1)
+        running.wait_until(callers.more())
+        assert first.stop() == 0
+
+
+def test_no_call_fails_when_a_server_is_killed(tmp_path: Path) -> None:
+    with stack(tmp_path) as (running, first, _), calling(running.address) as callers:
+        running.wait_until(callers.more())
+        first.kill()
+        running.wait_until(callers.more())
+        running.wait_until(lambda: running.up() == 1)
+
+
+def test_a_server_that_is_stuck_is_taken_out_until_it_answers(tmp_path: Path) -> None:
+    with stack(tmp_path) as (running, first, _):
+        first.process.send_signal(signal.SIGSTOP)
+        running.wait_until(lambda: running.up() == 1)
+        with calling(running.address) as callers:
+            running.wait_until(callers.more())
+        first.process.send_signal(signal.SIGCONT)
+        running.wait_until(lambda: running.up() == 2)
+
+
+def test_a_server_that_does_not_serve_yet_is_told_from_one_that_does(tmp_path: Path) -> None:
+    folder = tmp_path / "held"
+    folder.mkdir()
+    port = free_port()
+    with (
+        server_process(*at(FIRST, port), program=held(folder)),
+        name_server("server", [FIRST]) as names,
+        contextlib.ExitStack() as proxies,
+    ):
+        assert health(f"{FIRST}:{port}") == "NOT_SERVING"
+        replacement = Replacement(names.port, port)
+        running = proxies.enter_context(proxy(tmp_path, "plain", replacement))
+        # What it answers is understood, and not waited for any longer.
+        running.wait_until(lambda: "did not match content (binary)" in running.log())
+        running.wait_until(lambda: running.up() == 0)
+        assert "timeout" not in running.log()
+        with CassClient(running.address) as client, pytest.raises(Unavailable):
+            client.info()
+        (folder / "warm").touch()
+        running.wait_until(lambda: running.up() == 1)
+        with CassClient(running.address) as client:
+            assert client.info().device == "cpu"
+
+
+def test_servers_are_found_by_their_name(tmp_path: Path) -> None:
+    port = free_port()
+    with (
+        serving(*at(FIRST, port)),
+        name_server("server", []) as names,
+        proxy(tmp_path, "plain", Replacement(names.port, port)) as running,
+    ):
+        running.wait_until(lambda: running.up() == 0)
+        names.addresses = [FIRST]
+        running.wait_until(lambda: running.up() == 1)
+        with serving(*at(SECOND, port)) as second:
+            names.addresses = [FIRST, SECOND]
+            running.wait_until(lambda: running.up() == 2)
+            with calling(running.address) as callers:
+                running.wait_until(callers.more())
+            assert requests(second) > 0
+        names.addresses = [SECOND]
+        running.wait_until(lambda: running.up() == 0)
+
+
+def test_mutual_tls_on_both_sides(tmp_path: Path) -> None:
+    certificates = make_certificates(tmp_path)
+    files = certificates / "server"
+    port = free_port()
+    tls = ("--tls-certificate", str(files / "tls.crt"), "--tls-key", str(files / "tls.key"))
+    tls += ("--tls-client-ca", str(files / "ca.crt"))
+    mine = certificates / "client"
+    known = Tls(mine / "ca.crt", mine / "tls.crt", mine / "tls.key")
+    with (
+        serving(*at(FIRST, port), *tls) as first,
+        name_server("server", [FIRST]) as names,
+        proxy(tmp_path, "tls", Replacement(names.port, port, certificates / "proxy")) as running,
+    ):
+        running.wait_until(lambda: running.up() == 1)
+        with calling(running.address, callers=1, tls=known) as callers:
+            running.wait_until(callers.more(5))
+        assert requests(first) >= 5
+        for stranger in (Tls(mine / "ca.crt"), None):
+            with (
+                CassClient(running.address, tls=stranger) as client,
+                pytest.raises(Unavailable),
+            ):
+                client.generate_mask([[[4, 4, 20, 20]]], SIZE, CELLS, SPEC)
+
+
+def make_certificates(folder: Path) -> Path:
+    """What the profile tls makes, for this user."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can give keys to other users")
+    program("openssl")
+    made = folder / "certificates"
+    for name in ("authority", "server", "proxy", "client"):
+        (made / name).mkdir(parents=True)
+    script = (ROOT / "docker" / "certificates" / "make.sh").read_text()
+    script = script.replace("cd /certificates", f"cd {made}")
+    environment = {**os.environ, "CERTIFICATE_NAMES": "DNS:localhost,IP:127.0.0.1"}
+    subprocess.run(["sh", "-c", script], env=environment, check=True, timeout=LIMIT)
+    return made

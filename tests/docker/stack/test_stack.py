@@ -1,0 +1,113 @@
+"""The whole stack in containers, but for Grafana: calls, failures, samples and certificates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cass_client import CassClient, Tls, Unavailable
+from tests.docker.asking import is_right
+from tests.docker.engine import Engine
+from tests.docker.stack.callers import calling
+from tests.docker.stack.compose import COMPOSE, Stack, stack
+from tests.docker.stack.dashboard import panels
+from tests.docker.stack.images import provide
+
+pytestmark = pytest.mark.timeout(300, func_only=True)  # images may have to be built first
+
+NEVER_ON_A_CPU = {"Requests in a batch"}
+"""Panels without data."""
+
+
+@pytest.fixture(scope="module")
+def images(engine: Engine, server_image: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Those that the services name."""
+    services = yaml.safe_load(COMPOSE.read_text())["services"]
+    engine("tag", server_image, services["server"]["image"])
+    for service in ("proxy", "prometheus"):
+        provide(engine, services[service]["image"], tmp_path_factory.mktemp(service))
+
+
+@pytest.fixture
+def plain(engine: Engine, images: None) -> Iterator[Stack]:
+    """Two servers behind the proxy, and Prometheus."""
+    with stack(engine, "cpu") as running:
+        running("up", "--detach", "server", "proxy", "prometheus")
+        active = 'haproxy_backend_active_servers{proxy="servers"} == 2'
+        running.wait_until(lambda: running.number(active) == 2, active)
+        # The proxy takes a server that it has just found for one that serves.
+        serving = 'haproxy_backend_agg_server_check_status{proxy="servers",state="UP"} == 2'
+        running.wait_until(lambda: bool(running.query(serving)), serving)
+        running.wait_until(lambda: running.number("sum(up)") == 3, "all are asked")
+        yield running
+
+
+def test_calls_from_outside_and_samples_of_both_servers(plain: Stack) -> None:
+    with CassClient(plain.address) as client:
+        assert is_right(client)
+    with calling(plain.address) as callers:
+        plain.wait_until(callers.more(), "answers")
+        by_server = 'sum by (instance) (cass_requests_total{method="GenerateMask",code="OK"}) > 0'
+        plain.wait_until(lambda: len(plain.query(by_server)) == 2, by_server)
+        for panel in panels():
+            for expression in panel.expressions(window="30s"):
+                if panel.title not in NEVER_ON_A_CPU:
+                    plain.wait_until(lambda e=expression: bool(plain.query(e)), expression)
+    # One for `is_right`.
+    total = f"sum({by_server.removesuffix(' > 0')})"
+    plain.wait_until(lambda: plain.number(total) == callers.answered() + 1, total)
+    assert plain.query('ALERTS{alertstate="firing"}') == []
+
+
+def test_no_call_fails_when_a_server_is_killed(plain: Stack) -> None:
+    first, _ = plain.containers("server")
+    with calling(plain.address) as callers:
+        plain.wait_until(callers.more(), "answers")
+        first.signal("SIGKILL")
+        plain.wait_until(callers.more(), "answers of the other server")
+    left = 'haproxy_backend_active_servers{proxy="servers"}'
+    plain.wait_until(lambda: plain.number(left) == 1, left)
+
+
+def test_no_call_fails_when_a_server_is_stopped(plain: Stack, engine: Engine) -> None:
+    first, _ = plain.containers("server")
+    with calling(plain.address) as callers:
+        plain.wait_until(callers.more(), "answers")
+        engine("stop", "--time", "40", first.id)
+        plain.wait_until(callers.more(), "answers of the other server")
+    assert first.state()["ExitCode"] == 0
+
+
+def test_mutual_tls_with_the_certificates_that_are_made(
+    engine: Engine, images: None, tmp_path: Path
+) -> None:
+    with stack(engine, "tls") as running:
+        # Apart, since podman-compose waits long for the end of what others depend on.
+        running("up", "certificates")
+        running("up", "--detach", "--no-deps", "server-tls", "proxy-tls")
+        (made,) = running.containers("certificates")
+        engine("cp", f"{made.id}:/certificates/client/.", str(tmp_path))
+        mine = Tls(tmp_path / "ca.crt", tmp_path / "tls.crt", tmp_path / "tls.key")
+
+        def answers() -> bool:
+            try:
+                with CassClient(running.address, tls=mine) as client:
+                    return is_right(client)
+            except Unavailable:
+                return False
+
+        running.wait_until(answers, "an answer")
+        with calling(running.address, tls=mine) as callers:
+            running.wait_until(callers.more(), "answers")
+        for stranger in (Tls(tmp_path / "ca.crt"), None):
+            with (
+                CassClient(running.address, tls=stranger) as client,
+                pytest.raises(Unavailable),
+            ):
+                client.info()
+        # It shows its own certificate.
+        for server in running.containers("server-tls"):
+            assert server.is_healthy()

@@ -1,0 +1,83 @@
+"""Which groups are compared, and what the tables say of the others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cass_lab.data.dataset import Dataset
+from cass_lab.measures.blind import training_prior
+from cass_lab.measures.keeping import KEEP_RATIOS
+from cass_lab.reports.comparison import Comparison
+from cass_lab.reports.report import recall_section
+from cass_lab.training.runs import Store
+
+# 12 images: 24 squares of a class named like a group, 3 tall objects of another, in 3 images.
+SQUARE, TALL = (0, 0, 8, 8), (8, 0, 12, 32)
+
+
+def drawn() -> Dataset:
+    boxes = [[SQUARE, SQUARE, *([TALL] if image < 3 else [])] for image in range(12)]
+    flat = np.array([box for image in boxes for box in image], np.float32)
+    return Dataset(
+        Path("none"),
+        (32, 32),
+        flat,
+        np.cumsum([0, *map(len, boxes)]),
+        (flat[:, 3] == 32).astype(np.int64),
+        ("tall", "pole"),
+        "",
+    )
+
+
+def compared(folder: Path, seeds: int) -> Comparison:
+    """A variant whose recall is 0.25 better than the baseline's for each object and seed."""
+    store, records = Store(folder), []
+    (folder / "objects").mkdir(exist_ok=True)
+    for name, recall in (("baseline", 0.5), ("better", 0.75)):
+        for seed in range(seeds):
+            key = f"{name}{seed}"
+            np.savez(
+                store.objects(key),
+                recall=np.full((27, len(KEEP_RATIOS)), recall, np.float32),
+                area=np.full(27, recall, np.float32),
+            )
+            record: dict[str, Any] = {"key": key, "variant": name, "settings": {"seed": seed}}
+            records.append({**record, "results": {"calibration_error": 0.1}})
+    return Comparison(records, drawn(), store)
+
+
+def test_few_objects_are_not_compared(tmp_path: Path) -> None:
+    comparison = compared(tmp_path, 2)
+    better = comparison.others[0]
+    assert (comparison.num_objects("tall"), comparison.num_images("tall")) == (3, 3)
+    assert (comparison.num_objects("class tall"), comparison.num_images("class tall")) == (24, 12)
+    assert comparison.recall_difference(better, "tall", 0.1) == (0.25, -np.inf, np.inf)
+    assert comparison.recall_difference(better, "class tall", 0.1) == pytest.approx([0.25] * 3)
+    assert comparison.area_difference(better, "all") == pytest.approx([0.25] * 3)
+
+
+def test_the_tables_give_their_number_alone(tmp_path: Path) -> None:
+    data = (drawn(), drawn())
+    lines = recall_section(compared(tmp_path, 2), training_prior(data, 8)).splitlines()
+    by_shape = lines.index("| variant | tall | square |")
+    by_class = lines.index("| variant | tall | pole |")
+    assert lines[by_shape + 2 : by_shape + 6] == [
+        "| objects | 3 | 24 |",
+        "| images with them | 3 | 12 |",
+        "| baseline | – | 50.0 ± 0.0 |",
+        "| better | – | **+25.0** [+25.0, +25.0] |",
+    ]
+    assert lines[by_class + 2] == "| objects | 24 | 3 |"
+    assert lines[by_class + 5] == "| better | **+25.0** [+25.0, +25.0] | – |"
+    assert "| *chance* | 5.0 | 10.0 | 20.0 | 30.0 | 50.0 | 50.0 | – | – |" in lines
+
+
+def test_one_seed_has_no_interval(tmp_path: Path) -> None:
+    data = (drawn(), drawn())
+    text = recall_section(compared(tmp_path, 1), training_prior(data, 8))
+    assert "| better | +25.0 | +25.0 | +25.0 | +25.0 | +25.0 | +25.0 |" in text
+    assert "**" not in text

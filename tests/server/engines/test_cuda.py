@@ -1,0 +1,406 @@
+"""The engine for GPUs, its kernels through Triton's interpreter on the CPU: it agrees with the
+engine for CPUs, puts results where they belong and tells a broken device from a failed call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from cass_core import BoxBatch, InvalidRequest, LossSpec, MaskSpec, compute_loss
+from cass_core.arrays import Array, from_host, storage_dtype
+from cass_core.loss_inputs import LossInputs
+from cass_core.losses import HostLoss
+from cass_core.masks import MaskInputs
+from cass_core.synthetic import street_boxes
+from cass_server.engines.base import CpuEngine, Engine
+from cass_server.engines.cuda import CudaEngine, Staging, is_breaking
+from cass_server.exceptions import EngineBroken
+from cass_server.scheduling.batcher import merge
+from tests.support.interpreted import kernels
+
+pytest.importorskip("triton", reason="needs Triton, which has wheels for Linux")
+
+SIZE = (96, 160)
+MAP = (12, 20)
+STREET = street_boxes(2, 3, image_size=SIZE, seed=3)
+NO_BOXES = np.empty((0, 4), np.float32)
+KINDS = ("mse", "bce", "focal", "cornernet", "quality_focal", "varifocal")
+BROKEN = "CUDA error: an illegal memory access was encountered"
+
+
+@pytest.fixture(autouse=True)
+def _kernels_on_the_cpu() -> Iterator[None]:
+    """`CudaEngine("cpu")` runs the GPU's kernels through the interpreter."""
+    with kernels():
+        yield
+
+
+def mask_inputs(
+    boxes: Any = (*STREET, NO_BOXES), image_size: Any = SIZE, **changes: Any
+) -> MaskInputs:
+    arguments: dict[str, Any] = {
+        "feature_map": [MAP, (6, 10)],
+        "spec": MaskSpec(patch_size=1),
+        "dtype": "float32",
+        "return_owner": False,
+    } | changes
+    # As tensors, so that bfloat16 may be asked for.
+    batch = BoxBatch.from_list([torch.from_numpy(b) for b in boxes])
+    return MaskInputs.check(batch, image_size, **arguments)
+
+
+def arrays(inputs: MaskInputs) -> tuple[list[Array], list[Array]]:
+    """To be filled."""
+    masks = [np.full(shape, 77, storage_dtype(inputs.dtype)) for shape in inputs.shapes()]
+    return masks, [np.full(m.shape, 77, np.int32) for m in masks] if inputs.return_owner else []
+
+
+def masks_of(engine: Engine, inputs: MaskInputs) -> tuple[list[Array], list[Array]]:
+    filled = arrays(inputs)
+    engine.masks(inputs, *filled, None)
+    return filled
+
+
+def loss_of(engine: Engine, inputs: LossInputs) -> HostLoss:
+    """The result, of the shapes and dtypes of an answer."""
+    result = engine.losses(inputs, None)
+    shape = inputs.logits.shape
+    assert result.loss.dtype == (np.float64 if inputs.logits_dtype == "float64" else np.float32)
+    assert result.loss.shape == (shape if inputs.spec.reduction == "none" else ())
+    assert (result.grad is not None) == inputs.return_grad
+    if result.grad is not None:
+        assert result.grad.dtype == storage_dtype(inputs.logits_dtype)
+        assert result.grad.shape == shape
+    return result
+
+
+def ramp(dtype: str) -> torch.Tensor:
+    """Logits for MAP, from unlikely to likely."""
+    return torch.linspace(-6, 6, 3 * 12 * 20).reshape(3, *MAP).to(getattr(torch, dtype))
+
+
+def targets(dtype: str) -> torch.Tensor:
+    """Values in [0, 1], both ends among them, in the shape of `ramp`."""
+    steps = (torch.arange(3 * 12 * 20) % 256).reshape(3, *MAP)
+    return steps.to(torch.uint8) if dtype == "uint8" else (steps / 255).to(getattr(torch, dtype))
+
+
+def numbers(array: Array, dtype: str) -> Array:
+    value: Any = from_host(array, dtype, as_tensor=True)
+    return value.double().numpy()
+
+
+def gradients(dtype: str, *results: HostLoss) -> list[Array]:
+    return [numbers(result.grad, dtype) for result in results if result.grad is not None]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "step"), [("float32", 1e-6), ("float16", 5e-4), ("bfloat16", 4e-3), ("uint8", 1)]
+)
+def test_masks_agree(dtype: str, step: float) -> None:
+    """To one step of the dtype: a value may be rounded to either side."""
+    inputs = mask_inputs(dtype=dtype)
+    ours, _ = masks_of(CpuEngine(), inputs)
+    theirs, _ = masks_of(CudaEngine("cpu"), inputs)
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(numbers(a, dtype), numbers(b, dtype), atol=step)
+        assert a.max() > 0
+
+
+def test_owners_agree() -> None:
+    inputs = mask_inputs(return_owner=True)
+    _, ours = masks_of(CpuEngine(), inputs)
+    _, theirs = masks_of(CudaEngine("cpu"), inputs)
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert a.max() >= 1
+
+
+@pytest.mark.parametrize("return_owner", [False, True])
+def test_many_requests_at_once(return_owner: bool) -> None:
+    """Each gets its own images of every feature map."""
+    requests = [
+        mask_inputs([STREET[0], NO_BOXES], return_owner=return_owner),
+        mask_inputs([], [], return_owner=return_owner),
+        mask_inputs([STREET[1]], (90, 150), return_owner=return_owner),
+    ]
+    outputs = [arrays(request) for request in requests]
+    CudaEngine("cpu").fill_batch(merge(requests), outputs)
+    for request, (masks, owners) in zip(requests, outputs, strict=True):
+        ours, our_owners = masks_of(CpuEngine(), request)
+        for a, b in zip((*ours, *our_owners), (*masks, *owners), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_arrays_may_lie_anywhere_in_a_message() -> None:
+    """Logits are read-only bytes, and results go to any place among others."""
+    engine = CudaEngine("cpu")
+    inputs = mask_inputs(feature_map=MAP)
+    expected, _ = masks_of(engine, inputs)
+    message = bytearray(b"-" * (expected[0].nbytes + 5))
+    place = np.frombuffer(message, np.float32, expected[0].size, offset=3)
+    engine.masks(inputs, [place.reshape(expected[0].shape)], [])
+    assert bytes(message) == b"---" + expected[0].tobytes() + b"--"
+    read_only = np.frombuffer(ramp("float32").numpy().tobytes(), np.float32).reshape(3, *MAP)
+    loss = LossInputs.check(read_only, None, LossSpec(), None, True, inputs)
+    ours, theirs = loss_of(CpuEngine(), loss), loss_of(engine, loss)
+    np.testing.assert_allclose(*gradients("float32", ours, theirs), rtol=1e-5, atol=1e-7)
+
+
+def test_no_images() -> None:
+    inputs = mask_inputs([], return_owner=True)
+    masks, owners = masks_of(CudaEngine("cpu"), inputs)
+    assert [m.shape for m in (*masks, *owners)] == [(0, 12, 20), (0, 6, 10)] * 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype", "rtol"),
+    [
+        *((kind, "float32", 1e-5) for kind in KINDS),
+        ("focal", "float64", 1e-5),
+        ("focal", "float16", 2e-3),
+        ("focal", "bfloat16", 2e-2),
+    ],
+)
+def test_losses_agree(kind: Any, dtype: str, rtol: float) -> None:
+    """From boxes; the gradient to a step of its dtype. Targets are float32 in either engine."""
+    mask = mask_inputs(feature_map=MAP)
+    inputs = LossInputs.check(ramp(dtype), None, LossSpec(kind=kind), None, True, mask)
+    ours, theirs = loss_of(CpuEngine(), inputs), loss_of(CudaEngine("cpu"), inputs)
+    assert ours.loss.dtype == theirs.loss.dtype
+    np.testing.assert_allclose(ours.loss, theirs.loss, rtol=1e-6)
+    np.testing.assert_allclose(ours.total, theirs.total, rtol=1e-6)
+    assert ours.normalizer == theirs.normalizer == 3 * 12 * 20
+    np.testing.assert_allclose(*gradients(dtype, ours, theirs), rtol=rtol, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [
+        *((kind, "float32") for kind in KINDS),
+        *(("bce", dtype) for dtype in ("float16", "bfloat16", "float64", "uint8")),
+    ],
+)
+def test_losses_of_targets_agree(kind: Any, dtype: str) -> None:
+    """Patch by patch, with the gradient of the sum."""
+    spec = LossSpec(kind=kind, reduction="none")
+    inputs = LossInputs.check(ramp("float32"), targets(dtype), spec, None, True)
+    ours, theirs = loss_of(CpuEngine(), inputs), loss_of(CudaEngine("cpu"), inputs)
+    assert ours.loss.shape == theirs.loss.shape == (3, *MAP)
+    np.testing.assert_allclose(ours.loss, theirs.loss, rtol=1e-6, atol=1e-6)
+    assert np.ptp(ours.loss) > 0
+    np.testing.assert_allclose(*gradients("float32", ours, theirs), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("reduction", "normalizer"), [("sum", 1), ("mean", 3 * 12 * 20), ("per_object", 6)]
+)
+def test_reductions_agree(reduction: Any, normalizer: int) -> None:
+    """Per object by the number of boxes: 3 in each of two images."""
+    spec = LossSpec(reduction=reduction)
+    inputs = LossInputs.check(ramp("float64"), None, spec, None, True, mask_inputs(feature_map=MAP))
+    ours, theirs = loss_of(CpuEngine(), inputs), loss_of(CudaEngine("cpu"), inputs)
+    assert ours.normalizer == theirs.normalizer == normalizer
+    np.testing.assert_allclose(ours.loss, ours.total / normalizer, rtol=1e-12)
+    np.testing.assert_allclose(theirs.loss, ours.loss, rtol=1e-6)
+    np.testing.assert_allclose(*gradients("float64", ours, theirs), rtol=1e-6, atol=1e-12)
+
+
+def test_a_summed_mask_above_1_is_refused_by_what_was_asked() -> None:
+    """The caller gave no target that an error could name."""
+    twice = [np.array([[16, 16, 64, 64]] * 2, np.float32)]
+    mask = mask_inputs(twice, feature_map=MAP, spec=MaskSpec(patch_size=1, merge="sum"))
+    logits = np.zeros((1, *MAP), np.float32)
+    with pytest.raises(InvalidRequest) as caught:
+        loss_of(CudaEngine("cpu"), LossInputs.check(logits, None, LossSpec(), None, False, mask))
+    assert caught.value.field == "mask_spec.merge"
+
+
+def test_logits_that_are_not_numbers_are_not_the_targets_fault() -> None:
+    logits = np.full((3, *MAP), np.nan, np.float32)
+    summed = mask_inputs(
+        [box[:1] for box in (*STREET, NO_BOXES)],
+        feature_map=MAP,
+        spec=MaskSpec(patch_size=1, merge="sum"),
+    )
+    for target, mask in ((targets("float32").numpy(), None), (None, summed)):
+        inputs = LossInputs.check(logits, target, LossSpec(), None, True, mask)
+        assert np.isnan(loss_of(CudaEngine("cpu"), inputs).loss)
+
+
+def test_target_as_given() -> None:
+    engine = CudaEngine("cpu")
+    logits = np.linspace(-3, 3, 8, dtype=np.float32).reshape(2, 4)
+    target = np.array([[0, 51, 102, 153], [204, 255, 0, 0]], np.uint8)
+    spec = LossSpec(kind="bce", reduction="none")
+    result = loss_of(engine, LossInputs.check(logits, target, spec, None, False))
+    expected = compute_loss(logits, target / np.float64(255), spec)
+    np.testing.assert_allclose(result.loss, expected.loss, rtol=1e-6)
+    assert result.grad is None
+    bad = LossInputs.check(logits, target.astype(np.float32), spec, None, False)
+    with pytest.raises(InvalidRequest, match=r"^target\[0\]\[1\]"):
+        loss_of(engine, bad)
+
+
+def test_warm_up_and_gauge() -> None:
+    engine = CudaEngine("cpu")
+    engine.warm_up()
+    assert engine.gpu_memory_bytes() == 0
+
+
+@pytest.mark.parametrize("max_bytes", [1, 5, 24, 1 << 20])
+def test_results_of_any_size_go_through_a_buffer(max_bytes: int) -> None:
+    """Even where neither results nor arrays end where the buffer does."""
+    staging = Staging(None, 1, max_bytes)
+    results = [torch.arange(12.0).reshape(4, 3), torch.arange(6, dtype=torch.uint8)]
+    targets = [
+        (np.zeros((1, 3), np.float32), np.zeros((0, 3), np.float32), np.zeros((3, 3), np.float32)),
+        (np.zeros(4, np.uint8), np.zeros(2, np.uint8)),
+    ]
+    staging.fetch([*results, torch.empty(0), torch.tensor(7.5)], [*targets, (), (np.empty(()),)])
+    for result, parts in zip(results, targets, strict=True):
+        np.testing.assert_array_equal(np.concatenate(parts), result.numpy())
+
+
+def test_buffers_grow_and_are_used_again() -> None:
+    """Up to the bound, by powers of two."""
+    staging = Staging(None, 2, 1000)
+    places = []
+    for wanted, size in ((100, 128), (60, 128), (128, 128), (600, 1000), (5000, 1000), (1, 1000)):
+        with staging.buffer(wanted) as buffer:
+            assert len(buffer) == size
+            places.append(buffer.data_ptr())
+    assert places[0] == places[1] == places[2]
+    assert places[3] == places[4] == places[5]
+
+
+def test_more_callers_than_buffers() -> None:
+    staging = Staging(None, 2, 1 << 12)
+
+    def fetch(value: int) -> bool:
+        array = np.zeros(10_000, np.int32)
+        staging.fetch([torch.full((10_000,), value, dtype=torch.int32)], [(array,)])
+        return bool((array == value).all())
+
+    with ThreadPoolExecutor(8) as executor:
+        assert all(executor.map(fetch, range(64)))
+
+
+def test_a_buffer_comes_back_after_an_error() -> None:
+    staging = Staging(None, 1, 1 << 12)
+    with pytest.raises(ValueError, match="contiguous"):
+        staging.fetch([torch.zeros(4)], [(np.zeros((2, 4), np.float32)[:, :2],)])
+    with pytest.raises(ZeroDivisionError), staging.buffer(4):
+        raise ZeroDivisionError
+    with staging.buffer(4) as buffer:
+        assert len(buffer) == 4
+
+
+@pytest.mark.parametrize(
+    ("error", "breaking"),
+    [
+        (torch.AcceleratorError(BROKEN + "\nCUDA kernel errors might be reported later"), True),
+        (torch.AcceleratorError("CUDA error: uncorrectable ECC error encountered"), True),
+        (torch.AcceleratorError("some words of a later torch"), True),
+        (RuntimeError("CUDA error: device-side assert triggered"), True),
+        (RuntimeError("CUDA driver error: unspecified launch failure"), True),
+        (RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered"), True),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), False),
+        (torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might"), False),
+        (RuntimeError("Triton Error [CUDA]: out of memory"), False),
+        (RuntimeError("Triton Error [CUDA]: invalid argument"), False),
+        (torch.AcceleratorError("CUDA error: invalid configuration argument"), False),
+        (RuntimeError("CUDA error: too many resources requested for launch"), False),
+        (RuntimeError("The size of tensor a (3) must match the size of tensor b (4)"), False),
+        (torch.AcceleratorError(BROKEN + "\nout of memory is not what this is"), True),
+    ],
+)
+def test_which_errors_are_the_last(error: RuntimeError, breaking: bool) -> None:
+    assert is_breaking(error) is breaking
+
+
+class Faults:
+    """Stands before the kernels: raises what it is told to, once.
+
+    Attributes:
+        error: what comes next.
+        emptied: how often the cache of the device's memory was emptied.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.error: Exception | None = None
+        self.emptied = 0
+        from cass_server.engines import cuda
+
+        for name in ("make_masks", "take_loss"):
+            monkeypatch.setattr(cuda, name, self._before(getattr(cuda, name)))
+        monkeypatch.setattr(torch.cuda, "empty_cache", self._empty)
+
+    def _before(self, function: Any) -> Any:
+        def call(*args: Any) -> Any:
+            error, self.error = self.error, None
+            if error is not None:
+                raise error
+            return function(*args)
+
+        return call
+
+    def _empty(self) -> None:
+        self.emptied += 1
+
+
+def loss_inputs() -> LossInputs:
+    mask = mask_inputs(feature_map=MAP)
+    return LossInputs.check(ramp("float32"), None, LossSpec(), None, True, mask)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda engine: masks_of(engine, mask_inputs()),
+        lambda engine: loss_of(engine, loss_inputs()),
+    ],
+)
+def test_a_broken_device_is_not_used_again(monkeypatch: pytest.MonkeyPatch, use: Any) -> None:
+    faults = Faults(monkeypatch)
+    engine = CudaEngine("cpu")
+    cause = faults.error = torch.AcceleratorError(BROKEN + "\nand what else torch has to say")
+    with pytest.raises(EngineBroken, match=f"^cpu is broken: {BROKEN}$") as caught:
+        use(engine)
+    assert caught.value.__cause__ is cause
+    unused = faults.error = ValueError("the device was used")
+    for _ in range(2):
+        with pytest.raises(EngineBroken, match=BROKEN):
+            masks_of(engine, mask_inputs())
+        with pytest.raises(EngineBroken, match=BROKEN):
+            loss_of(engine, loss_inputs())
+    assert faults.error is unused
+    assert faults.emptied == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "emptied"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), 1),
+        (torch.AcceleratorError("CUDA error: out of memory\nof pinned memory, say"), 1),
+        (RuntimeError("Triton Error [CUDA]: invalid argument"), 0),
+        (ValueError("CUDA error: not from CUDA"), 0),
+    ],
+)
+def test_a_failed_call_leaves_the_device_usable(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, emptied: int
+) -> None:
+    faults = Faults(monkeypatch)
+    engine = CudaEngine("cpu")
+    faults.error = error
+    with pytest.raises(type(error)) as caught:
+        masks_of(engine, mask_inputs())
+    assert caught.value is error
+    assert faults.emptied == emptied
+    masks, _ = masks_of(engine, mask_inputs(STREET[:1]))
+    assert masks[0].max() == 1

@@ -1,0 +1,355 @@
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from cass_core.errors import CassError
+from cass_server.config.address import reserve_port
+from cass_server.process.supervisor import Backoff, Supervisor
+from cass_server.process.worker_channel import Lifeline
+from tests.server.support.processes import LIMIT
+from tests.support.servers import ServerProcess, server_process
+
+_PROGRAM = Path(__file__).parents[1] / "support" / "supervised.py"
+
+
+@contextlib.contextmanager
+def _supervisor(folder: Path, *arguments: str) -> Iterator[ServerProcess]:
+    """Two workers, unless said otherwise, that may not be ready yet."""
+    with server_process(*arguments, program=(str(_PROGRAM), str(folder))) as server:
+        yield server
+
+
+def _serving_pids(server: ServerProcess, workers: int = 2) -> dict[int, int]:
+    """Process ids by the workers' indices, once all serve."""
+    ready = [server.wait_for("worker ready") for _ in range(workers)]
+    server.wait_until_serving()
+    return {record["worker"]: record["pid"] for record in ready}
+
+
+def _answer(server: ServerProcess) -> tuple[int, int]:
+    """Index and process id of the worker that takes a new connection."""
+    host, port = server.address.rsplit(":", 1)
+    with socket.create_connection((host, int(port)), timeout=LIMIT) as connection:
+        index, pid = json.loads(connection.makefile().read())
+    return index, pid
+
+
+def _answers(server: ServerProcess, connections: int = 100) -> dict[int, int]:
+    """Who answers: the kernel spreads the connections over those that listen."""
+    return dict(_answer(server) for _ in range(connections))
+
+
+def _events(server: ServerProcess, event: str) -> list[dict[str, Any]]:
+    records = [json.loads(line) for line in server.lines]
+    return [record for record in records if record["event"] == event]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_one_signal_stops_all_workers_once(tmp_path: Path, number: signal.Signals) -> None:
+    with _supervisor(tmp_path) as server:
+        pids = _serving_pids(server)
+        # A terminal's Ctrl-C goes to the supervisor's group.
+        assert all(os.getpgid(pid) == pid for pid in pids.values())
+        assert server.stop(number) == 0
+        got = [(r["worker"], r["signal"]) for r in _events(server, "worker got signal")]
+        assert sorted(got) == [(0, "SIGTERM"), (1, "SIGTERM")]
+        assert sorted((tmp_path / "exits").read_text().split()) == ["0", "1"]
+
+
+def test_workers_share_a_port_and_each_that_ends_is_replaced(tmp_path: Path) -> None:
+    with _supervisor(tmp_path, "--workers", "3") as server:
+        pids = _serving_pids(server, workers=3)
+        assert sorted(pids) == [0, 1, 2]
+        assert len({server.process.pid, *pids.values()}) == 4
+        assert _answers(server) == pids
+        for index, number, ending in (
+            (0, signal.SIGKILL, ("signal", "SIGKILL")),
+            (2, signal.SIGTERM, ("exit_code", 0)),
+        ):
+            os.kill(pids[index], number)
+            died = server.wait_for("worker died")
+            assert (died["worker"], died["pid"]) == (index, pids[index])
+            assert ending in died.items()
+            ready = server.wait_for("worker ready")
+            assert ready["worker"] == index
+            assert ready["pid"] != pids[index]
+            pids[index] = ready["pid"]
+            assert _answers(server) == pids
+        assert (tmp_path / "exits").read_text().split() == ["0", "2"]
+        assert server.stop() == 0
+        assert len(_events(server, "serving")) == 1
+
+
+def test_a_crash_loop_backs_off_beside_a_worker_that_serves(tmp_path: Path) -> None:
+    with _supervisor(tmp_path) as server:
+        pids = _serving_pids(server)
+        (tmp_path / "exit-0").write_text("7")
+        os.kill(pids[0], signal.SIGKILL)
+        died = [server.wait_for("worker died") for _ in range(3)]
+        assert _answer(server) == (1, pids[1])
+        assert [record.get("exit_code") for record in died] == [None, 7, 7]
+        # From 0.04 s, doubled, each shortened by up to half.
+        for record, wait in zip(died, (0.04, 0.08, 0.16), strict=True):
+            assert record["worker"] == 0
+            assert wait / 2 <= record["restart_in_seconds"] <= wait
+        (tmp_path / "exit-0").unlink()
+        ready = server.wait_for("worker ready")
+        assert _answers(server) == {0: ready["pid"], 1: pids[1]}
+
+
+def test_a_worker_that_cannot_be_started_again_backs_off(tmp_path: Path) -> None:
+    program = tmp_path / "program"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    program.chmod(0o700)
+    with _supervisor(tmp_path, "--worker-program", str(program)) as server:
+        pids = _serving_pids(server)
+        away = program.rename(tmp_path / "away")
+        os.kill(pids[0], signal.SIGKILL)
+        assert server.wait_for("worker died")["signal"] == "SIGKILL"
+        for _ in range(2):
+            assert "No such file" in server.wait_for("worker died")["reason"]
+        away.rename(program)
+        assert server.wait_for("worker ready")["worker"] == 0
+        assert server.stop() == 0
+
+
+@pytest.mark.parametrize(("code", "passed_on"), [(3, 3), (0, 1)])
+def test_a_worker_that_ends_before_it_serves_ends_all(
+    tmp_path: Path, code: int, passed_on: int
+) -> None:
+    (tmp_path / "exit-1").write_text(str(code))
+    with _supervisor(tmp_path) as server:
+        assert server.process.wait(LIMIT) == passed_on
+        failed = server.wait_for("worker failed to start")
+        assert (failed["worker"], failed["exit_code"]) == (1, code)
+        assert sorted((tmp_path / "exits").read_text().split()) == ["0", "1"]
+        assert not _events(server, "serving")
+
+
+def test_a_worker_killed_before_it_serves_ends_all(tmp_path: Path) -> None:
+    (tmp_path / "hang-1").touch()
+    with _supervisor(tmp_path) as server:
+        os.kill(server.wait_for("worker hangs")["pid"], signal.SIGKILL)
+        assert server.process.wait(LIMIT) == 1
+        assert server.wait_for("worker failed to start")["signal"] == "SIGKILL"
+
+
+def test_a_worker_that_starts_is_stopped_too(tmp_path: Path) -> None:
+    (tmp_path / "hang-1").touch()
+    with _supervisor(tmp_path) as server:
+        server.wait_for("worker hangs")
+        assert server.stop() == 0
+        assert sorted((tmp_path / "exits").read_text().split()) == ["0", "1"]
+
+
+def test_a_worker_that_outlives_its_drain_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "stubborn-1").touch()
+    with _supervisor(tmp_path, "--stop-seconds", "0.5") as server:
+        pids = _serving_pids(server)
+        assert server.stop() == 1
+        killed = [(r["worker"], r["pid"]) for r in _events(server, "killing worker")]
+        assert killed == [(1, pids[1])]
+        assert (tmp_path / "exits").read_text().split() == ["0", "1"]
+
+
+def test_a_second_signal_kills_at_once(tmp_path: Path) -> None:
+    (tmp_path / "stubborn-0").touch()
+    (tmp_path / "stubborn-1").touch()
+    with _supervisor(tmp_path) as server:
+        _serving_pids(server)
+        server.process.send_signal(signal.SIGINT)
+        for _ in range(2):
+            server.wait_for("worker got signal")
+        assert server.process.poll() is None
+        assert server.stop() == 1
+        assert len(_events(server, "worker got signal")) == 2
+        assert [r["worker"] for r in _events(server, "killing worker")] == [0, 1]
+
+
+def test_workers_end_with_a_supervisor_that_was_killed(tmp_path: Path) -> None:
+    with _supervisor(tmp_path) as server:
+        workers = [os.pidfd_open(pid) for pid in _serving_pids(server).values()]
+        try:
+            assert not select.select(workers, (), (), 0)[0]
+            server.process.kill()
+            for worker in workers:
+                assert select.select([worker], (), (), LIMIT)[0]
+        finally:
+            for worker in workers:
+                os.close(worker)
+
+
+def test_a_command_that_cannot_be_run() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    supervisor = Supervisor(
+        ["/no/such/program"],
+        2,
+        {},
+        drain_seconds=0.0,
+        on_ready=lambda: None,
+        on_exit=lambda _: None,
+    )
+    with pytest.raises(CassError, match=r"cannot start a worker: .*No such file"):
+        supervisor.run()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_backoff_doubles_to_its_limit_and_begins_anew() -> None:
+    backoff = Backoff(0.1, 30.0, 60.0, uniform=lambda: 0.0)
+    waits = [backoff.after(0.0) for _ in range(11)]
+    expected = [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30.0, 30.0]
+    assert waits == pytest.approx(expected)
+    assert backoff.after(59.9) == 30.0
+    assert backoff.after(60.0) == 0.1
+    assert backoff.after(1.0) == 0.2
+
+
+def test_backoff_is_shortened_at_random() -> None:
+    backoff = Backoff(0.1, 30.0, 60.0, uniform=iter([0.5, 0.0, 0.9]).__next__)
+    assert [backoff.after(0.0) for _ in range(3)] == pytest.approx([0.075, 0.2, 0.22])
+
+
+@pytest.mark.parametrize("unread", [False, True])
+def test_a_worker_sees_the_end_of_its_supervisor(unread: bool) -> None:
+    supervisor, end = socket.socketpair()
+    lifeline = Lifeline(end, 0)
+    lost = threading.Event()
+
+    def wait() -> None:
+        lifeline.wait_lost()
+        lost.set()
+
+    waiting = threading.Thread(target=wait, daemon=True)
+    with supervisor, end:
+        waiting.start()
+        lifeline.ready()
+        if not unread:
+            assert supervisor.recv(8) == b"R"
+        assert not lost.wait(0.05)
+        supervisor.close()
+        assert lost.wait(LIMIT)
+        waiting.join(LIMIT)
+        lifeline.ready()  # nobody hears it, which is no error
+
+
+def test_no_lifeline_without_a_supervisor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CASS_LIFELINE", raising=False)
+    assert Lifeline.from_environment() is None
+
+
+@pytest.mark.parametrize(
+    ("number", "index"), [("x", "0"), ("-1", "0"), ("1000000", "0"), ("pipe", "0"), ("socket", "")]
+)
+def test_variables_that_no_supervisor_set(
+    monkeypatch: pytest.MonkeyPatch, number: str, index: str
+) -> None:
+    reader, writer = os.pipe()
+    ours, theirs = socket.socketpair()
+    with ours, theirs, open(reader), open(writer):
+        known = {"pipe": str(reader), "socket": str(theirs.fileno())}
+        monkeypatch.setenv("CASS_LIFELINE", known.get(number, number))
+        monkeypatch.setenv("CASS_WORKER_INDEX", index)
+        with pytest.raises(CassError, match=r"CASS_LIFELINE=.*only a supervisor sets these"):
+            Lifeline.from_environment()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "0.0.0.0", "::"])
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="needs IPv6")
+def test_grpc_servers_share_a_reserved_port(host: str) -> None:
+    held, port = reserve_port(host, 0)
+    target = f"[::1]:{port}" if ":" in host else f"127.0.0.1:{port}"
+
+    def serve() -> grpc.Server:
+        server = grpc.server(ThreadPoolExecutor(1), options=[("grpc.so_reuseport", 1)])
+        health_pb2_grpc.add_HealthServicer_to_server(health.HealthServicer(), server)
+        shown = f"[{host}]" if ":" in host else host
+        assert server.add_insecure_port(f"{shown}:{port}") == port
+        server.start()
+        return server
+
+    with held:
+        # Nobody listens yet: what holds the port takes no connections.
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(_address(target), timeout=LIMIT)
+        with contextlib.ExitStack() as stack:
+            for _ in range(2):
+                stack.callback(lambda server: server.stop(0).wait(LIMIT), serve())
+            assert {_check(target) for _ in range(16)} == {health_pb2.HealthCheckResponse.SERVING}
+
+
+def _check(target: str) -> int:
+    """Ask over a connection of its own."""
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    with grpc.insecure_channel(target, options) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=LIMIT)
+    status: int = answer.status
+    return status
+
+
+def _address(target: str) -> tuple[str, int]:
+    host, port = target.rsplit(":", 1)
+    return host.strip("[]"), int(port)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="needs IPv6")
+def test_a_port_on_which_somebody_listens(host: str, shared: bool) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, 0), family=family, reuse_port=shared) as listener:
+        port = listener.getsockname()[1]
+        shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        with pytest.raises(CassError) as refused:
+            reserve_port(host, port)
+        assert str(refused.value) == f"cannot listen on {shown}: Address already in use"
+        # Among all addresses there is the one that is taken.
+        with pytest.raises(CassError, match=f"cannot listen on 0.0.0.0:{port}: Address already"):
+            reserve_port("0.0.0.0", port)
+
+
+def test_a_port_that_another_supervisor_holds() -> None:
+    held, port = reserve_port("127.0.0.1", 0)
+    with held, pytest.raises(CassError, match="Address already in use"):
+        reserve_port("127.0.0.1", port)
+    again, same = reserve_port("127.0.0.1", port)
+    with again:
+        assert same == port
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_port_whose_last_server_left_connections_in_time_wait(shared: bool) -> None:
+    with socket.create_server(("127.0.0.1", 0), reuse_port=shared) as listener:
+        port = listener.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port), timeout=LIMIT) as client:
+            listener.accept()[0].close()
+            assert client.recv(1) == b""
+    with pytest.raises(OSError, match="in use"), socket.socket() as plain:
+        plain.bind(("127.0.0.1", port))
+    held, same = reserve_port("127.0.0.1", port)
+    with held, socket.create_server(("127.0.0.1", port), reuse_port=True):
+        assert same == port
+
+
+@pytest.mark.parametrize(
+    ("host", "reason"),
+    [("192.0.2.1", "Cannot assign requested address"), ("no.such.host.invalid", "not known")],
+)
+def test_an_address_that_this_machine_does_not_have(host: str, reason: str) -> None:
+    with pytest.raises(CassError, match=f"cannot listen on {host}:50051: .*{reason}"):
+        reserve_port(host, 50051)

@@ -1,0 +1,210 @@
+"""Requests read anew, or looked up by what was asked before: the same, and the same errors."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import struct
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cass.v1 import cass_pb2 as pb
+from cass_core import InvalidRequest
+from cass_server.config.limits import Limits
+from cass_server.engines.base import CpuEngine
+from cass_server.rpc.requests import MaskPlan, MaskReader, MaskRequest, Reader, read_loss
+from tests.server.support.requests import loss_request, mask_request
+
+LIMITS = Limits(images=6, boxes=12, patches=400, feature_maps=2)
+
+
+def outcome(read: Reader, data: bytes) -> Any:
+    """All that a request holds, and its answer; or its error."""
+    try:
+        request = read(data)
+    except InvalidRequest as error:
+        return error.field, error.reason
+    assert isinstance(request, MaskRequest)
+    inputs = request.inputs
+    fields = {f.name: getattr(inputs, f.name) for f in dataclasses.fields(inputs)}
+    boxes = fields.pop("boxes")
+    arrays = (boxes.xyxy, boxes.counts, boxes.offsets, fields.pop("sizes"))
+    return (
+        [(array.dtype, array.shape, array.tobytes()) for array in map(np.asarray, arrays)],
+        fields,
+        (request.answer_bytes, request.size),
+        request.encode(request.compute(CpuEngine().masks)),
+    )
+
+
+def sent(request: pb.GenerateMaskRequest, *, streamed: bool) -> bytes:
+    """A request as it is sent alone, or over a stream."""
+    return (pb.StreamMasksRequest(request=request) if streamed else request).SerializeToString()
+
+
+COORDINATES = st.sampled_from([0.0, 1.5, 8.0, 31.0, 40.0, float("nan"), float("inf"), -4.0])
+BOXES = st.lists(st.tuples(*[COORDINATES] * 4), max_size=5)
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> pb.GenerateMaskRequest:
+    """Most of them good."""
+    if draw(st.booleans()):
+        boxes = [[0.0, 1.5, 8.0, 31.0]] * draw(st.integers(0, 5))
+    else:
+        boxes = [list(box) for box in draw(BOXES)]
+    counts = draw(st.sampled_from([[len(boxes)], [0, len(boxes)], [len(boxes), 0, 0], [200]]))
+    xyxy = b"".join(struct.pack("<4f", *box) for box in boxes) + draw(st.sampled_from([b"", b"x"]))
+    return pb.GenerateMaskRequest(
+        boxes=pb.BoxBatch(xyxy=xyxy, counts=counts),
+        image_sizes=draw(
+            st.sampled_from(
+                [
+                    pb.ImageSizes(heights=[32], widths=[48]),
+                    pb.ImageSizes(heights=[32] * len(counts), widths=[300] * len(counts)),
+                    pb.ImageSizes(heights=[0], widths=[32]),
+                ]
+            )
+        ),
+        feature_maps=draw(
+            st.lists(
+                st.builds(pb.FeatureMap, height=st.integers(0, 9), width=st.integers(1, 9)),
+                max_size=3,
+            )
+        ),
+        mask_spec=draw(
+            st.sampled_from(
+                [pb.MaskSpec(patch_size=1), pb.MaskSpec(), pb.MaskSpec(merge=pb.MERGE_SUM)]
+            )
+        ),
+        dtype=draw(st.sampled_from([0, 1, 2, 3, 4, 5, 9])),
+        return_owner=draw(st.booleans()),
+    )
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    requests=st.lists(requests(), min_size=1, max_size=3),
+    streamed=st.booleans(),
+    at=st.integers(0, 200),
+    put=st.binary(max_size=2),
+)
+def test_what_was_asked_before_is_read_alike(
+    requests: list[pb.GenerateMaskRequest], streamed: bool, at: int, put: bytes
+) -> None:
+    """As by a reader that has read nothing: once all is new and once it is known; also corrupt."""
+    reader = MaskReader(LIMITS, streamed=streamed)
+    for request in requests:
+        data = sent(request, streamed=streamed)
+        changed = data[:at] + put + data[at + len(put) :]
+        for message in (data, changed, data, changed):
+            new = MaskReader(LIMITS, streamed=streamed)
+            assert outcome(reader, message) == outcome(new, message)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_an_answer_is_a_message(streamed: bool) -> None:
+    """Without context a mask is 1 where the box is, from 8 to 24 of 32 pixels, and 0 elsewhere."""
+    request = mask_request()
+    request.mask_spec.expansion_ratio = 0
+    read = MaskReader(LIMITS, streamed=streamed)(sent(request, streamed=streamed))
+    answer = read.encode(read.compute(CpuEngine().masks))
+    if streamed:
+        found = pb.StreamMasksResponse.FromString(answer).masks
+    else:
+        found = pb.GenerateMaskResponse.FromString(answer)
+    inside, outside = [0, 1, 1, 0], [0, 0, 0, 0]
+    expected = struct.pack("<16f", *outside, *inside, *inside, *outside)
+    assert [(mask.data, list(mask.shape)) for mask in found.masks] == [(expected, [1, 4, 4])]
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_what_was_asked_before_is_not_worked_out_again(
+    streamed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And its boxes are checked against the limits all the same."""
+    reader = MaskReader(LIMITS, streamed=streamed)
+    reader(sent(mask_request(images=2, boxes=3), streamed=streamed))
+    monkeypatch.delattr("cass.convert.mask_options")
+    request = reader(sent(mask_request(images=2, boxes=1), streamed=streamed))
+    assert request.size == (2, 2, 32)
+    with pytest.raises(InvalidRequest, match="15 boxes, the server's limit is 12"):
+        reader(sent(_boxes(15, images=2), streamed=streamed))
+
+
+def _boxes(boxes: int, images: int) -> pb.GenerateMaskRequest:
+    request = mask_request(images=images)
+    request.boxes.xyxy = bytes(16 * boxes)
+    request.boxes.counts[0] = boxes - images + 1
+    return request
+
+
+def test_boxes_that_come_twice_are_merged_each_time() -> None:
+    """They are no part of what requests have in common: the later `xyxy` counts."""
+    later = pb.GenerateMaskRequest(boxes=pb.BoxBatch(xyxy=struct.pack("<4f", 0, 0, 4, 4)))
+    data = mask_request().SerializeToString() + later.SerializeToString()
+    reader = MaskReader(LIMITS)
+    for _ in range(2):
+        request = reader(data)
+        assert np.asarray(request.inputs.boxes.xyxy).tolist() == [[0, 0, 4, 4]]
+
+
+def test_a_reader_keeps_a_bounded_number_of_options() -> None:
+    reader = MaskReader(LIMITS)
+    for width in range(1, 1001):
+        request = mask_request()
+        request.image_sizes.widths[0] = width
+        reader(request.SerializeToString())
+    gc.collect()
+    assert sum(type(kept) is MaskPlan for kept in gc.get_objects()) <= 256
+
+
+def test_nobodys_long_list_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = Limits(images=1000)
+    request = mask_request(images=1000)
+    request.image_sizes.heights[:], request.image_sizes.widths[:] = [32] * 1000, [32] * 1000
+    reader = MaskReader(limits)
+    reader(request.SerializeToString())
+    monkeypatch.delattr("cass.convert.mask_options")
+    with pytest.raises(AttributeError):
+        reader(request.SerializeToString())
+
+
+@pytest.mark.parametrize("images", [Limits().images, 100_000])
+def test_no_honest_request_is_too_bulky(images: int) -> None:
+    """The most images, each of a size of its own, and maps, with numbers as long as they get."""
+    limits, largest = Limits(images=images), 2**31 - 1
+    request = pb.GenerateMaskRequest(
+        boxes=pb.BoxBatch(
+            counts=[0] * (images - 1) + [limits.boxes], xyxy=bytes(16 * limits.boxes)
+        ),
+        image_sizes=pb.ImageSizes(heights=[largest] * images, widths=[largest] * images),
+        feature_maps=[pb.FeatureMap(height=largest, width=1)] * limits.feature_maps,
+        mask_spec=pb.MaskSpec(patch_size=largest, base_sigma=[0.5, 0.5]),
+    )
+    read = MaskReader(limits)(request.SerializeToString())
+    assert read.size == (images, limits.boxes, images * limits.feature_maps)
+
+
+def test_the_bytes_of_answers() -> None:
+    """By hand: elements of 4 bytes, of 1 byte and an owner of 4, and of a gradient alone."""
+    request = mask_request(images=2, side=4, maps=2)
+    reader = MaskReader(LIMITS)
+    assert reader(request.SerializeToString()).answer_bytes == 2 * 2 * 16 * 4
+    request.dtype, request.return_owner = pb.DATA_TYPE_UINT8, True
+    assert reader(request.SerializeToString()).answer_bytes == 2 * 2 * 16 * (1 + 4)
+    loss = loss_request(images=2, side=4)
+    assert read_loss(loss.SerializeToString(), LIMITS).answer_bytes == 2 * 16 * 4
+    loss.loss_spec.reduction = pb.REDUCTION_NONE
+    assert read_loss(loss.SerializeToString(), LIMITS).answer_bytes == 2 * 2 * 16 * 4
+    loss.return_grad = False
+    assert read_loss(loss.SerializeToString(), LIMITS).answer_bytes == 2 * 16 * 4
+
+
+def test_the_size_of_a_loss() -> None:
+    loss = loss_request(images=2, side=4, boxes=3)
+    assert read_loss(loss.SerializeToString(), LIMITS).size == (2, 6, 32)

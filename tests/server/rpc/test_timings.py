@@ -1,0 +1,122 @@
+"""What a call that asks is told of where its time went."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Any
+
+import grpc
+import pytest
+
+from cass_core.losses import HostLoss
+from cass_server.engines.base import CpuEngine
+from cass_server.observability.metrics import Metrics
+from tests.server.support.calls import LIMIT, Writer
+from tests.server.support.in_thread import connected, running, service_channel
+from tests.server.support.observed import exposed
+from tests.server.support.requests import loss_request, mask_request
+
+SERVICE = "/cass.v1.CassService"
+ASKING = (("cass-timings", "1"),)
+# https://www.w3.org/TR/server-timing/#the-server-timing-header-field
+FORM = re.compile(r"queue;dur=(\d+\.\d{3}), compute;dur=(\d+\.\d{3}), encode;dur=(\d+\.\d{3})")
+REQUESTS = {
+    "GenerateMask": mask_request(images=2, boxes=3),
+    "ComputeLoss": loss_request(images=2, boxes=3),
+}
+
+
+class Slow(CpuEngine):
+    """Takes 20 ms."""
+
+    def masks(self, *arguments: Any, **options: Any) -> None:
+        """Compute them, slowly."""
+        _spend(0.02)
+        super().masks(*arguments, **options)
+
+    def losses(self, *arguments: Any, **options: Any) -> HostLoss:
+        """Compute them, slowly."""
+        _spend(0.02)
+        return super().losses(*arguments, **options)
+
+
+def _spend(seconds: float) -> None:
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        pass
+
+
+def call(channel: grpc.Channel, method: str, metadata: Any = ()) -> tuple[bytes, dict[str, Any]]:
+    """The answer, and the trailing metadata."""
+    make = channel.unary_unary(f"{SERVICE}/{method}")
+    request = REQUESTS[method].SerializeToString()
+    answer, made = make.with_call(request, timeout=LIMIT, metadata=metadata)
+    return answer, dict(made.trailing_metadata())
+
+
+def milliseconds(trailing: dict[str, Any]) -> list[float]:
+    """Of queue, compute and encode."""
+    found = FORM.fullmatch(trailing["server-timing"])
+    assert found is not None
+    return [float(part) for part in found.groups()]
+
+
+@pytest.mark.parametrize("method", REQUESTS)
+def test_the_metrics_count_the_same_times(method: str) -> None:
+    metrics = Metrics()
+    with service_channel(metrics=metrics) as channel:
+        _, trailing = call(channel, method, ASKING)
+    for step, told in zip(("queue_wait", "compute", "encode"), milliseconds(trailing), strict=True):
+        name = f"cass_{step}_seconds_sum"
+        (seconds,) = (
+            value
+            for (sample, labels), value in exposed([metrics]).items()
+            if sample == name and dict(labels)["method"] == method
+        )
+        assert 1e3 * seconds == pytest.approx(told, abs=0.002)
+
+
+@pytest.mark.parametrize("method", REQUESTS)
+def test_a_call_that_asks_is_told(method: str) -> None:
+    """At least what the engine took, and at most what we waited."""
+    with service_channel(Slow()) as channel:
+        begun = time.perf_counter()
+        asked, trailing = call(channel, method, ASKING)
+        took = 1e3 * (time.perf_counter() - begun)
+        unasked, _ = call(channel, method)
+    queue, compute, encode = milliseconds(trailing)
+    assert compute >= 20
+    assert queue > 0
+    assert queue + compute + encode <= took
+    assert asked == unasked
+
+
+def test_a_call_that_does_not_ask_is_told_nothing() -> None:
+    with service_channel() as channel:
+        for method in REQUESTS:
+            _, trailing = call(channel, method, (("cass-timing", "1"), ("timings", "1")))
+            assert "server-timing" not in trailing
+
+
+def test_the_wait_for_the_message_is_told() -> None:
+    """As the wait for a turn is: it is the caller's, and the answer could not come before."""
+    writer: Writer[bytes] = Writer()
+    with running() as server, connected(server.address) as channel:
+        ask = channel.stream_unary(f"{SERVICE}/GenerateMask")
+        made = ask.future(iter(writer), timeout=LIMIT, metadata=ASKING)
+        # What comes after it on the connection is answered before its message is sent.
+        channel.unary_unary(f"{SERVICE}/GetServerInfo")(b"", timeout=LIMIT)
+        _spend(0.02)
+        writer.write(REQUESTS["GenerateMask"].SerializeToString())
+        writer.close()
+        made.result(timeout=LIMIT)
+    queue, _, _ = milliseconds(dict(made.trailing_metadata()))
+    assert queue >= 20
+
+
+def test_whatever_the_value() -> None:
+    with service_channel() as channel:
+        for value in ("", "0", "no"):
+            _, trailing = call(channel, "GenerateMask", (("a", "b"), ("cass-timings", value)))
+            assert len(milliseconds(trailing)) == 3

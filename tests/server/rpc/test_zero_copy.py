@@ -1,0 +1,266 @@
+"""Arrays are read in the bytes received; what a request held is let go; memory is kept."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import platform
+import statistics
+import sys
+import tracemalloc
+import weakref
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from cass.codec.encode import loss_request as loss_message
+from cass.v1 import cass_pb2 as pb
+from cass.v1 import cass_pb2_grpc
+from cass_core import LossSpec
+from cass_core.arrays import Array
+from cass_core.errors import InvalidRequest
+from cass_core.loss_inputs import LossInputs
+from cass_core.losses import HostLoss
+from cass_core.masks import MaskInputs
+from cass_server.engines.base import Checkpoint, CpuEngine
+from tests.server.support.calls import Writer, wait_until
+from tests.server.support.in_thread import service_channel
+from tests.server.support.requests import loss_request, mask_request
+from tests.support.servers import ServerProcess, serving
+
+LIMIT = 20.0
+SERVICE = "/cass.v1.CassService"
+RECEIVE_ANY = (("grpc.max_receive_message_length", -1),)
+UNKEPT = Path(__file__).parents[1] / "support" / "unkept_server.py"
+# Messages from 32 KiB on are read as views.
+MANY_BOXES = [2100, 20_000]
+
+
+class Recording(CpuEngine):
+    """Keeps the arrays that it is given, or only watches them; fails if it is told to.
+
+    Args:
+        keep: whether to keep them.
+        error: what to raise instead of computing.
+    """
+
+    def __init__(self, *, keep: bool = True, error: type[Exception] | None = None) -> None:
+        """Nothing was given yet."""
+        self.read: list[Array] = []
+        self.messages: list[bytes] = []
+        self.watched: list[weakref.ref[Any]] = []
+        self._keep = keep
+        self._error = error
+
+    def _take(self, *arrays: Any) -> None:
+        self.watched += map(weakref.ref, arrays)
+        if self._keep:
+            self.read += map(np.asarray, arrays)
+        if self._error is not None:
+            raise self._error("field", "of the test")
+
+    def masks(
+        self,
+        inputs: MaskInputs,
+        masks: Sequence[Array],
+        owners: Sequence[Array],
+        checkpoint: Checkpoint = None,
+    ) -> None:
+        """Compute them."""
+        self.messages.append(owner_of(inputs.boxes.xyxy))
+        self._take(inputs.boxes.xyxy)
+        self.watched += map(weakref.ref, (*masks, *owners))
+        super().masks(inputs, masks, owners, checkpoint)
+
+    def losses(self, inputs: LossInputs, checkpoint: Checkpoint = None) -> HostLoss:
+        """Compute them."""
+        mask = [] if inputs.mask is None else [inputs.mask.boxes.xyxy]
+        target = [] if inputs.target is None else [inputs.target]
+        self._take(inputs.logits, *target, *mask)
+        result = super().losses(inputs, checkpoint)
+        if result.grad is not None:
+            self.watched.append(weakref.ref(result.grad))
+        return result
+
+
+def owner_of(array: Any) -> bytes:
+    """The bytes that an array is a view of."""
+    while not isinstance(array, bytes):
+        array = array.obj if isinstance(array, memoryview) else array.base
+    return array
+
+
+def read_by(method: str, data: bytes) -> list[Array]:
+    """What the engine reads in a call with these bytes."""
+    engine = Recording()
+    with service_channel(engine) as channel:
+        if method == "StreamMasks":
+            list(channel.stream_stream(f"{SERVICE}/{method}")(iter([data]), timeout=LIMIT))
+        else:
+            channel.unary_unary(f"{SERVICE}/{method}")(data, timeout=LIMIT)
+    return engine.read
+
+
+@pytest.mark.parametrize("boxes", MANY_BOXES)
+@pytest.mark.parametrize("streamed", [False, True])
+def test_boxes_are_read_where_they_were_received(boxes: int, streamed: bool) -> None:
+    request = mask_request(boxes=boxes)
+    if streamed:
+        data = pb.StreamMasksRequest(request=request).SerializeToString()
+        (xyxy,) = read_by("StreamMasks", data)
+    else:
+        data = request.SerializeToString()
+        (xyxy,) = read_by("GenerateMask", data)
+    assert owner_of(xyxy) == data
+
+
+def test_tensors_are_read_where_they_were_received() -> None:
+    """Such as the client sends; what lies across the machine's words is copied once."""
+    logits = np.zeros((2, 64, 64), np.float32)
+    data = loss_message(LossInputs.check(logits, logits, LossSpec(), None, return_grad=True))
+    logits, target = read_by("ComputeLoss", data)
+    assert owner_of(logits) is owner_of(target)
+    assert owner_of(logits) == data
+    assert not np.shares_memory(logits, target)
+
+
+LARGE_MASK = mask_request(side=256, boxes=20_000)
+LARGE_LOSS = loss_request(side=300)
+BROKEN = mask_request(side=256, boxes=20_000)
+BROKEN.boxes.counts[0] += 1
+
+
+def assert_keeps_nothing(run: Callable[[], None], engine: Recording) -> None:
+    """Run twice: after it there is as much memory in use again, without help of the collector.
+
+    And nobody refers to any array of the engine's, or message, but for the list that keeps these.
+    """
+    logging.disable(logging.ERROR)  # records of errors hold all that the errors came through
+    gc.collect()
+    gc.disable()
+    tracemalloc.start()
+    try:
+        run()  # whatever is loaded or kept once
+        before, _ = tracemalloc.get_traced_memory()
+        kept = sum(map(len, engine.messages))
+        run()
+        kept = sum(map(len, engine.messages)) - kept
+        wait_until(lambda: tracemalloc.get_traced_memory()[0] < before + kept + (1 << 17))
+        assert [reference() for reference in engine.watched if reference() is not None] == []
+        # The list's reference, and that of the call itself.
+        wait_until(
+            lambda: all(
+                sys.getrefcount(engine.messages[i]) == 2 for i in range(len(engine.messages))
+            )
+        )
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+        logging.disable(logging.NOTSET)
+
+
+@pytest.mark.parametrize(
+    ("method", "request_", "error", "fails"),
+    [
+        ("GenerateMask", LARGE_MASK, None, False),
+        ("GenerateMask", LARGE_MASK, ZeroDivisionError, True),
+        ("GenerateMask", BROKEN, None, True),
+        ("ComputeLoss", LARGE_LOSS, None, False),
+        ("ComputeLoss", LARGE_LOSS, InvalidRequest, True),
+    ],
+)
+def test_nothing_of_a_request_is_kept(
+    method: str, request_: Any, error: type[Exception] | None, fails: bool
+) -> None:
+    """Neither its message nor its arrays nor its answer, by any thread of the server that idles."""
+    engine = Recording(keep=False, error=error)
+    data = request_.SerializeToString()
+    assert len(data) > 1 << 18
+    with service_channel(engine) as channel:
+        ask: Callable[..., Any] = channel.unary_unary(f"{SERVICE}/{method}")
+
+        def ask_often() -> None:
+            for _ in range(6):  # more than there are threads
+                if fails:
+                    with pytest.raises(grpc.RpcError):
+                        ask(data, timeout=LIMIT)
+                else:
+                    ask(data, timeout=LIMIT)
+
+        assert_keeps_nothing(ask_often, engine)
+
+
+@pytest.mark.parametrize("error", [None, ZeroDivisionError])
+def test_a_stream_that_waits_keeps_nothing(error: type[Exception] | None) -> None:
+    engine = Recording(keep=False, error=error)
+    with service_channel(engine) as channel:
+        writer: Writer[pb.StreamMasksRequest] = Writer()
+        answers = cass_pb2_grpc.CassServiceStub(channel).StreamMasks(iter(writer), timeout=LIMIT)
+        entry = pb.StreamMasksRequest(request=LARGE_MASK)
+
+        def ask_often() -> None:
+            for _ in range(3):
+                writer.write(entry)
+                next(answers)
+
+        assert_keeps_nothing(ask_often, engine)
+        writer.close()
+        assert list(answers) == []
+
+
+def stride_8() -> bytes:
+    """The request for 16 masks of 92x160 patches: an answer of 942 kB, 230 pages."""
+    request = mask_request(images=16, boxes=30)
+    request.feature_maps[0].height, request.feature_maps[0].width = 92, 160
+    return request.SerializeToString()
+
+
+def faults(server: ServerProcess) -> int:
+    """Minor page faults of a process until now."""
+    fields = Path(f"/proc/{server.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[7])
+
+
+def faults_of(program: Sequence[str], data: bytes, warm_up: int, requests: int) -> float:
+    """Of one request, by the median over blocks: gRPC starts and ends a thread now and then."""
+    taken = []
+    with (
+        serving(program=program) as server,
+        grpc.insecure_channel(server.address, RECEIVE_ANY) as channel,
+    ):
+        make = channel.unary_unary(f"{SERVICE}/GenerateMask")
+        for _ in range(warm_up):
+            make(data, timeout=LIMIT)
+        for _ in range(5):
+            before = faults(server)
+            for _ in range(requests):
+                make(data, timeout=LIMIT)
+            taken.append((faults(server) - before) / requests)
+    return statistics.median(taken)
+
+
+KEPT = ("-m", "cass_server", "serve")
+ON_GLIBC = pytest.mark.skipif(
+    sys.platform != "linux" or platform.libc_ver()[0] != "glibc",
+    reason="what is kept, and how, is known of glibc alone",
+)
+
+
+@ON_GLIBC
+def test_an_answer_of_a_megabyte_takes_no_new_memory() -> None:
+    assert faults_of(KEPT, stride_8(), warm_up=100, requests=50) < 1
+
+
+@ON_GLIBC
+@pytest.mark.parametrize(
+    ("program", "bounds"), [(KEPT, (0, 100)), ((str(UNKEPT), "serve"), (10_000, 50_000))]
+)
+def test_nor_does_a_large_one(program: Sequence[str], bounds: tuple[int, int]) -> None:
+    """36 MB, 8,789 pages: as malloc is, it maps them anew, and gRPC's copy of them likewise."""
+    data = mask_request(side=3000).SerializeToString()
+    least, most = bounds
+    assert least <= faults_of(program, data, warm_up=5, requests=3) <= most

@@ -1,0 +1,243 @@
+"""Bearer tokens: what a file may hold, who is let in, and files that are replaced."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from cass_core.errors import CassError
+from cass_server.security.tokens import TokenFile
+from tests.server.support.certificates import put
+
+pytestmark = pytest.mark.timeout(60)
+
+TOKEN = "correct-horse-battery-staple"
+OTHER = "an0ther.token~of+24/chars=="
+
+
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        """The time."""
+        return self.now
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return put(tmp_path / "tokens", TOKEN.encode())
+
+
+def bearer(token: str) -> list[tuple[str, str | bytes]]:
+    """The metadata of a call with this token."""
+    return [("user-agent", "test"), ("authorization", f"Bearer {token}")]
+
+
+def test_a_line_is_a_token_or_its_hash(path: Path) -> None:
+    digest = hashlib.sha256(OTHER.encode()).hexdigest()
+    put(path, f"# of the loaders\n\n  {TOKEN}  \r\n\tsha256:{digest.upper()}\n".encode())
+    tokens = TokenFile(path)
+    assert tokens.allows(bearer(TOKEN))
+    assert tokens.allows(bearer(OTHER))
+    assert not tokens.allows(bearer("# of the loaders"))
+    assert not tokens.allows(bearer(digest))
+    assert not tokens.allows(bearer(f"sha256:{digest}"))
+    assert not tokens.allows(bearer(""))
+
+
+def test_the_documented_command_makes_a_line(path: Path) -> None:
+    command = next(line for line in (TokenFile.__doc__ or "").splitlines() if "sha256sum" in line)
+    made = subprocess.run(
+        ["sh", "-c", command], env={"TOKEN": TOKEN}, capture_output=True, timeout=20, check=True
+    )
+    assert made.stdout.startswith(b"sha256:")
+    put(path, made.stdout)
+    assert TokenFile(path).allows(bearer(TOKEN))
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        [("authorization", f"Bearer {TOKEN}")],
+        [("authorization", f"bearer {TOKEN}")],
+        [("authorization", f"BEARER  {TOKEN} ")],
+        [("x-authorization", "Bearer no"), ("authorization", f"Bearer {TOKEN}")],
+    ],
+)
+def test_allowed(path: Path, metadata: list[tuple[str, str | bytes]]) -> None:
+    assert TokenFile(path).allows(metadata)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        [],
+        [("authorization", "")],
+        [("authorization", "Bearer")],
+        [("authorization", "Bearer ")],
+        [("authorization", TOKEN)],
+        [("authorization", f"Basic {TOKEN}")],
+        [("authorization", f"Bearer{TOKEN}")],
+        [("authorization", f"Bearer {TOKEN[:-1]}")],
+        [("authorization", f"Bearer {TOKEN}x")],
+        [("authorization", f"Bearer {TOKEN.upper()}")],
+        [("authorization", f"Bearer {TOKEN} {TOKEN}")],
+        [("authorization", f"Bearer {TOKEN}ß")],
+        [("authorization", f"Bearer {TOKEN}".encode())],
+        [("authorization-bin", f"Bearer {TOKEN}".encode())],
+        [("authorization", f"Bearer {TOKEN}"), ("authorization", f"Bearer {TOKEN}")],
+        [("authorization", f"Bearer {TOKEN}"), ("authorization", f"Bearer {OTHER}")],
+        [("authorization", f"Bearer {OTHER}"), ("authorization", f"Bearer {TOKEN}")],
+    ],
+)
+def test_refused(path: Path, metadata: list[tuple[str, str | bytes]]) -> None:
+    assert not TokenFile(path).allows(metadata)
+
+
+def test_no_plain_token_is_kept(path: Path) -> None:
+    assert TOKEN not in repr(vars(TokenFile(path)))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "holds no token"),
+        (b"\n# nothing but this\n", "holds no token"),
+        (b"\xff\xfe", "is not UTF-8 text"),
+        (b"#\nsecret-15-chars", "line 2: a token has 16 characters or more"),
+        (b"secret of a few words", "line 1: a token is ASCII without spaces"),
+        ("secret-of-umläuten".encode(), "line 1: a token is ASCII without spaces"),
+        (b"sha256:secret", "line 1: is not sha256: and 64 hexadecimal digits"),
+        (b"sha256: " + b"0" * 64, "line 1: is not sha256: and 64 hexadecimal digits"),
+        (b"sha256:" + b"0" * 65, "line 1: is not sha256: and 64 hexadecimal digits"),
+    ],
+)
+def test_the_start_tells_the_line_and_never_the_token(
+    path: Path, content: bytes, reason: str
+) -> None:
+    put(path, content)
+    with pytest.raises(CassError) as raised:
+        TokenFile(path)
+    assert str(raised.value) == f"token_file {path}: {reason}"
+
+
+def test_the_start_needs_a_file_to_read(path: Path, tmp_path: Path) -> None:
+    for unreadable in (tmp_path / "missing", tmp_path):
+        with pytest.raises(CassError, match=f"^token_file {unreadable}: cannot be read: "):
+            TokenFile(unreadable)
+
+
+def test_a_changed_file_counts_within_a_second(path: Path) -> None:
+    clock = Clock()
+    tokens = TokenFile(path, clock)
+    put(path, f"{TOKEN}\n{OTHER}".encode())
+    clock.now += 0.5
+    assert not tokens.allows(bearer(OTHER))
+    clock.now += 0.5
+    assert tokens.allows(bearer(OTHER))
+    assert tokens.allows(bearer(TOKEN))
+    put(path, OTHER.encode())
+    clock.now += 1
+    assert not tokens.allows(bearer(TOKEN))
+    assert tokens.allows(bearer(OTHER))
+
+
+def test_a_file_that_cannot_be_used_leaves_the_old_tokens(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = Clock()
+    tokens = TokenFile(path, clock)
+
+    def passes() -> list[str]:
+        """Let three seconds pass; the reasons logged by then."""
+        for _ in range(3):
+            clock.now += 1
+            assert tokens.allows(bearer(TOKEN))
+            assert not tokens.allows(bearer("short-secret"))
+        return [record.reason for record in caplog.records if record.levelno == logging.ERROR]
+
+    put(path, b"short-secret")
+    assert passes() == [f"token_file {path}: line 1: a token has 16 characters or more"]
+    path.unlink()
+    assert len(passes()) == 2
+    put(path, b"")
+    assert passes()[2:] == [f"token_file {path}: holds no token"]
+    assert "short-secret" not in caplog.text
+
+    put(path, TOKEN.encode())
+    clock.now += 1
+    assert tokens.allows(bearer(TOKEN))
+    put(path, b"")
+    assert len(passes()) == 4
+
+    put(path, OTHER.encode())
+    clock.now += 1
+    assert tokens.allows(bearer(OTHER))
+    assert not tokens.allows(bearer(TOKEN))
+
+
+def test_an_unchanged_file_is_not_read_again(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    clock = Clock()
+    tokens = TokenFile(path, clock)
+    put(path, OTHER.encode())
+    for _ in range(3):
+        clock.now += 1
+        assert tokens.allows(bearer(OTHER))
+    assert caplog.messages == ["token file read again"]
+
+
+class Gate(grpc.GenericRpcHandler):
+    """Answers every call with whether its metadata is allowed."""
+
+    def __init__(self, tokens: TokenFile) -> None:
+        self._tokens = tokens
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        """See `grpc.GenericRpcHandler`."""
+        allowed = self._tokens.allows(handler_call_details.invocation_metadata)
+
+        def answer(_: bytes, context: grpc.ServicerContext) -> bytes:
+            return b"allowed" if allowed else b"refused"
+
+        return grpc.unary_unary_rpc_method_handler(answer)
+
+
+def test_a_server_gives_the_metadata_of_each_call(path: Path) -> None:
+    clock = Clock()
+
+    with ThreadPoolExecutor(1) as threads:
+        server = grpc.server(threads, handlers=(Gate(TokenFile(path, clock)),))
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        try:
+            with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+                gate = channel.unary_unary("/test/Gate")
+
+                def ask(*values: str) -> bytes:
+                    metadata = tuple(("authorization", value) for value in values)
+                    answer: bytes = gate(b"", metadata=metadata, timeout=20)
+                    return answer
+
+                assert ask() == b"refused"
+                assert ask(f"Bearer {OTHER}") == b"refused"
+                assert ask(f"Basic {TOKEN}") == b"refused"
+                assert ask(f"bearer {TOKEN}") == b"allowed"
+                assert ask(f"Bearer {TOKEN}", f"Bearer {TOKEN}") == b"refused"
+                assert ask(f"Bearer {OTHER}", f"Bearer {TOKEN}") == b"refused"
+                put(path, OTHER.encode())
+                clock.now += 1
+                assert ask(f"Bearer {TOKEN}") == b"refused"
+                assert ask(f"Bearer {OTHER}") == b"allowed"
+        finally:
+            server.stop(0).wait(20)

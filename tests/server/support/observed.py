@@ -1,0 +1,63 @@
+"""What an operator sees of a server: its metrics, and complaints in its log."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+
+from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from cass_server.observability.metrics import Metrics
+from cass_server.observability.prometheus import OneWorker, WorkerMetrics, Workers
+from tests.server.support.processes import LIMIT
+from tests.support.servers import ServerProcess
+
+Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+"""Values by name and labels, which are sorted."""
+
+
+def scrape(server: ServerProcess) -> Samples:
+    """All samples now of a server that serves with ``--metrics-port 0``."""
+    told = (json.loads(line) for line in server.lines)
+    address = next(record["address"] for record in told if record["event"] == "metrics")
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=LIMIT) as answer:
+        return samples(answer.read().decode())
+
+
+def exposed(sources: Sequence[Metrics | Path], workers: Workers | None = None) -> Samples:
+    """All samples of metrics that nobody serves."""
+    told = WorkerMetrics(sources, workers or OneWorker(), "1.2.3", "cuda:0")
+    return samples(generate_latest(told).decode())
+
+
+def samples(exposition: str) -> Samples:
+    """What Prometheus reads."""
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(exposition)
+        for sample in family.samples
+    }
+
+
+def value(samples: Samples, name: str, **labels: str) -> float:
+    """One sample's value."""
+    return samples[name, tuple(sorted(labels.items()))]
+
+
+def counters(samples: Samples) -> Samples:
+    """Those that never fall while a server runs."""
+    ends = ("_total", "_bucket", "_count", "_sum")
+    return {key: number for key, number in samples.items() if key[0].endswith(ends)}
+
+
+def in_flight(server: ServerProcess) -> int:
+    """Requests taken and not yet answered."""
+    return int(value(scrape(server), "cass_requests_in_flight"))
+
+
+def complaints(server: ServerProcess) -> list[str]:
+    """Lines of the log that are no JSON, or tell of more than the server's course."""
+    return [line for line in server.lines if '"level": "INFO"' not in line]

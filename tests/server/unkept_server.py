@@ -1,9 +1,0 @@
-"""`cass-server serve` with malloc as it is: what `keep_memory` is for is seen beside it."""
-
-from __future__ import annotations
-
-from cass_server import cli, run
-
-if __name__ == "__main__":
-    run.keep_memory = lambda **_: False
-    cli.main()

@@ -1,0 +1,24 @@
+"""The GPU's kernels on CPU tensors, through Triton's interpreter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+
+
+@contextmanager
+def kernels() -> Iterator[None]:
+    """Within it the operators of `cass_core.ops` launch the Triton kernels for CPU tensors too."""
+    pytest.importorskip("triton", reason="needs Triton, which has wheels for Linux")
+    from cass_core.ops.registration import CUDA
+
+    with torch.library._scoped_library("cass", "IMPL") as library:
+        for name, function in CUDA.items():
+            library.impl(name, function, "CPU")
+        # Infinities and NaNs are part of the arithmetic; the interpreter's NumPy would warn.
+        with np.errstate(all="ignore"):
+            yield

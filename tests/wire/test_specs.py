@@ -1,0 +1,218 @@
+"""Specs as messages and back."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, get_args, get_type_hints
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cass import convert
+from cass.v1 import cass_pb2 as pb
+from cass_core import InvalidRequest, LossSpec, MaskSpec
+
+POSITIVE = st.floats(0, exclude_min=True, allow_infinity=False)
+AT_LEAST_0 = st.just(0.0) | POSITIVE
+
+
+@st.composite
+def mask_specs(draw: st.DrawFn) -> MaskSpec:
+    anisotropic = draw(st.booleans())
+    pairs = st.tuples(POSITIVE, POSITIVE) if anisotropic else POSITIVE.map(lambda s: (s, s))
+    low, high = sorted(draw(st.tuples(POSITIVE, POSITIVE)))
+    return MaskSpec(
+        patch_size=draw(st.integers(1, 2**31 - 1)),
+        expansion_ratio=draw(AT_LEAST_0),
+        min_size=draw(AT_LEAST_0),
+        use_anisotropic_gaussian=anisotropic,
+        decay_type=draw(st.sampled_from(["gaussian", "linear"])),
+        base_sigma=draw(POSITIVE | pairs),
+        temperature=draw(st.sampled_from(["fixed", "size_scaled", "small_gain"])),
+        small_target_gain=draw(POSITIVE),
+        small_target_threshold=draw(AT_LEAST_0),
+        size_reference=draw(POSITIVE),
+        size_factor_min=low,
+        size_factor_max=high,
+        use_subpixel_offset=draw(st.booleans()),
+        merge=draw(st.sampled_from(["max", "sum", "clipped_sum"])),
+        min_radius=draw(AT_LEAST_0),
+    )
+
+
+LOSS_SPECS = st.builds(
+    LossSpec,
+    kind=st.sampled_from(["mse", "bce", "focal", "cornernet", "quality_focal", "varifocal"]),
+    alpha=AT_LEAST_0,
+    beta=AT_LEAST_0,
+    gamma=AT_LEAST_0,
+    weight=AT_LEAST_0,
+    reduction=st.sampled_from(["none", "mean", "sum", "per_object"]),
+)
+
+
+@given(mask_specs())
+def test_mask_spec_round_trip(spec: MaskSpec) -> None:
+    data = convert.mask_spec_message(spec).SerializeToString()
+    assert convert.mask_spec(pb.MaskSpec.FromString(data)) == spec
+
+
+@given(LOSS_SPECS)
+def test_loss_spec_round_trip(spec: LossSpec) -> None:
+    data = convert.loss_spec_message(spec).SerializeToString()
+    assert convert.loss_spec(pb.LossSpec.FromString(data)) == spec
+
+
+def test_unset_fields_have_the_defaults() -> None:
+    assert convert.mask_spec(pb.MaskSpec()) == MaskSpec()
+    assert convert.loss_spec(pb.LossSpec()) == LossSpec()
+
+
+@pytest.mark.parametrize("spec", [MaskSpec(), LossSpec()])
+def test_every_field_is_sent_and_named_alike(spec: MaskSpec | LossSpec) -> None:
+    message = _message(spec)
+    assert {field.name for field, _ in message.ListFields()} == {
+        field.name for field in dataclasses.fields(spec)
+    }
+    assert len(message.DESCRIPTOR.fields) == len(dataclasses.fields(spec))
+
+
+def _message(spec: MaskSpec | LossSpec) -> Any:
+    if isinstance(spec, MaskSpec):
+        return convert.mask_spec_message(spec)
+    return convert.loss_spec_message(spec)
+
+
+@pytest.mark.parametrize(
+    ("spec", "name"),
+    [
+        (MaskSpec(), "decay_type"),
+        (MaskSpec(), "temperature"),
+        (MaskSpec(), "merge"),
+        (LossSpec(), "kind"),
+        (LossSpec(), "reduction"),
+    ],
+)
+def test_enum_names_map_one_to_one(spec: MaskSpec | LossSpec, name: str) -> None:
+    """DECAY_TYPE_LINEAR is `linear`, and so on; 0 alone has no name of its own."""
+    choices = get_args(get_type_hints(type(spec))[name])
+    enum = type(_message(spec)).DESCRIPTOR.fields_by_name[name].enum_type
+    prefix = enum.values_by_number[0].name.removesuffix("UNSPECIFIED")
+    numbers = {v.name.removeprefix(prefix).lower(): v.number for v in enum.values if v.number}
+    assert set(numbers) == set(choices)
+    for choice in choices:
+        assert getattr(_message(spec.replace(**{name: choice})), name) == numbers[choice]
+
+
+@pytest.mark.parametrize(
+    ("message", "changed"),
+    [
+        (pb.MaskSpec(patch_size=1), MaskSpec(patch_size=1)),
+        (pb.MaskSpec(expansion_ratio=0), MaskSpec(expansion_ratio=0)),
+        (pb.MaskSpec(use_subpixel_offset=False), MaskSpec(use_subpixel_offset=False)),
+        (pb.MaskSpec(base_sigma=[]), MaskSpec(base_sigma=0.5)),
+        (pb.MaskSpec(base_sigma=[0.25]), MaskSpec(base_sigma=0.25)),
+        (pb.MaskSpec(base_sigma=[0.25, 2]), MaskSpec(base_sigma=(0.25, 2))),
+        (pb.MaskSpec(decay_type=2), MaskSpec(decay_type="linear")),
+        (pb.MaskSpec(temperature=1), MaskSpec(temperature="fixed")),
+        (pb.MaskSpec(temperature=2), MaskSpec(temperature="size_scaled")),
+        (pb.MaskSpec(merge=2), MaskSpec(merge="sum")),
+        (pb.MaskSpec(merge=3), MaskSpec(merge="clipped_sum")),
+    ],
+)
+def test_one_set_field(message: pb.MaskSpec, changed: MaskSpec) -> None:
+    assert convert.mask_spec(message) == changed
+
+
+@pytest.mark.parametrize(
+    ("message", "changed"),
+    [
+        (pb.LossSpec(kind=1), LossSpec(kind="mse")),
+        (pb.LossSpec(kind=2), LossSpec(kind="bce")),
+        (pb.LossSpec(kind=4), LossSpec(kind="cornernet")),
+        (pb.LossSpec(kind=5), LossSpec(kind="quality_focal")),
+        (pb.LossSpec(kind=6), LossSpec(kind="varifocal")),
+        (pb.LossSpec(weight=0), LossSpec(weight=0)),
+        (pb.LossSpec(reduction=1), LossSpec(reduction="none")),
+        (pb.LossSpec(reduction=3), LossSpec(reduction="sum")),
+        (pb.LossSpec(reduction=4), LossSpec(reduction="per_object")),
+    ],
+)
+def test_one_set_field_of_a_loss(message: pb.LossSpec, changed: LossSpec) -> None:
+    assert convert.loss_spec(message) == changed
+
+
+@pytest.mark.parametrize(
+    ("message", "error"),
+    [
+        (pb.MaskSpec(decay_type=9), "mask_spec.decay_type: has the unknown value 9"),
+        (pb.MaskSpec(temperature=-1), "mask_spec.temperature: has the unknown value -1"),
+        (pb.MaskSpec(merge=4), "mask_spec.merge: has the unknown value 4"),
+        (pb.LossSpec(kind=7), "loss_spec.kind: has the unknown value 7"),
+        (pb.LossSpec(reduction=5), "loss_spec.reduction: has the unknown value 5"),
+        (
+            pb.MaskSpec(patch_size=0),
+            "mask_spec.patch_size: must be a whole number from 1 to 2147483647, got 0",
+        ),
+        (
+            pb.MaskSpec(patch_size=2**31),
+            "mask_spec.patch_size: must be a whole number from 1 to 2147483647, got 2147483648",
+        ),
+        (
+            pb.MaskSpec(base_sigma=[1, 2, 3]),
+            "mask_spec.base_sigma: must be one number or a pair (x, y), got (1.0, 2.0, 3.0)",
+        ),
+        (
+            pb.MaskSpec(base_sigma=[0]),
+            "mask_spec.base_sigma: must be a finite number above 0, got 0.0",
+        ),
+        (
+            pb.MaskSpec(base_sigma=[1, 2], use_anisotropic_gaussian=False),
+            "mask_spec.base_sigma: must be one number where use_anisotropic_gaussian is False",
+        ),
+        (
+            pb.MaskSpec(size_factor_min=3),
+            "mask_spec.size_factor_max: is smaller than size_factor_min (3.0)",
+        ),
+        (
+            pb.MaskSpec(base_sigma=[1, 2, 3, 4]),
+            "mask_spec.base_sigma: must be one number or a pair (x, y), got (1.0, 2.0, 3.0)",
+        ),
+        (
+            pb.MaskSpec(min_radius=float("nan")),
+            "mask_spec.min_radius: must be a finite number at least 0, got nan",
+        ),
+        (
+            pb.LossSpec(alpha=-1),
+            "loss_spec.alpha: must be a finite number at least 0, got -1.0",
+        ),
+    ],
+)
+def test_refused(message: Any, error: str) -> None:
+    read: Any = convert.mask_spec if isinstance(message, pb.MaskSpec) else convert.loss_spec
+    with pytest.raises(InvalidRequest) as caught:
+        read(message)
+    assert str(caught.value) == error
+
+
+@pytest.mark.parametrize("bad", [-1.0, float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "expansion_ratio",
+        "min_size",
+        "small_target_gain",
+        "small_target_threshold",
+        "size_reference",
+        "size_factor_min",
+        "size_factor_max",
+        "min_radius",
+    ],
+)
+def test_out_of_range_is_refused_as_locally(name: str, bad: float) -> None:
+    with pytest.raises(InvalidRequest) as remote:
+        convert.mask_spec(pb.MaskSpec(**{name: bad}))
+    with pytest.raises(InvalidRequest) as local:
+        MaskSpec(**{name: bad})
+    assert (remote.value.field, remote.value.reason) == (f"mask_spec.{name}", local.value.reason)
