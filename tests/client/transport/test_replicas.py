@@ -18,11 +18,10 @@ from cass_client import (
 from tests.client.support.faults import (
     all_serving,
     keep_asking,
-    lasting_ports,
     start,
 )
 from tests.client.support.networks import NameServer
-from tests.server.support.processes import LIMIT
+from tests.server.support.processes import LIMIT, lasting_ports
 from tests.support.servers import serving
 
 pytestmark = pytest.mark.timeout(120)

@@ -27,8 +27,9 @@ from cass_core.loss_inputs import LossInputs
 from cass_core.losses import HostLoss
 from cass_core.masks import MaskInputs
 from cass_server.engines.base import Checkpoint, CpuEngine
-from tests.server.support.calls import Writer, wait_until
+from tests.server.support.calls import Writer
 from tests.server.support.in_thread import service_channel
+from tests.server.support.processes import wait_until
 from tests.server.support.requests import loss_request, mask_request
 from tests.support.servers import ServerProcess, serving
 
