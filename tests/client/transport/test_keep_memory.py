@@ -5,13 +5,13 @@ from __future__ import annotations
 import ctypes
 import json
 import platform
-import subprocess
 import sys
 
 import pytest
 
 import cass_client
-from tests.client.torch.test_loaders import LIMIT, run
+from tests.client.torch.test_loaders import run
+from tests.support.programs import printed
 
 pytestmark = pytest.mark.timeout(220)
 
@@ -39,10 +39,7 @@ def test_a_program_that_asks_for_it() -> None:
         "import cass_client; from tests.client.support.loader_programs import faults\n"
         "print(faults(), cass_client.keep_memory(), faults())"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=LIMIT, check=True
-    )
-    before, could, after = done.stdout.split()
+    before, could, after = printed("-c", program).split()
     assert int(before) >= MANY
     assert could == "True"
     assert int(after) < FEW
