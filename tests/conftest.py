@@ -49,6 +49,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             file = nodeid.partition("::")[0]
             return file if is_shared(file) else nodeid
 
+        def _reschedule(self, node: Any) -> None:
+            # One in place of a process that has ended (a test beyond its limit) may still collect.
+            if node in self.registered_collections:
+                super()._reschedule(node)
+
     return Scheduling(config, log)
 
 

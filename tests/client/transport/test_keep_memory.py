@@ -24,7 +24,7 @@ MANY, FEW = 5 * 20, 50
 
 
 @glibc
-@pytest.mark.parametrize("context", ["fork", "spawn"])
+@pytest.mark.parametrize("context", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_workers_keep_it_and_the_parent_does_not(context: str) -> None:
     found = json.loads(run("memory", "local:", context, ""))
     assert found["worker"] < FEW
