@@ -76,6 +76,11 @@ class ServerProcess:
         self._reader.join(timeout=STOP_SECONDS)
         return code
 
+    def pause(self) -> None:
+        """SIGSTOP, and wait until none of its threads runs any more."""
+        self.process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+
     def kill(self) -> None:
         """End it whatever it does."""
         if self.process.poll() is None:

@@ -97,7 +97,7 @@ def test_ctrl_c_ends_all(server: ServerProcess) -> None:
 
 def test_ctrl_c_ends_workers_that_wait_for_an_answer() -> None:
     with serving() as stopped:
-        stopped.process.send_signal(signal.SIGSTOP)
+        stopped.pause()
         with started("endless", stopped.address, "fork", "") as program:
             interrupt_after(program, "asking", 4)  # all workers
 

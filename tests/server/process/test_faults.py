@@ -229,7 +229,7 @@ def test_a_flood_is_dropped_before_it_piles_up() -> None:
         stubs = [cass_pb2_grpc.CassServiceStub(channel) for channel in channels]
         for stub in stubs:
             stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=LIMIT)
-        server.process.send_signal(signal.SIGSTOP)
+        server.pause()
         calls = [
             (number, stub.GenerateMask.future(numbered_request(number), timeout=LIMIT))
             for stub in stubs

@@ -116,6 +116,6 @@ def test_a_server_that_has_gone_without_a_word_is_given_up(
     """The kernel of a stopped process acknowledges what comes, and nobody answers the ping."""
     scale(monkeypatch, seconds=0.3, timeout=0.5)
     with waiting_call(tmp_path, "--keepalive-min-client-seconds", "0.1") as (server, call, _):
-        server.process.send_signal(signal.SIGSTOP)
+        server.pause()
         with pytest.raises(Unavailable):
             call.result(timeout=LIMIT / 2)

@@ -7,7 +7,6 @@ import random
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,8 +30,7 @@ def held(folder: Path) -> tuple[str, ...]:
 def wait_until(condition: Callable[[], bool], server: ServerProcess | None = None) -> None:
     """Poll with a hard limit; fails if the server's process ends."""
     poll = threading.Event()
-    end = time.monotonic() + LIMIT
-    while time.monotonic() < end:
+    for _ in range(int(LIMIT / 0.02)):
         if condition():
             return
         if server is not None:
