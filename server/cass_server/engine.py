@@ -8,12 +8,18 @@ from typing import Protocol, TypeAlias
 
 from cass_core.arrays import Array
 from cass_core.errors import CassError
+from cass_core.grid import FeatureMap, Sizes
 from cass_core.loss_inputs import LossInputs
 from cass_core.losses import HostLoss, compute_losses
 from cass_core.masks import MaskInputs, fill_masks
+from cass_core.specs import MaskSpec
 from cass_server.scheduling.batcher import Compute
 
 Checkpoint: TypeAlias = Callable[[], None] | None
+FillSmall: TypeAlias = Callable[
+    [Array, Array, Sizes, Sequence[FeatureMap], MaskSpec, Sequence[Array]], None
+]
+"""Fills the last argument, one mask a feature map, for boxes, their offsets, and the options."""
 
 
 class Engine(Protocol):
@@ -29,6 +35,10 @@ class Engine(Protocol):
     @property
     def fill_batch(self) -> Compute | None:
         """Computes the masks of several requests at once; None if there is nothing to save."""
+
+    @property
+    def fill_small(self) -> FillSmall | None:
+        """As `masks`, for `MaskInputs.most_boxes`, with less ado; None to be asked for `masks`."""
 
     def masks(
         self,
@@ -58,6 +68,20 @@ class CpuEngine:
 
     device = "cpu"
     fill_batch = None
+
+    @staticmethod
+    def fill_small(
+        xyxy: Array,
+        offsets: Array,
+        sizes: Sizes,
+        maps: Sequence[FeatureMap],
+        spec: MaskSpec,
+        masks: Sequence[Array],
+    ) -> None:
+        """See `Engine`."""
+        from cass_core.cpu.run import fill_small
+
+        fill_small(xyxy, offsets, sizes, maps, spec, masks)
 
     def masks(
         self,

@@ -20,6 +20,8 @@ from cass_server.engine import Checkpoint, CpuEngine, Engine
 class HeldEngine(CpuEngine):
     """Waits for files in a folder."""
 
+    fill_small = None
+
     def __init__(self, folder: Path) -> None:
         """Take the folder."""
         self._folder = folder

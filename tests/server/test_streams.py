@@ -48,6 +48,8 @@ DTYPES = {
 class Watched(CpuEngine):
     """Keeps how many requests were computed at a time; fails for some."""
 
+    fill_small = None
+
     def __init__(self) -> None:
         """Nothing was computed yet."""
         self.calls = 0

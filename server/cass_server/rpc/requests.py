@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
+import numpy as np
 from google.protobuf.message import DecodeError, Message
 
 from cass import wire
@@ -12,12 +14,13 @@ from cass.dtypes import element_type
 from cass.frames import MaskLayout, loss_response
 from cass.lift import Bulky, Views, lift
 from cass.v1 import cass_pb2 as pb
-from cass_core.arrays import Array
+from cass_core.arrays import Array, read_only
 from cass_core.boxes import BoxBatch
 from cass_core.errors import InvalidRequest
 from cass_core.loss_inputs import LossInputs
 from cass_core.losses import HostLoss
 from cass_core.masks import MaskInputs
+from cass_server.engine import FillSmall
 from cass_server.limits import Limits
 
 M = TypeVar("M", bound=Message)
@@ -38,22 +41,36 @@ class MaskPlan(NamedTuple):
 
     Attributes:
         options: the fields of its `MaskInputs` after the boxes.
+        most_boxes: with up to so many, the masks are small; see there.
         patches: of all masks together.
         answer_bytes: about the size of the answer.
         layout: of the answer.
     """
 
     options: tuple[Any, ...]
+    most_boxes: int
     patches: int
     answer_bytes: int
     layout: MaskLayout
 
 
 class MaskRequest(NamedTuple):
-    """Masks to make."""
+    """Masks to make.
 
-    inputs: MaskInputs
+    Attributes:
+        xyxy: as `BoxBatch` has it, checked, read-only.
+        offsets: likewise.
+        plan: the rest.
+    """
+
+    xyxy: Array
+    offsets: Array
     plan: MaskPlan
+
+    @property
+    def inputs(self) -> MaskInputs:
+        """What an engine takes."""
+        return MaskInputs(BoxBatch.checked(self.xyxy, self.offsets), *self.plan.options)
 
     @property
     def answer_bytes(self) -> int:
@@ -63,8 +80,19 @@ class MaskRequest(NamedTuple):
     @property
     def size(self) -> Size:
         """What is counted of it."""
-        boxes = self.inputs.boxes
-        return len(boxes.counts), len(boxes.xyxy), self.plan.patches
+        return len(self.offsets) - 1, len(self.xyxy), self.plan.patches
+
+    @property
+    def is_small(self) -> bool:
+        """Whether it can be computed by `compute_small`."""
+        return len(self.xyxy) <= self.plan.most_boxes
+
+    def compute_small(self, fill: FillSmall) -> Masks:
+        """As `compute`, by the other function of an engine."""
+        masks, owners = self.plan.layout.arrays()
+        sizes, maps, _, spec, *_ = self.plan.options
+        fill(self.xyxy, self.offsets, sizes, maps, spec, masks)
+        return masks, owners
 
     def compute(self, fill: FillMasks) -> Masks:
         """Masks and owner maps, filled by the function of an engine."""
@@ -135,6 +163,9 @@ class MaskReader:
         Raises:
             InvalidRequest: it cannot be used, or is beyond the limits.
         """
+        known = self._known(data)
+        if known is not None:
+            return known
         if self._streamed:
             message, views = _parse(data, pb.StreamMasksRequest, self._limits)
             request, at = message.request, "request.boxes"
@@ -154,7 +185,22 @@ class MaskReader:
         if plan is None:
             plan = self._plan(request, boxes)
             self._keep(key, plan)
-        return MaskRequest(MaskInputs(boxes, *plan.options), plan)
+        return MaskRequest(read_only(np.asarray(boxes.xyxy)), boxes.offsets, plan)
+
+    def _known(self, data: bytes) -> MaskRequest | None:
+        """A good request that asks for what was asked before, as clients lay it out; or None."""
+        # As in `cass_core.boxes`: not before they are loaded.
+        read = getattr(sys.modules.get("cass_core.cpu.boxes"), "boxes_of_message", None)
+        if read is None:
+            return None
+        xyxy = np.empty((min(len(data) >> 4, self._limits.boxes), 4), np.float32)
+        offsets = np.empty(min(len(data), self._limits.images) + 1, np.int64)
+        boxes, images, rest = read(np.frombuffer(data, np.uint8), self._streamed, xyxy, offsets)
+        plan = self._plans.get((data[rest:], images)) if rest else None
+        if plan is None:
+            return None
+        xyxy.flags.writeable = offsets.flags.writeable = False
+        return MaskRequest(xyxy[:boxes], offsets[: images + 1], plan)
 
     def _plan(self, request: pb.GenerateMaskRequest, boxes: BoxBatch) -> MaskPlan:
         options = wire.mask_options(request, boxes.num_images)
@@ -162,9 +208,8 @@ class MaskReader:
         patches = self._limits.check_patches(inputs)
         dtype, owner = inputs.dtype, inputs.return_owner
         layout = MaskLayout(inputs.shapes(), dtype, owner, entry=self._streamed)
-        return MaskPlan(
-            options, patches, (element_type(dtype).itemsize + 4 * owner) * patches, layout
-        )
+        answer_bytes = (element_type(dtype).itemsize + 4 * owner) * patches
+        return MaskPlan(options, inputs.most_boxes(), patches, answer_bytes, layout)
 
     def _keep(self, key: tuple[bytes, int], plan: MaskPlan) -> None:
         if len(key[0]) > _KEPT_BYTES:  # nobody's long list is kept
