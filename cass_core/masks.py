@@ -93,10 +93,10 @@ class MaskInputs:
         return cls(boxes, sizes, maps, single, spec, dtype, bool(return_owner))
 
     def most_boxes(self) -> int:
-        """With up to so many, this takes neither threads nor checkpoints nor scratch memory."""
+        """With up to so many, this takes no threads, checkpoints or scratch; -1 if always some."""
         patches = sum(images * rows * columns for images, rows, columns in self.shapes())
         if self.dtype != "float32" or self.return_owner or not 0 < patches < THREAD_PATCHES:
-            return 0
+            return -1
         return self.boxes.num_images * SHORT_WORK // patches
 
     def shapes(self) -> list[tuple[int, int, int]]:

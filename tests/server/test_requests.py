@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from cass.v1 import cass_pb2 as pb
 from cass_core import InvalidRequest
+from cass_core.cpu import boxes as _  # noqa: F401 - which reads what was asked before
 from cass_server.engine import CpuEngine
 from cass_server.limits import Limits
 from cass_server.rpc.requests import MaskPlan, MaskReader, MaskRequest, Reader, read_loss
@@ -37,8 +38,16 @@ def outcome(read: Reader, data: bytes) -> Any:
         [(array.dtype, array.shape, array.tobytes()) for array in map(np.asarray, arrays)],
         fields,
         (request.answer_bytes, request.size),
-        request.encode(request.compute(CpuEngine().masks)),
+        answer_of(request),
     )
+
+
+def answer_of(request: MaskRequest) -> bytes:
+    """As a server on the CPU gives it; if there are two ways, they are the same to the bit."""
+    answer = request.encode(request.compute(CpuEngine().masks))
+    if request.is_small:
+        assert request.encode(request.compute_small(CpuEngine.fill_small)) == answer
+    return answer
 
 
 def sent(request: pb.GenerateMaskRequest, *, streamed: bool) -> bytes:
@@ -107,12 +116,63 @@ def test_what_was_asked_before_is_read_alike(
 
 
 @pytest.mark.parametrize("streamed", [False, True])
+def test_a_request_that_differs_in_one_byte_is_read_alike(streamed: bool) -> None:
+    """As by a reader that knows none; cut off, longer, and with each byte changed."""
+    request = mask_request(images=3, boxes=1)
+    request.boxes.counts[:] = [0, 2, 1]
+    data = sent(request, streamed=streamed)
+    reader = MaskReader(LIMITS, streamed=streamed)
+    reader(data)
+    messages = [data[:end] for end in range(len(data))] + [data + b"\0", data + data]
+    for at, byte in enumerate(data):
+        for value in {0, 1, 0x12, 0x7F, 0x80, 0xFF, byte ^ 1, byte ^ 0x40} - {byte}:
+            messages.append(data[:at] + bytes([value]) + data[at + 1 :])
+    for message in messages:
+        new = MaskReader(LIMITS, streamed=streamed)
+        assert outcome(reader, message) == outcome(new, message)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_what_was_asked_before_needs_no_protobuf(
+    streamed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its boxes and counts, among them one of two bytes, are those that were put in."""
+    reader = MaskReader(Limits(), streamed=streamed)
+    request = mask_request(images=3)
+    reader(sent(request, streamed=streamed))
+    corners = np.arange(203 * 4, dtype=np.float32)
+    request.boxes.xyxy, request.boxes.counts[:] = corners.tobytes(), [200, 0, 3]
+    monkeypatch.delattr("cass_server.rpc.requests.lift")
+    read = reader(sent(request, streamed=streamed))
+    assert read.xyxy.ravel().tolist() == corners.tolist()
+    assert read.offsets.tolist() == [0, 200, 200, 203]
+    assert read.inputs.boxes.counts.tolist() == [200, 0, 3]
+
+
+def test_what_is_small() -> None:
+    """By hand: 16 patches an image, in float32, of which 2^24 are reached in a short time."""
+    request = mask_request(images=2, side=4)
+    reader = MaskReader(Limits(boxes=1 << 24))
+    read = reader(request.SerializeToString())
+    assert (read.is_small, read.plan.most_boxes) == (True, 2**24 // 16)
+    request.dtype = pb.DATA_TYPE_UINT8
+    assert not reader(request.SerializeToString()).is_small
+    request.boxes.ClearField("xyxy")
+    request.boxes.counts[:] = [0, 0]
+    assert not reader(request.SerializeToString()).is_small
+    request.dtype, request.return_owner = pb.DATA_TYPE_FLOAT32, True
+    assert not reader(request.SerializeToString()).is_small
+    long = mask_request(side=512)
+    assert not reader(long.SerializeToString()).is_small
+
+
+@pytest.mark.parametrize("streamed", [False, True])
 def test_an_answer_is_a_message(streamed: bool) -> None:
     """Without context a mask is 1 where the box is, from 8 to 24 of 32 pixels, and 0 elsewhere."""
     request = mask_request()
     request.mask_spec.expansion_ratio = 0
     read = MaskReader(LIMITS, streamed=streamed)(sent(request, streamed=streamed))
-    answer = read.encode(read.compute(CpuEngine().masks))
+    answer = answer_of(read)
     if streamed:
         found = pb.StreamMasksResponse.FromString(answer).masks
     else:
