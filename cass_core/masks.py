@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     import torch
 
 _MAX_PATCHES = 2**60
+FillSmall: TypeAlias = Callable[[Array, Array, Sequence[Array]], None]
+"""Fills float32 masks, one a feature map, for read-only boxes in the host's memory and offsets."""
 THREAD_PATCHES = 1 << 18
 """What is worth a thread of its own: some 100 µs of work, where handing it over takes 20."""
 SHORT_WORK = 1 << 24

@@ -16,7 +16,7 @@ from cass_core.cpu.boxes import boxes_of_message  # boxes are checked there from
 from cass_core.cpu.losses import loss_and_gradient
 from cass_core.cpu.masks import mask_images
 from cass_core.grid import FeatureMap, Sizes
-from cass_core.masks import SHORT_WORK, THREAD_PATCHES
+from cass_core.masks import SHORT_WORK, THREAD_PATCHES, FillSmall, MaskInputs
 from cass_core.specs import LossSpec, MaskSpec
 
 _NO_OWNER = np.empty((0, 0, 0), np.int32)
@@ -54,11 +54,7 @@ def fill_mask(
     # Patches that boxes reach, at most, an image of the average number of boxes at a time.
     work_per_image = patches * max(1, len(xyxy) // max(1, images))
     direct = dtype == "float32"
-    if (
-        direct
-        and images * work_per_image < SHORT_WORK
-        and images < 2 * _images_per_thread(patches)
-    ):
+    if direct and images * work_per_image < SHORT_WORK and images < 2 * _images_per_thread(patches):
         # The common case: one pass in this thread, without what the others need around it.
         mask_images(xyxy, offsets, sizes, 0, mask, owner, *options)
         return
@@ -82,18 +78,16 @@ def fill_mask(
     threads.split(images, work, _images_per_thread(patches))
 
 
-def fill_small(
-    xyxy: Array,
-    offsets: Array,
-    sizes: Sizes,
-    maps: Sequence[FeatureMap],
-    spec: MaskSpec,
-    masks: Sequence[Array],
-) -> None:
-    """As `fill_mask`, masks of `most_boxes` at most in one go; what comes in is read-only."""
-    for mask, feature_map in zip(masks, maps, strict=True):
-        options = _mask_options(spec, feature_map)
-        mask_images(xyxy, offsets, sizes, 0, mask, _NO_OWNER, *options)
+def small_fill(inputs: MaskInputs) -> FillSmall:
+    """`fill_mask` for `MaskInputs.most_boxes`, whatever they are, with all else as here."""
+    sizes = read_only(np.asarray(inputs.sizes))
+    options = [_mask_options(inputs.spec, feature_map) for feature_map in inputs.maps]
+
+    def fill(xyxy: Array, offsets: Array, masks: Sequence[Array]) -> None:
+        for mask, of_map in zip(masks, options, strict=True):
+            mask_images(xyxy, offsets, sizes, 0, mask, _NO_OWNER, *of_map)
+
+    return fill
 
 
 def _images_per_thread(patches: int) -> int:

@@ -47,7 +47,7 @@ class CudaEngine:
         device: ``cuda:N``. On ``cpu`` the operators run without streams and pinned memory.
     """
 
-    fill_small = None
+    small_fill = None
 
     def __init__(self, device: str) -> None:
         self.device = device

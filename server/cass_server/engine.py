@@ -8,18 +8,12 @@ from typing import Protocol, TypeAlias
 
 from cass_core.arrays import Array
 from cass_core.errors import CassError
-from cass_core.grid import FeatureMap, Sizes
 from cass_core.loss_inputs import LossInputs
 from cass_core.losses import HostLoss, compute_losses
-from cass_core.masks import MaskInputs, fill_masks
-from cass_core.specs import MaskSpec
+from cass_core.masks import FillSmall, MaskInputs, fill_masks
 from cass_server.scheduling.batcher import Compute
 
 Checkpoint: TypeAlias = Callable[[], None] | None
-FillSmall: TypeAlias = Callable[
-    [Array, Array, Sizes, Sequence[FeatureMap], MaskSpec, Sequence[Array]], None
-]
-"""Fills the last argument, one mask a feature map, for boxes, their offsets, and the options."""
 
 
 class Engine(Protocol):
@@ -37,8 +31,8 @@ class Engine(Protocol):
         """Computes the masks of several requests at once; None if there is nothing to save."""
 
     @property
-    def fill_small(self) -> FillSmall | None:
-        """As `masks`, for `MaskInputs.most_boxes`, with less ado; None to be asked for `masks`."""
+    def small_fill(self) -> Callable[[MaskInputs], FillSmall] | None:
+        """Makes what is called for `MaskInputs.most_boxes` in place of `masks`, if there is that."""
 
     def masks(
         self,
@@ -70,18 +64,11 @@ class CpuEngine:
     fill_batch = None
 
     @staticmethod
-    def fill_small(
-        xyxy: Array,
-        offsets: Array,
-        sizes: Sizes,
-        maps: Sequence[FeatureMap],
-        spec: MaskSpec,
-        masks: Sequence[Array],
-    ) -> None:
+    def small_fill(inputs: MaskInputs) -> FillSmall:
         """See `Engine`."""
-        from cass_core.cpu.run import fill_small
+        from cass_core.cpu.run import small_fill
 
-        fill_small(xyxy, offsets, sizes, maps, spec, masks)
+        return small_fill(inputs)
 
     def masks(
         self,

@@ -23,7 +23,7 @@ class Held(CpuEngine):
         go: set it to let them go, now and later.
     """
 
-    fill_small = None
+    small_fill = None
 
     def __init__(self) -> None:
         """Nothing waits yet."""

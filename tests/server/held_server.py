@@ -20,7 +20,7 @@ from cass_server.engine import Checkpoint, CpuEngine, Engine
 class HeldEngine(CpuEngine):
     """Waits for files in a folder."""
 
-    fill_small = None
+    small_fill = None
 
     def __init__(self, folder: Path) -> None:
         """Take the folder."""

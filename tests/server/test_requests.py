@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from cass.v1 import cass_pb2 as pb
 from cass_core import InvalidRequest
-from cass_core.cpu import boxes as _  # noqa: F401 - which reads what was asked before
 from cass_server.engine import CpuEngine
 from cass_server.limits import Limits
 from cass_server.rpc.requests import MaskPlan, MaskReader, MaskRequest, Reader, read_loss
 from tests.server.requests import loss_request, mask_request
 
+SMALL = CpuEngine().small_fill
 LIMITS = Limits(images=6, boxes=12, patches=400, feature_maps=2)
 
 
@@ -44,9 +44,8 @@ def outcome(read: Reader, data: bytes) -> Any:
 
 def answer_of(request: MaskRequest) -> bytes:
     """As a server on the CPU gives it; if there are two ways, they are the same to the bit."""
-    answer = request.encode(request.compute(CpuEngine().masks))
-    if request.is_small:
-        assert request.encode(request.compute_small(CpuEngine.fill_small)) == answer
+    answer, small = request.encode(request.compute(CpuEngine().masks)), request.compute_small()
+    assert small is None or request.encode(small) == answer
     return answer
 
 
@@ -106,7 +105,7 @@ def test_what_was_asked_before_is_read_alike(
     requests: list[pb.GenerateMaskRequest], streamed: bool, at: int, put: bytes
 ) -> None:
     """As by a reader that has read nothing: once all is new and once it is known; also corrupt."""
-    reader = MaskReader(LIMITS, streamed=streamed)
+    reader = MaskReader(LIMITS, SMALL, streamed=streamed)
     for request in requests:
         data = sent(request, streamed=streamed)
         changed = data[:at] + put + data[at + len(put) :]
@@ -121,12 +120,12 @@ def test_a_request_that_differs_in_one_byte_is_read_alike(streamed: bool) -> Non
     request = mask_request(images=3, boxes=1)
     request.boxes.counts[:] = [0, 2, 1]
     data = sent(request, streamed=streamed)
-    reader = MaskReader(LIMITS, streamed=streamed)
+    reader = MaskReader(LIMITS, SMALL, streamed=streamed)
     reader(data)
     messages = [data[:end] for end in range(len(data))] + [data + b"\0", data + data]
     for at, byte in enumerate(data):
-        for value in {0, 1, 0x12, 0x7F, 0x80, 0xFF, byte ^ 1, byte ^ 0x40} - {byte}:
-            messages.append(data[:at] + bytes([value]) + data[at + 1 :])
+        values = {0, 1, 0x12, 0x7F, 0x80, 0xFF, byte ^ 1, byte ^ 0x40} - {byte}
+        messages += [data[:at] + bytes([value]) + data[at + 1 :] for value in values]
     for message in messages:
         new = MaskReader(LIMITS, streamed=streamed)
         assert outcome(reader, message) == outcome(new, message)
@@ -137,7 +136,7 @@ def test_what_was_asked_before_needs_no_protobuf(
     streamed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its boxes and counts, among them one of two bytes, are those that were put in."""
-    reader = MaskReader(Limits(), streamed=streamed)
+    reader = MaskReader(Limits(), SMALL, streamed=streamed)
     request = mask_request(images=3)
     reader(sent(request, streamed=streamed))
     corners = np.arange(203 * 4, dtype=np.float32)
@@ -151,19 +150,23 @@ def test_what_was_asked_before_needs_no_protobuf(
 
 def test_what_is_small() -> None:
     """By hand: 16 patches an image, in float32, of which 2^24 are reached in a short time."""
+    reader = MaskReader(Limits(boxes=1 << 24), SMALL)
+
+    def is_small(request: pb.GenerateMaskRequest) -> bool:
+        return reader(request.SerializeToString()).compute_small() is not None
+
     request = mask_request(images=2, side=4)
-    reader = MaskReader(Limits(boxes=1 << 24))
-    read = reader(request.SerializeToString())
-    assert (read.is_small, read.plan.most_boxes) == (True, 2**24 // 16)
-    request.dtype = pb.DATA_TYPE_UINT8
-    assert not reader(request.SerializeToString()).is_small
+    assert reader(request.SerializeToString()).plan.most_boxes == 2**24 // 16
+    assert is_small(request)
+    assert not is_small(mask_request(side=64, boxes=2**12 + 1))
+    assert not is_small(mask_request(side=512))
+    request.return_owner = True
+    assert not is_small(request)
+    request.dtype, request.return_owner = pb.DATA_TYPE_UINT8, False
     request.boxes.ClearField("xyxy")
     request.boxes.counts[:] = [0, 0]
-    assert not reader(request.SerializeToString()).is_small
-    request.dtype, request.return_owner = pb.DATA_TYPE_FLOAT32, True
-    assert not reader(request.SerializeToString()).is_small
-    long = mask_request(side=512)
-    assert not reader(long.SerializeToString()).is_small
+    assert not is_small(request)
+    assert MaskReader(LIMITS)(mask_request().SerializeToString()).compute_small() is None
 
 
 @pytest.mark.parametrize("streamed", [False, True])
@@ -171,7 +174,7 @@ def test_an_answer_is_a_message(streamed: bool) -> None:
     """Without context a mask is 1 where the box is, from 8 to 24 of 32 pixels, and 0 elsewhere."""
     request = mask_request()
     request.mask_spec.expansion_ratio = 0
-    read = MaskReader(LIMITS, streamed=streamed)(sent(request, streamed=streamed))
+    read = MaskReader(LIMITS, SMALL, streamed=streamed)(sent(request, streamed=streamed))
     answer = answer_of(read)
     if streamed:
         found = pb.StreamMasksResponse.FromString(answer).masks
@@ -187,7 +190,7 @@ def test_what_was_asked_before_is_not_worked_out_again(
     streamed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And its boxes are checked against the limits all the same."""
-    reader = MaskReader(LIMITS, streamed=streamed)
+    reader = MaskReader(LIMITS, SMALL, streamed=streamed)
     reader(sent(mask_request(images=2, boxes=3), streamed=streamed))
     monkeypatch.delattr("cass.wire.mask_options")
     request = reader(sent(mask_request(images=2, boxes=1), streamed=streamed))
@@ -207,14 +210,14 @@ def test_boxes_that_come_twice_are_merged_each_time() -> None:
     """They are no part of what requests have in common: the later `xyxy` counts."""
     later = pb.GenerateMaskRequest(boxes=pb.BoxBatch(xyxy=struct.pack("<4f", 0, 0, 4, 4)))
     data = mask_request().SerializeToString() + later.SerializeToString()
-    reader = MaskReader(LIMITS)
+    reader = MaskReader(LIMITS, SMALL)
     for _ in range(2):
         request = reader(data)
         assert np.asarray(request.inputs.boxes.xyxy).tolist() == [[0, 0, 4, 4]]
 
 
 def test_a_reader_keeps_a_bounded_number_of_options() -> None:
-    reader = MaskReader(LIMITS)
+    reader = MaskReader(LIMITS, SMALL)
     for width in range(1, 1001):
         request = mask_request()
         request.image_sizes.widths[0] = width
@@ -253,7 +256,7 @@ def test_no_honest_request_is_too_bulky(images: int) -> None:
 def test_the_bytes_of_answers() -> None:
     """By hand: elements of 4 bytes, of 1 byte and an owner of 4, and of a gradient alone."""
     request = mask_request(images=2, side=4, maps=2)
-    reader = MaskReader(LIMITS)
+    reader = MaskReader(LIMITS, SMALL)
     assert reader(request.SerializeToString()).answer_bytes == 2 * 2 * 16 * 4
     request.dtype, request.return_owner = pb.DATA_TYPE_UINT8, True
     assert reader(request.SerializeToString()).answer_bytes == 2 * 2 * 16 * (1 + 4)

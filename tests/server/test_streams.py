@@ -48,7 +48,7 @@ DTYPES = {
 class Watched(CpuEngine):
     """Keeps how many requests were computed at a time; fails for some."""
 
-    fill_small = None
+    small_fill = None
 
     def __init__(self) -> None:
         """Nothing was computed yet."""

@@ -30,7 +30,7 @@ REQUESTS = {
 class Slow(CpuEngine):
     """Takes 20 ms."""
 
-    fill_small = None
+    small_fill = None
 
     def masks(self, *arguments: Any, **options: Any) -> None:
         """Compute them, slowly."""

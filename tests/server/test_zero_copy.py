@@ -48,7 +48,7 @@ class Recording(CpuEngine):
         error: what to raise instead of computing.
     """
 
-    fill_small = None
+    small_fill = None
 
     def __init__(self, *, keep: bool = True, error: type[Exception] | None = None) -> None:
         """Nothing was given yet."""

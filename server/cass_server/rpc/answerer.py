@@ -66,7 +66,6 @@ class Answerer:
         self._batcher = batcher
         self._traces = traces
         self._on_fatal = on_fatal
-        self._fill_small = engine.fill_small
         self._is_on_gpu = engine.device != "cpu"
         self._ids = RequestIds()
         self._lock = threading.Lock()
@@ -90,10 +89,7 @@ class Answerer:
             (self._hold_in_turn if streamed else self._hold)(call, size, context)
         call.begun = time.perf_counter()
         if isinstance(request, MaskRequest):
-            if self._fill_small is not None and request.is_small:
-                masks = request.compute_small(self._fill_small)
-            else:
-                masks = request.compute(self._fill_masks(context))
+            masks = request.compute_small() or request.compute(self._fill_masks(context))
             computed = time.perf_counter()
             message = request.encode(masks)
         else:

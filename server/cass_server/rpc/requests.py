@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
@@ -19,8 +18,7 @@ from cass_core.boxes import BoxBatch
 from cass_core.errors import InvalidRequest
 from cass_core.loss_inputs import LossInputs
 from cass_core.losses import HostLoss
-from cass_core.masks import MaskInputs
-from cass_server.engine import FillSmall
+from cass_core.masks import FillSmall, MaskInputs
 from cass_server.limits import Limits
 
 M = TypeVar("M", bound=Message)
@@ -41,7 +39,8 @@ class MaskPlan(NamedTuple):
 
     Attributes:
         options: the fields of its `MaskInputs` after the boxes.
-        most_boxes: with up to so many, the masks are small; see there.
+        most_boxes: with up to so many, ``fill_small`` may be used.
+        fill_small: fills the masks; None if the engine has no such function.
         patches: of all masks together.
         answer_bytes: about the size of the answer.
         layout: of the answer.
@@ -49,6 +48,7 @@ class MaskPlan(NamedTuple):
 
     options: tuple[Any, ...]
     most_boxes: int
+    fill_small: FillSmall | None
     patches: int
     answer_bytes: int
     layout: MaskLayout
@@ -82,16 +82,13 @@ class MaskRequest(NamedTuple):
         """What is counted of it."""
         return len(self.offsets) - 1, len(self.xyxy), self.plan.patches
 
-    @property
-    def is_small(self) -> bool:
-        """Whether it can be computed by `compute_small`."""
-        return len(self.xyxy) <= self.plan.most_boxes
-
-    def compute_small(self, fill: FillSmall) -> Masks:
-        """As `compute`, by the other function of an engine."""
-        masks, owners = self.plan.layout.arrays()
-        sizes, maps, _, spec, *_ = self.plan.options
-        fill(self.xyxy, self.offsets, sizes, maps, spec, masks)
+    def compute_small(self) -> Masks | None:
+        """As `compute`, in a time after which nobody asks; None if it takes longer."""
+        plan = self.plan
+        if plan.fill_small is None or len(self.xyxy) > plan.most_boxes:
+            return None
+        masks, owners = plan.layout.arrays()
+        plan.fill_small(self.xyxy, self.offsets, masks)
         return masks, owners
 
     def compute(self, fill: FillMasks) -> Masks:
@@ -148,12 +145,22 @@ class MaskReader:
 
     Args:
         limits: the largest request.
+        small_fill: of the engine, where it computes on the CPU.
         streamed: whether messages are of `StreamMasks`, and answers are entries of its stream,
             else of `GenerateMask`.
     """
 
-    def __init__(self, limits: Limits, *, streamed: bool = False) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        small_fill: Callable[[MaskInputs], FillSmall] | None = None,
+        *,
+        streamed: bool = False,
+    ) -> None:
         self._limits = limits
+        self._small_fill = small_fill
+        # What reads requests in one go, once it is loaded.
+        self._read: Callable[..., tuple[int, int, int]] | None = None
         self._streamed = streamed
         self._plans: dict[tuple[bytes, int], MaskPlan] = {}
 
@@ -189,13 +196,12 @@ class MaskReader:
 
     def _known(self, data: bytes) -> MaskRequest | None:
         """A good request that asks for what was asked before, as clients lay it out; or None."""
-        # As in `cass_core.boxes`: not before they are loaded.
-        read = getattr(sys.modules.get("cass_core.cpu.boxes"), "boxes_of_message", None)
-        if read is None:
+        if self._read is None:
             return None
         xyxy = np.empty((min(len(data) >> 4, self._limits.boxes), 4), np.float32)
         offsets = np.empty(min(len(data), self._limits.images) + 1, np.int64)
-        boxes, images, rest = read(np.frombuffer(data, np.uint8), self._streamed, xyxy, offsets)
+        message = np.frombuffer(data, np.uint8)
+        boxes, images, rest = self._read(message, self._streamed, xyxy, offsets)
         plan = self._plans.get((data[rest:], images)) if rest else None
         if plan is None:
             return None
@@ -209,7 +215,12 @@ class MaskReader:
         dtype, owner = inputs.dtype, inputs.return_owner
         layout = MaskLayout(inputs.shapes(), dtype, owner, entry=self._streamed)
         answer_bytes = (element_type(dtype).itemsize + 4 * owner) * patches
-        return MaskPlan(options, inputs.most_boxes(), patches, answer_bytes, layout)
+        fill = None
+        if self._small_fill is not None:
+            from cass_core.cpu.boxes import boxes_of_message
+
+            fill, self._read = self._small_fill(inputs), boxes_of_message
+        return MaskPlan(options, inputs.most_boxes(), fill, patches, answer_bytes, layout)
 
     def _keep(self, key: tuple[bytes, int], plan: MaskPlan) -> None:
         if len(key[0]) > _KEPT_BYTES:  # nobody's long list is kept
