@@ -32,7 +32,7 @@ class Engine(Protocol):
 
     @property
     def small_fill(self) -> Callable[[MaskInputs], FillSmall] | None:
-        """Makes what is called for `MaskInputs.most_boxes` in place of `masks`, if there is that."""
+        """Makes what is called in place of `masks` up to `MaskInputs.most_boxes`, if anything."""
 
     def masks(
         self,
