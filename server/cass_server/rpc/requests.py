@@ -141,7 +141,8 @@ class MaskReader:
     """Reads serialized requests for masks.
 
     What clients ask for beside the boxes is the same from request to request. It is worked out
-    once, in a `MaskPlan`, and looked up by its bytes: a third of the time that reading takes.
+    once, in a `MaskPlan`, and looked up by its bytes. On the CPU the boxes are then read in one
+    compiled pass, without protobuf: half of the time that reading takes.
 
     Args:
         limits: the largest request.
@@ -159,7 +160,7 @@ class MaskReader:
     ) -> None:
         self._limits = limits
         self._small_fill = small_fill
-        # What reads requests in one go, once it is loaded.
+        # `boxes_of_message`, once there is a plan: to load it takes a second.
         self._read: Callable[..., tuple[int, int, int]] | None = None
         self._streamed = streamed
         self._plans: dict[tuple[bytes, int], MaskPlan] = {}
