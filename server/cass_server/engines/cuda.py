@@ -47,6 +47,8 @@ class CudaEngine:
         device: ``cuda:N``. On ``cpu`` the operators run without streams and pinned memory.
     """
 
+    small_fill = None
+
     def __init__(self, device: str) -> None:
         self.device = device
         self._device = torch.device(device)

@@ -89,7 +89,7 @@ class Answerer:
             (self._hold_in_turn if streamed else self._hold)(call, size, context)
         call.begun = time.perf_counter()
         if isinstance(request, MaskRequest):
-            masks = request.compute(self._fill_masks(context))
+            masks = request.compute_small() or request.compute(self._fill_masks(context))
             computed = time.perf_counter()
             message = request.encode(masks)
         else:

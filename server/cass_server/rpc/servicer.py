@@ -64,7 +64,8 @@ class CassService:
         All take streams of requests, which on the wire is the same: so a call is turned away before
         its message is read, and messages are read here.
         """
-        read_mask, read = MaskReader(self._limits), partial(read_loss, limits=self._limits)
+        read_mask = MaskReader(self._limits, self._answerer.engine.small_fill)
+        read = partial(read_loss, limits=self._limits)
         return {
             "GenerateMask": self._unary_opener("GenerateMask", read_mask),
             "ComputeLoss": self._unary_opener("ComputeLoss", read),

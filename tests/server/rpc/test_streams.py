@@ -55,6 +55,8 @@ DTYPES = {
 class Watched(CpuEngine):
     """Keeps how many requests were computed at a time; fails for some."""
 
+    small_fill = None
+
     def __init__(self) -> None:
         """Nothing was computed yet."""
         self.calls = 0

@@ -30,6 +30,8 @@ REQUESTS = {
 class Slow(CpuEngine):
     """Takes 20 ms."""
 
+    small_fill = None
+
     def masks(self, *arguments: Any, **options: Any) -> None:
         """Compute them, slowly."""
         _spend(0.02)

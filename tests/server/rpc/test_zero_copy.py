@@ -48,6 +48,8 @@ class Recording(CpuEngine):
         error: what to raise instead of computing.
     """
 
+    small_fill = None
+
     def __init__(self, *, keep: bool = True, error: type[Exception] | None = None) -> None:
         """Nothing was given yet."""
         self.read: list[Array] = []

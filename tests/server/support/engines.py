@@ -23,6 +23,8 @@ class Held(CpuEngine):
         go: set it to let them go, now and later.
     """
 
+    small_fill = None
+
     def __init__(self) -> None:
         """Nothing waits yet."""
         self.images: list[int] = []

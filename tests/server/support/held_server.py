@@ -21,6 +21,8 @@ from cass_server.process import main as process_main
 class HeldEngine(CpuEngine):
     """Waits for files in a folder."""
 
+    small_fill = None
+
     def __init__(self, folder: Path) -> None:
         """Take the folder."""
         self._folder = folder
