@@ -41,7 +41,7 @@ def boxes_of(stride: str) -> tuple[BoxBatch, tuple[int, int]]:
 def request_of(case: Case) -> bytes:
     """The serialized request of a case."""
     from cass import convert  # an environment of Triton has no such package
-    from cass_core.masks import MaskInputs
+    from cass_core.inputs import MaskInputs
 
     boxes, feature_map = boxes_of(case.stride)
     inputs = MaskInputs.check(boxes, IMAGE_SIZE, feature_map, SPEC, case.dtype, False)

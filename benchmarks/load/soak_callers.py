@@ -19,9 +19,8 @@ from cass import convert
 from cass.codec.encode import loss_request
 from cass.v1 import cass_pb2 as pb
 from cass_core import LossSpec, MaskSpec
-from cass_core.loss_inputs import LossInputs
-from cass_core.losses import compute_losses
-from cass_core.masks import MaskInputs, compute_masks
+from cass_core.cpu.backend import compute_losses, compute_masks
+from cass_core.inputs import LossInputs, MaskInputs
 from cass_core.synthetic import street_boxes
 
 IMAGE_SIZE = (736, 1280)

@@ -21,9 +21,9 @@ from cass_client.transport import fork_safety
 from cass_client.transport.connection import PeerBase
 from cass_client.transport.profile import CallProfile
 from cass_core import __version__
-from cass_core.loss_inputs import LossInputs
-from cass_core.losses import HostLoss, compute_losses
-from cass_core.masks import MaskInputs, compute_masks
+from cass_core.cpu.backend import compute_losses, compute_masks
+from cass_core.inputs import LossInputs, MaskInputs
+from cass_core.results import HostLoss
 
 P = TypeVar("P", bound=PeerBase)
 T = TypeVar("T")

@@ -13,8 +13,7 @@ from cass_core.arrays import Array, is_tensor
 from cass_core.boxes import BoxBatch
 from cass_core.errors import InvalidRequest
 from cass_core.grid import one_feature_map
-from cass_core.loss_inputs import LossInputs, check_logits, check_spec
-from cass_core.masks import MaskInputs
+from cass_core.inputs import LossInputs, MaskInputs, check_logits, check_spec
 from cass_core.specs import LossSpec, MaskSpec
 
 Masks: TypeAlias = tuple[list[Array], list[Array]]

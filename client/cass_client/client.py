@@ -12,8 +12,7 @@ from cass_client.calls.effects import Steps
 from cass_client.transport.profile import CallProfile
 from cass_client.transport.sync import Link
 from cass_core.boxes import BoxBatch
-from cass_core.losses import LossResult
-from cass_core.masks import wrap_masks
+from cass_core.results import LossResult, wrap_masks
 from cass_core.specs import LossSpec, MaskSpec
 
 T = TypeVar("T")

@@ -23,9 +23,8 @@ from cass_core.arrays import LOGIT_DTYPES, MASK_DTYPES, TARGET_DTYPES, Array, Te
 from cass_core.boxes import BoxBatch
 from cass_core.errors import InvalidRequest
 from cass_core.grid import FeatureMap, Sizes, feature_maps, image_sizes
-from cass_core.loss_inputs import LossInputs
-from cass_core.losses import HostLoss
-from cass_core.masks import MaskInputs, check_options
+from cass_core.inputs import LossInputs, MaskInputs, check_options
+from cass_core.results import HostLoss
 from cass_core.specs import MaskSpec
 
 _MAX_DIMENSIONS = 8

@@ -17,8 +17,7 @@ from cass.codec.encode import loss_request
 from cass.specs import mask_spec_message
 from cass.v1 import cass_pb2 as pb
 from cass_core import InvalidRequest, LossSpec, MaskSpec
-from cass_core.loss_inputs import LossInputs
-from cass_core.masks import MaskInputs
+from cass_core.inputs import LossInputs, MaskInputs
 
 BOXES = [np.array([[1, 2, 3, 4.5], [0, 0, 8, 8]], np.float32), None]
 

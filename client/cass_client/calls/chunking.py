@@ -11,9 +11,8 @@ from cass.v1 import cass_pb2 as pb
 from cass_core.arrays import Array, to_host
 from cass_core.boxes import BoxBatch
 from cass_core.grid import patch_grid
-from cass_core.loss_inputs import LossInputs, normalizer_of
-from cass_core.losses import HostLoss
-from cass_core.masks import MaskInputs
+from cass_core.inputs import LossInputs, MaskInputs, normalizer_of
+from cass_core.results import HostLoss
 
 # More than the numbers, names and specs of a message take.
 _SPECS_BYTES = 1 << 10

@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from cass_client.arguments import Masks
-from cass_core.masks import MaskInputs
+from cass_core.inputs import MaskInputs
 
 T = TypeVar("T")
 

@@ -19,7 +19,7 @@ from cass_client.calls.unary import read
 from cass_client.errors import Unavailable
 from cass_client.transport.connection import PeerBase
 from cass_core.errors import CassError, InvalidRequest
-from cass_core.masks import MaskInputs
+from cass_core.inputs import MaskInputs
 
 _MOST_IN_FLIGHT = 1024
 

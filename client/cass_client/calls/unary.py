@@ -28,9 +28,8 @@ from cass_client.errors import (
 from cass_client.transport.connection import PeerBase
 from cass_client.transport.profile import TIMINGS_KEY, CallProfile, server_timings
 from cass_core.errors import CassError, InvalidRequest
-from cass_core.loss_inputs import LossInputs
-from cass_core.losses import HostLoss
-from cass_core.masks import MaskInputs
+from cass_core.inputs import LossInputs, MaskInputs
+from cass_core.results import HostLoss
 
 M = TypeVar("M", bound=Message)
 I = TypeVar("I")  # noqa: E741 - inputs
@@ -38,13 +37,13 @@ A = TypeVar("A")
 
 
 def ask_masks(peer: PeerBase, inputs: MaskInputs) -> Steps[Masks]:
-    """Masks and owner maps, as `cass_core.masks.compute_masks` gives them."""
+    """Masks and owner maps, as `cass_core.cpu.backend.compute_masks` gives them."""
     encode = convert.mask_request_bytes
     return _in_parts(peer, "GenerateMask", inputs, encode, _masks, split_masks, join_masks)
 
 
 def ask_losses(peer: PeerBase, inputs: LossInputs) -> Steps[HostLoss]:
-    """Loss, sum, normaliser and gradient, as `cass_core.losses.compute_losses` gives them."""
+    """Loss, sum, normaliser and gradient, as `cass_core.cpu.backend.compute_losses` gives them."""
 
     def join(answers: Sequence[HostLoss]) -> HostLoss:
         return join_losses(inputs, answers)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from cass_client.client import CassClient
 from cass_core.boxes import BoxBatch
 from cass_core.errors import InvalidRequest
-from cass_core.masks import MaskInputs
+from cass_core.inputs import MaskInputs
 from cass_core.specs import MaskSpec
 
 

@@ -15,7 +15,7 @@ from cass_client.client import CassClient
 from cass_client.torch.targets import boxes_and_size
 from cass_core.boxes import BoxBatch
 from cass_core.errors import InvalidRequest
-from cass_core.masks import MaskInputs
+from cass_core.inputs import MaskInputs
 from cass_core.specs import MaskSpec
 
 

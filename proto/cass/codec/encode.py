@@ -20,9 +20,8 @@ from cass.dtypes import NUMBERS, element_type
 from cass.v1 import cass_pb2 as pb
 from cass_core.arrays import Array
 from cass_core.grid import FeatureMap, patch_grid
-from cass_core.loss_inputs import LossInputs
-from cass_core.losses import HostLoss
-from cass_core.masks import MaskInputs
+from cass_core.inputs import LossInputs, MaskInputs
+from cass_core.results import HostLoss
 
 # Lengths take five bytes whatever they are, so that the layout does not depend on them: readers
 # take a varint that is longer than it need be.

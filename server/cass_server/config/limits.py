@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from cass.v1 import cass_pb2 as pb
 from cass_core.errors import InvalidRequest
 from cass_core.grid import patch_grid
-from cass_core.masks import MaskInputs
+from cass_core.inputs import MaskInputs
 
 # Room for specs and for what later versions may add.
 _SPECS_BYTES = 1 << 16

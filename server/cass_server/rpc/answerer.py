@@ -13,7 +13,7 @@ import grpc
 
 from cass_core.arrays import Array
 from cass_core.errors import InvalidRequest
-from cass_core.masks import MaskInputs
+from cass_core.inputs import MaskInputs
 from cass_server.engines.base import Engine
 from cass_server.exceptions import Cancelled, EngineBroken, Expired, Rejection
 from cass_server.observability.metrics import Metrics
