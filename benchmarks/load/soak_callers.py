@@ -15,8 +15,7 @@ from typing import Any
 import grpc
 import numpy as np
 
-from cass import convert
-from cass.codec.encode import loss_request
+from cass.codec.encode import loss_request, mask_request
 from cass.v1 import cass_pb2 as pb
 from cass_core import LossSpec, MaskSpec
 from cass_core.cpu.backend import compute_losses, compute_masks
@@ -95,7 +94,7 @@ def _mask_ask(
         answer = pb.GenerateMaskResponse.FromString(data)
         return [tensor.data for tensor in (*answer.masks, *answer.owners)] == expected
 
-    return Ask(convert.mask_request_bytes(inputs), is_right)
+    return Ask(mask_request(inputs), is_right)
 
 
 def loss_asks() -> list[Ask]:

@@ -14,7 +14,7 @@ import typer
 
 from cass_client.client import CassClient
 from cass_client.config import Tls
-from cass_client.transport.targets import service_of
+from cass_client.targets import service_of
 
 
 def _file(help_: str) -> Any:

@@ -107,7 +107,7 @@ def plot(
 
 
 def _scoring() -> Any:
-    """`cass_lab.measures.scoring`: it stands above this package, so it is found by its name."""
+    """`cass_lab.scoring`: it stands above this package, so it is found by its name."""
     if not all(importlib.util.find_spec(name) for name in ("cass_lab", "torch")):
         raise CassError('--predictor needs torch; install it with: pip install "cass[lab]"')
-    return importlib.import_module("cass_lab.measures.scoring")
+    return importlib.import_module("cass_lab.scoring")

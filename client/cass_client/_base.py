@@ -11,14 +11,14 @@ from typing import Any, Generic, Literal, TypeVar
 
 from cass.v1 import cass_pb2 as pb
 from cass_client.arguments import Masks
-from cass_client.calls.effects import Compute, Steps, StreamSteps
 from cass_client.calls.fallback import or_locally
 from cass_client.calls.streaming import Streaming
 from cass_client.calls.unary import ask_info, ask_losses, ask_masks, ask_profile
 from cass_client.config import Settings, Tls
-from cass_client.ray.watcher import follow
+from cass_client.discovery.watcher import follow
 from cass_client.transport import fork_safety
 from cass_client.transport.connection import PeerBase
+from cass_client.transport.effects import Compute, Steps, StreamSteps
 from cass_client.transport.profile import CallProfile
 from cass_core import __version__
 from cass_core.cpu.backend import compute_losses, compute_masks

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 from cass_client._base import BaseClient, ServerInfo
 from cass_client.arguments import MaskRequest, loss_inputs, mask_inputs
-from cass_client.calls.effects import Steps
 from cass_client.transport.aio import AsyncLink
+from cass_client.transport.effects import Steps
 from cass_client.transport.profile import CallProfile
 from cass_core.boxes import BoxBatch
 from cass_core.results import LossResult, wrap_masks

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from cass_client._base import BaseClient, ServerInfo
 from cass_client.arguments import MaskRequest, loss_inputs, mask_inputs
-from cass_client.calls.effects import Steps
+from cass_client.transport.effects import Steps
 from cass_client.transport.profile import CallProfile
 from cass_client.transport.sync import Link
 from cass_core.boxes import BoxBatch

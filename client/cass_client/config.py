@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cass_client.transport.targets import hosts_of, is_list, service_of
+from cass_client.targets import hosts_of, is_list, service_of
 from cass_core.errors import CassError, InvalidRequest
 
 LOCAL = "local:"

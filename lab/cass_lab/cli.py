@@ -214,7 +214,7 @@ def tune(
     Example: cass tune --train train.json --test val.json --images images/ --out tuning
     """
     _require_lab()
-    from cass_lab.training import tuning
+    from cass_lab import tuning
     from cass_lab.training.runs import Run, Store
     from cass_lab.training.train import Recipe
     from cass_lab.training.workers import run_all

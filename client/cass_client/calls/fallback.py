@@ -7,10 +7,10 @@ import warnings
 from collections.abc import Callable
 from typing import TypeVar
 
-from cass_client.calls.effects import Compute, Probe, Steps
 from cass_client.calls.unary import ask_info
 from cass_client.errors import Unauthenticated
 from cass_client.transport.connection import PeerBase
+from cass_client.transport.effects import Compute, Probe, Steps
 from cass_core.errors import CassError, InvalidRequest
 
 T = TypeVar("T")

@@ -10,14 +10,23 @@ from dataclasses import dataclass
 import grpc
 
 from cass import convert
-from cass.codec.encode import mask_layout
+from cass.codec.encode import mask_layout, stream_request
 from cass.v1 import cass_pb2 as pb
 from cass_client.arguments import MaskRequest, Masks
 from cass_client.calls.chunking import split_masks
-from cass_client.calls.effects import END, Give, Open, OpenStream, Read, Steps, StreamSteps, Take
 from cass_client.calls.unary import read
 from cass_client.errors import Unavailable
 from cass_client.transport.connection import PeerBase
+from cass_client.transport.effects import (
+    END,
+    Give,
+    Open,
+    OpenStream,
+    Read,
+    Steps,
+    StreamSteps,
+    Take,
+)
 from cass_core.errors import CassError, InvalidRequest
 from cass_core.inputs import MaskInputs
 
@@ -137,7 +146,7 @@ class Streaming:
                         "requests", f"must be of MaskRequest, got {type(request).__name__}"
                     )
                 inputs = request.inputs()
-                waiting = _Waiting(inputs, convert.stream_request_bytes(inputs))
+                waiting = _Waiting(inputs, stream_request(inputs))
             except Exception as error:
                 self._ended, self._error = True, error
                 return

@@ -11,11 +11,10 @@ from google.protobuf.message import DecodeError, Message
 
 from cass import convert
 from cass.codec.decode import Views, lift
-from cass.codec.encode import loss_request, mask_layout
+from cass.codec.encode import loss_request, mask_layout, mask_request
 from cass.v1 import cass_pb2 as pb
 from cass_client.arguments import Masks
 from cass_client.calls.chunking import join_losses, join_masks, split_losses, split_masks
-from cass_client.calls.effects import Send, SendWith, Sleep, Steps
 from cass_client.calls.retry import Attempts
 from cass_client.errors import (
     ServerError,
@@ -26,6 +25,7 @@ from cass_client.errors import (
     from_rpc_error,
 )
 from cass_client.transport.connection import PeerBase
+from cass_client.transport.effects import Send, SendWith, Sleep, Steps
 from cass_client.transport.profile import TIMINGS_KEY, CallProfile, server_timings
 from cass_core.errors import CassError, InvalidRequest
 from cass_core.inputs import LossInputs, MaskInputs
@@ -38,8 +38,7 @@ A = TypeVar("A")
 
 def ask_masks(peer: PeerBase, inputs: MaskInputs) -> Steps[Masks]:
     """Masks and owner maps, as `cass_core.cpu.backend.compute_masks` gives them."""
-    encode = convert.mask_request_bytes
-    return _in_parts(peer, "GenerateMask", inputs, encode, _masks, split_masks, join_masks)
+    return _in_parts(peer, "GenerateMask", inputs, mask_request, _masks, split_masks, join_masks)
 
 
 def ask_losses(peer: PeerBase, inputs: LossInputs) -> Steps[HostLoss]:
@@ -76,7 +75,7 @@ def ask_profile(peer: PeerBase, check: Callable[[], MaskInputs]) -> Steps[CallPr
     """Where the time of a call goes; ``check`` makes its inputs, which counts as packing."""
     started = time.perf_counter()
     inputs = check()
-    request = convert.mask_request_bytes(inputs)
+    request = mask_request(inputs)
     packed = time.perf_counter()
     asked = ((TIMINGS_KEY, "1"),)
     attempts = Attempts(peer.timeout)

@@ -7,15 +7,15 @@ import time
 from typing import NamedTuple
 
 from cass.v1 import cass_pb2 as pb
-from cass_client.calls.circuit_breaker import Breaker
 from cass_client.config import Settings
+from cass_client.discovery.endpoint_file import Addresses
+from cass_client.discovery.resolver import Replicas
 from cass_client.errors import Unavailable
-from cass_client.ray.endpoint_file import Addresses
-from cass_client.ray.resolver import Replicas
+from cass_client.targets import grpc_target, is_list
 from cass_client.transport import fork_safety
 from cass_client.transport.channel_options import Options, channel_options
+from cass_client.transport.circuit_breaker import Breaker
 from cass_client.transport.credentials import Credentials
-from cass_client.transport.targets import grpc_target, is_list
 
 SERVICE = pb.DESCRIPTOR.services_by_name["CassService"]
 UNARY = tuple(method.name for method in SERVICE.methods if not method.client_streaming)

@@ -14,7 +14,10 @@ from typing import Any, TypeVar
 import grpc
 
 from cass_client.arguments import MaskRequest
-from cass_client.calls.effects import (
+from cass_client.transport import fork_safety
+from cass_client.transport.connection import SERVICE, STREAM, UNARY, Address, PeerBase
+from cass_client.transport.credentials import Metadata
+from cass_client.transport.effects import (
     END,
     Compute,
     Give,
@@ -28,9 +31,6 @@ from cass_client.calls.effects import (
     StreamSteps,
     Take,
 )
-from cass_client.transport import fork_safety
-from cass_client.transport.connection import SERVICE, STREAM, UNARY, Address, PeerBase
-from cass_client.transport.credentials import Metadata
 from cass_client.transport.trace_context import trace_metadata
 from cass_core.errors import CassError
 

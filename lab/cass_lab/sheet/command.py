@@ -59,7 +59,7 @@ def sheet(
     from cass_cli.coco import read_coco
     from cass_core.masks import generate_mask
     from cass_lab.data.dataset import read_class_names
-    from cass_lab.measures.scoring import load_trained, stretch, stretch_boxes
+    from cass_lab.scoring import load_trained, stretch, stretch_boxes
     from cass_lab.sheet.page import SheetImage, SheetWriter
 
     specs = [make_spec(p, ["patch_size=1", *(changes or ())]) for p in Preset]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cass_client.calls.circuit_breaker import Breaker
+from cass_client.transport.circuit_breaker import Breaker
 
 
 class Clock:

@@ -1,15 +1,15 @@
 """Targets ``ray:NAME``: the replicas of a service on Ray, by whichever way this process has.
 
-One that is connected to Ray follows the service's directory (`cass_client.ray.watcher`). One that
-was started by such a process reads what its parent keeps (`cass_client.ray.endpoint_file`).
+One that is connected to Ray follows the service's directory (`watcher`). One that was started by
+such a process reads what its parent keeps (`endpoint_file`).
 """
 
 from __future__ import annotations
 
 from cass.discovery import NAMESPACE, directory_name
+from cass_client.discovery.endpoint_file import Addresses, ListFile
+from cass_client.discovery.watcher import Follower, follow, is_connected
 from cass_client.errors import Unavailable, Unlisted
-from cass_client.ray.endpoint_file import Addresses, ListFile
-from cass_client.ray.watcher import Follower, follow, is_connected
 
 
 class Replicas:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from cass.discovery import NAMESPACE, Listing, directory_name
-from cass_client.ray.endpoint_file import FOLDER_VARIABLE, Addresses, make_folder, write_list
+from cass_client.discovery.endpoint_file import FOLDER_VARIABLE, Addresses, make_folder, write_list
 
 # A directory answers after this time with the list that it has.
 _WATCH_SECONDS = 10.0

@@ -13,7 +13,7 @@ from PIL import Image
 
 from cass_core.errors import InvalidRequest
 from cass_lab.data.objects import Floats, patch_ranges
-from cass_lab.training.detector import num_kept
+from cass_lab.measures.keeping import num_kept
 from cass_lab.training.model import Predictor, load_predictor
 from cass_lab.training.runs import Store
 
