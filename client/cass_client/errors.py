@@ -9,9 +9,8 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from cass.contract import REQUEST_ID_KEY
 from cass_core.errors import CassError, InvalidRequest
-
-_REQUEST_ID = "x-request-id"
 
 
 class Timeout(CassError):
@@ -120,6 +119,6 @@ def _request_id(error: grpc.RpcError) -> str:
     """By what the server's log knows the call, if the server told."""
     metadata: Any = error.trailing_metadata() or ()
     for key, value in metadata:
-        if key == _REQUEST_ID:
+        if key == REQUEST_ID_KEY:
             return f" (request {value})"
     return ""

@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError, Message
 from cass import convert
 from cass.codec.decode import Views, lift
 from cass.codec.encode import loss_request, mask_layout, mask_request
+from cass.contract import TIMINGS_KEY
 from cass.v1 import cass_pb2 as pb
 from cass_client.arguments import Masks
 from cass_client.calls.chunking import join_losses, join_masks, split_losses, split_masks
@@ -26,7 +27,7 @@ from cass_client.errors import (
 )
 from cass_client.transport.connection import PeerBase
 from cass_client.transport.effects import Send, SendWith, Sleep, Steps
-from cass_client.transport.profile import TIMINGS_KEY, CallProfile, server_timings
+from cass_client.transport.profile import CallProfile, server_timings
 from cass_core.errors import CassError, InvalidRequest
 from cass_core.inputs import LossInputs, MaskInputs
 from cass_core.results import HostLoss

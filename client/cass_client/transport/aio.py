@@ -10,7 +10,7 @@ import grpc
 
 from cass_client.arguments import MaskRequest
 from cass_client.transport import fork_safety
-from cass_client.transport.connection import SERVICE, STREAM, UNARY, Address, PeerBase
+from cass_client.transport.connection import PREFIX, STREAM, UNARY, Address, PeerBase
 from cass_client.transport.credentials import Metadata
 from cass_client.transport.effects import (
     END,
@@ -145,8 +145,7 @@ class AsyncLink(PeerBase):
                 else grpc.aio.secure_channel(address.target, credentials.channel, address.options)
             )
             fork_safety.opened(self._channel)
-            prefix = f"/{SERVICE.full_name}/"
-            self._rpcs = {name: self._channel.unary_unary(prefix + name) for name in UNARY}
+            self._rpcs = {name: self._channel.unary_unary(PREFIX + name) for name in UNARY}
             self._metadata, self._loop = credentials.metadata, loop
             self._address = address
         return self._channel, self._rpcs

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TypeAlias
 
-from cass.v1 import cass_pb2 as pb
+from cass.contract import SERVICE_NAME
 
 KEEPALIVE_SECONDS = 30.0
 """Silence during a call after which the server is pinged; a server that allows fewer pings, as its
@@ -15,12 +15,11 @@ KEEPALIVE_TIMEOUT_SECONDS = 10.0
 
 Options: TypeAlias = tuple[tuple[str, int | str], ...]
 
-_SERVICE = pb.DESCRIPTOR.services_by_name["CassService"]
 _SERVICE_CONFIG = json.dumps(
     {
         "loadBalancingConfig": [{"round_robin": {}}],
         # A replica that is about to stop says so before it does.
-        "healthCheckConfig": {"serviceName": _SERVICE.full_name},
+        "healthCheckConfig": {"serviceName": SERVICE_NAME},
     }
 )
 

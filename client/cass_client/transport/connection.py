@@ -6,6 +6,7 @@ import threading
 import time
 from typing import NamedTuple
 
+from cass.contract import SERVICE, SERVICE_NAME
 from cass.v1 import cass_pb2 as pb
 from cass_client.config import Settings
 from cass_client.discovery.endpoint_file import Addresses
@@ -17,9 +18,9 @@ from cass_client.transport.channel_options import Options, channel_options
 from cass_client.transport.circuit_breaker import Breaker
 from cass_client.transport.credentials import Credentials
 
-SERVICE = pb.DESCRIPTOR.services_by_name["CassService"]
+PREFIX = f"/{SERVICE_NAME}/"
 UNARY = tuple(method.name for method in SERVICE.methods if not method.client_streaming)
-STREAM = f"/{SERVICE.full_name}/StreamMasks"
+STREAM = PREFIX + "StreamMasks"
 
 
 class Address(NamedTuple):

@@ -15,7 +15,7 @@ import grpc
 
 from cass_client.arguments import MaskRequest
 from cass_client.transport import fork_safety
-from cass_client.transport.connection import SERVICE, STREAM, UNARY, Address, PeerBase
+from cass_client.transport.connection import PREFIX, STREAM, UNARY, Address, PeerBase
 from cass_client.transport.credentials import Metadata
 from cass_client.transport.effects import (
     END,
@@ -166,8 +166,7 @@ class Link(PeerBase):
                     else grpc.secure_channel(address.target, credentials.channel, address.options)
                 )
                 fork_safety.opened(channel)
-                prefix = f"/{SERVICE.full_name}/"
-                self._rpcs = {name: channel.unary_unary(prefix + name) for name in UNARY}
+                self._rpcs = {name: channel.unary_unary(PREFIX + name) for name in UNARY}
                 self._metadata = credentials.metadata
                 self._address = address
                 self._channel = channel
