@@ -13,7 +13,7 @@ import typer
 
 from cass_cli import figures
 from cass_cli.coco import CocoFile, read_coco
-from cass_cli.connection import Connection, takes_connection
+from cass_cli.connection import Connection
 from cass_cli.mask_file import MaskFileWriter
 from cass_cli.options import (
     CocoArgument,
@@ -25,6 +25,7 @@ from cass_cli.options import (
     feature_map,
     make_spec,
     patch_pixels,
+    takes,
 )
 from cass_cli.progress import progress_bar
 from cass_core.errors import InvalidRequest
@@ -43,7 +44,7 @@ class MaskDtype(StrEnum):
     uint8 = "uint8"
 
 
-@takes_connection
+@takes("connection", Connection)
 def mask(
     connection: Connection,
     coco: CocoArgument,

@@ -12,7 +12,7 @@ import typer
 
 from cass_cli import figures
 from cass_cli.coco import read_coco
-from cass_cli.connection import Connection, takes_connection
+from cass_cli.connection import Connection
 from cass_cli.options import (
     CocoArgument,
     ImagesOption,
@@ -22,6 +22,7 @@ from cass_cli.options import (
     feature_map,
     make_spec,
     patch_pixels,
+    takes,
 )
 
 ImageOption = Annotated[str, typer.Option(metavar="ID", help="Id of the image in the file.")]
@@ -44,7 +45,7 @@ class Scene(NamedTuple):
     size: tuple[int, int]
 
 
-@takes_connection
+@takes("connection", Connection)
 def plot(
     connection: Connection,
     coco: CocoArgument,

@@ -42,7 +42,7 @@ class Trained:
 
 
 def load_trained(path: Path, stride: int) -> Trained:
-    """A predictor of ``OUT/models`` with the size of its run, which ``OUT/runs.jsonl`` tells.
+    """A predictor of ``OUT/models`` with the size of its run, from ``OUT/runs.jsonl``.
 
     Args:
         path: the ``.pt`` file, in the folder where `cass ablate` or `cass tune` left it.

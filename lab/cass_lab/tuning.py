@@ -150,9 +150,9 @@ def sweep(
         Trial(study, trial._trial_id)  # what a killed process asked for
         for trial in study.get_trials(deepcopy=False, states=[TrialState.RUNNING])
     ]
-    told = len(study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]))
-    report_done(min(told, trials))
-    pending += [study.ask() for _ in range(trials - told - len(pending))]
+    done = len(study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]))
+    report_done(min(done, trials))
+    pending += [study.ask() for _ in range(trials - done - len(pending))]
     variants = [
         variant_of({name: trial.suggest_categorical(name, v) for name, v in space.items()})
         for trial in pending

@@ -7,27 +7,9 @@ from typing import Annotated
 
 import typer
 
+from cass_cli.options import takes
 from cass_core.errors import InvalidRequest
-from cass_lab.commands.options import (
-    BatchOption,
-    CacheOption,
-    Device,
-    DeviceOption,
-    EpochsOption,
-    ImagesOption,
-    JobsOption,
-    OutOption,
-    RateOption,
-    SeedsOption,
-    SizeOption,
-    StrideOption,
-    TestOption,
-    TrainOption,
-    check_device,
-    load_data,
-    parse_size,
-    progress,
-)
+from cass_lab.commands.options import TrainingOptions, progress
 
 
 class Measure(StrEnum):
@@ -37,13 +19,9 @@ class Measure(StrEnum):
     ap = "ap"
 
 
+@takes("options", TrainingOptions)
 def ablate(
-    train: TrainOption,
-    test: TestOption,
-    images: ImagesOption,
-    out: OutOption,
-    size: SizeOption = "640x384",
-    stride: StrideOption = 8,
+    options: TrainingOptions,
     measures: Annotated[
         str,
         typer.Option(
@@ -55,13 +33,6 @@ def ablate(
         list[str] | None,
         typer.Option(help="A variant to compare with the baseline; by default all."),
     ] = None,
-    seeds: SeedsOption = 3,
-    epochs: EpochsOption = 5,
-    batch_size: BatchOption = 8,
-    learning_rate: RateOption = 5e-3,
-    jobs: JobsOption = 1,
-    device: DeviceOption = Device.cpu,
-    cache: CacheOption = None,
 ) -> None:
     """Measure what each improvement of target and loss is worth on your own data.
 
@@ -73,11 +44,9 @@ def ablate(
     """
     from cass_lab.reports.report import write_reports
     from cass_lab.training.runs import Run, Store
-    from cass_lab.training.train import Recipe
     from cass_lab.training.variants import BASELINE, VARIANTS
     from cass_lab.training.workers import run_all
 
-    check_device(device)
     wanted = _measures(measures)
     for name in variant or ():
         if name not in VARIANTS:
@@ -85,17 +54,16 @@ def ablate(
     chosen = [
         v for name, v in VARIANTS.items() if not variant or name == BASELINE or name in variant
     ]
-    recipe = Recipe(epochs, batch_size, learning_rate, device.value)
-    data = load_data(train, test, images, parse_size(size, stride), cache or out / "cache")
-    store = Store(out)
+    recipe, stride = options.recipe(), options.stride
+    data, store = options.load(), Store(options.out)
     runs = [
         Run(v, measure.value, seed, stride, recipe)
         for measure in wanted
-        for seed in range(seeds)
+        for seed in range(options.seeds)
         for v in chosen
     ]
     with progress(f"{len(runs)} runs", sum(run.steps for run in runs)) as step_done:
-        records = run_all(runs, data, store, jobs, step_done)
+        records = run_all(runs, data, store, options.jobs, step_done)
     for path in write_reports(records, chosen, data, stride, store):
         typer.echo(str(path))
 

@@ -7,15 +7,15 @@ from typing import Annotated, Any
 
 import typer
 
-from cass_cli.connection import Connection, takes_connection
-from cass_cli.options import CocoArgument, ImagesOption, SetOption, StrideOption
+from cass_cli.connection import Connection
+from cass_cli.options import CocoArgument, ImagesOption, SetOption, StrideOption, takes
 from cass_cli.plot import ImageOption, OutOption, Scene, draw, read_scene
 from cass_core.errors import InvalidRequest
 
 _KEEP = 0.3
 
 
-@takes_connection
+@takes("connection", Connection)
 def plot(
     connection: Connection,
     coco: CocoArgument,

@@ -3,52 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cass_lab.commands.options import (
-    BatchOption,
-    CacheOption,
-    Device,
-    DeviceOption,
-    EpochsOption,
-    ImagesOption,
-    JobsOption,
-    OutOption,
-    RateOption,
-    SeedsOption,
-    SizeOption,
-    StrideOption,
-    TrainOption,
-    check_device,
-    load_data,
-    parse_size,
-    progress,
-)
+from cass_cli.options import takes
+from cass_lab.commands.options import TrainingOptions, progress
 
 if TYPE_CHECKING:
     from cass_lab.training.runs import Record
     from cass_lab.training.variants import Variant
 
 
+@takes("options", TrainingOptions)
 def tune(
-    train: TrainOption,
-    test: Annotated[
-        Path,
-        typer.Option(
-            metavar="FILE.json",
-            exists=True,
-            dir_okay=False,
-            readable=True,
-            help="Annotations to choose by; measure the choice on others.",
-        ),
-    ],
-    images: ImagesOption,
-    out: OutOption,
-    size: SizeOption = "640x384",
-    stride: StrideOption = 8,
+    options: TrainingOptions,
     choice: Annotated[
         list[str] | None,
         typer.Option(
@@ -61,46 +30,37 @@ def tune(
         int | None,
         typer.Option(min=1, help="Try so many random combinations instead of all of them."),
     ] = None,
-    seeds: SeedsOption = 3,
-    epochs: EpochsOption = 5,
-    batch_size: BatchOption = 8,
-    learning_rate: RateOption = 5e-3,
-    jobs: JobsOption = 1,
-    device: DeviceOption = Device.cpu,
-    cache: CacheOption = None,
 ) -> None:
     """Sweep options of the improved preset for the largest area under the recall–keep curve.
 
     The study is in DIR/tune.db (Optuna), the runs are in DIR/runs.jsonl, and all trials, the best
-    first, in DIR/tune.md.
+    first, in DIR/tune.md. --test is what the choice is made by: measure it on other annotations.
 
     Example: cass tune --train train.json --test val.json --images images/ --out tuning
     """
     from cass_lab import tuning
     from cass_lab.training.runs import Run, Store
-    from cass_lab.training.train import Recipe
     from cass_lab.training.workers import run_all
 
-    check_device(device)
     space = tuning.parse_space(choice or tuning.AUDIT_SPACE)
-    recipe = Recipe(epochs, batch_size, learning_rate, device.value)
-    data = load_data(train, test, images, parse_size(size, stride), cache or out / "cache")
-    store = Store(out)
+    recipe, stride, seeds = options.recipe(), options.stride, options.seeds
+    data, store = options.load(), Store(options.out)
     plain = tuning.variant_of({})
     basis = [Run(plain, "recall", i, stride, recipe).key(*data) for i in range(seeds)]
-    study = tuning.open_study(out, space, random, basis)
+    study = tuning.open_study(options.out, space, random, basis)
     trials = random or tuning.combinations(space)
-    with progress(f"{trials} trials", trials * seeds * (epochs + 1)) as step_done:
+    steps = seeds * (options.epochs + 1)
+    with progress(f"{trials} trials", trials * steps) as step_done:
 
         def measure(variants: Sequence[Variant]) -> list[list[Record]]:
             runs = [Run(v, "recall", i, stride, recipe) for v in variants for i in range(seeds)]
-            records = run_all(runs, data, store, jobs, step_done)
+            records = run_all(runs, data, store, options.jobs, step_done)
             return [records[i : i + seeds] for i in range(0, len(records), seeds)]
 
         def report_done(done: int) -> None:
-            step_done(done * seeds * (epochs + 1))
+            step_done(done * steps)
 
         tuning.sweep(study, space, trials, measure, report_done)
-    path = out / "tune.md"
+    path = options.out / "tune.md"
     path.write_text(tuning.table(study, space) + "\n")
     typer.echo(str(path))

@@ -127,4 +127,4 @@ def _mean(precision: Any) -> float:
 
 
 def _quiet(*_: object) -> None:
-    """The library tells of its progress otherwise."""
+    """The library prints its progress otherwise."""
