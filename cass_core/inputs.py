@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
-import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from cass_core.arrays import (
 from cass_core.boxes import BoxBatch
 from cass_core.errors import InvalidRequest
 from cass_core.grid import FeatureMap, Sizes, feature_maps, image_sizes, patch_grid
-from cass_core.specs import LossSpec, MaskSpec
+from cass_core.specs import LossSpec, MaskSpec, normalizer_of
 
 if TYPE_CHECKING:
     import torch
@@ -68,18 +67,48 @@ class MaskInputs:
         if not isinstance(spec, MaskSpec):
             raise InvalidRequest("mask_spec", f"must be a MaskSpec, got {type(spec).__name__}")
         batch = BoxBatch.wrap(boxes)
-        maps, single = feature_maps(feature_map)
-        name = dtype_name(dtype, "dtype", MASK_DTYPES)
-        if name == "bfloat16" and not is_tensor(batch.xyxy):
-            raise InvalidRequest("dtype", "bfloat16 needs boxes given as torch tensors")
-        sizes = check_sizes(image_size, batch)
-        check_options(batch.num_images, maps, single, spec, name, return_owner)
-        return cls(batch, sizes, maps, single, spec, name, bool(return_owner))
+        arguments = image_size, feature_map, spec, dtype, return_owner
+        if type(batch.xyxy) is np.ndarray and tuple(map(_kind, arguments)) == _PLAIN:
+            return cls(batch, *_checked(batch.num_images, *arguments))
+        return cls(batch, *_check(batch, *arguments))
 
     def shapes(self) -> list[tuple[int, int, int]]:
         """``(B, n_y, n_x)`` of the mask of each feature map."""
         images, patch_size = self.boxes.num_images, self.spec.patch_size
         return [(images, *patch_grid(feature_map, patch_size)) for feature_map in self.maps]
+
+
+def _check(
+    boxes: BoxBatch,
+    image_size: Any,
+    feature_map: Any,
+    spec: MaskSpec,
+    dtype: Any,
+    return_owner: bool,
+) -> tuple[Any, ...]:
+    """The fields of `MaskInputs` after the boxes."""
+    maps, single = feature_maps(feature_map)
+    name = dtype_name(dtype, "dtype", MASK_DTYPES)
+    if name == "bfloat16" and not is_tensor(boxes.xyxy):
+        raise InvalidRequest("dtype", "bfloat16 needs boxes given as torch tensors")
+    sizes = check_sizes(image_size, boxes)
+    check_options(boxes.num_images, maps, single, spec, name, return_owner)
+    return sizes, maps, single, spec, name, bool(return_owner)
+
+
+# In a quarter of the time, where all but NumPy's boxes has been checked before.
+@lru_cache(maxsize=256)
+def _checked(num_images: int, *arguments: Any) -> tuple[Any, ...]:
+    return _check(BoxBatch.packed(np.empty((0, 4), np.float32), [0] * num_images), *arguments)
+
+
+def _kind(value: Any) -> Any:
+    """The type, of a pair with those of its two: 1 is not True, though they are equal."""
+    return (tuple, *map(type, value)) if type(value) is tuple else type(value)
+
+
+_PAIR = (tuple, int, int)
+_PLAIN = (_PAIR, _PAIR, MaskSpec, str, bool)
 
 
 def check_options(
@@ -225,7 +254,7 @@ def check_target(target: Any, logits: Tensorlike) -> Tensorlike:
 
 
 def check_same_grid(logits: tuple[int, ...], other: tuple[int, ...], field: str) -> None:
-    """Refuse shapes that are neither equal nor ``[B, n_y, n_x]`` beside ``[B, n_y * n_x]``.
+    """Rejects shapes that are neither equal nor ``[B, n_y, n_x]`` beside ``[B, n_y * n_x]``.
 
     Raises:
         InvalidRequest: they differ; ``field`` is named.
@@ -240,28 +269,8 @@ def check_same_grid(logits: tuple[int, ...], other: tuple[int, ...], field: str)
     raise InvalidRequest(field, f"has the shape {list(other)}, the logits have {list(logits)}")
 
 
-def normalizer_of(spec: LossSpec, patches: int, num_boxes: float | None) -> float:
-    """What the sum is divided by under the spec's reduction.
-
-    Raises:
-        InvalidRequest: ``num_boxes`` is needed or out of its range.
-    """
-    if num_boxes is not None:
-        ok = isinstance(num_boxes, numbers.Real) and not isinstance(num_boxes, bool)
-        # Compared, not converted: a whole number may be beyond every float.
-        if not (ok and 0 <= num_boxes < math.inf):
-            raise InvalidRequest("num_boxes", f"must be a number of at least 0, got {num_boxes!r}")
-    if spec.reduction == "mean":
-        return float(max(1, patches))
-    if spec.reduction == "per_object":
-        if num_boxes is None:
-            raise InvalidRequest("num_boxes", "is needed for loss_spec.reduction per_object")
-        return max(1.0, float(num_boxes))
-    return 1.0
-
-
 def check_spec(spec: Any) -> None:
-    """Refuse what is not a `LossSpec`.
+    """Rejects what is not a `LossSpec`.
 
     Raises:
         InvalidRequest: named ``loss_spec``.

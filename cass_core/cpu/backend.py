@@ -9,8 +9,9 @@ import numpy as np
 from cass_core.arrays import Array, is_tensor, storage_dtype, to_host
 from cass_core.boxes import BoxBatch
 from cass_core.errors import InvalidRequest
-from cass_core.inputs import LossInputs, MaskInputs, normalizer_of
+from cass_core.inputs import LossInputs, MaskInputs
 from cass_core.results import HostLoss
+from cass_core.specs import normalizer_of
 
 
 def compute_masks(
@@ -91,7 +92,7 @@ def compute_losses(inputs: LossInputs, checkpoint: Callable[[], None] | None = N
 
 
 def check_summed(largest: float) -> None:
-    """Refuse a target made with ``merge="sum"`` by its largest value.
+    """Rejects a target made with ``merge="sum"`` by its largest value.
 
     Raises:
         InvalidRequest: it is above 1.

@@ -20,7 +20,7 @@ NAMESPACE = "cass"
 
 
 class Listing(NamedTuple):
-    """What a directory tells.
+    """What a directory answers.
 
     Attributes:
         version: differs from that of every other list, those before a restart of the directory

@@ -23,7 +23,7 @@ class MaskBatch:
     must be NumPy's, which is Ray's default. Needs Ray only where it is given to Ray.
 
     Args:
-        target: whom to ask, as for `CassClient`; on a cluster ``ray:NAME``, or an address that all
+        target: the server, as for `CassClient`; on a cluster ``ray:NAME``, or an address that all
             nodes reach.
         feature_map: (h, w) in cells, or a list of them for several levels.
         spec: how masks are made.

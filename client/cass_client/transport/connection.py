@@ -1,4 +1,4 @@
-"""What one process knows of the server that it asks, whichever way it calls."""
+"""One process's connection to a server, but for the channel: limits, credentials, addresses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cass_client.errors import Unavailable
 from cass_client.targets import grpc_target, is_list
 from cass_client.transport import fork_safety
 from cass_client.transport.channel_options import Options, channel_options
-from cass_client.transport.circuit_breaker import Breaker
+from cass_client.transport.circuit_breaker import CircuitBreaker
 from cass_client.transport.credentials import Credentials
 
 PREFIX = f"/{SERVICE_NAME}/"
@@ -37,8 +37,8 @@ class Address(NamedTuple):
     replicas: Addresses = ()
 
 
-class PeerBase:
-    """The part of a connection that is no connection: limits, credentials, breaker.
+class Connection:
+    """A connection without its channel: limits, credentials, circuit breaker.
 
     Args:
         settings: the client's.
@@ -48,7 +48,7 @@ class PeerBase:
         timeout: seconds that a call may take.
         process: the process that this belongs to; see `transport.fork_safety.processes`.
         limits: the server's, once they were asked for.
-        breaker: whether the server is asked at all, if there is a fallback.
+        breaker: decides whether the server is called at all, where there is a fallback.
         local_answers: how many requests were answered by the fallback.
         follows: whether the addresses are those of a service on Ray, which come and go.
     """
@@ -58,7 +58,7 @@ class PeerBase:
         self.timeout = settings.timeout
         self.process = fork_safety.processes
         self.limits: pb.Limits | None = None
-        self.breaker = Breaker()
+        self.breaker = CircuitBreaker()
         self.local_answers = 0
         self.lock = threading.Lock()
         self._settings = settings
@@ -81,7 +81,7 @@ class PeerBase:
         """What a channel is opened with now.
 
         Raises:
-            Unavailable: there is nobody to connect to, or no way to do it from this process.
+            Unavailable: there is no address, or no way to connect from this process.
         """
         if self.is_cut_off:
             raise Unavailable(f"{self.target}: {fork_safety.REMEDIES}")
@@ -94,7 +94,7 @@ class PeerBase:
 
     def has_moved(self, address: Address) -> bool:
         """Whether a service on Ray has other replicas than those of a channel's address."""
-        return self._replicas is not None and self._replicas.are_others_than(address.replicas)
+        return self._replicas is not None and self._replicas.differ_from(address.replicas)
 
     @property
     def is_cut_off(self) -> bool:
@@ -116,7 +116,7 @@ class PeerBase:
             return True
 
     def leave(self, before: float) -> None:
-        """Let go of a connection that was opened before this time and then gave no answer.
+        """Drops a channel that was opened before this time and then gave no answer.
 
         To a server that hangs no new one comes about, so that calls go to the others.
         """
@@ -124,7 +124,7 @@ class PeerBase:
             if self._opened < before:
                 self._let_go()
 
-    def look_up_again(self, before: float) -> None:
+    def re_resolve(self, before: float) -> None:
         """As `leave`, where the hosts are not gRPC's to look up again and may have moved."""
         if self._replicas is not None:
             self._replicas.look()

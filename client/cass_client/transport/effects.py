@@ -1,14 +1,14 @@
-"""What a call does, step by step, for whoever carries the steps out: a thread or an event loop.
+"""The effects of a call: what its generator yields, for a thread or an event loop to carry out.
 
-Everything between the steps (checks, retries, splitting, fallback) is written once, as generators
-that yield steps and are sent what came of them; `cass_client.transport.sync` and
-`cass_client.transport.aio` differ in no more than how they carry a step out.
+Everything between the effects (checks, retries, chunking, fallback) is written once, in
+`cass_client.calls`; `cass_client.transport.sync` and `cass_client.transport.aio` differ in no more
+than how they carry an effect out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from cass_client.arguments import Masks
 from cass_core.inputs import MaskInputs
@@ -49,12 +49,9 @@ class Compute(NamedTuple):
 
 
 class Probe(NamedTuple):
-    """Carry these steps out beside everything else, whatever comes of them; gives nothing."""
+    """Run another call in the background, whatever comes of it; gives nothing."""
 
-    steps: Callable[[], Generator[Any, Any, Any]]
-
-
-Steps: TypeAlias = Generator[Send | SendWith | Sleep | Compute | Probe, Any, T]
+    call: Callable[[], Generator[Any, Any, Any]]
 
 
 class Take(NamedTuple):
@@ -88,6 +85,37 @@ class Give(NamedTuple):
     masks: Masks
 
 
-StreamSteps: TypeAlias = Generator[
-    Send | SendWith | Sleep | Compute | Probe | Take | Open | Read | Give, Any, T
-]
+Effect: TypeAlias = Send | SendWith | Sleep | Compute | Probe | Take | Open | Read | Give
+Effects: TypeAlias = Generator[Effect, Any, T]
+
+
+class Run(Generic[T]):
+    """A run of a call's effects, one `next` after another. Carry each out in the run's context.
+
+    Attributes:
+        outcome: of the effect, to be set; what leaves the context is raised in the call.
+        result: of the call, after its last effect.
+    """
+
+    outcome: Any = None
+    result: T
+    _error: Exception | None = None
+
+    def __init__(self, effects: Effects[T]) -> None:
+        self._effects = effects
+
+    def next(self) -> Effect | None:
+        """The next effect; None after the last one."""
+        outcome, error = self.outcome, self._error
+        self.outcome = self._error = None
+        try:
+            return self._effects.send(outcome) if error is None else self._effects.throw(error)
+        except StopIteration as stop:
+            self.result = stop.value
+            return None
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
+        self._error = error if isinstance(error, Exception) else None
+        return self._error is not None
