@@ -91,17 +91,8 @@ class AsyncCassClient(BaseClient[AsyncTransport]):
         return_grad: bool = False,
     ) -> LossResult:
         """See `cass_client.CassClient.compute_loss`."""
-        logits, inputs = loss_inputs(
-            logits,
-            target,
-            boxes,
-            image_size,
-            feature_map,
-            mask_spec,
-            loss_spec,
-            num_boxes,
-            return_grad,
-        )
+        source = boxes, image_size, feature_map, mask_spec
+        logits, inputs = loss_inputs(logits, target, source, loss_spec, num_boxes, return_grad)
         return (await self._run(self._loss_effects(inputs))).wrap(logits, inputs.logits_dtype)
 
     async def info(self) -> ServerInfo:

@@ -71,10 +71,7 @@ class MaskRequest:
 def loss_inputs(
     logits: Any,
     target: Any,
-    boxes: BoxBatch | Sequence[Any] | None,
-    image_size: Any,
-    feature_map: Any,
-    mask_spec: MaskSpec,
+    source: tuple[BoxBatch | Sequence[Any] | None, Any, Any, MaskSpec],
     loss_spec: LossSpec,
     num_boxes: float | None,
     return_grad: bool,
@@ -84,6 +81,7 @@ def loss_inputs(
     Raises:
         InvalidRequest: one of them cannot be used.
     """
+    boxes, image_size, feature_map, mask_spec = source
     check_spec(loss_spec)
     logits = check_logits(logits)
     if (target is None) == (boxes is None):

@@ -168,17 +168,8 @@ class CassClient(BaseClient[Transport]):
         Raises:
             CassError: as `generate_mask`.
         """
-        logits, inputs = loss_inputs(
-            logits,
-            target,
-            boxes,
-            image_size,
-            feature_map,
-            mask_spec,
-            loss_spec,
-            num_boxes,
-            return_grad,
-        )
+        source = boxes, image_size, feature_map, mask_spec
+        logits, inputs = loss_inputs(logits, target, source, loss_spec, num_boxes, return_grad)
         return self._run(self._loss_effects(inputs)).wrap(logits, inputs.logits_dtype)
 
     def info(self) -> ServerInfo:

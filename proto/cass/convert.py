@@ -113,7 +113,7 @@ def mask_options(
         raise InvalidRequest("dtype", f"must be one of {', '.join(MASK_DTYPES)}, got {got}")
     sizes = _sizes(request.image_sizes, num_images)
     sizes.flags.writeable = False
-    maps, _ = feature_maps([_feature_map(m) for m in request.feature_maps])
+    maps, _ = feature_maps([(m.height, m.width) for m in request.feature_maps])
     if not maps:
         raise InvalidRequest("feature_map", "is missing")
     spec = mask_spec(request.mask_spec)
@@ -150,10 +150,6 @@ def _sizes(message: pb.ImageSizes, num_images: int) -> Sizes:
     if len(heights) == 1:
         return image_sizes((heights[0], widths[0]), num_images)
     return image_sizes(np.array([heights, widths], np.float64).T, num_images)
-
-
-def _feature_map(message: pb.FeatureMap) -> FeatureMap:
-    return message.height, message.width
 
 
 def loss_inputs(request: pb.ComputeLossRequest, views: Views = _NO_VIEWS) -> LossInputs:

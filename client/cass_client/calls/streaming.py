@@ -120,7 +120,7 @@ class Streaming:
                     answer = _masks(message, waiting.inputs, connection)
             except grpc.RpcError as status:
                 if not answered and status.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-                    connection.leave(opened)
+                    connection.drop(opened)
                 break  # the next call reports it, if it is still so
             except CassError:
                 break

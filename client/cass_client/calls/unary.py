@@ -26,7 +26,7 @@ from cass_client.errors import (
     from_rpc_error,
 )
 from cass_client.transport.connection import Connection
-from cass_client.transport.effects import Effects, Send, SendWith, Sleep
+from cass_client.transport.effects import Effects, Send, Sleep
 from cass_client.transport.profile import CallProfile, server_timings
 from cass_core.errors import CassError, InvalidRequest
 from cass_core.inputs import LossInputs, MaskInputs
@@ -158,13 +158,11 @@ def _call(
     attempts: Attempts,
     metadata: tuple[tuple[str, str], ...] = (),
 ) -> Effects[Any]:
-    """What `Send` gives, with metadata `SendWith`, after as many tries as there is time for."""
+    """What `Send` gives, after as many tries as there is time for."""
     while True:
         timeout = attempts.timeout()
         try:
-            if metadata:
-                return (yield SendWith(method, request, timeout, metadata))
-            return (yield Send(method, request, timeout))
+            return (yield Send(method, request, timeout, metadata))
         except NoReplicas as no_replicas:
             yield Sleep(attempts.delay_after(no_replicas))
         except grpc.RpcError as status:
@@ -174,7 +172,7 @@ def _call(
             if isinstance(error, Unauthenticated | Unavailable) and connection.renew(started):
                 continue
             if isinstance(error, Timeout):
-                connection.leave(started)
+                connection.drop(started)
             if isinstance(error, Unavailable) and attempts.was_unavailable:
                 connection.re_resolve(started)
             yield Sleep(attempts.delay_after(error))

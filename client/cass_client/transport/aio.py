@@ -11,7 +11,7 @@ import grpc
 
 from cass_client.arguments import MaskRequest
 from cass_client.transport import fork_safety
-from cass_client.transport.connection import PREFIX, STREAM, UNARY, Address, Connection
+from cass_client.transport.connection import STREAM, Connection
 from cass_client.transport.credentials import Metadata
 from cass_client.transport.effects import (
     END,
@@ -24,7 +24,6 @@ from cass_client.transport.effects import (
     Read,
     Run,
     Send,
-    SendWith,
     Sleep,
     Take,
 )
@@ -38,10 +37,7 @@ class AsyncTransport(Connection):
     """A process's connection, as `transport.sync.Transport`, for the event loop that uses it."""
 
     _channel: grpc.aio.Channel | None = None
-    _address: Address
     _loop: asyncio.AbstractEventLoop | None = None
-    _rpcs: dict[str, Callable[..., Any]]
-    _metadata: Metadata = ()
 
     @property
     def is_cut_off(self) -> bool:
@@ -79,7 +75,7 @@ class AsyncTransport(Connection):
 
     async def _carry_out(self, effect: Effect) -> Any:
         match effect:
-            case Send() | SendWith():
+            case Send():
                 return await self._send(effect)
             case Compute():
                 return await asyncio.to_thread(effect.function)
@@ -95,12 +91,10 @@ class AsyncTransport(Connection):
                 Transport(self._settings).run_beside(effect.call())
         return None
 
-    async def _send(self, effect: Send | SendWith) -> Any:
+    async def _send(self, effect: Send) -> Any:
         while True:
             channel, rpcs = await self._connected()
-            metadata = (*self._metadata, *trace_metadata())
-            if isinstance(effect, SendWith):
-                metadata += effect.metadata
+            metadata = (*self._metadata, *trace_metadata(), *effect.metadata)
             try:
                 call = rpcs[effect.method](
                     effect.request, timeout=effect.timeout, metadata=metadata
@@ -111,32 +105,23 @@ class AsyncTransport(Connection):
                 if channel is self._channel or (task is not None and task.cancelling()):
                     raise
                 continue  # another task has closed the channel in between
-            if isinstance(effect, Send):
-                return message
-            return message, await call.trailing_metadata()
+            return (message, await call.trailing_metadata()) if effect.metadata else message
 
     async def _connected(self) -> tuple[grpc.aio.Channel, dict[str, Callable[..., Any]]]:
         """The channel and its methods by name, bytes in and out."""
         loop = asyncio.get_running_loop()
         if self._channel is not None and self.has_moved(self._address):
-            self._let_go()
+            self._drop_channel()
         if self._channel is None or self._loop is not loop:
             # Files are read, and perhaps hosts looked up.
             address = await asyncio.to_thread(self.address)
             credentials = await asyncio.to_thread(lambda: self.credentials)
         if self._channel is None or self._loop is not loop:  # another task may have been faster
-            self._channel = (
-                grpc.aio.insecure_channel(address.target, address.options)
-                if credentials.channel is None
-                else grpc.aio.secure_channel(address.target, credentials.channel, address.options)
-            )
-            fork_safety.opened(self._channel)
-            self._rpcs = {name: self._channel.unary_unary(PREFIX + name) for name in UNARY}
-            self._metadata, self._loop = credentials.metadata, loop
-            self._address = address
+            self._channel = self._open_channel(grpc.aio, address, credentials)
+            self._loop = loop
         return self._channel, self._rpcs
 
-    def _let_go(self) -> None:
+    def _drop_channel(self) -> None:
         self._channel = None
 
 

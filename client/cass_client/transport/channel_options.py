@@ -34,7 +34,7 @@ def channel_options(server_name: str | None = None) -> Options:
     Args:
         server_name: what the server's certificate is for, if not for the target's host.
     """
-    time, timeout = (_milliseconds(s) for s in (KEEPALIVE_SECONDS, KEEPALIVE_TIMEOUT_SECONDS))
+    time, timeout = round(1000 * KEEPALIVE_SECONDS), round(1000 * KEEPALIVE_TIMEOUT_SECONDS)
     options: Options = (
         # What may be sent is the server's decision; what it sends was asked for.
         ("grpc.max_send_message_length", -1),
@@ -64,7 +64,3 @@ def channel_options(server_name: str | None = None) -> Options:
             ("grpc.default_authority", server_name),
         )
     return options
-
-
-def _milliseconds(seconds: float) -> int:
-    return round(seconds * 1000)

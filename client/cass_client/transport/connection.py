@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from cass.contract import SERVICE, SERVICE_NAME
 from cass.v1 import cass_pb2 as pb
@@ -16,7 +17,7 @@ from cass_client.targets import grpc_target, is_list
 from cass_client.transport import fork_safety
 from cass_client.transport.channel_options import Options, channel_options
 from cass_client.transport.circuit_breaker import CircuitBreaker
-from cass_client.transport.credentials import Credentials
+from cass_client.transport.credentials import Credentials, Metadata
 
 PREFIX = f"/{SERVICE_NAME}/"
 UNARY = tuple(method.name for method in SERVICE.methods if not method.client_streaming)
@@ -52,6 +53,10 @@ class Connection:
         local_answers: how many requests were answered by the fallback.
         follows: whether the addresses are those of a service on Ray, which come and go.
     """
+
+    _address: Address
+    _rpcs: dict[str, Callable[..., Any]]
+    _metadata: Metadata = ()
 
     def __init__(self, settings: Settings) -> None:
         self.target = settings.target
@@ -92,6 +97,18 @@ class Connection:
         replicas = self._replicas.addresses()
         return Address(grpc_target(",".join(replicas)), options, replicas)
 
+    def _open_channel(self, api: Any, address: Address, credentials: Credentials) -> Any:
+        """A channel, of `grpc` or `grpc.aio`, and its methods: bytes in and out."""
+        target, options = address.target, address.options
+        if credentials.channel is None:
+            channel = api.insecure_channel(target, options)
+        else:
+            channel = api.secure_channel(target, credentials.channel, options)
+        fork_safety.opened(channel)
+        self._rpcs = {name: channel.unary_unary(PREFIX + name) for name in UNARY}
+        self._metadata, self._address = credentials.metadata, address
+        return channel
+
     def has_moved(self, address: Address) -> bool:
         """Whether a service on Ray has other replicas than those of a channel's address."""
         return self._replicas is not None and self._replicas.differ_from(address.replicas)
@@ -104,7 +121,7 @@ class Connection:
     def renew(self, before: float) -> bool:
         """Whether certificates and token are others than those read before this time.
 
-        If their files have changed, the connection is let go of.
+        If their files have changed, the channel is dropped.
         """
         with self.lock:
             if self._credentials is None or self._credentials_read > before:
@@ -112,25 +129,25 @@ class Connection:
             if not self._credentials.are_stale():
                 return False
             self._credentials = None
-            self._let_go()
+            self._drop_channel()
             return True
 
-    def leave(self, before: float) -> None:
+    def drop(self, before: float) -> None:
         """Drops a channel that was opened before this time and then gave no answer.
 
         To a server that hangs no new one comes about, so that calls go to the others.
         """
         with self.lock:
             if self._opened < before:
-                self._let_go()
+                self._drop_channel()
 
     def re_resolve(self, before: float) -> None:
-        """As `leave`, where the hosts are not gRPC's to look up again and may have moved."""
+        """As `drop`, where the hosts are not gRPC's to look up again and may have moved."""
         if self._replicas is not None:
             self._replicas.look()
         if self._replicas is not None or is_list(self.target):
-            self.leave(before)
+            self.drop(before)
 
-    def _let_go(self) -> None:
+    def _drop_channel(self) -> None:
         """Forget the channel, which calls under way still use."""
         raise NotImplementedError

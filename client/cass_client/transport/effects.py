@@ -20,20 +20,15 @@ END = object()
 
 
 class Send(NamedTuple):
-    """Call a method; gives the serialized answer, or raises a `grpc.RpcError`."""
+    """Call a method; gives the serialized answer, or raises a `grpc.RpcError`.
+
+    Where it has metadata, it gives a pair: the answer and its trailing metadata.
+    """
 
     method: str
     request: bytes
     timeout: float
-
-
-class SendWith(NamedTuple):
-    """As `Send`, with metadata; gives the serialized answer and its trailing metadata."""
-
-    method: str
-    request: bytes
-    timeout: float
-    metadata: tuple[tuple[str, str], ...]
+    metadata: tuple[tuple[str, str], ...] = ()
 
 
 class Sleep(NamedTuple):
@@ -85,7 +80,7 @@ class Give(NamedTuple):
     masks: Masks
 
 
-Effect: TypeAlias = Send | SendWith | Sleep | Compute | Probe | Take | Open | Read | Give
+Effect: TypeAlias = Send | Sleep | Compute | Probe | Take | Open | Read | Give
 Effects: TypeAlias = Generator[Effect, Any, T]
 
 

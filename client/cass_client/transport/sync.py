@@ -15,7 +15,7 @@ import grpc
 
 from cass_client.arguments import MaskRequest
 from cass_client.transport import fork_safety
-from cass_client.transport.connection import PREFIX, STREAM, UNARY, Address, Connection
+from cass_client.transport.connection import STREAM, Connection
 from cass_client.transport.credentials import Metadata
 from cass_client.transport.effects import (
     END,
@@ -28,7 +28,6 @@ from cass_client.transport.effects import (
     Read,
     Run,
     Send,
-    SendWith,
     Sleep,
     Take,
 )
@@ -45,9 +44,6 @@ class Transport(Connection):
     """Opened by the first call, closed by `close`, opened again by the next call."""
 
     _channel: grpc.Channel | None = None
-    _address: Address
-    _rpcs: dict[str, Callable[..., Any]]
-    _metadata: Metadata = ()
     _executor: ThreadPoolExecutor | None = None
 
     def run(self, effects: Effects[T]) -> T:
@@ -91,7 +87,7 @@ class Transport(Connection):
 
     def _carry_out(self, effect: Effect) -> Any:
         match effect:
-            case Send() | SendWith():
+            case Send():
                 return self._send(effect)
             case Compute():
                 return effect.function()
@@ -105,16 +101,15 @@ class Transport(Connection):
                 self.run_beside(effect.call())
         return None
 
-    def _send(self, effect: Send | SendWith) -> Any:
+    def _send(self, effect: Send) -> Any:
         while True:
             channel, rpcs = self._connected()
-            metadata = (*self._metadata, *trace_metadata())
+            metadata = (*self._metadata, *trace_metadata(), *effect.metadata)
             try:
                 rpc: Any = rpcs[effect.method]
                 with fork_safety.calling():
-                    if isinstance(effect, Send):
+                    if not effect.metadata:
                         return rpc(effect.request, effect.timeout, metadata)
-                    metadata += effect.metadata
                     message, call = rpc.with_call(effect.request, effect.timeout, metadata)
                     return message, call.trailing_metadata()
             except ValueError:
@@ -141,21 +136,10 @@ class Transport(Connection):
             return channel, self._rpcs
         with self.lock:
             if self._channel is None or self.has_moved(self._address):
-                address = self.address()
-                credentials = self.credentials
-                channel = (
-                    grpc.insecure_channel(address.target, address.options)
-                    if credentials.channel is None
-                    else grpc.secure_channel(address.target, credentials.channel, address.options)
-                )
-                fork_safety.opened(channel)
-                self._rpcs = {name: channel.unary_unary(PREFIX + name) for name in UNARY}
-                self._metadata = credentials.metadata
-                self._address = address
-                self._channel = channel
+                self._channel = self._open_channel(grpc, self.address(), self.credentials)
             return self._channel, self._rpcs
 
-    def _let_go(self) -> None:
+    def _drop_channel(self) -> None:
         self._channel = None
 
     def run_beside(self, effects: Effects[None]) -> None:
