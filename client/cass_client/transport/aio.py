@@ -111,7 +111,7 @@ class AsyncTransport(Connection):
         """The channel and its methods by name, bytes in and out."""
         loop = asyncio.get_running_loop()
         if self._channel is not None and self.has_moved(self._address):
-            self._drop_channel()
+            self._channel = None
         if self._channel is None or self._loop is not loop:
             # Files are read, and perhaps hosts looked up.
             address = await asyncio.to_thread(self.address)
@@ -120,9 +120,6 @@ class AsyncTransport(Connection):
             self._channel = self._open_channel(grpc.aio, address, credentials)
             self._loop = loop
         return self._channel, self._rpcs
-
-    def _drop_channel(self) -> None:
-        self._channel = None
 
 
 class _Stream:

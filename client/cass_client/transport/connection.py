@@ -54,6 +54,7 @@ class Connection:
         follows: whether the addresses are those of a service on Ray, which come and go.
     """
 
+    _channel: Any = None
     _address: Address
     _rpcs: dict[str, Callable[..., Any]]
     _metadata: Metadata = ()
@@ -129,7 +130,7 @@ class Connection:
             if not self._credentials.are_stale():
                 return False
             self._credentials = None
-            self._drop_channel()
+            self._channel = None
             return True
 
     def drop(self, before: float) -> None:
@@ -139,7 +140,7 @@ class Connection:
         """
         with self.lock:
             if self._opened < before:
-                self._drop_channel()
+                self._channel = None
 
     def re_resolve(self, before: float) -> None:
         """As `drop`, where the hosts are not gRPC's to look up again and may have moved."""
@@ -147,7 +148,3 @@ class Connection:
             self._replicas.look()
         if self._replicas is not None or is_list(self.target):
             self.drop(before)
-
-    def _drop_channel(self) -> None:
-        """Forget the channel, which calls under way still use."""
-        raise NotImplementedError

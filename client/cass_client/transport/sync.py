@@ -139,9 +139,6 @@ class Transport(Connection):
                 self._channel = self._open_channel(grpc, self.address(), self.credentials)
             return self._channel, self._rpcs
 
-    def _drop_channel(self) -> None:
-        self._channel = None
-
     def run_beside(self, effects: Effects[None]) -> None:
         """Carry a call's effects out in a thread that nobody waits for, whatever comes of it."""
 
