@@ -39,6 +39,7 @@ check: lint types proto-check docs-check ## everything CI checks beside the test
 lint: $(READY)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/lint-imports --no-cache --no-logo
 	cd proto && ../$(BIN)/buf lint
 
 docs-check: $(READY)

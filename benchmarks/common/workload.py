@@ -40,16 +40,15 @@ def boxes_of(stride: str) -> tuple[BoxBatch, tuple[int, int]]:
 
 def request_of(case: Case) -> bytes:
     """The serialized request of a case."""
-    from cass import convert  # an environment of Triton has no such package
-    from cass_core.masks import MaskInputs
+    from cass.codec.encode import (  # an environment of Triton has no such package
+        mask_request,
+        stream_request,
+    )
+    from cass_core.inputs import MaskInputs
 
     boxes, feature_map = boxes_of(case.stride)
     inputs = MaskInputs.check(boxes, IMAGE_SIZE, feature_map, SPEC, case.dtype, False)
-    return (
-        convert.stream_request_bytes(inputs)
-        if case.streamed
-        else convert.mask_request_bytes(inputs)
-    )
+    return stream_request(inputs) if case.streamed else mask_request(inputs)
 
 
 def covered_request(

@@ -15,13 +15,11 @@ from typing import Any
 import grpc
 import numpy as np
 
-from cass import convert
-from cass.codec.encode import loss_request
+from cass.codec.encode import loss_request, mask_request
 from cass.v1 import cass_pb2 as pb
 from cass_core import LossSpec, MaskSpec
-from cass_core.loss_inputs import LossInputs
-from cass_core.losses import compute_losses
-from cass_core.masks import MaskInputs, compute_masks
+from cass_core.cpu.backend import compute_losses, compute_masks
+from cass_core.inputs import LossInputs, MaskInputs
 from cass_core.synthetic import street_boxes
 
 IMAGE_SIZE = (736, 1280)
@@ -96,7 +94,7 @@ def _mask_ask(
         answer = pb.GenerateMaskResponse.FromString(data)
         return [tensor.data for tensor in (*answer.masks, *answer.owners)] == expected
 
-    return Ask(convert.mask_request_bytes(inputs), is_right)
+    return Ask(mask_request(inputs), is_right)
 
 
 def loss_asks() -> list[Ask]:

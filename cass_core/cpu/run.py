@@ -16,7 +16,7 @@ from cass_core.cpu.losses import loss_and_gradient
 from cass_core.cpu.masks import mask_images
 from cass_core.enums import KINDS, MERGES, TEMPERATURES
 from cass_core.grid import FeatureMap, Sizes
-from cass_core.masks import SHORT_WORK, THREAD_PATCHES, FillSmall, MaskInputs
+from cass_core.inputs import SHORT_WORK, THREAD_PATCHES, FillSmall, MaskInputs
 from cass_core.specs import LossSpec, MaskSpec
 
 _NO_OWNER = np.empty((0, 0, 0), np.int32)

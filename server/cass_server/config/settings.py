@@ -19,6 +19,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from cass.contract import DEFAULT_LIMITS
 from cass_core.errors import InvalidRequest
 from cass_server.config.address import is_unix
 
@@ -145,16 +146,26 @@ class Settings(BaseSettings):
         "Security", None, "File with the bearer tokens of callers, one a line."
     )
 
-    max_message_bytes: MessageSize = _setting("Limits", 64 << 20, "Bytes of one request.")
-    max_images: Count = _setting("Limits", 4096, "Images in one request.")
-    max_boxes: Count = _setting("Limits", 1 << 18, "Boxes in one request.")
-    max_patches: Count = _setting("Limits", 1 << 24, "Patches of all masks of one request.")
-    max_feature_maps: Count = _setting("Limits", 16, "Feature maps in one request.")
+    max_message_bytes: MessageSize = _setting(
+        "Limits", DEFAULT_LIMITS.message_bytes, "Bytes of one request."
+    )
+    max_images: Count = _setting("Limits", DEFAULT_LIMITS.images, "Images in one request.")
+    max_boxes: Count = _setting("Limits", DEFAULT_LIMITS.boxes, "Boxes in one request.")
+    max_patches: Count = _setting(
+        "Limits", DEFAULT_LIMITS.patches, "Patches of all masks of one request."
+    )
+    max_feature_maps: Count = _setting(
+        "Limits", DEFAULT_LIMITS.feature_maps, "Feature maps in one request."
+    )
     max_in_flight: Count = _setting(
-        "Limits", 24, "Requests in flight in one worker: computing, or waiting for that."
+        "Limits",
+        DEFAULT_LIMITS.requests_in_flight,
+        "Requests in flight in one worker: computing, or waiting for that.",
     )
     max_queue_bytes: Size = _setting(
-        "Limits", 512 << 20, "Bytes of requests and answers under way in one worker."
+        "Limits",
+        DEFAULT_LIMITS.queue_bytes,
+        "Bytes of requests and answers under way in one worker.",
     )
     max_streams: Count = _setting("Limits", 1024, "StreamMasks calls open in one worker.")
     receive_timeout_seconds: Interval = _setting(
@@ -165,7 +176,7 @@ class Settings(BaseSettings):
     )
 
     max_streams_per_connection: Count = _setting(
-        "Connections", 16, "Calls at a time on one connection."
+        "Connections", DEFAULT_LIMITS.streams_per_connection, "Calls at a time on one connection."
     )
     max_connection_age_seconds: Seconds = _setting(
         "Connections", 0, "Age at which a connection is closed, to spread clients anew; 0 is never."

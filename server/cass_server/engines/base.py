@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias
 
 from cass_core.arrays import Array
+from cass_core.cpu.backend import compute_losses, fill_masks
 from cass_core.errors import CassError
-from cass_core.loss_inputs import LossInputs
-from cass_core.losses import HostLoss, compute_losses
-from cass_core.masks import FillSmall, MaskInputs, fill_masks
+from cass_core.inputs import FillSmall, LossInputs, MaskInputs
+from cass_core.results import HostLoss
 from cass_server.scheduling.batcher import Compute
 
 Checkpoint: TypeAlias = Callable[[], None] | None

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from cass.contract import SERVICE_NAME
 from cass.malloc import keep_memory
 from cass_core import __version__
 from cass_core.errors import CassError
@@ -24,7 +25,6 @@ from cass_server.observability.tracing import start_traces
 from cass_server.process.supervisor import Supervisor
 from cass_server.rpc.launch import LaunchContext
 from cass_server.rpc.server import serve
-from cass_server.rpc.servicer import SERVICE_NAME
 
 SETTINGS_VARIABLE = "CASS_WORKER_SETTINGS"
 """What a worker process is told of the settings, as JSON."""

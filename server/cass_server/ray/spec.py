@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cass.discovery import SERVICE_FORM
 from cass_core.errors import CassError
 from cass_server.config.settings import Settings
 from cass_server.config.sources import LoadedSettings, SettingsError
 
-# As clients have it: ray:50051 is a host called ray.
-_NAME = re.compile(r"(?![0-9]+$)[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 # Ray knows no smaller part of a CPU or a GPU.
 _SMALLEST_PART = 0.0001
 
@@ -89,7 +87,7 @@ def check_name(name: str) -> None:
     Raises:
         CassError: it cannot.
     """
-    if not _NAME.fullmatch(name):
+    if not SERVICE_FORM.fullmatch(name):
         raise CassError(
             f"--name {name!r}: must be at most 100 letters, digits, dots, hyphens and underscores,"
             " the first a letter or digit, and not a number"

@@ -16,9 +16,8 @@ from cass.v1 import cass_pb2 as pb
 from cass_core.arrays import Array, read_only
 from cass_core.boxes import BoxBatch
 from cass_core.errors import InvalidRequest
-from cass_core.loss_inputs import LossInputs
-from cass_core.losses import HostLoss
-from cass_core.masks import FillSmall, MaskInputs
+from cass_core.inputs import FillSmall, LossInputs, MaskInputs
+from cass_core.results import HostLoss
 from cass_server.config.limits import Limits
 
 M = TypeVar("M", bound=Message)

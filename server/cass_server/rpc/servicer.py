@@ -28,7 +28,6 @@ from cass_server.rpc.streams import MaskStreams
 Opener: TypeAlias = Callable[[Metadata], Handler]
 """Lets a call in, and gives its handler; raises a `Rejection` if there is no room."""
 
-SERVICE_NAME = pb.DESCRIPTOR.services_by_name["CassService"].full_name
 
 # How long a call that brings no message may turn out to be a caller who has gone.
 _GONE_SECONDS = 0.05

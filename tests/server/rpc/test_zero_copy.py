@@ -23,9 +23,8 @@ from cass.v1 import cass_pb2_grpc
 from cass_core import LossSpec
 from cass_core.arrays import Array
 from cass_core.errors import InvalidRequest
-from cass_core.loss_inputs import LossInputs
-from cass_core.losses import HostLoss
-from cass_core.masks import MaskInputs
+from cass_core.inputs import LossInputs, MaskInputs
+from cass_core.results import HostLoss
 from cass_server.engines.base import Checkpoint, CpuEngine
 from tests.server.support.calls import Writer, wait_until
 from tests.server.support.in_thread import service_channel

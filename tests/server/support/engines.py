@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 
 from cass_core.arrays import Array
-from cass_core.masks import MaskInputs
+from cass_core.inputs import MaskInputs
 from cass_server.engines.base import Checkpoint, CpuEngine
 from tests.server.support.processes import LIMIT
 

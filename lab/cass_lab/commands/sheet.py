@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cass_cli.figures import load_picture
 from cass_cli.options import (
@@ -20,7 +17,8 @@ from cass_cli.options import (
     feature_map,
     make_spec,
 )
-from cass_core.errors import CassError, InvalidRequest
+from cass_cli.progress import progress_bar
+from cass_core.errors import InvalidRequest
 
 
 def sheet(
@@ -54,12 +52,10 @@ def sheet(
 
     Example: cass sheet test.json --images images/ --predictor out/models/X.pt --out sheet.html
     """
-    if importlib.util.find_spec("torch") is None:
-        raise CassError('this command needs torch; install it with: pip install "cass[lab]"')
     from cass_cli.coco import read_coco
     from cass_core.masks import generate_mask
     from cass_lab.data.dataset import read_class_names
-    from cass_lab.measures.scoring import load_trained, stretch, stretch_boxes
+    from cass_lab.scoring import load_trained, stretch, stretch_boxes
     from cass_lab.sheet.page import SheetImage, SheetWriter
 
     specs = [make_spec(p, ["patch_size=1", *(changes or ())]) for p in Preset]
@@ -74,15 +70,9 @@ def sheet(
     if not count:
         raise InvalidRequest(coco.name, "has no images")
     trained = None if predictor is None else load_trained(predictor, stride)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
     with (
         SheetWriter(out, coco.name, stride, predictor.name if predictor else None, names) as writer,
-        Progress(*columns, console=Console(stderr=True)) as progress,
+        progress_bar() as progress,
     ):
         for i in progress.track(range(count), description="images"):
             size = (int(file.sizes[i, 0]), int(file.sizes[i, 1]))

@@ -10,12 +10,11 @@ from torch import Tensor
 
 from cass_core.boxes import BoxBatch
 from cass_core.grid import Sizes, patch_grid
-from cass_core.loss_inputs import normalizer_of
-from cass_core.losses import LossResult
-from cass_core.masks import MaskInputs
+from cass_core.inputs import MaskInputs
 from cass_core.ops import registration  # noqa: F401 - defines the operators
 from cass_core.ops.spec_args import loss_options, mask_options
-from cass_core.specs import LossSpec
+from cass_core.results import LossResult
+from cass_core.specs import LossSpec, normalizer_of
 from cass_core.transfer import upload
 
 

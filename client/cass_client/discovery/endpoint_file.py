@@ -42,10 +42,10 @@ def _remove(folder: Path, process: int) -> None:
 
 
 def write_list(file: Path, addresses: Addresses | None) -> None:
-    """Keep a list, None if it is not known yet; whoever reads meets the old one or the new one.
+    """Writes a list, None if it is not known yet; readers meet the old one or the new one.
 
-    To be done every few seconds, which tells that the process whose folder it is lives. Where it
-    cannot be written, the old one stays: the disk is full, or the process is about to end.
+    Called every few seconds, it shows that the process whose folder it is lives. Where it cannot be
+    written, the old one stays: the disk is full, or the process is about to end.
     """
     new = file.with_name(f".{file.name}")
     with contextlib.suppress(OSError):
@@ -54,7 +54,7 @@ def write_list(file: Path, addresses: Addresses | None) -> None:
 
 
 class ListFile:
-    """A service's list as its file tells, looked at about once a second.
+    """A service's list as its file has it, read about once a second.
 
     It stays in force when the file is gone, as it is once the process that kept it has ended.
 

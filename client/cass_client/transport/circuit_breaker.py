@@ -1,4 +1,4 @@
-"""Decides when a server that failed is asked again."""
+"""Decides when a server that failed is called again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 30.0
 
 
-class Breaker:
+class CircuitBreaker:
     """Closed while the server answers; open for a pause after it failed, each longer than the last.
 
     When a pause is over, one probe is let through: if it is answered, the breaker closes on trial.
@@ -30,11 +30,11 @@ class Breaker:
 
     @property
     def is_open(self) -> bool:
-        """Whether the server is not to be asked."""
+        """Whether calls to the server are held back."""
         return self._is_open
 
     def take_probe(self) -> bool:
-        """Whether the caller is the one to probe the server now; it must tell what came of it."""
+        """Whether the caller shall probe the server now; it then calls `probed` or `failed`."""
         with self._lock:
             if not self._is_open or self._probing or self._clock() < self._until:
                 return False

@@ -6,14 +6,13 @@ import ipaddress
 import re
 import socket
 
-from cass.discovery import SCHEME
+from cass.discovery import SCHEME, SERVICE_FORM
 from cass_client.errors import Unavailable
 from cass_core.errors import InvalidRequest
 
 # A scheme of gRPC's, such as dns:///host:port, unix:path or ipv4:1.2.3.4:50051,1.2.3.5:50051.
 _SCHEME = re.compile(r"(dns|unix|unix-abstract|ipv4|ipv6|vsock|xds|google-c2p):")
 
-_SERVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 # A host may be called ray.
 _PORT = re.compile(r"[0-9]+(,|$)")
 
@@ -31,7 +30,7 @@ def service_of(target: str) -> str | None:
     name = target.removeprefix(SCHEME)
     if name == target or _PORT.match(name):
         return None
-    if not _SERVICE.fullmatch(name):
+    if not SERVICE_FORM.fullmatch(name):
         raise InvalidRequest(
             "target",
             "must be ray:NAME, the name at most 100 letters, digits, dots, hyphens and "

@@ -132,7 +132,7 @@ def sweep(
     space: Space,
     trials: int,
     measure: Callable[[Sequence[Variant]], list[list[Record]]],
-    already_told: Callable[[int], None] = lambda trials: None,
+    report_done: Callable[[int], None] = lambda trials: None,
 ) -> None:
     """Bring the study to a number of trials.
 
@@ -144,15 +144,15 @@ def sweep(
         space: its values to choose from.
         trials: how many it shall have in all.
         measure: the records of each variant, one a seed; called once, with all that are missing.
-        already_told: told how many trials an earlier call has finished.
+        report_done: called with how many trials an earlier call has finished.
     """
     pending = [
         Trial(study, trial._trial_id)  # what a killed process asked for
         for trial in study.get_trials(deepcopy=False, states=[TrialState.RUNNING])
     ]
-    told = len(study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]))
-    already_told(min(told, trials))
-    pending += [study.ask() for _ in range(trials - told - len(pending))]
+    done = len(study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]))
+    report_done(min(done, trials))
+    pending += [study.ask() for _ in range(trials - done - len(pending))]
     variants = [
         variant_of({name: trial.suggest_categorical(name, v) for name, v in space.items()})
         for trial in pending

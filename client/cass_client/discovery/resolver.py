@@ -1,15 +1,15 @@
 """Targets ``ray:NAME``: the replicas of a service on Ray, by whichever way this process has.
 
-One that is connected to Ray follows the service's directory (`cass_client.ray.watcher`). One that
-was started by such a process reads what its parent keeps (`cass_client.ray.endpoint_file`).
+One that is connected to Ray follows the service's directory (`watcher`). One that was started by
+such a process reads what its parent keeps (`endpoint_file`).
 """
 
 from __future__ import annotations
 
 from cass.discovery import NAMESPACE, directory_name
-from cass_client.errors import Unavailable, Unlisted
-from cass_client.ray.endpoint_file import Addresses, ListFile
-from cass_client.ray.watcher import Follower, follow, is_connected
+from cass_client.discovery.endpoint_file import Addresses, ListFile
+from cass_client.discovery.watcher import Watcher, is_connected, watch
+from cass_client.errors import NoReplicas, Unavailable
 
 
 class Replicas:
@@ -21,14 +21,14 @@ class Replicas:
 
     def __init__(self, service: str) -> None:
         self._service = service
-        self._follower: Follower | None = None
+        self._watcher: Watcher | None = None
         self._file = ListFile(service)
 
     def addresses(self) -> Addresses:
         """``HOST:PORT`` of each, one at least.
 
         Raises:
-            Unlisted: there is none, or it is not known yet.
+            NoReplicas: there is none, or it is not known yet.
             Unavailable: this process has no way to know.
         """
         known = self._known()
@@ -42,27 +42,27 @@ class Replicas:
                 "as in HOST:PORT,HOST:PORT"
             )
         if known is None:
-            raise Unlisted(
+            raise NoReplicas(
                 f"ray:{name}: the directory of {name!r} on Ray does not answer: see whether the "
                 f"cluster has it, {directory_name(name)!r} of the namespace {NAMESPACE!r}",
                 False,
             )
-        raise Unlisted(
+        raise NoReplicas(
             f"ray:{name}: no replica of {name!r} is running on Ray: start one by "
             f"cass-server ray --name {name}"
         )
 
-    def are_others_than(self, addresses: Addresses) -> bool:
+    def differ_from(self, addresses: Addresses) -> bool:
         """Whether calls are to go to others than these."""
         known = self._known()
         return bool(known) and known != addresses
 
     def look(self) -> None:
         """Look now: a replica could not be reached. What is followed is known at once."""
-        if self._follower is None:
+        if self._watcher is None:
             self._file.look()
 
     def _known(self) -> Addresses | None:
-        if self._follower is None:
-            self._follower = follow(self._service)
-        return self._file.read() if self._follower is None else self._follower.addresses
+        if self._watcher is None:
+            self._watcher = watch(self._service)
+        return self._file.read() if self._watcher is None else self._watcher.addresses

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cass_client.calls.circuit_breaker import Breaker
+from cass_client.transport.circuit_breaker import CircuitBreaker
 
 
 class Clock:
@@ -17,7 +17,7 @@ class Clock:
 
 def test_pauses_grow_until_the_server_answers() -> None:
     clock = Clock()
-    breaker = Breaker(clock)
+    breaker = CircuitBreaker(clock)
     assert not breaker.is_open
     assert not breaker.take_probe()
     assert breaker.failed()
@@ -42,7 +42,7 @@ def test_pauses_grow_until_the_server_answers() -> None:
 
 def test_a_server_that_answers_probes_alone_is_still_out() -> None:
     clock = Clock()
-    breaker = Breaker(clock)
+    breaker = CircuitBreaker(clock)
     assert breaker.failed()
     for pause in (1, 2, 4):
         clock.seconds += pause - 0.01
@@ -58,7 +58,7 @@ def test_a_server_that_answers_probes_alone_is_still_out() -> None:
 
 def test_calls_that_were_under_way_do_not_lengthen_the_pause() -> None:
     clock = Clock()
-    breaker = Breaker(clock)
+    breaker = CircuitBreaker(clock)
     assert breaker.failed()
     assert not breaker.failed()
     assert not breaker.failed()

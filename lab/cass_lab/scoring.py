@@ -13,7 +13,7 @@ from PIL import Image
 
 from cass_core.errors import InvalidRequest
 from cass_lab.data.objects import Floats, patch_ranges
-from cass_lab.training.detector import num_kept
+from cass_lab.measures.keeping import num_kept
 from cass_lab.training.model import Predictor, load_predictor
 from cass_lab.training.runs import Store
 
@@ -42,7 +42,7 @@ class Trained:
 
 
 def load_trained(path: Path, stride: int) -> Trained:
-    """A predictor of ``OUT/models`` with the size of its run, which ``OUT/runs.jsonl`` tells.
+    """A predictor of ``OUT/models`` with the size of its run, from ``OUT/runs.jsonl``.
 
     Args:
         path: the ``.pt`` file, in the folder where `cass ablate` or `cass tune` left it.

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from cass.discovery import NAMESPACE, Listing, directory_name
-from cass_client.ray.endpoint_file import FOLDER_VARIABLE, Addresses, make_folder, write_list
+from cass_client.discovery.endpoint_file import FOLDER_VARIABLE, Addresses, make_folder, write_list
 
 # A directory answers after this time with the list that it has.
 _WATCH_SECONDS = 10.0
@@ -30,7 +30,7 @@ _LONGEST_PAUSE_SECONDS = 2.0
 _JITTER = 0.25
 
 _lock = threading.Lock()
-_followers: dict[str, Follower] = {}
+_watchers: dict[str, Watcher] = {}
 _folder: Path | None = None
 # Ray has been connected to by the parent, before the fork.
 _inherited = False
@@ -47,18 +47,18 @@ def is_connected() -> bool:
     return not _inherited
 
 
-def follow(service: str) -> Follower | None:
+def watch(service: str) -> Watcher | None:
     """What follows a service in this process, from now on; None if it is not connected to Ray."""
-    follower = _followers.get(service)
-    if follower is None and is_connected():
+    watcher = _watchers.get(service)
+    if watcher is None and is_connected():
         with _lock:
-            follower = _followers.get(service)
-            if follower is None:
-                follower = _followers[service] = Follower(service, _own_folder() / service)
-    return follower
+            watcher = _watchers.get(service)
+            if watcher is None:
+                watcher = _watchers[service] = Watcher(service, _own_folder() / service)
+    return watcher
 
 
-class Follower:
+class Watcher:
     """A thread that watches a service's directory as long as this process lives.
 
     While the directory is away, or knows of nobody as it may after a restart, the last list
@@ -79,9 +79,9 @@ class Follower:
         self._file = file
         self._version = 0
         write_list(file, None)
-        threading.Thread(target=self._follow, name="cass-client-ray", daemon=True).start()
+        threading.Thread(target=self._run, name="cass-client-ray", daemon=True).start()
 
-    def _follow(self) -> None:
+    def _run(self) -> None:
         pause = _FIRST_PAUSE_SECONDS
         while True:
             try:
@@ -121,7 +121,7 @@ class Follower:
         raise TimeoutError
 
     def _connection(self) -> str:
-        """By what this process's connection to Ray can be told from a later one."""
+        """An id of this process's connection to Ray, which a later one does not have."""
         import ray
 
         with _ray_lasting():
@@ -160,8 +160,8 @@ def _own_folder() -> Path:
 
 def _in_child() -> None:
     """The threads are the parent's, and so is the connection."""
-    global _lock, _followers, _folder, _inherited
-    _lock, _followers, _folder = threading.Lock(), {}, None
+    global _lock, _watchers, _folder, _inherited
+    _lock, _watchers, _folder = threading.Lock(), {}, None
     _inherited = is_connected() or _inherited
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from cass_core import InvalidRequest, MaskSpec
-from cass_lab.training.tuning import (
+from cass_lab.training.variants import Variant
+from cass_lab.tuning import (
     AUDIT_SPACE,
     combinations,
     open_study,
@@ -19,7 +20,6 @@ from cass_lab.training.tuning import (
     sweep,
     variant_of,
 )
-from cass_lab.training.variants import Variant
 
 SPACE = {"alpha": [1.0, 2.0], "small_target_gain": [1.2, 1.5, 2.0]}
 
