@@ -188,7 +188,7 @@ class Settings(BaseSettings):
         "Observing", None, "Port of the metrics, which are off without; 0 takes a free one."
     )
     telemetry: bool = _setting(
-        "Observing", False, "Send metrics and traces by OTLP, where the OTEL_… variables say."
+        "Observing", False, "Send traces by OTLP, as the OTEL_… variables configure."
     )
     channelz: bool = _setting("Observing", False, "Serve gRPC's own view of its connections.")
 

@@ -20,8 +20,8 @@ ELSEWHERE = {
     "host": "a replica listens on its node's address",
     "port": "a replica takes a free port",
     "workers": "a replica is one process",
-    "metrics_host": "replicas have --telemetry",
-    "metrics_port": "replicas have --telemetry",
+    "metrics_host": "a replica serves no metrics",
+    "metrics_port": "a replica serves no metrics",
 }
 """Settings that replicas do not have, each with the reason."""
 
