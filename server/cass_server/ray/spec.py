@@ -62,7 +62,7 @@ def settings_of_replicas(loaded: LoadedSettings, cpus: float, gpus: float) -> Se
     faults = [
         f"{loaded.origins[name].label}: not on a Ray cluster: {reason}"
         for name, reason in ELSEWHERE.items()
-        if loaded.origins[name].place != "default"
+        if loaded.origins[name].source != "default"
     ]
     settings = loaded.settings
     if gpus == 0 and settings.device.startswith("cuda"):
