@@ -18,8 +18,8 @@ ELSEWHERE = {
     "host": "a replica listens on its node's address",
     "port": "a replica takes a free port",
     "workers": "a replica is one process",
-    "metrics_host": "replicas have --telemetry",
-    "metrics_port": "replicas have --telemetry",
+    "metrics_host": "a replica serves no metrics",
+    "metrics_port": "a replica serves no metrics",
 }
 """Settings that replicas do not have, each with the reason."""
 
@@ -60,7 +60,7 @@ def settings_of_replicas(loaded: LoadedSettings, cpus: float, gpus: float) -> Se
     faults = [
         f"{loaded.origins[name].label}: not on a Ray cluster: {reason}"
         for name, reason in ELSEWHERE.items()
-        if loaded.origins[name].place != "default"
+        if loaded.origins[name].source != "default"
     ]
     settings = loaded.settings
     if gpus == 0 and settings.device.startswith("cuda"):
