@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from benchmarks.common.callers import REFUSED, Tally, closed_loop, open_loop
+from benchmarks.common.helper import Steps, helper
 from benchmarks.common.watched_server import WatchedServer, watched_server
 from benchmarks.common.workload import Case, request_of
-from benchmarks.load.callers import REFUSED, Tally, closed_loop, open_loop
-from benchmarks.load.helper import Steps, helper
 from benchmarks.load.prober import PROBE_COLUMNS, Probes, probe, probe_cells
 
 REQUEST = Case("stride 8", "float32", 1, streamed=False)

@@ -15,10 +15,10 @@ import numpy as np
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from rich.table import Table
 
+from benchmarks.common.callers import closed_loop
+from benchmarks.common.helper import Steps, helper
 from benchmarks.common.watched_server import WatchedServer, watched_server
 from benchmarks.common.workload import CHANNEL_OPTIONS, STREAM_MASKS, Case, request_of
-from benchmarks.load.callers import closed_loop
-from benchmarks.load.helper import Steps, helper
 
 STREAMS, WATCHES, CONNECTIONS = 500, 100, 100
 _STREAMED = Case("stride 32", "uint8", 1, streamed=True)

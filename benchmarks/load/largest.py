@@ -11,9 +11,9 @@ from typing import Any
 import grpc
 from rich.table import Table
 
+from benchmarks.common.helper import Steps, helper
 from benchmarks.common.watched_server import watched_server
 from benchmarks.common.workload import CHANNEL_OPTIONS, SERVICE, covered_request
-from benchmarks.load.helper import Steps, helper
 from benchmarks.load.prober import PROBE_COLUMNS, probe, probe_cells
 from cass.v1 import cass_pb2 as pb
 

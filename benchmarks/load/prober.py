@@ -11,7 +11,7 @@ import grpc
 import numpy as np
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from benchmarks.load.helper import Steps
+from benchmarks.common.helper import Steps
 
 _PAUSE_SECONDS, _TIMEOUT_SECONDS = 0.02, 10.0
 BOUND_MILLISECONDS = 50.0

@@ -15,10 +15,10 @@ from typing import Any
 
 import grpc
 
+from benchmarks.common.callers import REFUSED, closed_loop
+from benchmarks.common.helper import Steps, helper
 from benchmarks.common.watched_server import WatchedServer, watched_server
 from benchmarks.common.workload import CHANNEL_OPTIONS, GENERATE_MASK, covered_request
-from benchmarks.load.callers import REFUSED, closed_loop
-from benchmarks.load.helper import Steps, helper
 
 BOUND = 0.25
 _CALLERS = 8
