@@ -11,11 +11,13 @@ import random
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
+import numpy as np
 
 from benchmarks.common.helper import Steps
 from benchmarks.common.workload import CHANNEL_OPTIONS, GENERATE_MASK
@@ -50,6 +52,45 @@ class Tally:
     seconds: float = 0.0
     in_time: int = 0
     cpu: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A closed loop for a while.
+
+    Attributes:
+        rate: answers a second.
+        latencies: seconds of each call, in the order of the answers.
+        server: seconds of the server's processors, a call.
+        client: seconds of the callers' processors, a call.
+    """
+
+    rate: float
+    latencies: tuple[float, ...]
+    server: float
+    client: float
+
+    @property
+    def p99(self) -> float:
+        """Seconds of the slowest hundredth of calls."""
+        return float(np.percentile(self.latencies, 99))
+
+
+def take_turn(
+    address: str,
+    request: bytes,
+    callers: int,
+    seconds: float,
+    server_seconds: Callable[[], float],
+    think: float = 0.0,
+) -> Turn:
+    """Run a closed loop in this process, and read the server's CPU time before and after."""
+    steps = closed_loop(address, request, callers, seconds, think=think)
+    next(steps)
+    before = server_seconds()
+    tally: Tally = next(steps)
+    used, calls = server_seconds() - before, len(tally.answered)
+    return Turn(calls / tally.seconds, tuple(tally.answered), used / calls, tally.cpu / calls)
 
 
 def closed_loop(

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.common.processes import cpu_seconds
+from benchmarks.common.processes import cpu_seconds, thread_seconds
 
 _STOP_SECONDS = 60.0
 
@@ -89,6 +89,10 @@ class WatchedServer:
     def cpu_seconds(self) -> float:
         """CPU time of all processes until now."""
         return cpu_seconds(self._process.pid)
+
+    def thread_seconds(self) -> float:
+        """The same of living threads, in nanoseconds where `cpu_seconds` counts ticks."""
+        return sum(thread_seconds(self.pids()).values())
 
     def usage(self) -> dict[int, Usage]:
         """Of each process, by its id."""

@@ -1,9 +1,13 @@
-"""What the benchmarks of the service ask for: masks of 16 images of 1280×736 at two strides."""
+"""Requests of the service's benchmarks: masks of 16 images of 1280×736 at two strides."""
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
 
 from cass_core import BoxBatch, MaskSpec
 from cass_core.synthetic import street_boxes
@@ -20,7 +24,7 @@ CHANNEL_OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.use_local_sub
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What is asked for, and how."""
+    """One kind of request; ``in_flight`` callers, or requests of one stream."""
 
     stride: str
     dtype: str
@@ -40,7 +44,7 @@ def boxes_of(stride: str) -> tuple[BoxBatch, tuple[int, int]]:
 
 def request_of(case: Case) -> bytes:
     """The serialized request of a case."""
-    from cass import convert  # an environment of Triton has no such package
+    from cass import convert  # Triton's environment has no such package
     from cass_core.masks import MaskInputs
 
     boxes, feature_map = boxes_of(case.stride)
@@ -50,6 +54,19 @@ def request_of(case: Case) -> bytes:
         if case.streamed
         else convert.mask_request_bytes(inputs)
     )
+
+
+def kernel_masks(
+    xyxy: npt.NDArray[np.float32], counts: Sequence[int], feature_map: tuple[int, int]
+) -> npt.NDArray[np.float32]:
+    """Masks ``[B, h, w]`` by the bare kernel, for the servers beside ours."""
+    from cass_core.cpu.run import fill_mask
+
+    mask = np.empty((len(counts), *feature_map), np.float32)
+    sizes = np.array([IMAGE_SIZE], np.float64)
+    boxes = BoxBatch.packed(xyxy, counts)
+    fill_mask(boxes, sizes, feature_map, SPEC, "float32", mask, None)
+    return mask
 
 
 def covered_request(

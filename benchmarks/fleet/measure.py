@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common.callers import Tally, closed_loop
-from benchmarks.common.processes import thread_seconds
+from benchmarks.common.callers import Turn, take_turn
 from benchmarks.common.watched_server import WatchedServer
 from benchmarks.common.workload import IMAGES, MAPS, Case, request_of
 from benchmarks.fleet.model import Costs, Fleet, simulate
@@ -40,28 +39,6 @@ KINDS = tuple(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """One load for a while.
-
-    Attributes:
-        rate: answers a second.
-        latencies: seconds of each call, in the order of the answers.
-        server: seconds of the server's core, a call.
-        client: seconds of the loaders' core, a call.
-    """
-
-    rate: float
-    latencies: tuple[float, ...]
-    server: float
-    client: float
-
-    @property
-    def p99(self) -> float:
-        """Seconds of the slowest hundredth of calls."""
-        return float(np.percentile(self.latencies, 99))
-
-
 Turns = Mapping[Load, Sequence[Turn]]
 
 
@@ -84,13 +61,9 @@ def measure(server: WatchedServer, rounds: int, seconds: float) -> dict[str, Tur
 
 
 def _turn(server: WatchedServer, kind: Case, load: Load, seconds: float) -> Turn:
-    seconds = max(seconds, 3 * load.think)
-    steps = closed_loop(server.address, request_of(kind), load.loaders, seconds, think=load.think)
-    next(steps)
-    before = sum(thread_seconds(server.pids()).values())
-    tally: Tally = next(steps)
-    used, calls = sum(thread_seconds(server.pids()).values()) - before, len(tally.answered)
-    return Turn(calls / tally.seconds, tuple(tally.answered), used / calls, tally.cpu / calls)
+    request, seconds = request_of(kind), max(seconds, 3 * load.think)
+    used = server.thread_seconds
+    return take_turn(server.address, request, load.loaders, seconds, used, load.think)
 
 
 def costs_of(kind: Case, turns: Turns) -> Costs:

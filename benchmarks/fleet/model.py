@@ -11,13 +11,11 @@ import random
 from bisect import bisect_left
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import simpy
 
 from cass_client.calls import retry
-from cass_client.transport import channel_options
 from cass_server.config.limits import Limits
 from cass_server.scheduling import admission
 
@@ -25,10 +23,6 @@ Process = Generator[simpy.Event, Any, None]
 
 REFUSAL_SECONDS = 0.1e-3
 """Seconds of a core for a refusal (`make bench-overload`)."""
-_RECONNECT_SECONDS = (
-    float(dict(channel_options.channel_options())["grpc.max_reconnect_backoff_ms"]) / 1e3
-)
-_SILENCE_SECONDS = channel_options.KEEPALIVE_SECONDS + channel_options.KEEPALIVE_TIMEOUT_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +72,6 @@ class Fleet:
         bits: a second, of each replica's wire.
         in_flight: requests that a replica takes at a time; more are refused.
         timeout: seconds that a call may take.
-        lost_at: second at which the first of several replicas is lost; None for never.
-        back_after: seconds after which it is back.
-        silent: whether it goes without a word, as a machine without power does; else its
-            connections break.
     """
 
     loaders: int
@@ -91,9 +81,6 @@ class Fleet:
     bits: float = 25e9
     in_flight: int = Limits().requests_in_flight
     timeout: float = 10.0
-    lost_at: float | None = None
-    back_after: float = 30.0
-    silent: bool = False
 
 
 @dataclass(slots=True)
@@ -105,7 +92,6 @@ class Outcome:
         answers: second at which each answered call began, and seconds that it took.
         failed: calls without an answer in time.
         refused: tries that a replica had no room for.
-        repeated: tries that a lost replica did not answer.
         core_seconds: that the replicas' cores worked.
         wire_seconds: that the replicas' wires carried answers.
     """
@@ -114,19 +100,12 @@ class Outcome:
     answers: list[tuple[float, float]] = field(default_factory=list)
     failed: int = 0
     refused: int = 0
-    repeated: int = 0
     core_seconds: float = 0.0
     wire_seconds: float = 0.0
 
 
 def simulate(costs: Costs, fleet: Fleet, seconds: float, seed: int = 0) -> Outcome:
-    """Run a fleet for some simulated seconds, from a start at which all loaders think.
-
-    Raises:
-        ValueError: the only replica is to be lost.
-    """
-    if fleet.lost_at is not None and fleet.replicas < 2:
-        raise ValueError("lost_at: there must be a second replica")
+    """Run a fleet for some simulated seconds, from a start at which all loaders think."""
     simulation = _Simulation(costs, fleet, seed)
     simulation.env.run(until=seconds)
     simulation.outcome.core_seconds = sum(replica.core.busy for replica in simulation.replicas)
@@ -153,10 +132,8 @@ class _Core:
                 self._offset = (self._offset + 1 / stages) % len(self._spread)
                 took = seconds * self._spread[int(self._offset)]
                 self.busy += took
-                try:
-                    yield env.timeout(took)
-                finally:
-                    self._free_at = env.now
+                yield env.timeout(took)
+                self._free_at = env.now
 
 
 class _Replica:
@@ -164,13 +141,12 @@ class _Replica:
 
     def __init__(self, core: _Core) -> None:
         self.core = core
-        self.calls: dict[simpy.Process, None] = {}  # in the order in which they came
-        self.is_lost = False
+        self.calls = 0
         self.wire_free_at = self._seconds = self._booked = 0.0
 
     def retry_delay(self, now: float) -> float:
         """Seconds that a refused caller has to wait."""
-        between = admission._PLACES_A_RETURN * self._seconds / max(1, len(self.calls))
+        between = admission._PLACES_A_RETURN * self._seconds / max(1, self.calls)
         booked = max(self._booked, now) + between
         self._booked = min(booked, now + admission._LONGEST_DELAY)
         return max(self._booked - now, admission._LEAST_DELAY)
@@ -188,31 +164,10 @@ class _Simulation:
         offsets = [self._random.randrange(len(costs.spread)) for _ in range(fleet.replicas)]
         self.replicas = [_Replica(_Core(env, costs.spread, offset)) for offset in offsets]
         self._client_core = _Core(env, costs.spread)
-        # Whether each loader's client takes the first replica for reachable.
-        self._trusting = [True] * fleet.loaders
-        for index in range(fleet.loaders):
-            env.process(self._loader(index))
-        if fleet.lost_at is not None:
-            env.process(self._lose(fleet.lost_at))
+        for _ in range(fleet.loaders):
+            env.process(self._loader())
 
-    def _lose(self, at: float) -> Process:
-        first, loaders = self.replicas[0], range(self._fleet.loaders)
-        yield self.env.timeout(at)
-        first.is_lost = True
-        if not self._fleet.silent:
-            self._trusting = [False for _ in loaders]
-        for call in tuple(first.calls):
-            call.interrupt()
-        yield self.env.timeout(self._fleet.back_after)
-        first.is_lost = False
-        for index in loaders:
-            self.env.process(self._reconnect(index))
-
-    def _reconnect(self, index: int) -> Process:
-        yield self.env.timeout(self._random.uniform(0.0, _RECONNECT_SECONDS))
-        self._trusting[index] = True
-
-    def _loader(self, index: int) -> Process:
+    def _loader(self) -> Process:
         env, think, uniform = self.env, self._fleet.think, self._random.uniform
         order = [*range(self._fleet.replicas)]
         self._random.shuffle(order)
@@ -220,23 +175,20 @@ class _Simulation:
         while True:
             started = env.now
             self.outcome.requested += 1
-            if (yield from self._call(index, order)):
+            if (yield from self._call(order)):
                 self.outcome.answers.append((started, env.now - started))
             else:
                 self.outcome.failed += 1
             yield env.timeout(think * uniform(0.5, 1.5))
 
-    def _call(self, index: int, order: list[int]) -> Generator[simpy.Event, Any, bool]:
+    def _call(self, order: list[int]) -> Generator[simpy.Event, Any, bool]:
         """Whether there was an answer in time."""
-        env, timeout = self.env, self._fleet.timeout
-        cut, end = env.now + retry._FIRST_SHARE * timeout, env.now + timeout
+        env, end = self.env, self.env.now + self._fleet.timeout
         yield from self._at_loader()
         while True:
             number = order.pop(0)
             order.append(number)
-            if number == 0 and not self._trusting[index]:
-                continue
-            delay = yield from self._try(self.replicas[number], index, cut)
+            delay = yield from self._try(self.replicas[number])
             if delay is None:
                 yield from self._at_loader()
                 return True
@@ -251,44 +203,22 @@ class _Simulation:
         else:
             yield self.env.timeout(self._costs.client / 2)
 
-    def _try(
-        self, replica: _Replica, index: int, cut: float
-    ) -> Generator[simpy.Event, Any, float | None]:
+    def _try(self, replica: _Replica) -> Generator[simpy.Event, Any, float | None]:
         """None for an answer, else the seconds to wait before the next try."""
-        env, costs = self.env, self._costs
-        if replica.is_lost:
-            return (yield from self._unanswered(index, cut))
-        if len(replica.calls) >= self._fleet.in_flight:
+        env, costs, core = self.env, self._costs, replica.core
+        if replica.calls >= self._fleet.in_flight:
             self.outcome.refused += 1
             delay = replica.retry_delay(env.now)
-            yield from replica.core.work(lambda _: REFUSAL_SECONDS)
-            return self._jittered(delay)
-        call, entered = env.active_process, env.now
-        assert call is not None
-        replica.calls[call] = None
-        try:
-            yield from replica.core.work(partial(self._seconds, replica), costs.stages)
-            took = costs.answer_bytes * 8 / self._fleet.bits
-            replica.wire_free_at = max(replica.wire_free_at, env.now) + took
-            self.outcome.wire_seconds += took
-            yield env.timeout(replica.wire_free_at - env.now)
-        except simpy.Interrupt:
-            return (yield from self._unanswered(index, cut))
-        finally:
-            del replica.calls[call]
+            yield from core.work(lambda _: REFUSAL_SECONDS)
+            return delay * (1 + retry._JITTER * self._random.random())
+        replica.calls += 1
+        entered = env.now
+        alone = replica.calls == 1
+        yield from core.work(lambda rest: costs.server(rest if alone else 0.0), costs.stages)
+        took = costs.answer_bytes * 8 / self._fleet.bits
+        replica.wire_free_at = max(replica.wire_free_at, env.now) + took
+        self.outcome.wire_seconds += took
+        yield env.timeout(replica.wire_free_at - env.now)
+        replica.calls -= 1
         replica.answered(env.now - entered)
         return None
-
-    def _seconds(self, replica: _Replica, rest: float) -> float:
-        return self._costs.server(rest if len(replica.calls) == 1 else 0.0)
-
-    def _unanswered(self, index: int, cut: float) -> Generator[simpy.Event, Any, float]:
-        self.outcome.repeated += 1
-        if not self._fleet.silent:
-            return self._jittered(retry._UNAVAILABLE_DELAYS_SECONDS[0])
-        yield self.env.timeout(max(min(cut - self.env.now, _SILENCE_SECONDS), 0.0))
-        self._trusting[index] = False
-        return 0.0
-
-    def _jittered(self, delay: float) -> float:
-        return delay * (1 + retry._JITTER * self._random.random())

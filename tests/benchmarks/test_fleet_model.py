@@ -88,24 +88,6 @@ def test_a_pause_makes_a_call_dearer() -> None:
     assert mean_seconds(outcome) == pytest.approx(2 * SECONDS, rel=0.02)
 
 
-@pytest.mark.parametrize("silent", [False, True])
-def test_each_call_has_one_answer_with_a_replica_lost(silent: bool) -> None:
-    fleet = Fleet(20, 5e-3, replicas=3, lost_at=5.0, back_after=10.0, silent=silent, timeout=2.0)
-    outcome = simulate(costs(stages=4), fleet, seconds=25.0)
-    under_way = outcome.requested - len(outcome.answers)
-    assert outcome.failed == 0
-    assert 0 <= under_way <= fleet.loaders
-    assert outcome.repeated > 0
-    longest = max(took for _, took in outcome.answers)
-    if silent:
-        # The first try is cut after half of the time, and the second one answered at once.
-        assert 1.0 <= longest <= 1.1
-    else:
-        # The client's first delay, 20 ms and up to a quarter more, and a second call.
-        assert 0.02 <= longest <= 0.025 + 30e-3
-    assert longest == pytest.approx(max(took for at, took in outcome.answers if 3.9 <= at <= 15))
-
-
 def test_the_full_replica_refuses_and_everybody_is_answered() -> None:
     fleet = Fleet(40, 2e-3, in_flight=8)
     outcome = simulate(costs(stages=4), fleet, seconds=10.0)
@@ -119,14 +101,9 @@ def test_the_full_replica_refuses_and_everybody_is_answered() -> None:
 
 def test_one_seed_has_one_outcome() -> None:
     spread = tuple(random.Random(2).uniform(0.5, 1.5) for _ in range(1000))
-    fleet = Fleet(10, 3e-3, replicas=2, lost_at=1.0, back_after=1.0)
+    fleet = Fleet(10, 3e-3, replicas=2)
     first, second, other = (
         simulate(costs(spread, stages=4), fleet, 4.0, seed=seed) for seed in (7, 7, 8)
     )
     assert first == second
     assert first.answers != other.answers
-
-
-def test_the_only_replica_cannot_be_lost() -> None:
-    with pytest.raises(ValueError, match="second replica"):
-        simulate(costs(), Fleet(1, 0.0, lost_at=1.0), seconds=2.0)
