@@ -11,14 +11,13 @@ import numpy.typing as npt
 import torch
 
 from benchmarks.common.measure import difference, fitted, interleaved
+from benchmarks.common.workload import IMAGE_SIZE, IMAGES, MAPS
 from benchmarks.core.audited import audited_masks
 from benchmarks.core.heatmap import heatmaps
 from cass_core import BoxBatch, MaskSpec, generate_mask
 from cass_core.cpu.run import fill_mask
 from cass_core.synthetic import street_boxes
 
-IMAGES = 16
-IMAGE_SIZE = (736, 1280)
 # Microseconds a batch that checking and packing a plain list may take.
 PACKING_BOUND = 60.0
 _PAIRS_A_ROUND = 100
@@ -39,7 +38,8 @@ class Case:
     bound: float
 
 
-CASES = {"stride 32": Case((23, 40), 15, 250), "stride 8": Case((92, 160), 30, 800)}
+_BOUNDS = {"stride 32": 250, "stride 8": 800}
+CASES = {stride: Case(*MAPS[stride], bound) for stride, bound in _BOUNDS.items()}
 
 
 def time_masks(rounds: int) -> dict[str, dict[str, float]]:

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 
 from benchmarks.common.measure import fitted, interleaved, seconds_of
+from benchmarks.common.workload import IMAGE_SIZE, SPEC
 from benchmarks.core.audited import audited_masks
 from benchmarks.core.heatmap import heatmaps
-from cass_core import BoxBatch, MaskSpec, generate_mask
+from cass_core import BoxBatch, generate_mask
 from cass_core.synthetic import street_boxes
 
 # Seconds: what is compared ends where one call takes longer.
@@ -58,7 +59,7 @@ SWEEPS = (
     Sweep(
         "boxes an image",
         "16 images, 92×160 patches",
-        lambda boxes: Point(16, boxes, (736, 1280), (92, 160)),
+        lambda boxes: Point(16, boxes, IMAGE_SIZE, (92, 160)),
         (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
     ),
     Sweep(
@@ -70,7 +71,7 @@ SWEEPS = (
     Sweep(
         "images a batch",
         "15 boxes an image, 23×40 patches",
-        lambda images: Point(images, 15, (736, 1280), (23, 40)),
+        lambda images: Point(images, 15, IMAGE_SIZE, (23, 40)),
         (1, 2, 4, 8, 16, 32, 64, 128, 256),
     ),
 )
@@ -106,8 +107,6 @@ def _calls(point: Point) -> dict[str, Callable[[], object]]:
     return {
         "audited": partial(audited_masks, tensors, *request, patch_size=1),
         "heatmaps": partial(heatmaps, arrays, *request),
-        "generate_mask": partial(
-            generate_mask, BoxBatch.from_list(arrays), *request, MaskSpec(patch_size=1)
-        ),
+        "generate_mask": partial(generate_mask, BoxBatch.from_list(arrays), *request, SPEC),
         "zeros": partial(out.fill, 0),
     }

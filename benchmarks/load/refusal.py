@@ -9,21 +9,22 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import grpc
+from rich.table import Table
 
 from benchmarks.common.callers import REFUSED, closed_loop
 from benchmarks.common.helper import Steps, helper
+from benchmarks.common.processes import thread_seconds
+from benchmarks.common.tables import judged, table
 from benchmarks.common.watched_server import WatchedServer, watched_server
 from benchmarks.common.workload import CHANNEL_OPTIONS, GENERATE_MASK, covered_request
 
 BOUND = 0.25
 _CALLERS = 8
 _FIND_SECONDS, _MOST_SECONDS = 0.2, 1.5
-
 
 SMALLEST = covered_request(1, 1, 736, (23, 40))
 
@@ -59,20 +60,19 @@ def measure(core: int, rounds: int, seconds: float) -> dict[str, Any]:
     }
 
 
-def line(result: Mapping[str, Any]) -> str:
-    """For the screen."""
-    mark = "[green]✓[/]" if result["holds"] else "[red]✗[/]"
-    return (
-        f"CPU of the server: a refusal {result['refusal_cpu_microseconds']:.0f} µs, the smallest"
-        f" answer {result['smallest_answer_cpu_microseconds']:.0f} µs,"
-        f" ratio {result['ratio']:.2f} ≤ {BOUND} {mark}"
-    )
+def refusal_table(result: Mapping[str, Any]) -> Table:
+    """One row."""
+    keys = ("refusal_cpu_microseconds", "smallest_answer_cpu_microseconds")
+    row = ["CPU of the server, µs", *(f"{result[key]:.0f}" for key in keys)]
+    ratio = judged(f"{result['ratio']:.2f} ≤ {BOUND}", result["holds"])
+    columns = ("", "a refusal", "the smallest answer", "ratio")
+    return table("What a refusal costs", columns, [[*row, ratio]])
 
 
 def _answer_seconds(server: WatchedServer, seconds: float) -> float:
     """CPU time of the server for the smallest answer, with its default settings."""
     with helper(closed_loop, server.address, SMALLEST, _CALLERS, seconds) as callers:
-        before = _thread_seconds(server)
+        before = thread_seconds(server.pids())
         callers.go()
         codes: Counter[str] = callers.result().codes
         return _used(server, before) / codes["OK"]
@@ -86,9 +86,9 @@ def _refusal_seconds(server: WatchedServer, seconds: float, answer: float) -> fl
     """
     arguments = (server.address, SMALLEST, _CALLERS, seconds, False)
     with helper(closed_loop, *arguments) as callers, helper(hold, server.address):
-        before = _thread_seconds(server)
+        before = thread_seconds(server.pids())
         time.sleep(_FIND_SECONDS)
-        after = _thread_seconds(server)
+        after = thread_seconds(server.pids())
         computing = max(after, key=lambda thread: after[thread] - before.get(thread, 0.0))
         callers.go()
         codes: Counter[str] = callers.result().codes
@@ -98,18 +98,9 @@ def _refusal_seconds(server: WatchedServer, seconds: float, answer: float) -> fl
     return (used - codes["OK"] * answer) / codes[REFUSED]
 
 
-def _thread_seconds(server: WatchedServer) -> dict[str, float]:
-    """CPU time of each thread until now, to the nanosecond where `/proc/PID/stat` has ticks."""
-    return {
-        task.name: int((task / "schedstat").read_text().split()[0]) / 1e9
-        for pid in server.pids()
-        for task in Path(f"/proc/{pid}/task").iterdir()
-    }
-
-
 def _used(server: WatchedServer, before: dict[str, float], but: str = "") -> float:
     return sum(
         seconds - before.get(thread, 0.0)
-        for thread, seconds in _thread_seconds(server).items()
+        for thread, seconds in thread_seconds(server.pids()).items()
         if thread != but
     )

@@ -1,4 +1,4 @@
-"""Callers for `benchmarks.load.soak`: of several kinds; each knows the answer to expect."""
+"""Callers of several kinds for `benchmarks.load.soak`; each knows the answer to expect."""
 
 from __future__ import annotations
 
@@ -15,19 +15,26 @@ from typing import Any
 import grpc
 import numpy as np
 
+from benchmarks.common.workload import (
+    CHANNEL_OPTIONS,
+    GENERATE_MASK,
+    IMAGE_SIZE,
+    SERVICE,
+    SPEC,
+    STREAM_MASKS,
+)
 from cass import convert
 from cass.codec.encode import loss_request
 from cass.v1 import cass_pb2 as pb
-from cass_core import LossSpec, MaskSpec
+from cass_core import LossSpec
 from cass_core.loss_inputs import LossInputs
 from cass_core.losses import compute_losses
 from cass_core.masks import MaskInputs, compute_masks
 from cass_core.synthetic import street_boxes
 
-IMAGE_SIZE = (736, 1280)
 Kind = Callable[[grpc.aio.Channel], Awaitable[None]]
 
-# Images, boxes an image, feature map, and whether owners are asked for. The last is computed in
+# Images, boxes an image, feature map, and whether owners are chosen for. The last is computed in
 # a thread.
 SIZES = (
     (1, 5, (23, 40), True),
@@ -39,15 +46,13 @@ SIZES = (
 DTYPES = ("float32", "float16", "uint8")
 # Written ahead of reading on a stream, and read before the stream ends.
 AHEAD, ENTRIES = 4, 50
-_SERVICE = "/cass.v1.CassService/"
-_OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.use_local_subchannel_pool", 1))
 _DEADLINE_SECONDS = 60.0
-# What a server that is full or shares a core with its callers may answer, beside what is right.
+# A full server may refuse, beside what is right.
 _FULL = grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class Expectation:
     """A serialized request, and whether an answer to it is right."""
 
     request: bytes
@@ -73,21 +78,21 @@ class Seen:
             self.faults.append(f"{kind}: {text}")
 
 
-def mask_asks() -> list[Ask]:
+def mask_requests() -> list[Expectation]:
     """Masks of all sizes and dtypes."""
-    return [_mask_ask(*size, dtype) for size in SIZES for dtype in DTYPES]
+    return [_mask_request(*size, dtype) for size in SIZES for dtype in DTYPES]
 
 
 def _inputs(
     images: int, boxes: int, feature_map: tuple[int, int], owner: bool, dtype: str
 ) -> MaskInputs:
     arrays = street_boxes(images, boxes, image_size=IMAGE_SIZE)
-    return MaskInputs.check(arrays, IMAGE_SIZE, feature_map, MaskSpec(patch_size=1), dtype, owner)
+    return MaskInputs.check(arrays, IMAGE_SIZE, feature_map, SPEC, dtype, owner)
 
 
-def _mask_ask(
+def _mask_request(
     images: int, boxes: int, feature_map: tuple[int, int], owner: bool, dtype: str
-) -> Ask:
+) -> Expectation:
     inputs = _inputs(images, boxes, feature_map, owner, dtype)
     masks, owners = compute_masks(inputs)
     expected = [array.tobytes() for array in (*masks, *owners)]
@@ -96,15 +101,15 @@ def _mask_ask(
         answer = pb.GenerateMaskResponse.FromString(data)
         return [tensor.data for tensor in (*answer.masks, *answer.owners)] == expected
 
-    return Ask(convert.mask_request_bytes(inputs), is_right)
+    return Expectation(convert.mask_request_bytes(inputs), is_right)
 
 
-def loss_asks() -> list[Ask]:
+def loss_requests() -> list[Expectation]:
     """Losses against masks of two sizes, of which one message is read in a thread."""
-    return [_loss_ask(images) for images in (2, 16)]
+    return [_loss_request(images) for images in (2, 16)]
 
 
-def _loss_ask(images: int) -> Ask:
+def _loss_request(images: int) -> Expectation:
     feature_map = (92, 160)
     logits = np.random.default_rng(0).normal(-2, 2, (images, *feature_map)).astype(np.float32)
     mask = _inputs(images, 15, feature_map, False, "float32")
@@ -117,37 +122,30 @@ def _loss_ask(images: int) -> Ask:
         answer = pb.ComputeLossResponse.FromString(data)
         return (answer.loss.data, answer.sum, answer.grad.data) == numbers
 
-    return Ask(loss_request(inputs), is_right)
+    return Expectation(loss_request(inputs), is_right)
 
 
 class Callers:
-    """All kinds at once, until they are told to stop.
+    """All kinds at once.
 
     Args:
         address: of the server.
-        seen: where they note what they saw.
+        seen: what they add to.
     """
 
     def __init__(self, address: str, seen: Seen) -> None:
         self._address = address
         self._seen = seen
-        self._masks = mask_asks()
-        self._losses = loss_asks()
+        self._masks = mask_requests()
+        self._losses = loss_requests()
         self._chance = random.Random(0)
 
     async def run(self, seconds: float) -> None:
         """Call for that long, and wait for the last answers."""
         end = time.monotonic() + seconds
-        kinds: list[Kind] = [
-            self._mask,
-            self._mask,
-            self._loss,
-            self._stream,
-            self._bad,
-            self._cancelled,
-            self._late,
-        ]
-        channels = [grpc.aio.insecure_channel(self._address, _OPTIONS) for _ in kinds]
+        kinds: list[Kind] = [self._mask, self._mask, self._loss, self._stream]
+        kinds += [self._bad, self._cancelled, self._late]
+        channels = [grpc.aio.insecure_channel(self._address, CHANNEL_OPTIONS) for _ in kinds]
         try:
             pairs = zip(kinds, channels, strict=True)
             await asyncio.gather(
@@ -165,79 +163,28 @@ class Callers:
             await asyncio.sleep(self._chance.choice((0, 0, 0, 0.01)))
 
     async def _mask(self, channel: grpc.aio.Channel, kind: str = "mask") -> None:
-        await self._ask(channel, kind, "GenerateMask", self._chance.choice(self._masks))
+        one = self._chance.choice(self._masks)
+        await self._call(channel, kind, one.request, one.is_right)
 
     async def _loss(self, channel: grpc.aio.Channel) -> None:
-        await self._ask(channel, "loss", "ComputeLoss", self._chance.choice(self._losses))
+        one = self._chance.choice(self._losses)
+        await self._call(channel, "loss", one.request, one.is_right, method="ComputeLoss")
 
-    async def _ask(self, channel: grpc.aio.Channel, kind: str, method: str, ask: Ask) -> None:
-        call: Any = channel.unary_unary(_SERVICE + method)
-        try:
-            data = await call(ask.request, timeout=_DEADLINE_SECONDS)
-        except grpc.aio.AioRpcError as error:
-            if error.code() is _FULL:
-                self._seen.outcomes[f"{kind}: refused"] += 1
-                await asyncio.sleep(0.05)
-            else:
-                self._seen.fault(kind, f"{error.code().name}: {error.details()}")
-            return
-        if ask.is_right(data):
-            self._seen.outcomes[f"{kind}: right"] += 1
-        else:
-            self._seen.fault(kind, "wrong answer")
-
-    async def _stream(self, channel: grpc.aio.Channel) -> None:
-        call: Any = channel.stream_stream(f"{_SERVICE}StreamMasks")(timeout=_DEADLINE_SECONDS)
-        asked = [self._chance.choice(self._masks) for _ in range(ENTRIES)]
-
-        async def write(ask: Ask) -> None:
-            request = pb.GenerateMaskRequest.FromString(ask.request)
-            await call.write(pb.StreamMasksRequest(request=request).SerializeToString())
-
-        try:
-            for ask in asked[:AHEAD]:
-                await write(ask)
-            for index, ask in enumerate(asked):
-                entry = pb.StreamMasksResponse.FromString(await call.read())
-                if not ask.is_right(entry.masks.SerializeToString()):
-                    self._seen.fault("stream", f"wrong entry {entry.error}")
-                    return
-                self._seen.outcomes["stream: right"] += 1
-                if index + AHEAD < ENTRIES:
-                    await write(asked[index + AHEAD])
-            await call.done_writing()
-            if await call.read() is not grpc.aio.EOF:
-                self._seen.fault("stream", "an entry too many")
-        except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
-            self._seen.fault("stream", str(error))
-
-    async def _bad(self, channel: grpc.aio.Channel) -> None:
-        """No message at all, or one with a field that cannot be."""
-        request = pb.GenerateMaskRequest.FromString(self._masks[0].request)
-        request.mask_spec.patch_size = 0
-        data = self._chance.choice((b"\xff", request.SerializeToString()))
-        await self._fails(channel, "bad", data, "INVALID_ARGUMENT")
-        await asyncio.sleep(0.01)
-
-    async def _late(self, channel: grpc.aio.Channel) -> None:
-        """A deadline in which nothing large is answered."""
-        timeout = self._chance.choice((0.0005, 0.002, 0.01))
-        await self._fails(channel, "late", self._masks[-1].request, "DEADLINE_EXCEEDED", timeout)
-        await asyncio.sleep(0.05)
-
-    async def _fails(
+    async def _call(
         self,
         channel: grpc.aio.Channel,
         kind: str,
-        data: bytes,
-        code: str,
+        request: bytes,
+        is_right: Callable[[bytes], bool] | None,
+        *,
+        method: str = "GenerateMask",
+        code: str = "",
         timeout: float = _DEADLINE_SECONDS,
     ) -> None:
-        call: Any = channel.unary_unary(f"{_SERVICE}GenerateMask")
+        """A unary call that is to have the right answer, or to end with a status."""
+        call: Any = channel.unary_unary(f"/{SERVICE}/{method}")
         try:
-            await call(data, timeout=timeout)
-            if kind != "late":
-                self._seen.fault(kind, "was answered")
+            data = await call(request, timeout=timeout)
         except grpc.aio.AioRpcError as error:
             if error.code().name == code:
                 self._seen.outcomes[f"{kind}: {code}"] += 1
@@ -246,9 +193,61 @@ class Callers:
                 await asyncio.sleep(0.05)
             else:
                 self._seen.fault(kind, f"{error.code().name}: {error.details()}")
+            return
+        if is_right is None or not is_right(data):
+            self._seen.fault(kind, "wrong answer" if is_right else "was answered")
+        else:
+            self._seen.outcomes[f"{kind}: right"] += 1
+
+    async def _stream(self, channel: grpc.aio.Channel) -> None:
+        call: Any = channel.stream_stream(STREAM_MASKS)(timeout=_DEADLINE_SECONDS)
+        chosen = [self._chance.choice(self._masks) for _ in range(ENTRIES)]
+
+        async def write(one: Expectation) -> None:
+            request = pb.GenerateMaskRequest.FromString(one.request)
+            await call.write(pb.StreamMasksRequest(request=request).SerializeToString())
+
+        try:
+            for one in chosen[:AHEAD]:
+                await write(one)
+            for index, one in enumerate(chosen):
+                entry = pb.StreamMasksResponse.FromString(await call.read())
+                if not one.is_right(entry.masks.SerializeToString()):
+                    self._seen.fault("stream", f"wrong entry {entry.error}")
+                    return
+                self._seen.outcomes["stream: right"] += 1
+                if index + AHEAD < ENTRIES:
+                    await write(chosen[index + AHEAD])
+            await call.done_writing()
+            if await call.read() is not grpc.aio.EOF:
+                self._seen.fault("stream", "an entry too many")
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
+            self._seen.fault("stream", str(error))
+
+    async def _bad(self, channel: grpc.aio.Channel) -> None:
+        """No message at all, or one with a wrong field."""
+        request = pb.GenerateMaskRequest.FromString(self._masks[0].request)
+        request.mask_spec.patch_size = 0
+        data = self._chance.choice((b"\xff", request.SerializeToString()))
+        await self._call(channel, "bad", data, None, code="INVALID_ARGUMENT")
+        await asyncio.sleep(0.01)
+
+    async def _late(self, channel: grpc.aio.Channel) -> None:
+        """A deadline in which nothing large is answered on a busy server."""
+        timeout = self._chance.choice((0.0005, 0.002, 0.01))
+        largest = self._masks[-1]
+        await self._call(
+            channel,
+            "late",
+            largest.request,
+            largest.is_right,
+            code="DEADLINE_EXCEEDED",
+            timeout=timeout,
+        )
+        await asyncio.sleep(0.05)
 
     async def _cancelled(self, channel: grpc.aio.Channel) -> None:
-        method: Any = channel.unary_unary(f"{_SERVICE}GenerateMask")
+        method: Any = channel.unary_unary(GENERATE_MASK)
         call = method(self._masks[-1].request)
         await asyncio.sleep(self._chance.random() * 0.02)
         call.cancel()
@@ -258,7 +257,7 @@ class Callers:
     async def _newcomers(self, end: float) -> None:
         """A connection of its own for each call."""
         while time.monotonic() < end:
-            async with grpc.aio.insecure_channel(self._address, _OPTIONS) as channel:
+            async with grpc.aio.insecure_channel(self._address, CHANNEL_OPTIONS) as channel:
                 await self._mask(channel, "newcomer")
             await asyncio.sleep(0.05)
 

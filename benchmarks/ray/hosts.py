@@ -66,6 +66,7 @@ def run_replicas() -> str:
 
 
 if __name__ == "__main__":
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     ray.init(
         "local",
         num_cpus=2,

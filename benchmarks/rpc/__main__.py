@@ -21,7 +21,6 @@ from benchmarks.common.tables import Out, Rounds, Seconds, judged, table
 from benchmarks.common.workload import IMAGE_SIZE, MAPS, SPEC, Case, boxes_of
 from benchmarks.rpc.local import local_table, measure
 from benchmarks.rpc.servers import (
-    ASYNCIO,
     OURS,
     THREADS,
     TRITON,
