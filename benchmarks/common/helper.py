@@ -7,68 +7,53 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
+from unittest.mock import patch
 
 from benchmarks.common.processes import KEPT_MEMORY
 
 Steps = Iterator[Any]
-"""What a helper does: it yields once it is ready, and its result once it was told to go on."""
+"""What a helper does: it yields once it is ready, and its result after the signal to go on."""
 
 
 class Helper:
-    """A function's steps in another process.
+    """The near end of a helper process."""
 
-    Args:
-        function: makes the steps.
-        arguments: of the function.
-
-    Attributes:
-        ready: what the first step gave.
-    """
-
-    def __init__(self, function: Callable[..., Steps], *arguments: Any) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._name = function.__name__
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_work, args=(theirs, function, arguments))
-        self._process.start()
-        theirs.close()
-        self.ready = self._receive()
+    def __init__(self, pipe: Any) -> None:
+        self._pipe = pipe
 
     def go(self) -> None:
         """Let it take its second step."""
         self._pipe.send(None)
 
     def result(self) -> Any:
-        """Wait for what the second step gives."""
-        return self._receive()
+        """Wait for the value of its next step.
 
-    def _receive(self) -> Any:
+        Raises:
+            SystemExit: it failed.
+        """
         try:
             return self._pipe.recv()
         except EOFError:
-            raise SystemExit(f"{self._name} failed") from None
-
-    def close(self) -> None:
-        """End the process."""
-        self._pipe.close()
-        self._process.kill()
-        self._process.join()
+            raise SystemExit("a helper failed") from None
 
 
 @contextlib.contextmanager
 def helper(function: Callable[..., Steps], *arguments: Any) -> Iterator[Helper]:
-    """A helper that is ready, ended at the end."""
-    before = dict(os.environ)
-    os.environ.update(KEPT_MEMORY)
+    """A helper that is ready; its process ends with the context."""
+    context = multiprocessing.get_context("spawn")
+    pipe, theirs = context.Pipe()
+    process = context.Process(target=_work, args=(theirs, function, arguments))
+    with patch.dict(os.environ, KEPT_MEMORY):
+        process.start()
+    theirs.close()
+    made = Helper(pipe)
     try:
-        made = Helper(function, *arguments)
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-    try:
+        made.result()
         yield made
     finally:
-        made.close()
+        pipe.close()
+        process.kill()
+        process.join()
 
 
 def _work(pipe: Any, function: Callable[..., Steps], arguments: tuple[Any, ...]) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import Mapping
-from functools import partial
 from statistics import fmean, median
 from typing import Any
 
@@ -19,46 +18,36 @@ from benchmarks.common.callers import closed_loop
 from benchmarks.common.helper import Steps, helper
 from benchmarks.common.measure import median_ratio
 from benchmarks.common.tables import counted, table
-from benchmarks.common.watched_server import WatchedServer, watched_server
+from benchmarks.common.watched_server import Usage, WatchedServer, watched_server
 from benchmarks.common.workload import CHANNEL_OPTIONS, STREAM_MASKS, Case, request_of
 
 STREAMS, CONNECTIONS = 500, 100
 _STREAMED = Case("stride 32", "uint8", 1, streamed=True)
 _UNARY = Case("stride 32", "float32", 1, streamed=False)
-_OPEN_SECONDS, _OPENED_AT_A_TIME = 20.0, 8
 
 
 def hold_open(address: str) -> Steps:
-    """A watch and five idle streams on each connection; yields how many are open, twice."""
-    loop = asyncio.new_event_loop()
-    calls: list[tuple[str, Any]] = []
-
-    async def opened(kind: str, call: Any, requests: list[bytes], turn: asyncio.Semaphore) -> None:
-        async with turn:
-            with contextlib.suppress(grpc.aio.AioRpcError):
-                made = call()
-                for request in requests:
-                    await made.write(request)
-                await made.read()  # then the server waits for more, or for a change
-                calls.append((kind, made))
+    """A watch and five idle streams on each connection; yields in the end how many are open."""
+    loop, calls = asyncio.new_event_loop(), list[tuple[str, Any]]()
 
     async def open_all() -> None:
-        turn, opening = asyncio.Semaphore(_OPENED_AT_A_TIME), []
         for _ in range(CONNECTIONS):
             channel = grpc.aio.insecure_channel(address, CHANNEL_OPTIONS)
-            health: Any = health_pb2_grpc.HealthStub(channel).Watch
-            watch: Any = partial(health, health_pb2.HealthCheckRequest())
+            watch: Any = health_pb2_grpc.HealthStub(channel).Watch
             stream: Any = channel.stream_stream(STREAM_MASKS)
-            kinds: list[tuple[str, Any, list[bytes]]] = [("watches", watch, [])]
-            kinds += [("streams", stream, [request_of(_STREAMED)])] * (STREAMS // CONNECTIONS)
-            opening += [opened(*kind, turn) for kind in kinds]
-        await asyncio.wait(list(map(asyncio.ensure_future, opening)), timeout=_OPEN_SECONDS)
+            made = [("watches", watch(health_pb2.HealthCheckRequest()))]
+            made += [("streams", stream()) for _ in range(STREAMS // CONNECTIONS)]
+            for kind, call in made:
+                if kind == "streams":
+                    await call.write(request_of(_STREAMED))
+                with contextlib.suppress(grpc.aio.AioRpcError):  # then it is not open
+                    await call.read()  # after it the server waits for more, or for a change
+            calls.extend(made)
 
     async def open_now() -> Counter[str]:
         return Counter(kind for kind, call in calls if not call.done())
 
-    loop.run_until_complete(open_all())
-    yield loop.run_until_complete(open_now())
+    yield loop.run_until_complete(open_all())
     yield loop.run_until_complete(open_now())
 
 
@@ -70,26 +59,29 @@ def measure(core: int, rounds: int, seconds: float) -> dict[str, Any]:
     with watched_server("--device", "cpu", core=core) as server:
         _percentiles(server, seconds / 2)  # grows to its size
         for _ in range(rounds):
-            before = _percentiles(server, seconds)
-            empty = server.resident_bytes()
+            before, empty = _percentiles(server, seconds), _usage(server)
             with helper(hold_open, server.address) as holder:
                 beside.append(_percentiles(server, seconds))
-                held["resident_mib"] = (server.resident_bytes() - empty) / 2**20
-                held["threads"] = sum(usage.threads for usage in server.usage().values())
+                full = _usage(server)
                 holder.go()
                 held["open"] = dict(holder.result())
+            held["resident_mib"] = (full.resident_bytes - empty.resident_bytes) / 2**20
+            held["threads"] = full.threads
             after = _percentiles(server, seconds)
             alone.append([fmean(pair) for pair in zip(before, after, strict=True)])
+    without, with_ = np.array(alone).T.tolist(), np.array(beside).T.tolist()
     return held | {
         name: {
-            "alone_milliseconds": median(without),
-            "beside_milliseconds": median(with_),
-            "ratio": median_ratio(with_, without),
+            "alone_milliseconds": median(without[index]),
+            "beside_milliseconds": median(with_[index]),
+            "ratio": median_ratio(with_[index], without[index]),
         }
-        for name, without, with_ in zip(
-            ("p50", "p99"), zip(*alone, strict=True), zip(*beside, strict=True), strict=True
-        )
+        for index, name in enumerate(("p50", "p99"))
     }
+
+
+def _usage(server: WatchedServer) -> Usage:
+    return server.usage()[server.pid]
 
 
 def _percentiles(server: WatchedServer, seconds: float) -> list[float]:
@@ -102,9 +94,7 @@ def _percentiles(server: WatchedServer, seconds: float) -> list[float]:
 def idle_table(result: Mapping[str, Any]) -> Table:
     """A row for the median, one for the slowest hundredth."""
     rows = ([name, *(f"{ms:.2f}" for ms in result[name].values())] for name in ("p50", "p99"))
-    caption = (
-        f"open: {counted(result['open'])} of {STREAMS} and {CONNECTIONS}; the server has"
-        f" {result['threads']} threads, {result['resident_mib']:+.0f} MiB"
-    )
+    caption = f"open: {counted(result['open'])}; the server has {result['threads']} threads"
     title = f"One caller, {_UNARY.stride}, beside idle calls on {CONNECTIONS} connections"
+    caption += f", {result['resident_mib']:+.0f} MiB"
     return table(title, ("ms a call", "alone", "beside", "ratio"), rows, caption)

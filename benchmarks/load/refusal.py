@@ -1,6 +1,6 @@
 """What a refusal costs the server beside the smallest answer: CPU time of its threads, a call.
 
-A server that takes one request at a time computes a long one, while callers ask for the smallest
+A server that takes one request at a time computes a long one, while callers request the smallest
 masks and are refused. The thread that computes is left out of the account.
 """
 
@@ -17,25 +17,24 @@ from rich.table import Table
 
 from benchmarks.common.callers import REFUSED, closed_loop
 from benchmarks.common.helper import Steps, helper
+from benchmarks.common.measure import median_ratio
 from benchmarks.common.processes import thread_seconds
 from benchmarks.common.tables import judged, table
 from benchmarks.common.watched_server import WatchedServer, watched_server
 from benchmarks.common.workload import CHANNEL_OPTIONS, GENERATE_MASK, covered_request
 
 BOUND = 0.25
+SMALLEST = covered_request(1, 1, 736, (23, 40))
 _CALLERS = 8
 _FIND_SECONDS, _MOST_SECONDS = 0.2, 1.5
 
-SMALLEST = covered_request(1, 1, 736, (23, 40))
-
 
 def hold(address: str) -> Steps:
-    """Keep the long request under way."""
-    long = covered_request(4096, 64, 64, (64, 64))  # some two seconds of a core
+    """Keep a long request under way."""
     with grpc.insecure_channel(address, CHANNEL_OPTIONS) as channel:
         call: Any = channel.unary_unary(GENERATE_MASK)
         call(SMALLEST, wait_for_ready=True)
-        future: Any = call.future(long)
+        future: Any = call.future(covered_request(4096, 64, 64, (64, 64)))  # two seconds of a core
         yield None
         yield future.code() if future.done() else None
 
@@ -43,17 +42,16 @@ def hold(address: str) -> Steps:
 def measure(core: int, rounds: int, seconds: float) -> dict[str, Any]:
     """Medians of the two, and of their ratio in a round."""
     seconds = min(seconds, _MOST_SECONDS)
-    answers, refusals, ratios = [], [], []
+    answers, refusals = [], []
     for _ in range(rounds):
         with watched_server("--device", "cpu", core=core) as server:
             answers.append(_answer_seconds(server, seconds))
         with watched_server("--device", "cpu", "--max-in-flight", "1", core=core) as server:
             refusals.append(_refusal_seconds(server, seconds, answers[-1]))
-        ratios.append(refusals[-1] / answers[-1])
-    ratio = median(ratios)
+    ratio = median_ratio(refusals, answers)
     return {
-        "smallest_answer_cpu_microseconds": median(answers) * 1e6,
         "refusal_cpu_microseconds": median(refusals) * 1e6,
+        "smallest_answer_cpu_microseconds": median(answers) * 1e6,
         "ratio": ratio,
         "bound": BOUND,
         "holds": ratio <= BOUND,
@@ -62,24 +60,23 @@ def measure(core: int, rounds: int, seconds: float) -> dict[str, Any]:
 
 def refusal_table(result: Mapping[str, Any]) -> Table:
     """One row."""
-    keys = ("refusal_cpu_microseconds", "smallest_answer_cpu_microseconds")
-    row = ["CPU of the server, µs", *(f"{result[key]:.0f}" for key in keys)]
-    ratio = judged(f"{result['ratio']:.2f} ≤ {BOUND}", result["holds"])
+    refusal, answer, ratio, *_ = result.values()
+    cells = (f"{refusal:.0f}", f"{answer:.0f}", judged(f"{ratio:.2f} ≤ {BOUND}", result["holds"]))
     columns = ("", "a refusal", "the smallest answer", "ratio")
-    return table("What a refusal costs", columns, [[*row, ratio]])
+    return table("What a refusal costs", columns, [("CPU of the server, µs", *cells)])
 
 
 def _answer_seconds(server: WatchedServer, seconds: float) -> float:
     """CPU time of the server for the smallest answer, with its default settings."""
     with helper(closed_loop, server.address, SMALLEST, _CALLERS, seconds) as callers:
-        before = thread_seconds(server.pids())
+        before = server.thread_seconds()
         callers.go()
-        codes: Counter[str] = callers.result().codes
-        return _used(server, before) / codes["OK"]
+        answered: int = callers.result().codes["OK"]
+        return (server.thread_seconds() - before) / answered
 
 
 def _refusal_seconds(server: WatchedServer, seconds: float, answer: float) -> float:
-    """The same for a refusal; what was answered before the long request is taken off.
+    """The same for a refusal; answers before the long request are taken off.
 
     Raises:
         SystemExit: the server refused nothing.
@@ -92,15 +89,8 @@ def _refusal_seconds(server: WatchedServer, seconds: float, answer: float) -> fl
         computing = max(after, key=lambda thread: after[thread] - before.get(thread, 0.0))
         callers.go()
         codes: Counter[str] = callers.result().codes
-        used = _used(server, after, but=computing)
+        now = thread_seconds(server.pids())
+    used = sum(now[thread] - after.get(thread, 0.0) for thread in now if thread != computing)
     if not codes[REFUSED]:
         raise SystemExit(f"a server that takes one request refused none: {dict(codes)}")
     return (used - codes["OK"] * answer) / codes[REFUSED]
-
-
-def _used(server: WatchedServer, before: dict[str, float], but: str = "") -> float:
-    return sum(
-        seconds - before.get(thread, 0.0)
-        for thread, seconds in thread_seconds(server.pids()).items()
-        if thread != but
-    )

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 import grpc
@@ -32,9 +33,7 @@ from cass_core.losses import compute_losses
 from cass_core.masks import MaskInputs, compute_masks
 from cass_core.synthetic import street_boxes
 
-Kind = Callable[[grpc.aio.Channel], Awaitable[None]]
-
-# Images, boxes an image, feature map, and whether owners are chosen for. The last is computed in
+# Images, boxes an image, feature map, and whether owners are requested. The last is computed in
 # a thread.
 SIZES = (
     (1, 5, (23, 40), True),
@@ -47,8 +46,7 @@ DTYPES = ("float32", "float16", "uint8")
 # Written ahead of reading on a stream, and read before the stream ends.
 AHEAD, ENTRIES = 4, 50
 _DEADLINE_SECONDS = 60.0
-# A full server may refuse, beside what is right.
-_FULL = grpc.StatusCode.RESOURCE_EXHAUSTED
+_MOST_FAULTS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,39 +59,28 @@ class Expectation:
 
 @dataclass(slots=True)
 class Seen:
-    """What the callers saw.
-
-    Attributes:
-        outcomes: how often each kind of caller saw what.
-        faults: what must not be, in words; the first few.
-    """
+    """How often each kind of caller saw what, and the first faults in words."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
 
     def fault(self, kind: str, text: str) -> None:
-        """Something that must not be."""
+        """Count what must not be."""
         self.outcomes[f"{kind}: FAULT"] += 1
-        if len(self.faults) < 20:
+        if len(self.faults) < _MOST_FAULTS:
             self.faults.append(f"{kind}: {text}")
 
 
-def mask_requests() -> list[Expectation]:
-    """Masks of all sizes and dtypes."""
-    return [_mask_request(*size, dtype) for size in SIZES for dtype in DTYPES]
-
-
-def _inputs(
-    images: int, boxes: int, feature_map: tuple[int, int], owner: bool, dtype: str
+def mask_inputs(
+    images: int, boxes: int, feature_map: tuple[int, int], owners: bool, dtype: str
 ) -> MaskInputs:
+    """Checked arguments of one size and dtype."""
     arrays = street_boxes(images, boxes, image_size=IMAGE_SIZE)
-    return MaskInputs.check(arrays, IMAGE_SIZE, feature_map, SPEC, dtype, owner)
+    return MaskInputs.check(arrays, IMAGE_SIZE, feature_map, SPEC, dtype, owners)
 
 
-def _mask_request(
-    images: int, boxes: int, feature_map: tuple[int, int], owner: bool, dtype: str
-) -> Expectation:
-    inputs = _inputs(images, boxes, feature_map, owner, dtype)
+def expected_masks(inputs: MaskInputs) -> Expectation:
+    """Masks, computed here."""
     masks, owners = compute_masks(inputs)
     expected = [array.tobytes() for array in (*masks, *owners)]
 
@@ -104,23 +91,19 @@ def _mask_request(
     return Expectation(convert.mask_request_bytes(inputs), is_right)
 
 
-def loss_requests() -> list[Expectation]:
-    """Losses against masks of two sizes, of which one message is read in a thread."""
-    return [_loss_request(images) for images in (2, 16)]
-
-
-def _loss_request(images: int) -> Expectation:
+def expected_loss(images: int) -> Expectation:
+    """A loss against masks, computed here; a message of 16 images is read in a thread."""
     feature_map = (92, 160)
     logits = np.random.default_rng(0).normal(-2, 2, (images, *feature_map)).astype(np.float32)
-    mask = _inputs(images, 15, feature_map, False, "float32")
+    mask = mask_inputs(images, 15, feature_map, False, "float32")
     inputs = LossInputs.check(logits, None, LossSpec(), None, True, mask)
-    expected = compute_losses(inputs)
-    assert expected.grad is not None
-    numbers = (expected.loss.tobytes(), expected.total, expected.grad.tobytes())
+    result = compute_losses(inputs)
+    assert result.grad is not None
+    expected = (result.loss.tobytes(), result.total, result.grad.tobytes())
 
     def is_right(data: bytes) -> bool:
         answer = pb.ComputeLossResponse.FromString(data)
-        return (answer.loss.data, answer.sum, answer.grad.data) == numbers
+        return (answer.loss.data, answer.sum, answer.grad.data) == expected
 
     return Expectation(loss_request(inputs), is_right)
 
@@ -134,48 +117,35 @@ class Callers:
     """
 
     def __init__(self, address: str, seen: Seen) -> None:
-        self._address = address
-        self._seen = seen
-        self._masks = mask_requests()
-        self._losses = loss_requests()
-        self._chance = random.Random(0)
+        self._address, self._seen, self._random = address, seen, random.Random(0)
+        self._masks = [expected_masks(mask_inputs(*s, d)) for s, d in product(SIZES, DTYPES)]
+        self._losses = [expected_loss(images) for images in (2, 16)]
 
     async def run(self, seconds: float) -> None:
         """Call for that long, and wait for the last answers."""
         end = time.monotonic() + seconds
-        kinds: list[Kind] = [self._mask, self._mask, self._loss, self._stream]
+        kinds: list[Callable[[grpc.aio.Channel], Awaitable[None]]]
+        kinds = [self._mask, self._mask, self._loss, self._stream]
         kinds += [self._bad, self._cancelled, self._late]
         channels = [grpc.aio.insecure_channel(self._address, CHANNEL_OPTIONS) for _ in kinds]
+
+        async def repeat(kind: Callable[..., Awaitable[None]], channel: grpc.aio.Channel) -> None:
+            while time.monotonic() < end:
+                await kind(channel)
+                # Between full load and none.
+                await asyncio.sleep(self._random.choice((0, 0, 0, 0.01)))
+
         try:
-            pairs = zip(kinds, channels, strict=True)
-            await asyncio.gather(
-                *(self._repeat(kind, channel, end) for kind, channel in pairs),
-                self._newcomers(end),
-                self._vanishing(end),
-            )
+            repeated = map(repeat, kinds, channels)
+            await asyncio.gather(*repeated, self._newcomers(end), self._vanishing(end))
         finally:
             await asyncio.gather(*(channel.close() for channel in channels))
-
-    async def _repeat(self, kind: Kind, channel: grpc.aio.Channel, end: float) -> None:
-        while time.monotonic() < end:
-            await kind(channel)
-            # Between full load and none.
-            await asyncio.sleep(self._chance.choice((0, 0, 0, 0.01)))
-
-    async def _mask(self, channel: grpc.aio.Channel, kind: str = "mask") -> None:
-        one = self._chance.choice(self._masks)
-        await self._call(channel, kind, one.request, one.is_right)
-
-    async def _loss(self, channel: grpc.aio.Channel) -> None:
-        one = self._chance.choice(self._losses)
-        await self._call(channel, "loss", one.request, one.is_right, method="ComputeLoss")
 
     async def _call(
         self,
         channel: grpc.aio.Channel,
         kind: str,
-        request: bytes,
-        is_right: Callable[[bytes], bool] | None,
+        one: Expectation,
         *,
         method: str = "GenerateMask",
         code: str = "",
@@ -184,24 +154,30 @@ class Callers:
         """A unary call that is to have the right answer, or to end with a status."""
         call: Any = channel.unary_unary(f"/{SERVICE}/{method}")
         try:
-            data = await call(request, timeout=timeout)
+            data = await call(one.request, timeout=timeout)
         except grpc.aio.AioRpcError as error:
             if error.code().name == code:
                 self._seen.outcomes[f"{kind}: {code}"] += 1
-            elif error.code() is _FULL:
+            elif error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:  # a full server may refuse
                 self._seen.outcomes[f"{kind}: refused"] += 1
                 await asyncio.sleep(0.05)
             else:
                 self._seen.fault(kind, f"{error.code().name}: {error.details()}")
             return
-        if is_right is None or not is_right(data):
-            self._seen.fault(kind, "wrong answer" if is_right else "was answered")
-        else:
+        if one.is_right(data):
             self._seen.outcomes[f"{kind}: right"] += 1
+        else:
+            self._seen.fault(kind, "wrong answer")
+
+    async def _mask(self, channel: grpc.aio.Channel, kind: str = "mask") -> None:
+        await self._call(channel, kind, self._random.choice(self._masks))
+
+    async def _loss(self, channel: grpc.aio.Channel) -> None:
+        await self._call(channel, "loss", self._random.choice(self._losses), method="ComputeLoss")
 
     async def _stream(self, channel: grpc.aio.Channel) -> None:
         call: Any = channel.stream_stream(STREAM_MASKS)(timeout=_DEADLINE_SECONDS)
-        chosen = [self._chance.choice(self._masks) for _ in range(ENTRIES)]
+        chosen = [self._random.choice(self._masks) for _ in range(ENTRIES)]
 
         async def write(one: Expectation) -> None:
             request = pb.GenerateMaskRequest.FromString(one.request)
@@ -225,31 +201,25 @@ class Callers:
             self._seen.fault("stream", str(error))
 
     async def _bad(self, channel: grpc.aio.Channel) -> None:
-        """No message at all, or one with a wrong field."""
+        """No message at all, or one with a wrong field: never answered."""
         request = pb.GenerateMaskRequest.FromString(self._masks[0].request)
         request.mask_spec.patch_size = 0
-        data = self._chance.choice((b"\xff", request.SerializeToString()))
-        await self._call(channel, "bad", data, None, code="INVALID_ARGUMENT")
+        data = self._random.choice((b"\xff", request.SerializeToString()))
+        bad = Expectation(data, lambda _: False)
+        await self._call(channel, "bad", bad, code="INVALID_ARGUMENT")
         await asyncio.sleep(0.01)
 
     async def _late(self, channel: grpc.aio.Channel) -> None:
-        """A deadline in which nothing large is answered on a busy server."""
-        timeout = self._chance.choice((0.0005, 0.002, 0.01))
-        largest = self._masks[-1]
-        await self._call(
-            channel,
-            "late",
-            largest.request,
-            largest.is_right,
-            code="DEADLINE_EXCEEDED",
-            timeout=timeout,
-        )
+        """A deadline in which a large answer is hardly ever there."""
+        timeout = self._random.choice((0.0005, 0.002, 0.01))
+        late = "DEADLINE_EXCEEDED"
+        await self._call(channel, "late", self._masks[-1], code=late, timeout=timeout)
         await asyncio.sleep(0.05)
 
     async def _cancelled(self, channel: grpc.aio.Channel) -> None:
         method: Any = channel.unary_unary(GENERATE_MASK)
         call = method(self._masks[-1].request)
-        await asyncio.sleep(self._chance.random() * 0.02)
+        await asyncio.sleep(self._random.random() * 0.02)
         call.cancel()
         self._seen.outcomes["cancelled"] += 1
         await asyncio.sleep(0.05)
@@ -269,7 +239,7 @@ class Callers:
             await asyncio.sleep(0.05)
             try:
                 _, writer = await asyncio.open_connection(host, int(port))
-                writer.write(preface + bytes(self._chance.randrange(9)))
+                writer.write(preface + bytes(self._random.randrange(9)))
                 await writer.drain()
             except OSError as error:
                 self._seen.fault("vanished", str(error))

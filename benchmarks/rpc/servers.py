@@ -48,7 +48,7 @@ def running(core: int, triton: Path | None) -> Iterator[dict[str, Server]]:
     with contextlib.ExitStack() as stack:
         with on_core(core):
             ours = stack.enter_context(watched_server("--device", "cpu"))
-            servers = {OURS: Server(ours.pids()[0], ours.address, "ours")}
+            servers = {OURS: Server(ours.pid, ours.address, "ours")}
             for name, kind in ((THREADS, "threads"), (ASYNCIO, "asyncio")):
                 servers[name] = Server(*stack.enter_context(_bare_server(kind, variables)), "bare")
             if triton is not None:
