@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +18,7 @@ IMAGES, IMAGE_SIZE = 16, (736, 1280)
 MAPS = {"stride 32": ((23, 40), 15), "stride 8": ((92, 160), 30)}
 """By stride, the feature map and the boxes of an image."""
 SPEC = MaskSpec(patch_size=1)
+_SIZES = np.array([IMAGE_SIZE], np.float64)
 CHANNEL_OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.use_local_subchannel_pool", 1))
 
 
@@ -56,16 +56,12 @@ def request_of(case: Case) -> bytes:
     )
 
 
-def kernel_masks(
-    xyxy: npt.NDArray[np.float32], counts: Sequence[int], feature_map: tuple[int, int]
-) -> npt.NDArray[np.float32]:
-    """Masks ``[B, h, w]`` by the bare kernel, for the servers beside ours."""
+def kernel_masks(boxes: BoxBatch, feature_map: tuple[int, int]) -> npt.NDArray[np.float32]:
+    """Masks ``[B, h, w]`` by the bare kernel, without checks."""
     from cass_core.cpu.run import fill_mask
 
-    mask = np.empty((len(counts), *feature_map), np.float32)
-    sizes = np.array([IMAGE_SIZE], np.float64)
-    boxes = BoxBatch.packed(xyxy, counts)
-    fill_mask(boxes, sizes, feature_map, SPEC, "float32", mask, None)
+    mask = np.empty((boxes.num_images, *feature_map), np.float32)
+    fill_mask(boxes, _SIZES, feature_map, SPEC, "float32", mask, None)
     return mask
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from benchmarks.common.processes import HOST
 from benchmarks.common.workload import CHANNEL_OPTIONS, kernel_masks
 from cass.v1 import cass_pb2 as pb
+from cass_core import BoxBatch
 
 # Two small messages of the contract carry all: the feature map stands behind the counts.
 _FORM = (pb.BoxBatch.FromString, pb.Tensor.SerializeToString)
@@ -28,7 +29,7 @@ def answer(request: pb.BoxBatch, _: Any = None) -> pb.Tensor:
     """The masks of a request."""
     *counts, height, width = request.counts
     xyxy = np.frombuffer(request.xyxy, np.float32).reshape(-1, 4)
-    mask = kernel_masks(xyxy, counts, (height, width))
+    mask = kernel_masks(BoxBatch.packed(xyxy, counts), (height, width))
     return pb.Tensor(dtype=pb.DATA_TYPE_FLOAT32, shape=mask.shape, data=mask.tobytes())
 
 

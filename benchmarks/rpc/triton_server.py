@@ -31,6 +31,7 @@ import sys
 sys.path[:0] = {paths!r}
 import triton_python_backend_utils as backend
 from benchmarks.common.workload import kernel_masks
+from cass_core import BoxBatch
 
 class TritonPythonModel:
     def execute(self, requests):
@@ -40,7 +41,7 @@ class TritonPythonModel:
                 backend.get_input_tensor_by_name(request, name).as_numpy()
                 for name in ("boxes", "counts", "feature_map")
             )
-            mask = kernel_masks(boxes, counts.tolist(), tuple(feature_map.tolist()))
+            mask = kernel_masks(BoxBatch.packed(boxes, counts.tolist()), feature_map.tolist())
             answers.append(backend.InferenceResponse([backend.Tensor("mask", mask)]))
         return answers
 """
