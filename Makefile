@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test ray-test check lint types proto proto-check docs-check bench bench-remote bench-rpc bench-loader bench-ray bench-overload bench-fleet soak gpu-check docker-test docs clean
+.PHONY: help setup demo test ray-test check lint types proto proto-check docs-check bench bench-rpc bench-loader bench-ray bench-overload bench-fleet soak gpu-check docker-test docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -70,13 +70,10 @@ ROUNDS ?= 31
 bench: $(READY) ## masks and losses beside what they replace, and how they scale (OUT, PLOTS)
 	$(BIN)/python -m benchmarks.core --rounds $(ROUNDS) $(if $(OUT),--out $(OUT)) $(if $(PLOTS),--plots $(PLOTS))
 
-bench-remote: $(READY) ## calls to a server on this machine beside local ones
-	$(BIN)/python -m benchmarks.rpc.remote --rounds $(ROUNDS) $(if $(OUT),--out $(OUT))
-
 SECONDS ?= 0.5
 bench-rpc: ROUNDS = 7
 bench-rpc: SECONDS = 1.5
-bench-rpc: $(READY) ## the server beside bare ones and Triton (ROUNDS, SECONDS a turn, TRITON: venv, OUT)
+bench-rpc: $(READY) ## the server beside bare ones, Triton and local calls (ROUNDS, SECONDS a turn, TRITON: venv, OUT)
 	$(BIN)/python -m benchmarks.rpc --rounds $(ROUNDS) --seconds $(SECONDS) \
 	    $(if $(TRITON),--triton $(TRITON)) $(if $(OUT),--out $(OUT)) $(ARGS)
 

@@ -1,7 +1,6 @@
 """The SDK, a bare stub and Triton's client, each of which imports its own stack alone.
 
-What else a process imports changes its allocator, and the environment of Triton has nothing of ours
-but the checkout.
+Other imports would change a process's allocator, and Triton's environment has only the checkout.
 """
 
 from __future__ import annotations
@@ -24,11 +23,11 @@ class Client(NamedTuple):
     """A connection to a server that answers.
 
     Attributes:
-        one: makes a call; returns its masks, to which the caller may write.
+        unary: makes a call; returns its masks, which are writable.
         stream: keeps so many requests in flight until that time; yields the masks of each.
     """
 
-    one: Callable[[], Any]
+    unary: Callable[[], Any]
     stream: Callable[[int, float], Iterator[Any]]
 
 
@@ -51,8 +50,8 @@ def ours(address: str, stride: str, dtype: str) -> Client:
     )
 
 
-def bare(address: str, stride: str) -> Client:
-    """What a caller without an SDK writes."""
+def bare(address: str, stride: str, _: str) -> Client:
+    """A caller without an SDK."""
     import grpc
 
     from cass.v1 import cass_pb2 as pb
@@ -61,7 +60,7 @@ def bare(address: str, stride: str) -> Client:
     xyxy, counts = np.asarray(boxes.xyxy), [int(count) for count in boxes.counts]
     channel = grpc.insecure_channel(address, CHANNEL_OPTIONS)
     form = (pb.BoxBatch.SerializeToString, pb.Tensor.FromString)
-    unary: Any = channel.unary_unary("/Bare/One", *form)
+    unary: Any = channel.unary_unary("/Bare/Unary", *form)
     streamed: Any = channel.stream_stream("/Bare/Stream", *form)
 
     def request() -> pb.BoxBatch:
@@ -82,7 +81,7 @@ def bare(address: str, stride: str) -> Client:
     return Client(lambda: masks(unary(request())), stream)
 
 
-def triton(address: str, stride: str) -> Client:
+def triton(address: str, stride: str, _: str) -> Client:
     """Triton's own client, once the model is loaded.
 
     Raises:
@@ -130,3 +129,6 @@ def triton(address: str, stride: str) -> Client:
                 return Client(lambda: client.infer(TRITON_MODEL, inputs()).as_numpy("mask"), stream)
         time.sleep(0.2)
     raise TimeoutError("Triton's model is not ready")
+
+
+STACKS = {"ours": ours, "bare": bare, "triton": triton}

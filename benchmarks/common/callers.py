@@ -1,6 +1,6 @@
 """Callers of `GenerateMask`: a number that wait for their answers, or as many as arrive by chance.
 
-They send a request made before and leave the answer as bytes, so that their core is not what limits
+They send a serialized request and leave the answer as bytes, so that their core is not what limits
 them.
 """
 
@@ -11,24 +11,24 @@ import random
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
-from google.rpc import error_details_pb2
-from grpc_status import rpc_status
+import numpy as np
 
+from benchmarks.common.helper import Steps
 from benchmarks.common.workload import CHANNEL_OPTIONS, GENERATE_MASK
-from benchmarks.load.helper import Steps
+from cass_client.calls.retry import Attempts
+from cass_client.errors import from_rpc_error
+from cass_core.errors import CassError
 
 _DEADLINE_SECONDS = 10.0
 _FLOOD_CONNECTIONS = 4
-# After a refusal without advice: twice as long each time.
-_FIRST_DELAY, _LONGEST_DELAY, _JITTER = 0.01, 1.0, 0.25
 REFUSED = "RESOURCE_EXHAUSTED"
-# What comes back of a call that can be tried again.
-_AGAIN = (REFUSED, "CANCELLED", "UNAVAILABLE")
+_RETRIED = (REFUSED, "CANCELLED", "UNAVAILABLE")
 
 
 @dataclass(slots=True)
@@ -39,7 +39,7 @@ class Tally:
         answered: until its answer, of each call that had one.
         codes: how calls ended.
         waited: from a caller's first try to its answer, refusals and waits included.
-        late: by which each call of a flood started later than it was to.
+        late: how much later than planned each call of a flood started.
         seconds: how long calls were made.
         in_time: answers that came within that time.
         cpu: processor time of the callers.
@@ -54,27 +54,74 @@ class Tally:
     cpu: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A closed loop for a while.
+
+    Attributes:
+        rate: answers a second.
+        latencies: seconds of each call, in the order of the answers.
+        server: seconds of the server's processors, a call.
+        client: seconds of the callers' processors, a call.
+    """
+
+    rate: float
+    latencies: tuple[float, ...]
+    server: float
+    client: float
+
+    @property
+    def p99(self) -> float:
+        """Seconds of the slowest hundredth of calls."""
+        return float(np.percentile(self.latencies, 99))
+
+
+def take_turn(
+    address: str,
+    request: bytes,
+    callers: int,
+    seconds: float,
+    server_seconds: Callable[[], float],
+    think: float = 0.0,
+) -> Turn:
+    """Run a closed loop in this process, and read the server's CPU time before and after."""
+    steps = closed_loop(address, request, callers, seconds, think=think)
+    next(steps)
+    before = server_seconds()
+    tally: Tally = next(steps)
+    used, calls = server_seconds() - before, len(tally.answered)
+    return Turn(calls / tally.seconds, tuple(tally.answered), used / calls, tally.cpu / calls)
+
+
 def closed_loop(
-    address: str, request: bytes, callers: int, seconds: float, waits: bool = True
+    address: str,
+    request: bytes,
+    callers: int,
+    seconds: float,
+    waits: bool = True,
+    think: float = 0.0,
 ) -> Steps:
-    """Each caller, on a connection of its own, calls again once it has its answer.
+    """Each caller, on a connection of its own, calls again after its answer.
 
     Args:
         address: of the server.
-        request: the serialized request.
+        request: serialized.
         callers: how many.
         seconds: how long.
-        waits: whether a refused one waits as told, or backs off; else it calls again at once.
+        waits: whether a refused caller waits as `CassClient` does; else it calls again at once.
+        think: mean seconds from an answer to the next call, uniform from half to one and a half.
     """
     calls = _connected(address, request, callers)
     yield None
-    tally = Tally()
+    tally, uniform = Tally(), random.Random(0).uniform
     cpu, start = time.process_time(), time.perf_counter()
     end = start + seconds
 
     def caller(call: Any) -> None:
+        time.sleep(uniform(0.0, think))
         while (first := time.perf_counter()) < end:
-            for refusals in itertools.count():
+            attempts = Attempts(_DEADLINE_SECONDS)
+            while True:
                 began = time.perf_counter()
                 error = _error_of(call, request)
                 code = error.code().name if error else "OK"
@@ -82,10 +129,12 @@ def closed_loop(
                 if error is None:
                     tally.answered.append(time.perf_counter() - began)
                     tally.waited.append(time.perf_counter() - first)
-                if code not in _AGAIN or time.perf_counter() >= end:
+                if code not in _RETRIED or time.perf_counter() >= end:
                     break
                 if waits:
-                    time.sleep(min(_delay(error, refusals), max(0.0, end - time.perf_counter())))
+                    time.sleep(min(_delay(attempts, error), max(0.0, end - time.perf_counter())))
+            pause = think * uniform(0.5, 1.5)
+            time.sleep(max(0.0, min(pause, end - time.perf_counter())))
 
     with ThreadPoolExecutor(callers) as threads:
         list(threads.map(caller, calls))
@@ -95,7 +144,7 @@ def closed_loop(
 
 
 def open_loop(address: str, request: bytes, rate: float, seconds: float) -> Steps:
-    """Calls arrive at that rate whatever becomes of them, and none is made again."""
+    """Calls arrive at random at that rate, and none is repeated."""
     calls = _connected(address, request, _FLOOD_CONNECTIONS)
     yield None
     tally, lock, chance = Tally(), threading.Lock(), random.Random(0)
@@ -132,12 +181,9 @@ def _connected(address: str, request: bytes, connections: int) -> list[Any]:
     channels = [grpc.insecure_channel(address, CHANNEL_OPTIONS) for _ in range(connections)]
     calls: list[Any] = [channel.unary_unary(GENERATE_MASK) for channel in channels]
     for call in calls:
-        refusals = 0
+        attempts = Attempts(_DEADLINE_SECONDS)
         while (error := _error_of(call, request)) is not None:  # the load before may still weigh
-            if error.code().name not in _AGAIN:
-                raise error
-            time.sleep(_delay(error, refusals))
-            refusals += 1
+            time.sleep(_delay(attempts, error))
     return calls
 
 
@@ -149,12 +195,12 @@ def _error_of(call: Any, request: bytes) -> Any:
     return None
 
 
-def _delay(error: Any, refusals: int) -> float:
-    """Seconds to wait after so many refusals before this one: as told, or twice the last time."""
-    delay: float = min(_FIRST_DELAY * 2.0**refusals, _LONGEST_DELAY)
-    status = rpc_status.from_call(error)
-    info = error_details_pb2.RetryInfo()
-    for detail in status.details if status else ():
-        if detail.Unpack(info):
-            delay = max(float(info.retry_delay.ToNanoseconds() / 1e9), _FIRST_DELAY)
-    return delay * (1 + _JITTER * random.random())
+def _delay(attempts: Attempts, error: Any) -> float:
+    """Seconds that `CassClient` waits before it tries again.
+
+    Raises:
+        CassError: it does not try again.
+    """
+    failure: CassError = from_rpc_error(error, "server")
+    failure.__cause__ = error
+    return attempts.delay_after(failure)
