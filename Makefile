@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test ray-test check lint types proto proto-check docs-check bench bench-rpc bench-loader bench-ray bench-overload bench-fleet soak gpu-check docker-test docs clean
+.PHONY: help setup demo test test-all ray-test check lint types proto proto-check docs-check bench bench-rpc bench-loader bench-ray bench-overload bench-fleet soak gpu-check docker-test docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -21,15 +21,13 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## the main job, end to end; COCO=FILE.json IMAGES=DIR for your own data
 	$(BIN)/python examples/demo.py $(if $(COCO),--coco $(COCO)) $(if $(IMAGES),--images $(IMAGES))
 
-# The core's and the lab's tests compute, and share the cores; the others start processes, one after the other.
-CORE := tests/core tests/gpu cass_core tests/lab lab
-test: $(READY) ## run the tests; ARGS for some of them
-ifdef ARGS
-	$(BIN)/python -m pytest $(ARGS)
-else
-	$(BIN)/python -m pytest -n auto --maxprocesses 8 $(CORE)
-	$(BIN)/python -m pytest --ignore=tests/core --ignore=tests/gpu --ignore=tests/lab --ignore=tests/ray tests client proto server cli
-endif
+# Side by side, in more processes than there are cores; see tests/conftest.py.
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadgroup --durations 10 --ignore=tests/ray
+test: $(READY) ## run the tests but the slow ones; ARGS for some of all
+	$(if $(ARGS),$(BIN)/python -m pytest $(ARGS),$(PYTEST) -m "not slow")
+
+test-all: $(READY) ## run the slow ones too; ONLY=slow for them alone
+	$(PYTEST) $(if $(ONLY),-m $(ONLY))
 
 ray-test: $(READY) ## services on a real Ray cluster of three nodes, with nodes killed under load (ARGS)
 	$(BIN)/python -m pytest -v --durations 5 tests/ray $(ARGS)

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from cass_client import CassClient, Tls, Unavailable
-from tests.client.support.faults import ask, assert_right, lasting_ports
+from tests.client.support.faults import ask, assert_right
 from tests.k8s.manifests import ROOT, Manifests, render
 from tests.k8s.pods import SecretVolume, exec_probe, grpc_probe, passes, pod
 from tests.server.support.certificates import Authority, Pair, put, serial_of
-from tests.server.support.processes import LIMIT
+from tests.server.support.processes import LIMIT, lasting_ports
 
 pytestmark = pytest.mark.timeout(120)
 

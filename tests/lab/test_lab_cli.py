@@ -44,6 +44,7 @@ def records(out: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.timeout(200)
+@pytest.mark.slow
 def test_killed_and_resumed(scenes: Path, data: tuple[Dataset, Dataset], tmp_path: Path) -> None:
     out = tmp_path / "out"
     options = ["--variant", "improved", "--seeds", "2", "--epochs", str(EPOCHS), "--out", out]
@@ -91,6 +92,7 @@ def test_killed_and_resumed(scenes: Path, data: tuple[Dataset, Dataset], tmp_pat
 
 
 @pytest.mark.timeout(100)
+@pytest.mark.slow
 def test_ap(scenes: Path, tmp_path: Path) -> None:
     options = ["--variant", "improved", "--seeds", "1", "--epochs", "1", "--measures", "ap"]
     assert cass(scenes, "ablate", *options, "--out", tmp_path).exit_code == 0

@@ -159,6 +159,7 @@ PROGRAM = textwrap.dedent("""
 """)
 
 
+@pytest.mark.slow
 def test_parquet_by_ray(tmp_path: Path) -> None:
     pytest.importorskip("ray")
     pyarrow = pytest.importorskip("pyarrow")

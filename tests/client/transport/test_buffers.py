@@ -10,16 +10,10 @@ import torch
 
 from cass_client import BoxBatch, CassClient, MaskRequest, MaskSpec
 from cass_core import generate_mask
-from tests.support.servers import ServerProcess, serving
+from tests.support.servers import ServerProcess
 
 SIZE, MAP, SPEC = (64, 64), (8, 8), MaskSpec(patch_size=1)
 SIDES = (8, 16, 24, 32, 40, 48)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[ServerProcess]:
-    with serving() as started:
-        yield started
 
 
 @pytest.mark.parametrize("as_tensor", [False, True])

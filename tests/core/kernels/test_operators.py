@@ -25,7 +25,7 @@ MASK = MaskSpec(patch_size=1)
 OPERATORS = torch.ops.cass
 
 
-@pytest.fixture(params=["host", "kernels"], autouse=True)
+@pytest.fixture(params=["host", pytest.param("kernels", marks=pytest.mark.slow)], autouse=True)
 def where(request: pytest.FixtureRequest) -> Iterator[str]:
     """Every test here runs by the compiled loops and by the kernels."""
     if request.param == "host":

@@ -77,3 +77,14 @@ def _to_numpy(value: Any) -> Any:
 
 both_paths = pytest.mark.parametrize("make", [compiled, interpreted])
 """Runs a test with either of them as ``make``."""
+
+
+def both_paths_of(numbers: range) -> pytest.MarkDecorator:
+    """As `both_paths`, with each of the numbers; of the slow kernels `make test` takes some."""
+    kept = numbers[::12]
+    slow = pytest.mark.slow
+    return pytest.mark.parametrize(
+        ("make", "number"),
+        [(compiled, number) for number in numbers]
+        + [pytest.param(interpreted, n, marks=[slow] * (n not in kept)) for n in numbers],
+    )

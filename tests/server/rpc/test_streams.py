@@ -21,17 +21,11 @@ from cass_core.inputs import MaskInputs
 from cass_server.config.limits import Limits
 from cass_server.engines.base import Checkpoint, CpuEngine
 from cass_server.observability.metrics import Metrics
-from tests.server.support.calls import (
-    LIMIT,
-    Writer,
-    counted,
-    in_flight,
-    requests_counted,
-    wait_until,
-)
+from tests.server.support.calls import Writer, counted, in_flight, requests_counted
 from tests.server.support.details import told
 from tests.server.support.engines import FAILING, HELD, Held
 from tests.server.support.in_thread import Running, connected, running, service, service_channel
+from tests.server.support.processes import LIMIT, wait_until
 from tests.server.support.raw_http2 import (
     HEADERS,
     RST_STREAM,

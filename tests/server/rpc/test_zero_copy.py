@@ -26,8 +26,9 @@ from cass_core.errors import InvalidRequest
 from cass_core.inputs import LossInputs, MaskInputs
 from cass_core.results import HostLoss
 from cass_server.engines.base import Checkpoint, CpuEngine
-from tests.server.support.calls import Writer, wait_until
+from tests.server.support.calls import Writer
 from tests.server.support.in_thread import service_channel
+from tests.server.support.processes import wait_until
 from tests.server.support.requests import loss_request, mask_request
 from tests.support.servers import ServerProcess, serving
 
