@@ -18,7 +18,7 @@ from cass_core.specs import LossSpec, normalizer_of
 from cass_core.transfer import upload
 
 
-class PlacedBoxes(NamedTuple):
+class DeviceBoxes(NamedTuple):
     """The first arguments of the operators that take boxes."""
 
     xyxy: Tensor
@@ -27,7 +27,7 @@ class PlacedBoxes(NamedTuple):
     image_size: list[int]
 
 
-def is_placed(boxes: Any, device: torch.device) -> TypeGuard[BoxBatch]:
+def is_on_device(boxes: Any, device: torch.device) -> TypeGuard[BoxBatch]:
     """Whether these are a batch on the device already."""
     return (
         isinstance(boxes, BoxBatch)
@@ -43,21 +43,21 @@ def offsets_of(boxes: BoxBatch) -> Tensor:
     return torch.from_numpy(boxes.offsets.astype(np.int32))
 
 
-def place(boxes: BoxBatch, sizes: Sizes | Tensor, device: torch.device) -> PlacedBoxes:
+def to_device(boxes: BoxBatch, sizes: Sizes | Tensor, device: torch.device) -> DeviceBoxes:
     """Boxes and image sizes on a device, copied only where they are not there yet."""
-    boxes = boxes if is_placed(boxes, device) else boxes.to(device)
+    boxes = boxes if is_on_device(boxes, device) else boxes.to(device)
     xyxy, offsets = torch.as_tensor(boxes.xyxy), offsets_of(boxes)
     if isinstance(sizes, Tensor):
-        return PlacedBoxes(xyxy, offsets, sizes, [1, 1])
+        return DeviceBoxes(xyxy, offsets, sizes, [1, 1])
     if len(sizes) == 1:
-        return PlacedBoxes(xyxy, offsets, None, [int(sizes[0, 0]), int(sizes[0, 1])])
-    return PlacedBoxes(xyxy, offsets, upload(sizes, device), [1, 1])
+        return DeviceBoxes(xyxy, offsets, None, [int(sizes[0, 0]), int(sizes[0, 1])])
+    return DeviceBoxes(xyxy, offsets, upload(sizes, device), [1, 1])
 
 
 def make_masks(inputs: MaskInputs, device: torch.device) -> tuple[list[Tensor], list[Tensor]]:
     """Masks and owner maps (none unless asked for) on the device, one of each a feature map."""
     flat, owners = torch.ops.cass.masks(
-        *place(inputs.boxes, inputs.sizes, device),
+        *to_device(inputs.boxes, inputs.sizes, device),
         [side for feature_map in inputs.maps for side in feature_map],
         *mask_options(inputs.spec),
         getattr(torch, inputs.dtype),
@@ -104,7 +104,7 @@ def take_loss(
         )
         loss, total, grad = boxes_loss(
             logits,
-            place(target.boxes, target.sizes, logits.device),
+            to_device(target.boxes, target.sizes, logits.device),
             list(target.maps[0]),
             mask_options(target.spec),
             (choices, numbers),
@@ -116,7 +116,7 @@ def take_loss(
 
 def boxes_loss(
     logits: Tensor,
-    boxes: PlacedBoxes,
+    boxes: DeviceBoxes,
     feature_map: list[int],
     mask: tuple[list[int], list[float]],
     loss: tuple[list[int], list[float]],

@@ -27,7 +27,7 @@ def _write(
     s: tl.tensor,
     y: tl.tensor,
     inside: tl.tensor,
-    place: tl.tensor,
+    offset: tl.tensor,
     losses: tl.tensor,
     grad: tl.tensor,
     heads: tl.tuple,
@@ -46,10 +46,10 @@ def _write(
     )
     loss, slope = loss_and_slope(s, y, parameters, KIND, WHOLE)
     if PER_PATCH:
-        tl.store(losses + place, loss, mask=inside)
+        tl.store(losses + offset, loss, mask=inside)
     if GRAD:
         scale = 1.0 / _number(heads, rests, 4, s.dtype)
-        tl.store(grad + place, (slope * scale).to(grad.dtype.element_ty), mask=inside)
+        tl.store(grad + offset, (slope * scale).to(grad.dtype.element_ty), mask=inside)
     return tl.sum(tl.ravel(tl.where(inside, loss, 0.0))).to(tl.float64)
 
 
@@ -71,15 +71,15 @@ def target_kernel(
 ) -> None:
     """One program a block of the flat logits."""
     program = tl.program_id(0)
-    place = program.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    inside = place < count
+    offset = program.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = offset < count
     real = tl.float64 if logits.dtype.element_ty == tl.float64 else tl.float32
-    s = tl.load(logits + place, mask=inside, other=0.0).to(real)
-    y = tl.load(target + place, mask=inside, other=0.0)
+    s = tl.load(logits + offset, mask=inside, other=0.0).to(real)
+    y = tl.load(target + offset, mask=inside, other=0.0)
     if target.dtype.element_ty == tl.uint8:
         y = tl.div_rn(y.to(tl.float32), 255.0)
     total = _write(
-        s, y.to(real), inside, place, losses, grad, heads, rests, KIND, WHOLE, PER_PATCH, GRAD
+        s, y.to(real), inside, offset, losses, grad, heads, rests, KIND, WHOLE, PER_PATCH, GRAD
     )
     tl.store(sums + program, total)
 
@@ -117,10 +117,10 @@ def boxes_kernel(
 ) -> None:
     """One program a tile; its target stays in registers."""
     tile = tl.program_id(0)
-    image, row, column, place, inside = locate(tile, h, w, patch, columns, BLOCK_Y, BLOCK_X)
+    image, row, column, offset, inside = locate(tile, h, w, patch, columns, BLOCK_Y, BLOCK_X)
     real = tl.float64 if logits.dtype.element_ty == tl.float64 else tl.float32
     # Asked for before the boxes are: it arrives while they are worked on.
-    s = tl.load(logits + place, mask=inside, other=0.0).to(real)
+    s = tl.load(logits + offset, mask=inside, other=0.0).to(real)
     y, _ = soft_tile(
         image,
         row,
@@ -145,7 +145,7 @@ def boxes_kernel(
         BLOCK_X,
     )
     total = _write(
-        s, y.to(real), inside, place, losses, grad, heads, rests, KIND, WHOLE, PER_PATCH, GRAD
+        s, y.to(real), inside, offset, losses, grad, heads, rests, KIND, WHOLE, PER_PATCH, GRAD
     )
     tl.store(sums + tile, total)
 

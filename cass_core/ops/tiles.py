@@ -75,7 +75,7 @@ def locate(
 ) -> tl.tuple:
     """Where a tile of a batch's feature map lies; the tiles of the first image come first.
 
-    Returns its image, its first row and column, the place of each of its patches in the flat
+    Returns its image, its first row and column, the offset of each of its patches in the flat
     output of the map, and whether there is such a patch.
     """
     rows = tl.cdiv(h, tl.minimum(patch, h))
@@ -87,8 +87,8 @@ def locate(
     r, c = _tile_patches(BLOCK_Y, BLOCK_X)
     r += row
     c += column
-    place = image.to(tl.int64) * rows * columns + r * columns + c
-    return image, row, column, place, (r < rows) & (c < columns)
+    offset = image.to(tl.int64) * rows * columns + r * columns + c
+    return image, row, column, offset, (r < rows) & (c < columns)
 
 
 @triton.jit

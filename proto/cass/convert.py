@@ -1,4 +1,4 @@
-"""Messages as checked inputs and as results; `cass.codec.encode` is the way there.
+"""Reads messages into checked inputs and results; `cass.codec.encode` writes them.
 
 Arrays are read as views of the serialized message where `cass.codec.decode` has taken them out of
 it, else from the parsed one. Decoding checks what the wire adds (lengths of buffers, unknown enum

@@ -13,7 +13,7 @@ from cass_core.errors import CassError
 # The first try may take no longer than this share of the time, so that another replica has time to
 # answer for one that hangs.
 _FIRST_SHARE = 0.5
-# Less is no time to answer in.
+# A shorter try cannot be answered.
 _LEAST_SECONDS = 1e-3
 # After a server dropped a call that it had not taken in yet, as gRPC does in one that stops
 # (https://github.com/grpc/grpc/issues/41785) and in one that is flooded: twice as long each time.
@@ -57,11 +57,11 @@ class Attempts:
         self._first = _FIRST_SHARE * seconds
 
     def left(self) -> float:
-        """Seconds until the deadline, at least one of a thousand."""
+        """Seconds until the deadline, at least a millisecond."""
         return max(self._end - time.monotonic(), _LEAST_SECONDS)
 
     def timeout(self) -> float:
-        """Seconds that the next try may take, which starts now."""
+        """Starts the next try; the seconds that it may take."""
         self.started = time.monotonic()
         left = max(self._end - self.started, _LEAST_SECONDS)
         self._is_cut = self._first > 0

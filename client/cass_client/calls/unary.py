@@ -103,7 +103,7 @@ def request_profile(
 
 
 def read(message: bytes, kind: type[M], connection: Connection) -> tuple[M, Views]:
-    """An answer, its tensors apart.
+    """Parses an answer; its tensors stay views.
 
     Raises:
         ServerError: it is no such message.

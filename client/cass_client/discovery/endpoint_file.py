@@ -70,7 +70,7 @@ class ListFile:
 
     @property
     def exists(self) -> bool:
-        """Whether there is one, or was one when it was first looked at."""
+        """Whether the file has ever been read."""
         self.read()
         return self._exists
 
@@ -83,7 +83,7 @@ class ListFile:
         return self._known
 
     def look(self) -> None:
-        """Look at the file now."""
+        """Reads the file now."""
         folder = os.environ.get(FOLDER_VARIABLE)
         if folder is None:
             return

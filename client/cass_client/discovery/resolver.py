@@ -1,4 +1,4 @@
-"""Targets ``ray:NAME``: the replicas of a service on Ray, by whichever way this process has.
+"""Targets ``ray:NAME``: the replicas of a service on Ray, by the way that this process has.
 
 One that is connected to Ray follows the service's directory (`watcher`). One that was started by
 such a process reads what its parent keeps (`endpoint_file`).
@@ -53,12 +53,12 @@ class Replicas:
         )
 
     def differ_from(self, addresses: Addresses) -> bool:
-        """Whether calls are to go to others than these."""
+        """Whether the known replicas are others than these."""
         known = self._known()
         return bool(known) and known != addresses
 
     def look(self) -> None:
-        """Look now: a replica could not be reached. What is followed is known at once."""
+        """Reads the file now: a replica could not be reached. A watched list is up to date."""
         if self._watcher is None:
             self._file.look()
 

@@ -1,4 +1,4 @@
-"""Follows the list of a service's replicas on Ray, in one thread for each service and process.
+"""Watches the list of a service's replicas on Ray, in one thread for each service and process.
 
 The list is kept in a file as well, for the processes that this one starts: a worker of a data
 loader cannot use its parent's connection to Ray. The folder of these files is named in the
@@ -23,7 +23,7 @@ from cass_client.discovery.endpoint_file import FOLDER_VARIABLE, Addresses, make
 # A directory answers after this time with the list that it has.
 _WATCH_SECONDS = 10.0
 _GRACE_SECONDS = 5.0
-# When the program shuts Ray down, what was asked for is never answered: it is looked for.
+# Once the program has shut Ray down a request is never answered: that is looked for.
 _LOOK_SECONDS = 0.5
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 2.0
@@ -37,7 +37,7 @@ _inherited = False
 
 
 def is_connected() -> bool:
-    """Whether this process is connected to Ray, and not just the one that it was forked from."""
+    """Whether this process itself is connected to Ray, not only its parent."""
     global _inherited
     # Not by `import`, which waits for a thread that is loading Ray, in a fork for ever.
     is_initialized = getattr(sys.modules.get("ray"), "is_initialized", None)
@@ -48,7 +48,7 @@ def is_connected() -> bool:
 
 
 def watch(service: str) -> Watcher | None:
-    """What follows a service in this process, from now on; None if it is not connected to Ray."""
+    """The watcher of a service in this process, started if need be; None without Ray."""
     watcher = _watchers.get(service)
     if watcher is None and is_connected():
         with _lock:
@@ -92,7 +92,7 @@ class Watcher:
             except TimeoutError:
                 self._keep(self.addresses)  # it may be about to start
             except Exception:
-                # Ray has many for a directory, or a cluster, that is gone: look for it again.
+                # Ray has many exceptions for a directory or a cluster that is gone: find it again.
                 self._keep(self.addresses or ())
             time.sleep(pause * (1 + _JITTER * random.random()))
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)

@@ -130,7 +130,7 @@ def _threads() -> dict[int, str]:
 
 
 def _before() -> None:
-    """See what gRPC is doing."""
+    """Records what gRPC is doing before a fork."""
     global _used_before, _quiet_before, _loops_before
     _quiet_before = _calls.hold_back(_LONGEST_WAIT_SECONDS)
     _loops_before = any(_LOOPS_THREAD in thread.name for thread in threading.enumerate())

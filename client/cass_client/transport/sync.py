@@ -140,7 +140,7 @@ class Transport(Connection):
             return self._channel, self._rpcs
 
     def run_beside(self, effects: Effects[None]) -> None:
-        """Carry a call's effects out in a thread that nobody waits for, whatever comes of it."""
+        """Carry a call's effects out in a background thread, whatever comes of it."""
 
         def run() -> None:
             with contextlib.suppress(CassError):

@@ -173,8 +173,7 @@ def _mask_request(inputs: MaskInputs, dtype: str | None, return_owner: bool) -> 
     boxes = delimited(_XYXY, xyxy) if xyxy else b""
     if numbers:
         boxes += delimited(_COUNTS, numbers)
-    # What a client asks for beside its boxes is the same from request to request; and nobody's
-    # long list is kept.
+    # Beside its boxes a client's requests are alike; long lists are not cached.
     rest = _kept_rest if len(sizes) <= _KEPT_BYTES else _rest
     options = rest(sizes, tuple(inputs.maps), inputs.spec, dtype, return_owner)
     return delimited(_BOXES, boxes) + options
