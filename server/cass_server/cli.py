@@ -1,4 +1,4 @@
-"""The entry point of `cass-server`, which needs nothing that may not be installed."""
+"""The entry point of `cass-server`; imports no optional dependency."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import sys
 
 
 def main() -> None:
-    """Run the command; without the server's dependencies, say what to install."""
-    # gRPC's own lines are not JSON, and what they tell is logged here too. Set before it is
-    # imported.
+    """Runs the command; without its dependencies, exits with what to install."""
+    # gRPC's own log lines are not JSON, and repeat what is logged here. Set before its import.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         from cass_server.commands import app

@@ -1,4 +1,4 @@
-"""The largest request that a server takes, checked before anything of its size is allocated."""
+"""The limits of a request, checked before anything of its size is allocated."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Limits:
         boxes: boxes in a request.
         patches: patches of all masks of a request together.
         feature_maps: feature maps in a request.
-        requests_in_flight: requests under way in one process.
-        queue_bytes: bytes of the requests under way in one process, and of their answers.
-        streams_per_connection: calls at a time on one connection; further ones wait at the client.
-        keepalive_min_seconds: clients may ping no more often than that.
-        streams: streams open at a time in one process.
+        requests_in_flight: requests in flight in one process.
+        queue_bytes: bytes of the requests in flight in one process, and of their answers.
+        streams_per_connection: concurrent calls on one connection; further ones wait at the client.
+        keepalive_min_seconds: least time between the pings of a client.
+        streams: open streams in one process.
         receive_seconds: time for a request's message to arrive.
         send_seconds: time for the caller to take an answer.
     """
@@ -55,17 +55,17 @@ class Limits:
         return _SPECS_BYTES + 16 * (self.images + self.feature_maps)
 
     def message(self) -> pb.Limits:
-        """What clients can go by, as the contract has it."""
+        """The limits that clients see, as a message of the contract."""
         return pb.Limits(
             **{field.name: getattr(self, field.name) for field in pb.Limits.DESCRIPTOR.fields}
         )
 
     def check_message(self, request: pb.GenerateMaskRequest, counts: int) -> None:
-        """Refuse a request by the lengths of its lists, before they are read.
+        """Rejects a request by the lengths of its lists, before they are read.
 
         Args:
             request: the request.
-            counts: how many images its boxes are of, which may not be in it any more.
+            counts: length of ``boxes.counts``, which may no longer be in the message.
 
         Raises:
             InvalidRequest: a list is too long; the limit is named.
@@ -79,7 +79,7 @@ class Limits:
             raise _beyond("feature_map", maps, "feature maps", self.feature_maps)
 
     def check_boxes(self, box_bytes: int) -> None:
-        """Refuse a request by the length of its boxes.
+        """Rejects a request by the length of its boxes.
 
         Raises:
             InvalidRequest: there are too many.
@@ -88,13 +88,13 @@ class Limits:
             raise _beyond("boxes.xyxy", box_bytes // 16, "boxes", self.boxes)
 
     def check_patches(self, inputs: MaskInputs) -> int:
-        """Refuse a request by the size of its answer; the patches of it.
+        """Rejects a request by the size of its answer; returns its patches.
 
         Raises:
             InvalidRequest: there are too many patches.
         """
         patches = sum(images * rows * columns for images, rows, columns in inputs.shapes())
-        # A batch of no images is held to what one image may have.
+        # A batch without images is checked as if it had one.
         most = patches or sum(
             rows * columns
             for rows, columns in (patch_grid(m, inputs.spec.patch_size) for m in inputs.maps)

@@ -1,4 +1,4 @@
-"""Where the server computes: compiled loops on the CPU, or Triton kernels on a GPU."""
+"""The interface of engines, the one for CPUs, and the choice of the device."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Engine(Protocol):
     """
 
     device: str
-    """As reported to clients: ``cpu`` or ``cuda:N``."""
+    """``cpu`` or ``cuda:N``, as clients see it."""
 
     @property
     def fill_batch(self) -> Compute | None:
-        """Computes the masks of several requests at once; None if there is nothing to save."""
+        """Computes the masks of several requests at once; None if that saves nothing."""
 
     @property
     def small_fill(self) -> Callable[[MaskInputs], FillSmall] | None:
@@ -41,7 +41,7 @@ class Engine(Protocol):
         owners: Sequence[Array],
         checkpoint: Checkpoint,
     ) -> None:
-        """Fill masks and owner maps (none unless asked for), one of each a feature map."""
+        """Fills masks and owner maps (empty unless requested), one of each per feature map."""
 
     def losses(self, inputs: LossInputs, checkpoint: Checkpoint) -> HostLoss:
         """Loss (of each patch under ``reduction="none"``), sum, normaliser and gradient.
@@ -51,10 +51,10 @@ class Engine(Protocol):
         """
 
     def gpu_memory_bytes(self) -> int:
-        """Memory of the device that this process holds; 0 on the CPU."""
+        """Bytes of device memory that this process holds; 0 on the CPU."""
 
     def warm_up(self) -> None:
-        """Compile what the first request would otherwise wait for."""
+        """Compiles what the first request would otherwise wait for."""
 
 
 class CpuEngine:

@@ -1,7 +1,7 @@
 """A span for each request, sent by OTLP to an OpenTelemetry collector.
 
-Spans are made once a request is over, from the times that its metrics are made from: nothing has to
-be handed on while it is under way, and what a sampler leaves out costs next to nothing.
+Spans are made once a request is over, from the times that its metrics use: nothing has to
+be passed on during the request, and an unsampled one costs next to nothing.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Traces:
         span.end(end)
 
     def close(self) -> None:
-        """Send what is left; waits 5 s at most."""
+        """Sends the remaining spans; waits 5 s at most."""
         thread = Thread(target=self._provider.shutdown, name="last traces", daemon=True)
         thread.start()
         thread.join(_STOP_SECONDS)

@@ -1,4 +1,4 @@
-"""What an operator asks of a cluster, checked before anything is started."""
+"""The plan of a service on a cluster, checked before anything is started."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from cass_server.config.sources import LoadedSettings, SettingsError
 # Ray knows no smaller part of a CPU or a GPU.
 _SMALLEST_PART = 0.0001
 
-ELSEWHERE = {
+REJECTED_SETTINGS = {
     "host": "a replica listens on its node's address",
     "port": "a replica takes a free port",
     "workers": "a replica is one process",
     "metrics_host": "a replica serves no metrics",
     "metrics_port": "a replica serves no metrics",
 }
-"""Settings that replicas do not have, each with the reason."""
+"""Settings that replicas do not take, each with the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,36 +30,36 @@ class Plan:
 
     Attributes:
         name: of the service.
-        settings: of each replica; where it listens is not looked at.
-        least: replicas that there always are.
-        most: replicas that there are under load.
-        target_in_flight: the mean number of requests in flight in a replica that is aimed at.
-        calm_seconds: how long fewer replicas have to be enough before some are stopped.
-        cpus: of a node, that a replica is given.
-        gpus: of a node, that a replica is given; may be a part of one.
+        settings: of each replica; its address is ignored.
+        min_replicas: replicas without load.
+        max_replicas: replicas under the highest load.
+        target_in_flight: target for the mean requests in flight per replica.
+        calm_seconds: seconds of low load before scaling down.
+        num_cpus: CPUs reserved for a replica.
+        num_gpus: GPUs reserved for a replica; may be a fraction of one.
     """
 
     name: str
     settings: Settings
-    least: int
-    most: int
+    min_replicas: int
+    max_replicas: int
     target_in_flight: float
     calm_seconds: float
-    cpus: float
-    gpus: float
+    num_cpus: float
+    num_gpus: float
 
 
 def settings_of_replicas(loaded: LoadedSettings, cpus: float, gpus: float) -> Settings:
-    """The settings for replicas that are given so many CPUs and GPUs each.
+    """The settings of replicas with these CPUs and GPUs each.
 
-    Relative paths begin at this process's folder, as replicas have others.
+    Relative paths become absolute, as replicas run in other folders.
 
     Raises:
         SettingsError: one of them is not for replicas.
     """
     faults = [
         f"{loaded.origins[name].label}: not on a Ray cluster: {reason}"
-        for name, reason in ELSEWHERE.items()
+        for name, reason in REJECTED_SETTINGS.items()
         if loaded.origins[name].source != "default"
     ]
     settings = loaded.settings
@@ -82,10 +82,10 @@ def settings_of_replicas(loaded: LoadedSettings, cpus: float, gpus: float) -> Se
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that cannot be a service's.
+    """Rejects a name that cannot be a service's.
 
     Raises:
-        CassError: it cannot.
+        CassError: the name is invalid.
     """
     if not SERVICE_FORM.fullmatch(name):
         raise CassError(
@@ -94,7 +94,7 @@ def check_name(name: str) -> None:
         )
 
 
-def bounds(replicas: int | None, least: int | None, most: int | None) -> tuple[int, int]:
+def replica_bounds(replicas: int | None, least: int | None, most: int | None) -> tuple[int, int]:
     """The smallest and the largest number of replicas.
 
     Args:
