@@ -127,16 +127,6 @@ def rate_table(results: dict[str, dict[str, dict[str, float]]], rounds: int) -> 
     return table(title, ("case", *VARIANTS, "bound of remote"), rows)
 
 
-@contextlib.contextmanager
-def loaded(folder: Path | None, images: int) -> Iterator[list[Picture]]:
-    """Pictures of a COCO folder, or drawn ones."""
-    if folder is not None:
-        yield coco_pictures(folder, images)
-        return
-    with tempfile.TemporaryDirectory() as drawn:
-        yield drawn_pictures(Path(drawn), images)
-
-
 def main(
     rounds: Rounds = 25,
     images: Annotated[int, typer.Option(min=BATCH, help="Images of an epoch.")] = 96,
@@ -149,7 +139,8 @@ def main(
     # Two workers on one core are a case.
     warnings.filterwarnings("ignore", "This DataLoader will create")
     results: dict[str, dict[str, dict[str, float]]] = {}
-    with loaded(data, images) as pictures:
+    with tempfile.TemporaryDirectory() as drawn:
+        pictures = coco_pictures(data, images) if data else drawn_pictures(Path(drawn), images)
         boxes = sum(len(picture.boxes) for picture in pictures)
         source = f"{data or 'drawn scenes'}: {len(pictures)} JPEGs, {boxes} boxes"
         console.print(f"{source}; resized to {SIDE}×{SIDE}, strides {STRIDES}, batches of {BATCH}")

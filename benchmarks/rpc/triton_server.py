@@ -49,11 +49,7 @@ class TritonPythonModel:
 
 @contextlib.contextmanager
 def triton_server(environment: Path, variables: dict[str, str]) -> Iterator[tuple[int, str]]:
-    """A server that loads its model: its process and address. Its client waits for it.
-
-    Raises:
-        SystemExit: the virtual environment has no Triton.
-    """
+    """A server that loads its model: its process and address. Its client waits for it."""
     found = list(environment.glob("lib/python3.*/site-packages/pytriton/tritonserver"))
     if not found:
         raise SystemExit(f"{environment} has no nvidia-pytriton")
