@@ -21,7 +21,7 @@ from cass_server.scheduling import admission
 
 Process = Generator[simpy.Event, Any, None]
 
-REFUSAL_SECONDS = 0.1e-3
+REFUSAL_SECONDS = 0.23e-3
 """Seconds of a core for a refusal (`make bench-overload`)."""
 
 

@@ -41,7 +41,9 @@ class TritonPythonModel:
                 backend.get_input_tensor_by_name(request, name).as_numpy()
                 for name in ("boxes", "counts", "feature_map")
             )
-            mask = kernel_masks(BoxBatch.packed(boxes, counts.tolist()), feature_map.tolist())
+            mask = kernel_masks(
+                BoxBatch.packed(boxes, counts.tolist()), tuple(feature_map.tolist())
+            )
             answers.append(backend.InferenceResponse([backend.Tensor("mask", mask)]))
         return answers
 """
