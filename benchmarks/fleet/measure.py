@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from statistics import fmean, median
 from typing import Any
 
@@ -53,17 +54,17 @@ def measure(server: WatchedServer, rounds: int, seconds: float) -> dict[str, Tur
     turns: dict[str, dict[Load, list[Turn]]] = {
         kind_name(kind): {load: [] for load in loads} for kind in KINDS
     }
-    for _ in range(rounds):
-        for kind in KINDS:
-            for load in loads:
-                turns[kind_name(kind)][load].append(_turn(server, kind, load, seconds))
+    for _, kind, load in product(range(rounds), KINDS, loads):
+        turn = take_turn(
+            server.address,
+            request_of(kind),
+            load.loaders,
+            max(seconds, 3 * load.think),
+            server.thread_seconds,
+            load.think,
+        )
+        turns[kind_name(kind)][load].append(turn)
     return dict(turns)
-
-
-def _turn(server: WatchedServer, kind: Case, load: Load, seconds: float) -> Turn:
-    request, seconds = request_of(kind), max(seconds, 3 * load.think)
-    used = server.thread_seconds
-    return take_turn(server.address, request, load.loaders, seconds, used, load.think)
 
 
 def costs_of(kind: Case, turns: Turns) -> Costs:

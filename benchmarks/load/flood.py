@@ -1,4 +1,4 @@
-"""Four times what the server can carry, and crowds that retry when it says, beside health checks."""
+"""Four times what the server can carry, and crowds that retry, beside health checks."""
 
 from __future__ import annotations
 
