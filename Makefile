@@ -83,15 +83,15 @@ bench-loader: $(READY) ## masks in a DataLoader (ROUNDS, EPOCH: images, DATA: CO
 	    $(if $(DATA),--data $(DATA)) $(if $(OUT),--out $(OUT))
 
 bench-ray: ROUNDS = 7
-bench-ray: $(READY) ## the ways to a replica on Ray beside a server without it (ROUNDS, SECONDS, OUT)
+bench-ray: $(READY) ## native replicas on Ray and Serve's ingress, beside a server without Ray (ROUNDS, SECONDS, OUT)
 	$(BIN)/python -m benchmarks.ray --rounds $(ROUNDS) --seconds $(SECONDS) $(if $(OUT),--out $(OUT))
 
 bench-overload: $(READY) ## floods, huge requests and idle connections at a server on one core (ARGS, OUT)
 	$(BIN)/python -m benchmarks.load $(ARGS) $(if $(OUT),--out $(OUT))
 
 LOADERS ?= 4096
-bench-fleet: ROUNDS = 12
-bench-fleet: $(READY) ## a simulated fleet, checked against a server, and asked about larger ones (ROUNDS, LOADERS, OUT)
+bench-fleet: ROUNDS = 5
+bench-fleet: $(READY) ## how many loaders a replica carries, simulated and checked against a server (ROUNDS, LOADERS, OUT)
 	$(BIN)/python -m benchmarks.fleet measure --rounds $(ROUNDS) --loaders $(LOADERS) $(if $(OUT),--out $(OUT))
 
 MINUTES ?= 20

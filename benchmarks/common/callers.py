@@ -33,37 +33,25 @@ _RETRIED = (REFUSED, "CANCELLED", "UNAVAILABLE")
 
 @dataclass(slots=True)
 class Tally:
-    """What became of the calls; all times in seconds.
+    """What became of the calls; all times in seconds."""
 
-    Attributes:
-        answered: until its answer, of each call that had one.
-        codes: how calls ended.
-        waited: from a caller's first try to its answer, refusals and waits included.
-        late: how much later than planned each call of a flood started.
-        seconds: how long calls were made.
-        in_time: answers that came within that time.
-        cpu: processor time of the callers.
-    """
-
-    answered: list[float] = field(default_factory=list)
-    codes: Counter[str] = field(default_factory=Counter)
-    waited: list[float] = field(default_factory=list)
-    late: list[float] = field(default_factory=list)
     seconds: float = 0.0
+    """How long calls were made."""
+    answered: list[float] = field(default_factory=list)
+    """Of each call that had an answer, until it."""
+    waited: list[float] = field(default_factory=list)
+    """The same from a caller's first try, refusals and waits included."""
+    late: list[float] = field(default_factory=list)
+    """How much later than planned each call of a flood started."""
     in_time: int = 0
+    """Answers that came while calls were made."""
+    codes: Counter[str] = field(default_factory=Counter)
     cpu: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A closed loop for a while.
-
-    Attributes:
-        rate: answers a second.
-        latencies: seconds of each call, in the order of the answers.
-        server: seconds of the server's processors, a call.
-        client: seconds of the callers' processors, a call.
-    """
+    """A closed loop: answers a second, seconds of each call, and CPU seconds a call."""
 
     rate: float
     latencies: tuple[float, ...]
@@ -103,13 +91,8 @@ def closed_loop(
 ) -> Steps:
     """Each caller, on a connection of its own, calls again after its answer.
 
-    Args:
-        address: of the server.
-        request: serialized.
-        callers: how many.
-        seconds: how long.
-        waits: whether a refused caller waits as `CassClient` does; else it calls again at once.
-        think: mean seconds from an answer to the next call, uniform from half to one and a half.
+    Before that it thinks for a uniform time, from half to one and a half of ``think`` seconds. A
+    refused one waits as `CassClient` does, or without ``waits`` calls again at once.
     """
     calls = _connected(address, request, callers)
     yield None

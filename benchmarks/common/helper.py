@@ -26,11 +26,7 @@ class Helper:
         self._pipe.send(None)
 
     def result(self) -> Any:
-        """Wait for the value of its next step.
-
-        Raises:
-            SystemExit: it failed.
-        """
+        """Wait for the value of its next step."""
         try:
             return self._pipe.recv()
         except EOFError:

@@ -19,11 +19,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def two_cores() -> tuple[int, int]:
-    """A core for servers and another for their callers.
-
-    Raises:
-        SystemExit: this machine has one.
-    """
+    """A core for servers and another for their callers."""
     available = sorted(os.sched_getaffinity(0))
     if len(available) < 2:
         raise SystemExit("two cores are needed: callers beside the server would slow it down")

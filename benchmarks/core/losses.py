@@ -6,10 +6,11 @@ from functools import partial
 from typing import get_args
 
 import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
 from benchmarks.common.measure import fitted, interleaved
 from benchmarks.common.workload import IMAGE_SIZE, SPEC
-from benchmarks.core.autograd import autograd_loss
 from cass_core import LossSpec, compute_loss, generate_mask
 from cass_core.specs import LossKind
 from cass_core.synthetic import street_boxes
@@ -46,7 +47,36 @@ def time_losses(rounds: int) -> dict[str, dict[str, float]]:
     return results
 
 
-def _check(logits: torch.Tensor, leaf: torch.Tensor, target: torch.Tensor, spec: LossSpec) -> None:
+def autograd_loss(logits: Tensor, target: Tensor, spec: LossSpec) -> tuple[Tensor, Tensor]:
+    """Mean loss in plain torch and its gradient; `LossSpec` has the formulas."""
+    loss = _per_patch(logits, target, spec).mean()
+    (gradient,) = torch.autograd.grad(loss, logits)
+    return loss.detach(), gradient
+
+
+def _per_patch(s: Tensor, y: Tensor, spec: LossSpec) -> Tensor:
+    if spec.kind == "bce":
+        # Where the formula has the whole cross-entropy, torch's own is faster than two logsigmoid.
+        return binary_cross_entropy_with_logits(s, y, reduction="none")
+    p = s.sigmoid()
+    if spec.kind == "mse":
+        return (p - y) ** 2
+    if spec.kind == "quality_focal":
+        bce = binary_cross_entropy_with_logits(s, y, reduction="none")
+        return (y - p).abs() ** spec.gamma * bce
+    if spec.kind == "varifocal":
+        bce = binary_cross_entropy_with_logits(s, y, reduction="none")
+        # At y = 0 the cross-entropy is -log(1 - p).
+        return torch.where(y > 0, y, spec.weight * p**spec.gamma) * bce
+    log_p, log_q = logsigmoid(s), logsigmoid(-s)
+    if spec.kind == "focal":
+        return -((1 - p) ** spec.alpha) * log_p * y - p**spec.beta * log_q * (1 - y)
+    positive = -((1 - p) ** spec.alpha) * log_p
+    negative = -((1 - y) ** spec.beta) * p**spec.alpha * log_q
+    return torch.where(y == 1, positive, negative)
+
+
+def _check(logits: Tensor, leaf: Tensor, target: Tensor, spec: LossSpec) -> None:
     """Refuse to time two functions that do not compute the same."""
     loss, gradient = autograd_loss(leaf, target, spec)
     ours = compute_loss(logits, target, spec, return_grad=True)

@@ -104,17 +104,14 @@ def run(
     rows = ([kind, *map("{:,}".format, row.values())] for kind, row in results["carried"].items())
     console.print(table("Loaders that one replica is enough for", columns, rows))
     results["replicas"] = {
-        kind: {
-            f"{number:,}": [asdict(enough(one, Fleet(number, think))) for think in THINKS]
-            for number in FLEETS
-            if number <= loaders
-        }
+        f"{kind}, {number:,} loaders": [asdict(enough(one, Fleet(number, t))) for t in THINKS]
         for kind, one in costs.items()
+        for number in FLEETS
+        if number <= loaders
     }
     rows = (
-        [f"{kind}, {number} loaders", *(f"{f['replicas']} ({_ms(f['p99'])})" for f in figures)]
-        for kind, fleets in results["replicas"].items()
-        for number, figures in fleets.items()
+        [name, *(f"{one['replicas']} ({_ms(one['p99'])})" for one in figures)]
+        for name, figures in results["replicas"].items()
     )
     columns = ["think", *(f"{think:g} s" for think in THINKS)]
     console.print(table("Replicas that are enough (p99, ms)", columns, rows))

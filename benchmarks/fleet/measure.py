@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, median
+from itertools import product
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -53,17 +54,17 @@ def measure(server: WatchedServer, rounds: int, seconds: float) -> dict[str, Tur
     turns: dict[str, dict[Load, list[Turn]]] = {
         kind_name(kind): {load: [] for load in loads} for kind in KINDS
     }
-    for _ in range(rounds):
-        for kind in KINDS:
-            for load in loads:
-                turns[kind_name(kind)][load].append(_turn(server, kind, load, seconds))
+    for _, kind, load in product(range(rounds), KINDS, loads):
+        turn = take_turn(
+            server.address,
+            request_of(kind),
+            load.loaders,
+            max(seconds, 3 * load.think),
+            server.thread_seconds,
+            load.think,
+        )
+        turns[kind_name(kind)][load].append(turn)
     return dict(turns)
-
-
-def _turn(server: WatchedServer, kind: Case, load: Load, seconds: float) -> Turn:
-    request, seconds = request_of(kind), max(seconds, 3 * load.think)
-    used = server.thread_seconds
-    return take_turn(server.address, request, load.loaders, seconds, used, load.think)
 
 
 def costs_of(kind: Case, turns: Turns) -> Costs:
@@ -75,8 +76,9 @@ def costs_of(kind: Case, turns: Turns) -> Costs:
     rested = [middle(load, "server") for load in ALONE]
     # What is not the server's work is its rest.
     pauses = [1 / middle(load, "rate") - cost for load, cost in zip(ALONE, rested, strict=True)]
-    shares = [np.array(turn.latencies) / fmean(turn.latencies) for turn in turns[ALONE[0]]]
-    spread = [round(float(share), 3) for share in np.concatenate(shares)[:_MOST_SPREAD]]
+    most = _MOST_SPREAD // len(turns[ALONE[0]])
+    times = [np.array(turn.latencies[:most]) for turn in turns[ALONE[0]]]
+    spread = np.concatenate([one / one.mean() for one in times]).round(3).tolist()
     return Costs(
         pauses=tuple(max(pause, 0.0) for pause in pauses),
         rested=tuple(rested),

@@ -21,7 +21,7 @@ from cass_server.scheduling import admission
 
 Process = Generator[simpy.Event, Any, None]
 
-REFUSAL_SECONDS = 0.1e-3
+REFUSAL_SECONDS = 0.23e-3
 """Seconds of a core for a refusal (`make bench-overload`)."""
 
 
@@ -85,21 +85,15 @@ class Fleet:
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of all calls.
-
-    Attributes:
-        requested: calls begun; some are under way at the end.
-        answers: second at which each answered call began, and seconds that it took.
-        failed: calls without an answer in time.
-        refused: tries that a replica had no room for.
-        core_seconds: that the replicas' cores worked.
-        wire_seconds: that the replicas' wires carried answers.
-    """
+    """What became of all calls, some of which are under way at the end."""
 
     requested: int = 0
     answers: list[tuple[float, float]] = field(default_factory=list)
+    """Second at which each answered call began, and seconds that it took."""
     failed: int = 0
+    """Calls without an answer in time."""
     refused: int = 0
+    """Tries that a replica had no room for."""
     core_seconds: float = 0.0
     wire_seconds: float = 0.0
 

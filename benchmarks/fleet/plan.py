@@ -16,15 +16,9 @@ _CALLS = 6000
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """A fleet at work.
+    """A fleet at work: answers a second, seconds of a call, shares of cores and wires in use.
 
-    Attributes:
-        replicas: server processes.
-        rate: answers a second.
-        p50, p99: seconds of a call.
-        used, wire_used: shares of the replicas' cores and wires.
-        refused: tries that there was no room for, a call.
-        failed: calls without an answer in time.
+    ``refused`` are tries without room, a call, and ``failed`` calls without an answer in time.
     """
 
     replicas: int

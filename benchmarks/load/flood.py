@@ -1,4 +1,4 @@
-"""Four times what the server can carry, and crowds that retry as told, beside health checks."""
+"""Four times what the server can carry, and crowds that retry, beside health checks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ REQUEST = Case("stride 8", "float32", 1, streamed=False)
 SATURATING, CROWD, TIMES = 8, 64, 4
 SATURATION = f"{SATURATING} callers"
 FLOOD = f"{TIMES} × the best rate, at random"
-CROWDED = f"{CROWD} callers, who retry as told"
+CROWDED = f"{CROWD} callers, who retry when it says"
 GOODPUT, SLOWER = 0.9, 3.0
 
 

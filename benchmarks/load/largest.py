@@ -21,7 +21,6 @@ from cass.v1 import cass_pb2 as pb
 MESSAGE_BYTES = 64 << 20
 _IN_FLIGHT = 2
 _PAUSE_SECONDS = 0.002
-_MASKS, _LOSS = "GenerateMask", "ComputeLoss"
 
 
 def loss() -> bytes:
@@ -47,27 +46,25 @@ def repeated(field: bytes) -> bytes:
     return field * (MESSAGE_BYTES // len(field) - 8)
 
 
-# Of each case: method, and what makes its request.
-CASES: dict[str, tuple[str, Callable[[], bytes]]] = {
-    "2^24 patches and owners, 64 boxes": (
-        _MASKS,
-        partial(covered_request, 1, 64, 64, (4096, 4096), "float32", owners=True),
+CASES: dict[str, Callable[[], bytes]] = {
+    "2^24 patches and owners, 64 boxes": partial(
+        covered_request, 1, 64, 64, (4096, 4096), "float32", owners=True
     ),
-    "2^24 patches, 2^18 boxes, 4096 images": (
-        _MASKS,
-        partial(covered_request, 4096, 64, 64, (64, 64), "float32"),
+    "2^24 patches, 2^18 boxes, 4096 images": partial(
+        covered_request, 4096, 64, 64, (64, 64), "float32"
     ),
-    "64 MiB of logits": (_LOSS, loss),
-    "64 MiB of counts": (_MASKS, counts),
-    "64 MiB of unknown fields": (_MASKS, partial(repeated, b"\x78\x00")),
-    "64 MiB of empty feature maps": (_MASKS, partial(repeated, b"\x1a\x00")),
+    "64 MiB of logits": loss,
+    "64 MiB of counts": counts,
+    "64 MiB of unknown fields": partial(repeated, b"\x78\x00"),
+    "64 MiB of empty feature maps": partial(repeated, b"\x1a\x00"),
 }
+"""What makes the request of each case."""
 
 
 def keep_in_flight(address: str, case: str, seconds: float) -> Steps:
     """Two requests of a case at any time, for so long."""
-    method, make = CASES[case]
-    request, codes = make(), Counter[str]()
+    method = "ComputeLoss" if CASES[case] is loss else "GenerateMask"
+    request, codes = CASES[case](), Counter[str]()
     with grpc.insecure_channel(address, CHANNEL_OPTIONS) as channel:
         call: Any = channel.unary_unary(f"/{SERVICE}/{method}")
         grpc.channel_ready_future(channel).result()

@@ -76,11 +76,7 @@ def _answer_seconds(server: WatchedServer, seconds: float) -> float:
 
 
 def _refusal_seconds(server: WatchedServer, seconds: float, answer: float) -> float:
-    """The same for a refusal; answers before the long request are taken off.
-
-    Raises:
-        SystemExit: the server refused nothing.
-    """
+    """The same for a refusal; answers before the long request are taken off."""
     arguments = (server.address, SMALLEST, _CALLERS, seconds, False)
     with helper(closed_loop, *arguments) as callers, helper(hold, server.address):
         before = thread_seconds(server.pids())

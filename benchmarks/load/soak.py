@@ -86,16 +86,14 @@ class Watch:
 
 def faults_of(pid: int, held: dict[str, float]) -> list[str]:
     """What a process holds that it must not."""
-    faults = []
-    if held["growth_mib"] > MOST_GROWTH_MIB:
-        faults.append(f"process {pid} grew by {held['growth_mib']:.0f} MiB")
-    if held["files_after"] > held["files_before"]:
-        faults.append(f"process {pid} keeps {held['files_after'] - held['files_before']} files")
-    if held["threads_after"] > held["threads_warm"] + MOST_MORE_THREADS:
-        faults.append(
-            f"process {pid} has {held['threads_after']} threads, {held['threads_warm']} before"
-        )
-    return faults
+    more_files = held["files_after"] - held["files_before"]
+    more_threads = held["threads_after"] - held["threads_warm"]
+    checks = (
+        (held["growth_mib"] > MOST_GROWTH_MIB, f"grew by {held['growth_mib']:.0f} MiB"),
+        (more_files > 0, f"keeps {more_files:.0f} files"),
+        (more_threads > MOST_MORE_THREADS, f"has {more_threads:.0f} threads more than when warm"),
+    )
+    return [f"process {pid} {fault}" for is_fault, fault in checks if is_fault]
 
 
 async def soak(server: WatchedServer, seconds: float) -> dict[str, Any]:

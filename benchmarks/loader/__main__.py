@@ -112,29 +112,15 @@ def by_batches(loaders: dict[str, DataLoader[Any]]) -> dict[str, float]:
 def rate_table(results: dict[str, dict[str, dict[str, float]]], rounds: int) -> Table:
     """All cases."""
 
-    def cells(result: dict[str, dict[str, float]]) -> list[str]:
-        rate, ratio = result["images_per_second"], result["ratio_to_no_masks"]
-        return [f"{rate[name]:.0f} ({ratio[name]:.2f})" for name in VARIANTS]
+    def cells(case: str, rate: dict[str, float], ratio: dict[str, float]) -> Iterator[str]:
+        yield case
+        for name in VARIANTS:
+            yield f"{rate[name]:.0f} ({ratio[name]:.2f})"
+        yield judged(f"≥ {BOUND}", ratio["remote"] >= BOUND) if "apart" in case else "none"
 
-    def bound(case: str, ratio: float) -> str:
-        return judged(f"≥ {BOUND}", ratio >= BOUND) if "apart" in case else "none"
-
-    rows = (
-        [case, *cells(result), bound(case, result["ratio_to_no_masks"]["remote"])]
-        for case, result in results.items()
-    )
+    rows = (cells(case, *result.values()) for case, result in results.items())
     title = f"Images a second, median of {rounds}, and their ratio to no masks"
     return table(title, ("case", *VARIANTS, "bound of remote"), rows)
-
-
-@contextlib.contextmanager
-def loaded(folder: Path | None, images: int) -> Iterator[list[Picture]]:
-    """Pictures of a COCO folder, or drawn ones."""
-    if folder is not None:
-        yield coco_pictures(folder, images)
-        return
-    with tempfile.TemporaryDirectory() as drawn:
-        yield drawn_pictures(Path(drawn), images)
 
 
 def main(
@@ -149,7 +135,8 @@ def main(
     # Two workers on one core are a case.
     warnings.filterwarnings("ignore", "This DataLoader will create")
     results: dict[str, dict[str, dict[str, float]]] = {}
-    with loaded(data, images) as pictures:
+    with tempfile.TemporaryDirectory() as drawn:
+        pictures = coco_pictures(data, images) if data else drawn_pictures(Path(drawn), images)
         boxes = sum(len(picture.boxes) for picture in pictures)
         source = f"{data or 'drawn scenes'}: {len(pictures)} JPEGs, {boxes} boxes"
         console.print(f"{source}; resized to {SIDE}×{SIDE}, strides {STRIDES}, batches of {BATCH}")

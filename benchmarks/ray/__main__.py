@@ -60,11 +60,7 @@ _WARM_UP_TURNS = 1
 
 @contextlib.contextmanager
 def cluster(kind: str, core: int) -> Iterator[tuple[str, Callable[[], float]]]:
-    """Where a cluster takes calls, and the CPU time of all its processes until now.
-
-    Raises:
-        SystemExit: it does not run.
-    """
+    """Where a cluster takes calls, and the CPU time of all its processes until now."""
     command = [sys.executable, "-m", "benchmarks.ray.hosts", kind]
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -99,11 +95,7 @@ def _pin(pid: int, core: int) -> None:
 
 
 def check(address: str, case: Case) -> None:
-    """Compare an answer with local masks.
-
-    Raises:
-        SystemExit: they differ.
-    """
+    """Compare an answer with local masks."""
     boxes, feature_map = boxes_of(case.stride)
     with grpc.insecure_channel(address, CHANNEL_OPTIONS) as channel:
         call: Any = channel.unary_unary(GENERATE_MASK)

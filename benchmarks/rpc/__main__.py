@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -20,31 +21,19 @@ from benchmarks.common.processes import on_core, two_cores
 from benchmarks.common.tables import Out, Rounds, Seconds, judged, table
 from benchmarks.common.workload import IMAGE_SIZE, MAPS, SPEC, Case, boxes_of
 from benchmarks.rpc.local import local_table, measure
-from benchmarks.rpc.servers import (
-    OURS,
-    THREADS,
-    TRITON,
-    Sample,
-    Server,
-    running,
-    take_turn,
-)
+from benchmarks.rpc.servers import OURS, THREADS, TRITON, Sample, Server, running, take_turn
 from cass_core import generate_mask
 
 NARROW = "ours, uint8"
-CASES = {
-    f"{Case(stride, 'float32', in_flight, streamed)}, {memory} memory": (
-        Case(stride, "float32", in_flight, streamed),
-        memory == "kept",
-    )
+"""Our server with uint8 masks, beside the others' float32."""
+CASES = [
+    (Case(stride, "float32", in_flight, streamed), keeps_memory)
     for stride in MAPS
-    for memory in ("default", "kept")
+    for keeps_memory in (False, True)
     for streamed, in_flight in ((False, 1), (False, 8), (True, 8))
-}
+]
 FIGURES = ("rate", "client", "p50")
 _CHECK_SECONDS = 0.2
-
-Samples = dict[str, list[Sample]]
 
 
 def check(servers: dict[str, Server], core: int) -> None:
@@ -61,6 +50,30 @@ def check(servers: dict[str, Server], core: int) -> None:
                     take_turn(server, case, _CHECK_SECONDS, core, True, file.name)
 
 
+def side_by_side(
+    servers: dict[str, Server], rounds: int, seconds: float, core: int
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Name, medians and ratios of each case; its contenders take turns in each round."""
+    for case, keeps_memory in track(CASES, "cases", transient=True):
+        samples: dict[str, list[Sample]] = {name: [] for name in servers}
+        if case.streamed:
+            samples[NARROW] = []
+        for _ in range(rounds):
+            for name, taken in samples.items():
+                server = servers[OURS if name == NARROW else name]
+                request = replace(case, dtype="uint8") if name == NARROW else case
+                taken.append(take_turn(server, request, seconds, core, keeps_memory))
+        medians = {
+            name: {
+                figure: median(getattr(sample, figure) for sample in taken)
+                for figure in ("rate", "client", "server", "p50")
+            }
+            for name, taken in samples.items()
+        }
+        title = f"{case}, {'kept' if keeps_memory else 'default'} memory"
+        yield title, {"medians": medians, "ratios": ratios_of(case, samples)}
+
+
 def bound_of(figure: str, case: Case, row: str) -> float | None:
     """The least ratio of a rate, the largest of a time; None where there is no bound."""
     if row == THREADS and figure == "rate":
@@ -74,7 +87,7 @@ def bound_of(figure: str, case: Case, row: str) -> float | None:
     return {"stride 32": 1.15, "stride 8": 1.2}[case.stride] if case.streamed else 1.0
 
 
-def ratios_of(case: Case, samples: Samples) -> dict[str, dict[str, dict[str, Any]]]:
+def ratios_of(case: Case, samples: dict[str, list[Sample]]) -> dict[str, dict[str, dict[str, Any]]]:
     """Each figure of ours divided by another server's; uint8 masks are divided by Triton's."""
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for row in samples:
@@ -94,10 +107,8 @@ def case_table(title: str, result: dict[str, Any]) -> Table:
 
     def cell(row: str, figure: str) -> str:
         found = result["ratios"].get(row, {}).get(figure)
-        if found is None:
-            return ""
-        if found["bound"] is None:
-            return f"{found['ratio']:.2f}"
+        if found is None or found["bound"] is None:
+            return f"{found['ratio']:.2f}" if found else ""
         sign = "≥" if figure == "rate" else "≤"
         return judged(f"{found['ratio']:.2f} {sign} {found['bound']:.2f}", found["holds"])
 
@@ -117,47 +128,21 @@ def main(
     triton: Annotated[
         Path | None, typer.Option(help="Virtual environment with nvidia-pytriton and numba.")
     ] = None,
-    only: Annotated[str, typer.Option(help="Cases whose names contain this.")] = "",
     out: Out = None,
 ) -> None:
     """Ratios are of neighbours in a round, then the median of the rounds."""
     console = Console(width=130, highlight=False)
     ours, theirs = two_cores()
-    cases = {name: case for name, case in CASES.items() if only in name}
     if triton is None:
         console.print("Triton is skipped: no environment given (--triton VENV, make TRITON=VENV)")
+    results = {}
     with running(ours, triton) as servers:
         check(servers, theirs)
-        names = {
-            name: [*servers, *([NARROW] if case.streamed else [])]
-            for name, (case, _) in cases.items()
-        }
-        samples: dict[str, Samples] = {
-            name: {one: [] for one in contenders} for name, contenders in names.items()
-        }
-        turns = [(name, one) for _ in range(rounds) for name in cases for one in names[name]]
-        for name, one in track(turns, "turns", transient=True):
-            case, keeps_memory = cases[name]
-            server = servers[OURS if one == NARROW else one]
-            request = replace(case, dtype="uint8") if one == NARROW else case
-            samples[name][one].append(take_turn(server, request, seconds, theirs, keeps_memory))
+        for title, result in side_by_side(servers, rounds, seconds, theirs):
+            results[title] = result
+            console.print(case_table(title, result))
         with on_core(theirs):
             local = measure(servers[OURS].address, rounds)
-    results = {
-        name: {
-            "medians": {
-                one: {
-                    figure: median(getattr(sample, figure) for sample in taken)
-                    for figure in ("rate", "client", "server", "p50")
-                }
-                for one, taken in of_case.items()
-            },
-            "ratios": ratios_of(cases[name][0], of_case),
-        }
-        for name, of_case in samples.items()
-    }
-    for name, result in results.items():
-        console.print(case_table(name, result))
     console.print(local_table(local))
     if out is not None:
         command = f"make bench-rpc ROUNDS={rounds} SECONDS={seconds:g}"

@@ -25,13 +25,9 @@ _TOLERANCE = {"float32": 1e-6, "uint8": 1.0}
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a client measured.
+    """Answers a second, CPU µs a call, milliseconds of a unary call (0 for streams).
 
-    Attributes:
-        rate: answers a second.
-        client: microseconds of this process's CPU time, a call.
-        p50: milliseconds of a unary call; 0 for streams.
-        calls: all that the server has answered, with those before the measurement.
+    ``calls`` are all that the server has answered, with those before the measurement.
     """
 
     rate: float
@@ -56,11 +52,7 @@ def drive(client: Client, case: Case, seconds: float) -> Outcome:
 
 
 def check(client: Client, case: Case, expected: str) -> None:
-    """Compare the masks of a call and of a stream.
-
-    Raises:
-        SystemExit: they are wrong.
-    """
+    """Compare the masks of a call and of a stream."""
     right = np.load(expected).astype(np.float64)
     streamed = client.stream(case.in_flight, time.perf_counter() + _CHECK_SECONDS)
     for masks in (client.unary(), *streamed):

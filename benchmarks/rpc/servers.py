@@ -71,19 +71,7 @@ def _bare_server(kind: str, variables: dict[str, str]) -> Iterator[tuple[int, st
 def take_turn(
     server: Server, case: Case, seconds: float, core: int, keeps_memory: bool, expected: str = ""
 ) -> Sample:
-    """One client for a while, on a core.
-
-    Args:
-        server: that it calls.
-        case: its requests.
-        seconds: how long.
-        core: of the client.
-        keeps_memory: whether its allocator keeps what it frees.
-        expected: file of the right masks, if they are to be compared.
-
-    Raises:
-        SystemExit: it failed.
-    """
+    """One client for a while, on a core; with ``expected``, a file of masks, it compares them."""
     command = [server.python, "-m", "benchmarks.rpc.client", server.stack, server.address]
     command += [json.dumps(asdict(case)), str(seconds), *([expected] if expected else [])]
     variables = {**os.environ, **(KEPT_MEMORY if keeps_memory else {})}

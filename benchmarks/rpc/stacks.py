@@ -20,12 +20,7 @@ _READY_SECONDS = 120.0
 
 
 class Client(NamedTuple):
-    """A connection to a server that answers.
-
-    Attributes:
-        unary: makes a call; returns its masks, which are writable.
-        stream: keeps so many requests in flight until that time; yields the masks of each.
-    """
+    """Makes a call, or keeps a number of requests in flight until a time; gives writable masks."""
 
     unary: Callable[[], Any]
     stream: Callable[[int, float], Iterator[Any]]

@@ -41,7 +41,9 @@ class TritonPythonModel:
                 backend.get_input_tensor_by_name(request, name).as_numpy()
                 for name in ("boxes", "counts", "feature_map")
             )
-            mask = kernel_masks(BoxBatch.packed(boxes, counts.tolist()), feature_map.tolist())
+            mask = kernel_masks(
+                BoxBatch.packed(boxes, counts.tolist()), tuple(feature_map.tolist())
+            )
             answers.append(backend.InferenceResponse([backend.Tensor("mask", mask)]))
         return answers
 """
@@ -49,11 +51,7 @@ class TritonPythonModel:
 
 @contextlib.contextmanager
 def triton_server(environment: Path, variables: dict[str, str]) -> Iterator[tuple[int, str]]:
-    """A server that loads its model: its process and address. Its client waits for it.
-
-    Raises:
-        SystemExit: the virtual environment has no Triton.
-    """
+    """A server that loads its model: its process and address. Its client waits for it."""
     found = list(environment.glob("lib/python3.*/site-packages/pytriton/tritonserver"))
     if not found:
         raise SystemExit(f"{environment} has no nvidia-pytriton")
