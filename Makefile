@@ -22,7 +22,7 @@ demo: $(READY) ## the main job, end to end; COCO=FILE.json IMAGES=DIR for your o
 	$(BIN)/python examples/demo.py $(if $(COCO),--coco $(COCO)) $(if $(IMAGES),--images $(IMAGES))
 
 # Side by side, in more processes than there are cores; see tests/conftest.py.
-PYTEST := $(BIN)/python -m pytest -n auto --dist loadgroup --durations 10 --ignore=tests/ray
+PYTEST := $(BIN)/python -m pytest -n auto --durations 10 --ignore=tests/ray
 test: $(READY) ## run the tests but the slow ones; ARGS for some of all
 	$(if $(ARGS),$(BIN)/python -m pytest $(ARGS),$(PYTEST) -m "not slow")
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -24,18 +26,35 @@ settings.register_profile(
 settings.load_profile("default")
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Twice the cores: most tests wait for other processes. Each needs some 600 MB."""
     return min(2 * (os.cpu_count() or 1), 8)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share what their module holds, a server say, run in one process, one by one."""
-    for item in items:
-        definitions = item._fixtureinfo.name2fixturedefs  # type: ignore[attr-defined]
-        if any(found[-1].scope == "module" for found in definitions.values()):
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Tests that share what their module holds, a server say, run in one process, one by one.
+
+    All others run wherever there is room. (The marks of xdist 3.8 do not work with pytest 9.2.)
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    @functools.cache
+    def is_shared(file: str) -> bool:
+        return 'scope="module"' in (config.rootpath / file).read_text()
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return file if is_shared(file) else nodeid
+
+        def _reschedule(self, node: Any) -> None:
+            # One in place of a process that has ended (a test beyond its limit) may still collect.
+            if node in self.registered_collections:
+                super()._reschedule(node)
+
+    return Scheduling(config, log)
 
 
 _SHARED = Path(__file__).resolve().parents[2] / "shared"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,17 +14,11 @@ from PIL import Image
 
 from cass_core import MaskSpec, generate_mask
 from cass_core.synthetic import street_boxes, street_scene
+from tests.support.programs import ended, printed
 
 
-def cass(*arguments: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "cass_cli", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        env={**os.environ, "COLUMNS": "300"},
-        check=False,
-    )
+def cass(*arguments: str | Path, code: int = 0, **options: Any) -> subprocess.CompletedProcess[str]:
+    done = ended("-m", "cass_cli", *arguments, env={"COLUMNS": "300"}, **options)
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     return done
@@ -166,18 +159,7 @@ def test_info(address: str) -> None:
 def test_refused(file: Path, arguments: list[str], code: int, error: str) -> None:
     before = set(file.parent.iterdir())
     arguments = [str(file) if a == "FILE" else a for a in arguments]
-    done = subprocess.run(
-        [sys.executable, "-m", "cass_cli", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        cwd=file.parent,
-        env={**os.environ, "COLUMNS": "300"},
-        check=False,
-    )
-    assert done.returncode == code
-    assert error in done.stderr
-    assert "Traceback" not in done.stderr
+    assert error in cass(*arguments, code=code, cwd=file.parent).stderr
     assert set(file.parent.iterdir()) == before
 
 
@@ -219,12 +201,6 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
             "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
         )
         command = ["mask", path, "--out", tmp_path / "m.npz", "--stride", "8"]
-        done = subprocess.run(
-            [sys.executable, "-c", program, *map(str, command), "--set", "patch_size=1"],
-            capture_output=True,
-            text=True,
-            timeout=100,
-            check=True,
-        )
-        peaks.append(int(done.stdout.split()[-1]) * (1 if sys.platform == "darwin" else 1024))
+        told = printed("-c", program, *command, "--set", "patch_size=1")
+        peaks.append(int(told.split()[-1]) * (1 if sys.platform == "darwin" else 1024))
     assert peaks[1] - peaks[0] < 60e6

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import resource
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.support.programs import ended
 
 FILE = {"images": [{"id": 1, "height": 20, "width": 30}], "annotations": []}
 # Enough for an interpreter with everything loaded, and no more than a small machine has.
@@ -19,15 +19,8 @@ MEMORY = 3 << 30
 def cass(folder: Path, arguments: tuple[str, ...], content: str) -> Any:
     """Run the command in the folder, with bounded memory."""
     (folder / "file.json").write_text(content)
-    return subprocess.run(
-        [sys.executable, "-m", "cass_cli", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        cwd=folder,
-        check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY)),
-    )
+    bound = lambda: resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))  # noqa: E731
+    return ended("-m", "cass_cli", *arguments, cwd=folder, preexec_fn=bound)
 
 
 def check_refused(folder: Path, *arguments: str, content: str = json.dumps(FILE)) -> None:

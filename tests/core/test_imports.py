@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
+
+from tests.support.programs import printed
 
 HEAVY = ("torch", "numba", "matplotlib", "grpc", "google.protobuf", "cass", "cass_client")
 
@@ -13,11 +12,7 @@ HEAVY = ("torch", "numba", "matplotlib", "grpc", "google.protobuf", "cass", "cas
 def loaded_after(code: str) -> set[str]:
     """The heavy modules that this code loads."""
     probe = f"{code}\nimport sys\nprint(*[m for m in {HEAVY!r} if m in sys.modules])"
-    done = subprocess.run(
-        [sys.executable, "-c", probe], capture_output=True, text=True, check=False, timeout=100
-    )
-    assert done.returncode == 0, done.stderr
-    return set(done.stdout.split())
+    return set(printed("-c", probe).split())
 
 
 def test_import_loads_nothing_heavy() -> None:

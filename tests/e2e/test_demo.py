@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
+
+from tests.support.programs import printed
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -18,18 +18,11 @@ def test_demo(real: bool, tmp_path: Path, request: pytest.FixtureRequest) -> Non
     if real:
         data = request.getfixturevalue("shared") / "data" / "carla"
         arguments += ["--coco", str(data / "test.json"), "--images", str(data / "images")]
-    done = subprocess.run(
-        [sys.executable, ROOT / "examples" / "demo.py", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "drained, exit code 0" in done.stdout
-    rows = [line for line in done.stdout.splitlines() if "stride" in line]
+    told = printed(ROOT / "examples" / "demo.py", *arguments)
+    assert "drained, exit code 0" in told
+    rows = [line for line in told.splitlines() if "stride" in line]
     assert len(rows) == 4
-    if "on cpu" in done.stdout:
+    if "on cpu" in told:
         assert all("identical" in row for row in rows)
     with Image.open(tmp_path / "demo.png") as picture:
         assert picture.width > 1000

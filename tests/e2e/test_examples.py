@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +17,7 @@ from torch.utils.data import DataLoader
 from cass_core import LossSpec, MaskSpec, compute_loss, generate_mask
 from cass_core.synthetic import street_boxes
 from tests.server.support.observed import scrape
+from tests.support.programs import printed
 from tests.support.servers import ServerProcess, serving
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,17 +46,7 @@ def short_folder() -> Iterator[str]:
 
 def run(*arguments: str, **env: str) -> str:
     """What Python prints, with these arguments, in the folder of the examples."""
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=EXAMPLES,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        env={**os.environ, **env},
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return printed(*arguments, cwd=EXAMPLES, env=env, limit=120)
 
 
 def answered(server: ServerProcess) -> dict[str, float]:
@@ -97,10 +85,10 @@ def needs(package: str) -> pytest.MarkDecorator:
 @pytest.mark.slow
 def test_torch_detection(server: ServerProcess) -> None:
     start = answered(server)
-    printed = run("torch_detection.py", "--server", server.address)
+    told = run("torch_detection.py", "--server", server.address)
     between = answered(server)
     assert rise(start, between) == {"GenerateMask": 24, "images": 192}
-    first, means_ = zip(*re.findall(r"first loss ([\d.]+), mean ([\d.]+)", printed), strict=True)
+    first, means_ = zip(*re.findall(r"first loss ([\d.]+), mean ([\d.]+)", told), strict=True)
     assert len(first) == 4
     assert float(means_[-1]) < 0.9 * float(means_[0])
     # The untrained network's logits are zeros, so the first loss depends on the boxes alone.
@@ -115,7 +103,7 @@ def test_torch_detection(server: ServerProcess) -> None:
     expected = compute_loss(np.zeros_like(masks), masks, LossSpec(kind="focal")).loss
     assert float(first[0]) == pytest.approx(float(expected), abs=1e-6)
     # The server's loss trains the same network.
-    assert run("torch_detection.py", "--server", server.address, "--remote-loss") == printed
+    assert run("torch_detection.py", "--server", server.address, "--remote-loss") == told
     assert rise(between, answered(server)) == {"ComputeLoss": 24, "images": 192}
 
 
@@ -123,11 +111,11 @@ def test_torch_detection(server: ServerProcess) -> None:
 @pytest.mark.slow
 def test_hf_datasets(server: ServerProcess, tmp_path: Path) -> None:
     start = answered(server)
-    printed = run(
+    told = run(
         "hf_datasets.py", "--server", server.address, HF_HOME=str(tmp_path), HF_HUB_OFFLINE="1"
     )
     assert rise(start, answered(server)) == {"GenerateMask": 8, "images": 128}
-    rows = re.findall(r"^(\w+), image (\d+): uint8, mean ([\d.]+)$", printed, re.MULTILINE)
+    rows = re.findall(r"^(\w+), image (\d+): uint8, mean ([\d.]+)$", told, re.MULTILINE)
     for name in ("stored", "mirrored"):
         found = {int(image): float(mean) for which, image, mean in rows if which == name}
         assert list(found) == list(range(64))
@@ -138,9 +126,9 @@ def test_hf_datasets(server: ServerProcess, tmp_path: Path) -> None:
 
 def test_numpy_loader(server: ServerProcess) -> None:
     start = answered(server)
-    printed = run("numpy_loader.py", "--server", server.address)
+    told = run("numpy_loader.py", "--server", server.address)
     assert rise(start, answered(server)) == {"StreamMasks": 8, "images": 128}
-    lines = printed.splitlines()
+    lines = told.splitlines()
     assert len(lines) == 8
     for number, line in enumerate(lines):
         assert line.startswith(f"batch {number}: 16 images, ")
@@ -149,14 +137,14 @@ def test_numpy_loader(server: ServerProcess) -> None:
         expected = [mask.mean() for mask in generate_mask(boxes, SIZE, maps, SPEC)]
         found = [float(text) for text in re.findall(r"0\.\d+", line)]
         assert found == pytest.approx(expected, abs=1e-6)
-    assert run("numpy_loader.py") == printed
+    assert run("numpy_loader.py") == told
 
 
 @needs("ray")
 @pytest.mark.slow
 def test_ray_data(server: ServerProcess, short_folder: str) -> None:
     start = answered(server)
-    printed = run(
+    told = run(
         "ray_data.py",
         "--server",
         server.address,
@@ -164,7 +152,7 @@ def test_ray_data(server: ServerProcess, short_folder: str) -> None:
         RAY_USAGE_STATS_ENABLED="0",
     )
     assert rise(start, answered(server)) == {"GenerateMask": 4, "images": 64}
-    rows = re.findall(r"^image (\d+): mean ([\d.]+)$", printed, re.MULTILINE)
+    rows = re.findall(r"^image (\d+): mean ([\d.]+)$", told, re.MULTILINE)
     assert [int(image) for image, _ in rows] == list(range(64))
     assert [float(mean) for _, mean in rows] == pytest.approx(means(64, "float32"), abs=1e-6)
 
@@ -184,10 +172,10 @@ def test_page_collates(server: ServerProcess, tmp_path: Path) -> None:
     kept = tmp_path / "masks.npy"
     start = answered(server)
     # As a process, whose workers are forked from no more than it has started.
-    printed = run("-c", f"{program}\nimport numpy; numpy.save({str(kept)!r}, masks[0])")
+    told = run("-c", f"{program}\nimport numpy; numpy.save({str(kept)!r}, masks[0])")
     assert rise(start, answered(server)) == {"GenerateMask": 2, "images": 8}
     sizes = ", ".join(f"torch.Size([4, {side}, {side}])" for side in (80, 40, 20))
-    assert printed == f"torch.Size([4, 3, 640, 640]) [{sizes}] torch.uint8\n" * 2
+    assert told == f"torch.Size([4, 3, 640, 640]) [{sizes}] torch.uint8\n" * 2
     # Of the padded image's 640 rows, not of the sample's 380.
     boxes = [np.array([[100, 300, 120, 360]], np.float32)] * 4
     expected = generate_mask(boxes, (640, 640), (80, 80), SPEC, dtype="uint8")
@@ -210,5 +198,5 @@ def test_page_takes_losses(server: ServerProcess, capsys: pytest.CaptureFixture[
 
 def test_page_keeps_memory() -> None:
     """In a process of its own: it is for good."""
-    subprocess.run([sys.executable, "-c", PROGRAMS[2]], timeout=60, check=True)
+    printed("-c", PROGRAMS[2])
     assert len(PROGRAMS) == 3

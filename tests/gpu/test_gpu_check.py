@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.programs import ended
+
 pytest.importorskip("triton", reason="needs Triton, which has wheels for Linux")
 
 # Packages that the project has besides NumPy, torch and Triton: as if they were not there.
@@ -46,14 +48,7 @@ def test_its_checks_pass_in_the_interpreter(shared: Path, tmp_path: Path) -> Non
 
 
 def test_without_a_gpu_it_says_so() -> None:
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.gpu"],
-        env=environment,
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        timeout=110,
-    )
+    root = Path(__file__).parents[2]
+    done = ended("-m", "tests.gpu", env={"CUDA_VISIBLE_DEVICES": ""}, cwd=root)
     assert done.returncode == 2
     assert done.stdout.startswith("gpu-check needs a CUDA device")

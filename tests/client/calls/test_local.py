@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import subprocess
-import sys
-import textwrap
 from typing import Any
 
 import numpy as np
@@ -26,6 +23,7 @@ from cass_client import (
 from cass_core import compute_loss, generate_mask
 from cass_core.synthetic import street_boxes
 from tests.support.compare import same
+from tests.support.programs import printed
 
 SIZE, MAP = (96, 160), (12, 20)
 BOXES = [*street_boxes(2, 6, image_size=SIZE, seed=1), None]
@@ -143,14 +141,8 @@ def test_local_needs_the_core() -> None:
             print(error)
         CassClient("localhost:1")
     """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    assert done.stdout == 'local: needs the core; install it with: pip install "cass[core]"\n'
+    told = printed("-c", program)
+    assert told == 'local: needs the core; install it with: pip install "cass[core]"\n'
 
 
 def test_errors_are_one_tree() -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import tempfile
 import textwrap
 from pathlib import Path
@@ -17,7 +14,7 @@ from cass_client import InvalidRequest, MaskSpec
 from cass_client.ray import MaskBatch
 from cass_core import generate_mask
 from cass_core.synthetic import street_boxes
-from tests.support.servers import serving
+from tests.support.programs import printed
 
 pytestmark = pytest.mark.timeout(150)
 
@@ -132,10 +129,7 @@ def test_arguments_are_checked_when_it_is_made() -> None:
 
 def test_loads_neither_ray_nor_torch() -> None:
     program = "import sys, cass_client.ray; print({'ray', 'torch', 'numba'} & set(sys.modules))"
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
-    )
-    assert done.stdout == "set()\n"
+    assert printed("-c", program) == "set()\n"
 
 
 PROGRAM = textwrap.dedent("""
@@ -160,7 +154,7 @@ PROGRAM = textwrap.dedent("""
 
 
 @pytest.mark.slow
-def test_parquet_by_ray(tmp_path: Path) -> None:
+def test_parquet_by_ray(address: str, tmp_path: Path) -> None:
     pytest.importorskip("ray")
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
@@ -178,15 +172,8 @@ def test_parquet_by_ray(tmp_path: Path) -> None:
     }
     parquet.write_table(pyarrow.table(columns), tmp_path / "set.parquet")
     # As a process: Ray leaves sockets and warnings behind. Its sockets' paths have to be short.
-    with serving() as server, tempfile.TemporaryDirectory() as short_folder:
-        done = subprocess.run(
-            [sys.executable, "-c", PROGRAM, server.address, str(tmp_path)],
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-            env={**os.environ, "RAY_TMPDIR": short_folder, "RAY_USAGE_STATS_ENABLED": "0"},
-        )
-    assert done.returncode == 0, done.stderr
+    with tempfile.TemporaryDirectory() as short_folder:
+        env = {"RAY_TMPDIR": short_folder, "RAY_USAGE_STATS_ENABLED": "0"}
+        printed("-c", PROGRAM, address, tmp_path, env=env, limit=120)
     expected = generate_mask(boxes, sizes, MAP, SPEC)
     np.testing.assert_array_equal(np.load(tmp_path / "masks.npy"), expected)

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import textwrap
-
-from tests.support.servers import serving
+from tests.support.programs import printed
 
 # One child after another, and the parent in between: what goes wrong with an inherited
 # connection goes wrong only now and then.
@@ -34,13 +30,5 @@ PROGRAM = """
 """
 
 
-def test_every_child_is_answered() -> None:
-    with serving() as server:
-        done = subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(PROGRAM), server.address],
-            capture_output=True,
-            text=True,
-            timeout=100,
-            check=False,
-        )
-    assert done.stdout == "0 failed\n", done.stderr[-600:]
+def test_every_child_is_answered(address: str) -> None:
+    assert printed("-c", PROGRAM, address) == "0 failed\n"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import textwrap
 
 import pytest
+
+from tests.support.programs import printed
 
 # What the parent did before the fork; and what the child of it can do.
 USES = {
@@ -95,16 +94,7 @@ PROGRAM = """
 
 def run(use: str, address: str, support: str) -> list[str]:
     program = textwrap.dedent(PROGRAM).replace("{use}", use)
-    done = subprocess.run(
-        [sys.executable, "-c", program, address],
-        env={**os.environ, "GRPC_ENABLE_FORK_SUPPORT": support},
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
+    return printed("-c", program, address, env={"GRPC_ENABLE_FORK_SUPPORT": support}).splitlines()
 
 
 @pytest.mark.parametrize("use", USES)
@@ -179,17 +169,9 @@ OPEN_LOOP = """
 
 
 @pytest.mark.parametrize(
-    ("program", "printed"),
+    ("program", "lines"),
     [(BUSY_THREADS, ["{0}"]), (OPEN_LOOP, ["{0}", "{3} {0}"])],
 )
-def test_others_that_use_grpc(address: str, program: str, printed: list[str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(BESIDE) + textwrap.dedent(program), address],
-        env={**os.environ, "GRPC_ENABLE_FORK_SUPPORT": "1", "GRPC_VERBOSITY": "NONE"},
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == printed
+def test_others_that_use_grpc(address: str, program: str, lines: list[str]) -> None:
+    env = {"GRPC_ENABLE_FORK_SUPPORT": "1", "GRPC_VERBOSITY": "NONE"}
+    assert printed("-c", BESIDE + program, address, env=env).splitlines() == lines

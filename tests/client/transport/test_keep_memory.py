@@ -5,13 +5,13 @@ from __future__ import annotations
 import ctypes
 import json
 import platform
-import subprocess
 import sys
 
 import pytest
 
 import cass_client
-from tests.client.torch.test_loaders import LIMIT, run
+from tests.client.torch.test_loaders import run
+from tests.support.programs import printed
 
 pytestmark = pytest.mark.timeout(220)
 
@@ -24,7 +24,7 @@ MANY, FEW = 5 * 20, 50
 
 
 @glibc
-@pytest.mark.parametrize("context", ["fork", "spawn"])
+@pytest.mark.parametrize("context", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_workers_keep_it_and_the_parent_does_not(context: str) -> None:
     found = json.loads(run("memory", "local:", context, ""))
     assert found["worker"] < FEW
@@ -39,10 +39,7 @@ def test_a_program_that_asks_for_it() -> None:
         "import cass_client; from tests.client.support.loader_programs import faults\n"
         "print(faults(), cass_client.keep_memory(), faults())"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=LIMIT, check=True
-    )
-    before, could, after = done.stdout.split()
+    before, could, after = printed("-c", program).split()
     assert int(before) >= MANY
     assert could == "True"
     assert int(after) < FEW

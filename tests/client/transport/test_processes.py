@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import textwrap
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,21 +10,14 @@ import numpy as np
 from cass_client import CassClient, MaskSpec
 from cass_core import generate_mask
 from cass_core.synthetic import street_boxes
+from tests.support.programs import printed
 
 SPEC = MaskSpec(patch_size=1)
 SIZE, MAP = (96, 160), (12, 20)
 
 
 def run(program: str, *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+    return printed("-c", program, *arguments).strip()
 
 
 def test_threads(address: str) -> None:

@@ -27,6 +27,7 @@ from tests.support.servers import serving
 pytestmark = pytest.mark.timeout(120)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_rolling_restart() -> None:
     """No call of any thread or process fails, nor a stream."""

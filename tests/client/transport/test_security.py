@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,6 +23,7 @@ from cass_client import (
 )
 from tests.server.support.certificates import Authority, put
 from tests.server.support.processes import wait_until
+from tests.support.programs import ended
 from tests.support.servers import serving
 
 TOKEN, OTHER = "valid-in-every-test-of-it", "of-the-right-length-but-no"
@@ -243,9 +243,8 @@ def test_the_command_line(files: Files) -> None:
     with serving(*arguments) as server:
 
         def info(options: dict[str, Path]) -> subprocess.CompletedProcess[str]:
-            command = [sys.executable, "-m", "cass_cli", "info", "--server", server.address]
-            command += [str(word) for option in options.items() for word in option]
-            return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+            words = [word for option in options.items() for word in option]
+            return ended("-m", "cass_cli", "info", "--server", server.address, *words)
 
         done = info(options)
         assert done.returncode == 0, done.stderr

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 
@@ -16,6 +14,7 @@ import torch
 from cass_core import LossSpec, MaskSpec, compute_loss, generate_mask
 from cass_core.cpu import threads
 from cass_core.synthetic import street_boxes
+from tests.support.programs import printed
 
 SIZE, CELLS, IMAGES = (736, 1280), (184, 320), 24  # 1.4 million patches
 BOXES = street_boxes(IMAGES, 8, image_size=SIZE)
@@ -112,20 +111,14 @@ def test_a_forked_child_has_threads_of_its_own() -> None:
         child.join()
 
 
+COUNT = "from cass_core.cpu.threads import thread_count; print(thread_count())"
+
+
 @pytest.mark.parametrize(("setting", "expected"), [("3", "3"), ("1", "1")])
 def test_openmps_setting_where_torch_is_not_loaded(setting: str, expected: str) -> None:
-    program = "from cass_core.cpu.threads import thread_count; print(thread_count())"
-    environment = os.environ | {"OMP_NUM_THREADS": setting}
-    out = subprocess.run(
-        [sys.executable, "-c", program], env=environment, capture_output=True, timeout=60, text=True
-    )
-    assert out.stdout.strip() == expected
+    assert printed("-c", COUNT, env={"OMP_NUM_THREADS": setting}).strip() == expected
 
 
-def test_the_cores_where_nothing_is_set() -> None:
-    program = "from cass_core.cpu.threads import thread_count; print(thread_count())"
-    environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
-    out = subprocess.run(
-        [sys.executable, "-c", program], env=environment, capture_output=True, timeout=60, text=True
-    )
-    assert int(out.stdout) == len(os.sched_getaffinity(0))
+def test_the_cores_where_nothing_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert int(printed("-c", COUNT)) == len(os.sched_getaffinity(0))

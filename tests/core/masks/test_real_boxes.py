@@ -63,12 +63,16 @@ def test_every_box_is_seen(shared: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize(
     "options",
     [
         reference.IMPROVED,
-        reference.BASELINE,
-        reference.IMPROVED | {"patch_size": 3, "decay_type": "linear", "merge": "clipped_sum"},
+        pytest.param(reference.BASELINE, marks=pytest.mark.slow),
+        pytest.param(
+            reference.IMPROVED | {"patch_size": 3, "decay_type": "linear", "merge": "clipped_sum"},
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_against_the_reference(shared: Path, name: str, options: dict[str, Any]) -> None:

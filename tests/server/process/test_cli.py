@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
-import subprocess
-import sys
 import tomllib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +23,7 @@ from cass_server.config.reference import settings_table
 from tests.server.support.certificates import Authority, put
 from tests.server.support.processes import LIMIT, cass_server, free_port, health, held
 from tests.server.support.requests import mask_request
+from tests.support.programs import ended
 from tests.support.servers import ServerProcess, server_process, serving
 
 
@@ -159,13 +158,7 @@ def test_what_is_not_installed_is_one_line(missing: str, arguments: list[str]) -
     program = (
         f"import sys; sys.modules[{missing!r}] = None; from cass_server.cli import main; main()"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=LIMIT,
-        check=False,
-    )
+    done = ended("-c", program, *arguments)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
         f"cass-server: needs {missing}, which pip install 'cass[server]' brings\n"

@@ -146,7 +146,7 @@ def test_connections_that_say_nothing_or_stop_after_the_preface(server: ServerPr
 def test_a_peer_that_no_longer_answers_pings_is_given_up() -> None:
     """As one whose machine lost its network: no end of the connection ever comes from there."""
     with serving(
-        "--metrics-port", "0", "--keepalive-seconds", "0.5", "--keepalive-timeout-seconds", "0.5"
+        "--metrics-port", "0", "--keepalive-seconds", "0.5", "--keepalive-timeout-seconds", "3"
     ) as server:
         with (
             Connection(server.address) as idle,

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import socket
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
 import pytest
 
-from tests.server.support.processes import LIMIT, cass_server, free_port
+from tests.server.support.processes import cass_server, free_port
+from tests.support.programs import ended
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -96,13 +95,7 @@ def test_without_ray(missing: str) -> None:
     program = (
         f"import sys; sys.modules[{missing!r}] = None; from cass_server.cli import main; main()"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program, "ray"],
-        capture_output=True,
-        text=True,
-        timeout=LIMIT,
-        check=False,
-    )
+    done = ended("-c", program, "ray")
     assert done.returncode == 1
     assert done.stderr.startswith(f"cass-server: needs {missing}")
     assert done.stderr.endswith(", which pip install 'cass[ray]' brings\n")

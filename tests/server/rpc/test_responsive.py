@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import pytest
@@ -33,6 +31,7 @@ from tests.server.support.raw_http2 import (
     prefixed,
 )
 from tests.server.support.requests import mask_request
+from tests.support.programs import printed
 
 # With so many cells along each side, an answer of 256 KiB.
 LARGE = 256
@@ -257,12 +256,5 @@ os._exit(serve(settings, CpuEngine(), Metrics(), launch) or print(end="", flush=
 
 def test_what_is_loaded_is_not_looked_through_for_garbage() -> None:
     """A hundred thousand objects, which would take longer than the largest step of a request."""
-    done = subprocess.run(
-        [sys.executable, "-c", UNTIL_SERVING],
-        capture_output=True,
-        text=True,
-        timeout=LIMIT,
-        check=True,
-    )
-    frozen, others = map(int, done.stdout.split())
+    frozen, others = map(int, printed("-c", UNTIL_SERVING).split())
     assert others < frozen / 10

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import random
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +14,7 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from tests.support.programs import ended
 from tests.support.servers import ServerProcess
 
 LIMIT = 60.0
@@ -81,11 +80,4 @@ def status_name(answer: health_pb2.HealthCheckResponse) -> str:
 
 def cass_server(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run `python -m cass_server` to its end."""
-    return subprocess.run(
-        [sys.executable, "-m", "cass_server", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=LIMIT,
-        env={**os.environ, "COLUMNS": "200"},
-        check=False,
-    )
+    return ended("-m", "cass_server", *arguments, env={"COLUMNS": "200"})
