@@ -211,9 +211,7 @@ def ray() -> Iterator[str]:
     """The ways of a request on a Ray cluster."""
     yield from run_of("ray")
     cases = results("ray")["cases"].values()
-    yield from head(
-        "way", "32: calls/s", "of serve", "CPU µs", "8: calls/s", "of serve", "CPU µs"
-    )
+    yield from head("way", "32: calls/s", "of serve", "CPU µs", "8: calls/s", "of serve", "CPU µs")
     for name, label in WAYS.items():
         cells = []
         for case in cases:
