@@ -33,7 +33,7 @@ WAYS = {  # of Ray: their names in the results, and here
 }
 FLOODS = {
     "8 callers": "8 callers who wait for each answer",
-    "64 callers, who wait as told": "64 callers who wait and come back when told",
+    "64 callers, who wait as told": "64 callers who retry in time",
     "4 × the best rate, by chance": "callers who never wait, at 4 times the best rate",
 }
 
