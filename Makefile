@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test ray-test check lint types proto proto-check docs-check bench bench-remote bench-rpc bench-loader bench-ray bench-overload bench-fleet soak gpu-check docker-test docs clean
+.PHONY: help setup demo test test-all ray-test check lint types proto proto-check docs-check bench bench-rpc bench-loader bench-ray bench-overload bench-fleet soak gpu-check docker-test docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -21,15 +21,13 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## the main job, end to end; COCO=FILE.json IMAGES=DIR for your own data
 	$(BIN)/python examples/demo.py $(if $(COCO),--coco $(COCO)) $(if $(IMAGES),--images $(IMAGES))
 
-# The core's and the lab's tests compute, and share the cores; the others start processes, one after the other.
-CORE := tests/core tests/gpu cass_core tests/lab lab
-test: $(READY) ## run the tests; ARGS for some of them
-ifdef ARGS
-	$(BIN)/python -m pytest $(ARGS)
-else
-	$(BIN)/python -m pytest -n auto --maxprocesses 8 $(CORE)
-	$(BIN)/python -m pytest --ignore=tests/core --ignore=tests/gpu --ignore=tests/lab --ignore=tests/ray tests client proto server cli
-endif
+# Side by side, in more processes than there are cores; see tests/conftest.py.
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadgroup --durations 10 --ignore=tests/ray
+test: $(READY) ## run the tests but the slow ones; ARGS for some of all
+	$(if $(ARGS),$(BIN)/python -m pytest $(ARGS),$(PYTEST) -m "not slow")
+
+test-all: $(READY) ## run the slow ones too; ONLY=slow for them alone
+	$(PYTEST) $(if $(ONLY),-m $(ONLY))
 
 ray-test: $(READY) ## services on a real Ray cluster of three nodes, with nodes killed under load (ARGS)
 	$(BIN)/python -m pytest -v --durations 5 tests/ray $(ARGS)
@@ -39,6 +37,7 @@ check: lint types proto-check docs-check ## everything CI checks beside the test
 lint: $(READY)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/lint-imports --no-cache --no-logo
 	cd proto && ../$(BIN)/buf lint
 
 docs-check: $(READY)
@@ -70,13 +69,10 @@ ROUNDS ?= 31
 bench: $(READY) ## masks and losses beside what they replace, and how they scale (OUT, PLOTS)
 	$(BIN)/python -m benchmarks.core --rounds $(ROUNDS) $(if $(OUT),--out $(OUT)) $(if $(PLOTS),--plots $(PLOTS))
 
-bench-remote: $(READY) ## calls to a server on this machine beside local ones
-	$(BIN)/python -m benchmarks.rpc.remote --rounds $(ROUNDS) $(if $(OUT),--out $(OUT))
-
 SECONDS ?= 0.5
 bench-rpc: ROUNDS = 7
 bench-rpc: SECONDS = 1.5
-bench-rpc: $(READY) ## the server beside bare ones and Triton (ROUNDS, SECONDS a turn, TRITON: venv, OUT)
+bench-rpc: $(READY) ## the server beside bare ones, Triton and local calls (ROUNDS, SECONDS a turn, TRITON: venv, OUT)
 	$(BIN)/python -m benchmarks.rpc --rounds $(ROUNDS) --seconds $(SECONDS) \
 	    $(if $(TRITON),--triton $(TRITON)) $(if $(OUT),--out $(OUT)) $(ARGS)
 

@@ -11,11 +11,10 @@ from torch import Tensor, nn
 from cass_core.boxes import BoxBatch
 from cass_core.errors import InvalidRequest
 from cass_core.grid import one_feature_map, one_image_size, patch_grid
-from cass_core.loss_inputs import check_logits, check_same_grid, check_target, normalizer_of
-from cass_core.masks import check_sizes
-from cass_core.ops.run import PlacedBoxes, boxes_loss, is_placed, offsets_of, place
+from cass_core.inputs import check_logits, check_same_grid, check_sizes, check_target
+from cass_core.ops.backend import PlacedBoxes, boxes_loss, is_placed, offsets_of, place
 from cass_core.ops.spec_args import loss_options, mask_options
-from cass_core.specs import LossSpec, MaskSpec
+from cass_core.specs import LossSpec, MaskSpec, normalizer_of
 
 
 class CassLoss(nn.Module):

@@ -191,22 +191,6 @@ def overload() -> Iterator[str]:
     yield f"  (p50) and {changes[1]:+.0f} % (p99), and take {idle['resident_mib']:.0f} MiB."
 
 
-def soak() -> Iterator[str]:
-    """Twenty minutes of all kinds of callers."""
-    yield from run_of("soak")
-    found = results("soak")
-    right = sum(count for name, count in found["outcomes"].items() if name.endswith("right"))
-    growth = max(process["growth_mib"] for process in found["processes"].values())
-    yield (
-        f"{right:,} answers of {sum(found['outcomes'].values()):,} calls were right, the others "
-        "were wrong, late or"
-    )
-    yield (
-        f"cancelled on purpose; {len(found['faults'])} faults. No process grew by more than "
-        f"{number(growth)} MiB."
-    )
-
-
 def ray() -> Iterator[str]:
     """The ways of a request on a Ray cluster."""
     yield from run_of("ray")
@@ -222,7 +206,7 @@ def ray() -> Iterator[str]:
 
 
 BLOCKS: dict[str, Callable[[], Iterator[str]]] = {
-    made.__name__: made for made in (masks, losses, remote, loader, rpc, overload, soak, ray)
+    made.__name__: made for made in (masks, losses, remote, loader, rpc, overload, ray)
 }
 
 

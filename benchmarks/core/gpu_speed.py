@@ -14,7 +14,7 @@ from torch import Tensor
 from benchmarks.common.measure import interleaved
 from benchmarks.core.audited import audited_masks
 from cass_core import BoxBatch, CassLoss, LossSpec, MaskSpec, generate_mask
-from cass_core.ops.run import PlacedBoxes, place
+from cass_core.ops.backend import PlacedBoxes, place
 from cass_core.ops.spec_args import loss_options, mask_options
 from cass_core.synthetic import street_boxes
 from tests.gpu.setup import capture

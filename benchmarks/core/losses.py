@@ -8,8 +8,9 @@ from typing import get_args
 import torch
 
 from benchmarks.common.measure import fitted, interleaved
+from benchmarks.common.workload import IMAGE_SIZE, SPEC
 from benchmarks.core.autograd import autograd_loss
-from cass_core import LossSpec, MaskSpec, compute_loss, generate_mask
+from cass_core import LossSpec, compute_loss, generate_mask
 from cass_core.specs import LossKind
 from cass_core.synthetic import street_boxes
 
@@ -18,16 +19,13 @@ SHAPE = (16, 92, 160)
 BOUND = 2.5
 
 _BOXES = 30
-_IMAGE_SIZE = (736, 1280)
 
 
 def time_losses(rounds: int) -> dict[str, dict[str, float]]:
     """Milliseconds of a batch by kind, under ``autograd`` and ``compute_loss``."""
     images, *feature_map = SHAPE
-    boxes = street_boxes(images, _BOXES, image_size=_IMAGE_SIZE)
-    target = torch.from_numpy(
-        generate_mask(boxes, _IMAGE_SIZE, tuple(feature_map), MaskSpec(patch_size=1))
-    )
+    boxes = street_boxes(images, _BOXES, image_size=IMAGE_SIZE)
+    target = torch.from_numpy(generate_mask(boxes, IMAGE_SIZE, tuple(feature_map), SPEC))
     # Most patches are background, and a trained predictor says so.
     logits = torch.randn(SHAPE, generator=torch.Generator().manual_seed(0)) * 2 - 2
     leaf = logits.clone().requires_grad_()

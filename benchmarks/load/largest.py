@@ -11,10 +11,11 @@ from typing import Any
 import grpc
 from rich.table import Table
 
+from benchmarks.common.helper import Steps, helper
+from benchmarks.common.tables import counted, table
 from benchmarks.common.watched_server import watched_server
 from benchmarks.common.workload import CHANNEL_OPTIONS, SERVICE, covered_request
-from benchmarks.load.helper import Steps, helper
-from benchmarks.load.prober import PROBE_COLUMNS, probe, probe_cells
+from benchmarks.load.prober import PROBE_COLUMNS, probe, probe_cells, summary
 from cass.v1 import cass_pb2 as pb
 
 MESSAGE_BYTES = 64 << 20
@@ -84,7 +85,7 @@ def keep_in_flight(address: str, case: str, seconds: float) -> Steps:
     yield codes
 
 
-def measure(core: int, seconds: float) -> dict[str, Any]:
+def measure(core: int, _: int, seconds: float) -> dict[str, Any]:
     """Health checks beside each case, on a server of its own."""
     results = {}
     for case in CASES:
@@ -95,19 +96,16 @@ def measure(core: int, seconds: float) -> dict[str, Any]:
         ):
             callers.go()
             prober.go()
-            results[case] = {
-                "probes": prober.result().summary(),
-                "codes": dict(callers.result()),
-            }
+            probes = summary([prober.result()])
+            results[case] = {"probes": probes, "codes": dict(callers.result())}
     return results
 
 
-def table(results: Mapping[str, Any]) -> Table:
+def largest_table(results: Mapping[str, Any]) -> Table:
     """All cases."""
-    made = Table(title=f"Health checks beside the largest requests, {_IN_FLIGHT} in flight: ms")
-    for column in ("under way", *PROBE_COLUMNS, "ended as"):
-        made.add_column(column, justify="left" if column in ("under way", "ended as") else "right")
-    for case, result in results.items():
-        codes = ", ".join(f"{code} {number}" for code, number in result["codes"].items())
-        made.add_row(case, *probe_cells(result["probes"]), codes)
-    return made
+    title = f"Health checks beside the largest requests, {_IN_FLIGHT} in flight: ms"
+    rows = (
+        (case, *probe_cells(result["probes"]), counted(result["codes"]))
+        for case, result in results.items()
+    )
+    return table(title, ("under way", *PROBE_COLUMNS, "ended as"), rows)

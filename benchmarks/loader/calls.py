@@ -42,7 +42,7 @@ def time_calls(
     return {
         name: {
             "collate": median(wall for wall, _ in times),
-            # Of turns beside each other, since the machine's own speed changes.
+            # Of neighbours in a round.
             "masks": median(t[0] - w[0] for t, w in zip(times, without, strict=True)),
             "masks_cpu": median(t[1] - w[1] for t, w in zip(times, without, strict=True)),
         }

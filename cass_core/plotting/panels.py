@@ -103,7 +103,7 @@ def grid(value: Any, field: str) -> Values:
 
 
 def check_same_shape(first: Values, second: Values, field: str, other: str) -> None:
-    """Refuse patches of another shape than those beside them.
+    """Rejects patches of another shape than those beside them.
 
     Raises:
         InvalidRequest: the shapes differ; ``field``, the second, is named.

@@ -6,14 +6,13 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-import grpc
 import typer
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from cass_core import __version__
 from cass_core.errors import CassError
 from cass_server.config.cli_options import GroupedCommand, takes_settings
 from cass_server.config.sources import SettingsError, load_settings
+from cass_server.process.health_check import SERVING, Tls, check
 from cass_server.ray.spec import ELSEWHERE, Plan, bounds, check_name, settings_of_replicas
 
 app = typer.Typer(
@@ -23,8 +22,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-
-_SERVER_NAME = "grpc.ssl_target_name_override"
 
 
 def _show_version(wanted: bool) -> None:
@@ -186,22 +183,16 @@ def health(
     ca = _contents("--tls-ca", tls_ca)
     certificate = _contents("--tls-certificate", tls_certificate)
     key = _contents("--tls-key", tls_key)
-    if all(given is None for given in (ca, certificate, tls_server_name)):
-        connected = grpc.insecure_channel(address)
-    else:
-        credentials = grpc.ssl_channel_credentials(ca, key, certificate)
-        names = [] if tls_server_name is None else [(_SERVER_NAME, tls_server_name)]
-        connected = grpc.secure_channel(address, credentials, names)
-    with connected as channel:
-        stub = health_pb2_grpc.HealthStub(channel)
-        try:
-            answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=timeout)
-        except grpc.RpcError as error:
-            typer.echo(f"{address}: {error.code().name}", err=True)
-            raise typer.Exit(1) from error
-    name = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
-    typer.echo(f"{address}: {name}")
-    if answer.status != health_pb2.HealthCheckResponse.SERVING:
+    tls = None
+    if any(given is not None for given in (ca, certificate, tls_server_name)):
+        tls = Tls(ca, certificate, key, tls_server_name)
+    try:
+        status = check(address, timeout, tls)
+    except CassError as error:
+        typer.echo(error, err=True)
+        raise typer.Exit(1) from error
+    typer.echo(f"{address}: {status}")
+    if status != SERVING:
         raise typer.Exit(1)
 
 

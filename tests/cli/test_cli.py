@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from PIL import Image
 
 from cass_core import MaskSpec, generate_mask
 from cass_core.synthetic import street_boxes, street_scene
-from tests.support.servers import serving
 
 
 def cass(*arguments: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
@@ -60,12 +58,6 @@ def file(tmp_path: Path) -> Path:
     path = tmp_path / "instances.json"
     path.write_text(json.dumps(coco(SIZES, BOXES)))
     return path
-
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    with serving() as server:
-        yield server.address
 
 
 def masks_of(path: Path) -> list[np.ndarray]:

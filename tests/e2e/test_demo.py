@@ -12,7 +12,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("real", [False, True])
+@pytest.mark.parametrize("real", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_demo(real: bool, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     arguments = ["--out", str(tmp_path)]
     if real:

@@ -94,6 +94,7 @@ def needs(package: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(missing, reason=f"{package} is not installed")
 
 
+@pytest.mark.slow
 def test_torch_detection(server: ServerProcess) -> None:
     start = answered(server)
     printed = run("torch_detection.py", "--server", server.address)
@@ -119,6 +120,7 @@ def test_torch_detection(server: ServerProcess) -> None:
 
 
 @needs("datasets")
+@pytest.mark.slow
 def test_hf_datasets(server: ServerProcess, tmp_path: Path) -> None:
     start = answered(server)
     printed = run(
@@ -151,6 +153,7 @@ def test_numpy_loader(server: ServerProcess) -> None:
 
 
 @needs("ray")
+@pytest.mark.slow
 def test_ray_data(server: ServerProcess, short_folder: str) -> None:
     start = answered(server)
     printed = run(

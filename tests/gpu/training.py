@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cass_core import BoxBatch, CassLoss, LossSpec
-from cass_core.ops.run import place
+from cass_core.ops.backend import place
 from cass_core.ops.spec_args import loss_options, mask_options
 from cass_core.specs import Reduction
 from cass_core.synthetic import street_boxes

@@ -15,13 +15,13 @@ import pytest
 
 from cass.v1 import cass_pb2_grpc
 from cass_client import CassClient
-from tests.client.support.faults import ask, assert_right, lasting_ports
+from tests.client.support.faults import ask, assert_right
 from tests.docker.stack.names import name_server
 from tests.k8s.manifests import Manifests, render
 from tests.k8s.pods import grpc_probe, passes, pod
 from tests.server.support.load import connect, is_answer, load, more_answers, numbered_request
 from tests.server.support.observed import complaints, in_flight, scrape, value
-from tests.server.support.processes import LIMIT, held, wait_until
+from tests.server.support.processes import LIMIT, held, lasting_ports, wait_until
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from cass_client import CassClient, Tls, Unavailable
-from tests.client.support.faults import ask, assert_right, lasting_ports
+from tests.client.support.faults import ask, assert_right
 from tests.k8s.manifests import ROOT, Manifests, render
 from tests.k8s.pods import SecretVolume, exec_probe, grpc_probe, passes, pod
 from tests.server.support.certificates import Authority, Pair, put, serial_of
-from tests.server.support.processes import LIMIT
+from tests.server.support.processes import LIMIT, lasting_ports
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -31,14 +31,9 @@ def manifests() -> Manifests:
 
 
 @pytest.fixture
-def program(tmp_path: Path) -> list[str]:
-    """The probes' program, which finds `cass-server` beside itself as in the images."""
-    command = tmp_path / "bin" / "cass-server"
-    command.parent.mkdir()
-    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m cass_server "$@"\n')
-    command.chmod(0o755)
-    path = f"PATH={command.parent}:/usr/bin:/bin"
-    return ["/usr/bin/env", path, sys.executable, str(ROOT / "docker" / "health.py")]
+def program() -> list[str]:
+    """The probes' program."""
+    return [sys.executable, str(ROOT / "docker" / "health.py")]
 
 
 def mounted(manifests: Manifests, folder: Path) -> dict[str, str]:

@@ -16,7 +16,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 from cass_core import CassError, InvalidRequest
-from cass_lab.cli import register
+from cass_lab.commands import register
 from cass_lab.data.dataset import Dataset
 from cass_lab.training.runs import Run, Store, carry_out
 from cass_lab.training.train import Recipe
@@ -44,6 +44,7 @@ def records(out: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.timeout(200)
+@pytest.mark.slow
 def test_killed_and_resumed(scenes: Path, data: tuple[Dataset, Dataset], tmp_path: Path) -> None:
     out = tmp_path / "out"
     options = ["--variant", "improved", "--seeds", "2", "--epochs", str(EPOCHS), "--out", out]
@@ -91,6 +92,7 @@ def test_killed_and_resumed(scenes: Path, data: tuple[Dataset, Dataset], tmp_pat
 
 
 @pytest.mark.timeout(100)
+@pytest.mark.slow
 def test_ap(scenes: Path, tmp_path: Path) -> None:
     options = ["--variant", "improved", "--seeds", "1", "--epochs", "1", "--measures", "ap"]
     assert cass(scenes, "ablate", *options, "--out", tmp_path).exit_code == 0
@@ -166,3 +168,26 @@ def test_bad_options(scenes: Path, tmp_path: Path, arguments: list[str], words: 
     assert isinstance(done.exception, InvalidRequest)
     assert str(done.exception).startswith(words)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("missing", ["torch", "optuna", "matplotlib"])
+def test_no_trace_without_requirements(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    app = typer.Typer()
+    register(app)
+    assert not app.registered_commands
+
+
+def test_commands_are_an_entry_point() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "cass_cli", "--help"], capture_output=True, text=True, check=True
+    )
+    commands = done.stdout.partition("Commands:")[2].split("\n  ")
+    assert [line.split()[0] for line in commands if line[:1].strip()] == [
+        "mask", "plot", "info", "ablate", "tune", "sheet",
+    ]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "cass_cli", "plot", "--help"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "--predictor" in done.stdout

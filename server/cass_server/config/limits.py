@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cass.contract import DEFAULT_LIMITS
 from cass.v1 import cass_pb2 as pb
 from cass_core.errors import InvalidRequest
 from cass_core.grid import patch_grid
-from cass_core.masks import MaskInputs
+from cass_core.inputs import MaskInputs
 
 # Room for specs and for what later versions may add.
 _SPECS_BYTES = 1 << 16
@@ -32,15 +33,15 @@ class Limits:
         send_seconds: time for the caller to take an answer.
     """
 
-    message_bytes: int = 64 << 20
-    images: int = 4096
-    boxes: int = 1 << 18
-    patches: int = 1 << 24
-    feature_maps: int = 16
-    requests_in_flight: int = 24
-    queue_bytes: int = 512 << 20
-    streams_per_connection: int = 16
-    keepalive_min_seconds: float = 10.0
+    message_bytes: int = DEFAULT_LIMITS.message_bytes
+    images: int = DEFAULT_LIMITS.images
+    boxes: int = DEFAULT_LIMITS.boxes
+    patches: int = DEFAULT_LIMITS.patches
+    feature_maps: int = DEFAULT_LIMITS.feature_maps
+    requests_in_flight: int = DEFAULT_LIMITS.requests_in_flight
+    queue_bytes: int = DEFAULT_LIMITS.queue_bytes
+    streams_per_connection: int = DEFAULT_LIMITS.streams_per_connection
+    keepalive_min_seconds: float = DEFAULT_LIMITS.keepalive_min_seconds
     streams: int = 1024
     receive_seconds: float = 30.0
     send_seconds: float = 60.0

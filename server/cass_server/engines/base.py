@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias
 
 from cass_core.arrays import Array
+from cass_core.cpu.backend import compute_losses, fill_masks
 from cass_core.errors import CassError
-from cass_core.loss_inputs import LossInputs
-from cass_core.losses import HostLoss, compute_losses
-from cass_core.masks import MaskInputs, fill_masks
+from cass_core.inputs import FillSmall, LossInputs, MaskInputs
+from cass_core.results import HostLoss
 from cass_server.scheduling.batcher import Compute
 
 Checkpoint: TypeAlias = Callable[[], None] | None
@@ -29,6 +29,10 @@ class Engine(Protocol):
     @property
     def fill_batch(self) -> Compute | None:
         """Computes the masks of several requests at once; None if there is nothing to save."""
+
+    @property
+    def small_fill(self) -> Callable[[MaskInputs], FillSmall] | None:
+        """Makes what is called in place of `masks` up to `MaskInputs.most_boxes`, if anything."""
 
     def masks(
         self,
@@ -58,6 +62,13 @@ class CpuEngine:
 
     device = "cpu"
     fill_batch = None
+
+    @staticmethod
+    def small_fill(inputs: MaskInputs) -> FillSmall:
+        """See `Engine`."""
+        from cass_core.cpu.run import small_fill
+
+        return small_fill(inputs)
 
     def masks(
         self,

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from cass_core.arrays import MASK_DTYPES, Array, storage_dtype
 from cass_core.boxes import BoxBatch
-from cass_core.loss_inputs import LossInputs
-from cass_core.losses import HostLoss, check_summed, refuse_bad_target
-from cass_core.masks import MaskInputs
-from cass_core.ops.run import make_masks, take_loss
+from cass_core.cpu.backend import check_summed, refuse_bad_target
+from cass_core.inputs import LossInputs, MaskInputs
+from cass_core.ops.backend import make_masks, take_loss
+from cass_core.results import HostLoss
 from cass_core.specs import LossSpec, MaskSpec
 from cass_server.exceptions import EngineBroken
 from cass_server.scheduling.batcher import Output
@@ -46,6 +46,8 @@ class CudaEngine:
     Args:
         device: ``cuda:N``. On ``cpu`` the operators run without streams and pinned memory.
     """
+
+    small_fill = None
 
     def __init__(self, device: str) -> None:
         self.device = device

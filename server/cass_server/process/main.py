@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from cass.contract import SERVICE_NAME
 from cass.malloc import keep_memory
 from cass_core import __version__
 from cass_core.errors import CassError
@@ -24,7 +25,6 @@ from cass_server.observability.tracing import start_traces
 from cass_server.process.supervisor import Supervisor
 from cass_server.rpc.launch import LaunchContext
 from cass_server.rpc.server import serve
-from cass_server.rpc.servicer import SERVICE_NAME
 
 SETTINGS_VARIABLE = "CASS_WORKER_SETTINGS"
 """What a worker process is told of the settings, as JSON."""
@@ -138,18 +138,17 @@ def _tell_serving(address: str, device: str, workers: int) -> None:
 def _exposed(
     settings: Settings, sources: Sequence[Metrics | Path], workers: Workers, device: str
 ) -> Iterator[None]:
-    """Metrics on their port and by OTLP, if they are asked for."""
-    told = WorkerMetrics(sources, workers, __version__, device)
-    with contextlib.ExitStack() as stack:
-        if settings.metrics_port is not None:
-            server = serve_metrics(settings.metrics_host, settings.metrics_port, told)
-            stack.callback(server.stop)
-            _log.info("metrics", extra={"address": f"{settings.metrics_host}:{server.port}"})
-        if settings.telemetry:
-            from cass_server.observability.telemetry import start_telemetry
-
-            stack.callback(start_telemetry(__version__, told))
+    """Serve metrics on their port, if one is set."""
+    if settings.metrics_port is None:
         yield
+        return
+    metrics = WorkerMetrics(sources, workers, __version__, device)
+    server = serve_metrics(settings.metrics_host, settings.metrics_port, metrics)
+    _log.info("metrics", extra={"address": f"{settings.metrics_host}:{server.port}"})
+    try:
+        yield
+    finally:
+        server.stop()
 
 
 def _worker_count(settings: Settings) -> int:

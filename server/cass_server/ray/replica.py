@@ -6,17 +6,13 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import ray
 from ray import serve
 
-from cass_core import __version__
 from cass_core.errors import CassError
 from cass_server.config.settings import Settings
-from cass_server.engines.base import device_of
-from cass_server.observability.prometheus import OneWorker, WorkerMetrics
 from cass_server.ray.autoscaling import IN_FLIGHT
 from cass_server.ray.directory import open_directory
 from cass_server.ray.registry import BEAT_SECONDS
@@ -60,8 +56,6 @@ class Replica:
         with contextlib.ExitStack() as stack:
             self._server = NativeServer(settings_at(given, ray.util.get_node_ip_address()))
             stack.callback(self._server.stop)
-            if given.telemetry:
-                stack.callback(self._send_telemetry(device_of(given.device)))
             # Clients are to know of this replica before Serve stops one that it replaces.
             self._tell()
             self._all = stack.pop_all()
@@ -118,9 +112,3 @@ class Replica:
         # If nobody hears it, the beats that do not come tell the same.
         with contextlib.suppress(Exception):
             ray.get(self._directory.leave.remote(self._id), timeout=_ANSWER_SECONDS)
-
-    def _send_telemetry(self, device: str) -> Callable[[], None]:
-        from cass_server.observability.telemetry import start_telemetry
-
-        metrics = WorkerMetrics([self._server.file], OneWorker(), __version__, device)
-        return start_telemetry(__version__, metrics)

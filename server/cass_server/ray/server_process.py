@@ -20,9 +20,9 @@ from pydantic import ValidationError
 from cass_core.errors import CassError, InvalidRequest
 from cass_server.config.address import address_of, reserve_port
 from cass_server.config.settings import Settings
+from cass_server.process.health_check import SERVING, check_local
 from cass_server.process.main import FOLDER_VARIABLE, PORT_VARIABLE, SETTINGS_VARIABLE
 from cass_server.process.worker_channel import READY, start_worker
-from cass_server.ray import probe
 from cass_server.ray.load import Load
 
 END_SECONDS = 5.0
@@ -111,7 +111,9 @@ class NativeServer:
             os.utime(self.file.parent)
         if self.exit_code is not None:
             raise CassError(f"the server ended with code {self.exit_code}")
-        probe.check(self._settings, self._port, _CHECK_SECONDS)
+        status = check_local(self._settings, self._port, _CHECK_SECONDS)
+        if status != SERVING:
+            raise CassError(f"{self.address}: {status}")
 
     def stop(self) -> None:
         """Answer what is under way, for as long as is set, and end."""

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cass.discovery import SERVICE_FORM
 from cass_core.errors import CassError
 from cass_server.config.settings import Settings
 from cass_server.config.sources import LoadedSettings, SettingsError
 
-# As clients have it: ray:50051 is a host called ray.
-_NAME = re.compile(r"(?![0-9]+$)[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 # Ray knows no smaller part of a CPU or a GPU.
 _SMALLEST_PART = 0.0001
 
@@ -20,8 +18,8 @@ ELSEWHERE = {
     "host": "a replica listens on its node's address",
     "port": "a replica takes a free port",
     "workers": "a replica is one process",
-    "metrics_host": "replicas have --telemetry",
-    "metrics_port": "replicas have --telemetry",
+    "metrics_host": "a replica serves no metrics",
+    "metrics_port": "a replica serves no metrics",
 }
 """Settings that replicas do not have, each with the reason."""
 
@@ -62,7 +60,7 @@ def settings_of_replicas(loaded: LoadedSettings, cpus: float, gpus: float) -> Se
     faults = [
         f"{loaded.origins[name].label}: not on a Ray cluster: {reason}"
         for name, reason in ELSEWHERE.items()
-        if loaded.origins[name].place != "default"
+        if loaded.origins[name].source != "default"
     ]
     settings = loaded.settings
     if gpus == 0 and settings.device.startswith("cuda"):
@@ -89,7 +87,7 @@ def check_name(name: str) -> None:
     Raises:
         CassError: it cannot.
     """
-    if not _NAME.fullmatch(name):
+    if not SERVICE_FORM.fullmatch(name):
         raise CassError(
             f"--name {name!r}: must be at most 100 letters, digits, dots, hyphens and underscores,"
             " the first a letter or digit, and not a number"

@@ -31,14 +31,12 @@ from tests.client.support.faults import (
     by_calls,
     by_stream,
     held_pair,
-    lasting_ports,
     loader_workers,
     start,
 )
 from tests.client.support.networks import BreakingProxy
-from tests.server.support.calls import wait_until
 from tests.server.support.observed import scrape, value
-from tests.server.support.processes import LIMIT
+from tests.server.support.processes import LIMIT, lasting_ports, wait_until
 from tests.support.servers import ServerProcess, serving
 
 pytestmark = pytest.mark.timeout(120)
@@ -91,8 +89,12 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Two]:
 
 @pytest.mark.parametrize(
     "ways",
-    [(by_calls,) * WORKERS, (by_stream,) * 2 + (by_async_stream,) * 2],
-    ids=["calls", "streams"],
+    [
+        pytest.param((by_calls,) * WORKERS, id="calls"),
+        pytest.param(
+            (by_stream,) * 2 + (by_async_stream,) * 2, id="streams", marks=pytest.mark.slow
+        ),
+    ],
 )
 def test_kill_9_in_the_middle_of_an_epoch(ways: Any, tmp_path: Path) -> None:
     """Every batch comes once, with its masks, in the order in which its worker asked for it."""

@@ -23,9 +23,8 @@ from tests.client.support.faults import (
     request,
 )
 from tests.client.support.networks import BreakingProxy
-from tests.server.support.calls import wait_until
 from tests.server.support.observed import in_flight
-from tests.server.support.processes import LIMIT
+from tests.server.support.processes import LIMIT, wait_until
 from tests.support.servers import ServerProcess, serving
 
 pytestmark = pytest.mark.timeout(120)

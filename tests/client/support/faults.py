@@ -6,8 +6,6 @@ import asyncio
 import contextlib
 import itertools
 import multiprocessing
-import random
-import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -46,22 +44,6 @@ def assert_right(masks: Any, seeds: Sequence[int]) -> None:
     assert len(masks) == len(seeds)
     for mask, seed in zip(masks, seeds, strict=True):
         np.testing.assert_array_equal(mask, expected(seed), str(seed))
-
-
-def lasting_ports(number: int) -> list[str]:
-    """Ports that stay free while their servers are down, free on all loopback addresses.
-
-    The system gives outgoing connections those from 32768 on.
-    """
-    with contextlib.ExitStack() as stack:
-        ports: list[str] = []
-        while len(ports) < number:
-            port = random.SystemRandom().randrange(10000, 32768)
-            probe = stack.enter_context(socket.socket())
-            with contextlib.suppress(OSError):
-                probe.bind(("", port))
-                ports.append(str(port))
-        return ports
 
 
 @contextlib.contextmanager

@@ -1,10 +1,9 @@
-"""A proxy whose connections break, and a name server whose answers the test changes."""
+"""A proxy whose connections break."""
 
 from __future__ import annotations
 
 import contextlib
 import socket
-import struct
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -78,50 +77,3 @@ def _forward(source: socket.socket, sink: socket.socket, most: int | None) -> No
 def _end(one: socket.socket) -> None:
     with contextlib.suppress(OSError):
         one.shutdown(socket.SHUT_RDWR)
-
-
-class NameServer:
-    """A DNS server on a loopback port, which has one address for every name, for no time at all.
-
-    Attributes:
-        ip: the address.
-        port: of the server itself.
-    """
-
-    def __init__(self, ip: str) -> None:
-        self.ip = ip
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._socket.bind(("127.0.0.1", 0))
-        self.port: int = self._socket.getsockname()[1]
-        self._thread = threading.Thread(target=self._serve)
-
-    def __enter__(self) -> NameServer:
-        """Begin to answer."""
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """End it, by a datagram too short for a question."""
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
-            other.sendto(b"", ("127.0.0.1", self.port))
-        self._thread.join(LIMIT)
-        self._socket.close()
-
-    def _serve(self) -> None:
-        while True:
-            question, sender = self._socket.recvfrom(512)
-            if not question:
-                return
-            self._socket.sendto(self._answer(question), sender)
-
-    def _answer(self, query: bytes) -> bytes:
-        """By RFC 1035, 4.1; types other than A have no answer."""
-        end = query.index(b"\0", 12) + 5
-        question = query[12:end]
-        (kind,) = struct.unpack(">H", question[-4:-2])
-        head = query[:2] + struct.pack(">5H", 0x8180, 1, int(kind == 1), 0, 0)
-        if kind != 1:
-            return head + question
-        # The name is that of the question, at byte 12; class IN, TTL 0, four bytes.
-        record = struct.pack(">3HIH", 0xC00C, 1, 1, 0, 4) + socket.inet_aton(self.ip)
-        return head + question + record

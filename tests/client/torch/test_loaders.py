@@ -27,12 +27,6 @@ LIMIT = 180.0
 PROGRAM = Path(__file__).parents[1] / "support" / "loader_programs.py"
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[ServerProcess]:
-    with serving() as server:
-        yield server
-
-
 @contextlib.contextmanager
 def started(*arguments: object) -> Iterator[subprocess.Popen[str]]:
     """A program in a group of its own, as a terminal starts it; none of it outlives the block.
@@ -68,7 +62,9 @@ def expected() -> Any:
     return generate_mask(boxes, SIZE, MAP, SPEC)
 
 
-@pytest.mark.parametrize("context", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize(
+    "context", ["fork", *(pytest.param(x, marks=pytest.mark.slow) for x in ("spawn", "forkserver"))]
+)
 def test_every_sample_comes_once_with_its_mask(
     server: ServerProcess, context: str, tmp_path: Path
 ) -> None:
@@ -93,6 +89,7 @@ def test_an_error_in_a_worker_names_the_box(server: ServerProcess) -> None:
     assert re.search(r"InvalidRequest: boxes\[[0-3]\]\[0\]\.x2: is smaller than x1", printed)
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_all(server: ServerProcess) -> None:
     with started("endless", server.address, "spawn", "") as program:
         interrupt_after(program, "batch", 1)

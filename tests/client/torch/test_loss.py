@@ -17,7 +17,6 @@ from cass_client import CassClient, InvalidRequest, LossSpec, MaskSpec, Unavaila
 from cass_client.torch import RemoteCassLoss
 from cass_core import BoxBatch, CassLoss
 from tests.support.compare import same
-from tests.support.servers import serving
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -46,12 +45,6 @@ class Recording(CassClient):
     def asked(self) -> list[bool]:
         found: list[bool] = self.__dict__.setdefault("kept", [])
         return found
-
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    with serving() as server:
-        yield server.address
 
 
 @pytest.fixture

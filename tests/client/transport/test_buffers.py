@@ -10,16 +10,10 @@ import torch
 
 from cass_client import BoxBatch, CassClient, MaskRequest, MaskSpec
 from cass_core import generate_mask
-from tests.support.servers import ServerProcess, serving
+from tests.support.servers import ServerProcess
 
 SIZE, MAP, SPEC = (64, 64), (8, 8), MaskSpec(patch_size=1)
 SIDES = (8, 16, 24, 32, 40, 48)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[ServerProcess]:
-    with serving() as started:
-        yield started
 
 
 @pytest.mark.parametrize("as_tensor", [False, True])
@@ -54,4 +48,4 @@ def test_closing_leaves_no_connection(server: ServerProcess) -> None:
     futures = [client.generate_mask_future([None], SIZE, MAP) for _ in range(50)]
     client.close()
     assert all(future.result(timeout=60).shape == (1, 2, 2) for future in futures)
-    assert client._peer()._channel is None
+    assert client._connection()._channel is None

@@ -15,15 +15,8 @@ import torch
 from cass.v1 import cass_pb2 as pb
 from cass.v1 import cass_pb2_grpc
 from cass_client import CassClient, MaskSpec
-from tests.support.servers import serving
 
 FINE = MaskSpec(patch_size=1)
-
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    with serving() as server:
-        yield server.address
 
 
 def test_closed_client_opens_again(address: str) -> None:

@@ -6,11 +6,8 @@ import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
 
 import pytest
-
-from tests.support.servers import serving
 
 # What the parent did before the fork; and what the child of it can do.
 USES = {
@@ -94,12 +91,6 @@ PROGRAM = """
     print("parent answered", flush=True)
     os._exit(0)
 """
-
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    with serving() as server:
-        yield server.address
 
 
 def run(use: str, address: str, support: str) -> list[str]:

@@ -5,25 +5,16 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import pytest
 
 from cass_client import CassClient, MaskSpec
 from cass_core import generate_mask
 from cass_core.synthetic import street_boxes
-from tests.support.servers import serving
 
 SPEC = MaskSpec(patch_size=1)
 SIZE, MAP = (96, 160), (12, 20)
-
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    with serving() as server:
-        yield server.address
 
 
 def run(program: str, *arguments: str) -> str:

@@ -18,11 +18,10 @@ from cass_client import (
 from tests.client.support.faults import (
     all_serving,
     keep_asking,
-    lasting_ports,
     start,
 )
-from tests.client.support.networks import NameServer
-from tests.server.support.processes import LIMIT
+from tests.docker.stack.names import name_server
+from tests.server.support.processes import LIMIT, lasting_ports
 from tests.support.servers import serving
 
 pytestmark = pytest.mark.timeout(120)
@@ -72,7 +71,7 @@ def test_the_address_behind_a_name_changes() -> None:
     (port,) = lasting_ports(1)
     with (
         all_serving(start("--port", port), start("--port", port, "--host", "127.0.0.2")) as servers,
-        NameServer("127.0.0.1") as names,
+        name_server("masks.example", ["127.0.0.1"]) as names,
         subprocess.Popen(
             [
                 sys.executable,
@@ -95,7 +94,7 @@ def test_the_address_behind_a_name_changes() -> None:
             return program.stdout.readline()
 
         assert answered() == "0\n"
-        names.ip = "127.0.0.2"
+        names.addresses = ["127.0.0.2"]
         servers[0].kill()
         assert answered() == "1\n"
         program.stdin.close()

@@ -14,6 +14,7 @@ pytest.importorskip("triton", reason="needs Triton, which has wheels for Linux")
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.slow
 def test_every_kernel_compiles(capability: int, tmp_path: Path) -> None:
     # A process of its own: this one interprets.
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from cass_core import MaskSpec, generate_mask
-from tests.core.support.paths import MakeMask, both_paths, compiled, interpreted
+from tests.core.support.paths import MakeMask, both_paths_of, compiled, interpreted
 
 CASES = 120
 Case = dict[str, Any]
@@ -47,8 +47,7 @@ def test_there_are_120_cases_with_every_merge(cases: list[Case]) -> None:
     )
 
 
-@both_paths
-@pytest.mark.parametrize("number", range(CASES))
+@both_paths_of(range(CASES))
 def test_mask(cases: list[Case], make: MakeMask, number: int) -> None:
     case = cases[number]
     mask = _made(make, case)
@@ -58,8 +57,7 @@ def test_mask(cases: list[Case], make: MakeMask, number: int) -> None:
     np.testing.assert_allclose(mask[safe], case["mask"][safe], rtol=0, atol=1e-5)
 
 
-@both_paths
-@pytest.mark.parametrize("number", range(CASES))
+@both_paths_of(range(CASES))
 def test_owner(cases: list[Case], make: MakeMask, number: int) -> None:
     case = cases[number]
     if case["owner"] is None:
@@ -73,8 +71,7 @@ def test_owner(cases: list[Case], make: MakeMask, number: int) -> None:
     np.testing.assert_array_equal(mask.view(np.uint32), alone.view(np.uint32))
 
 
-@both_paths
-@pytest.mark.parametrize("number", range(0, CASES, 10))
+@both_paths_of(range(0, CASES, 10))
 def test_float16_is_the_rounded_mask(cases: list[Case], make: MakeMask, number: int) -> None:
     wide = _made(make, cases[number])
     half = _made(make, cases[number], "float16")
@@ -95,8 +92,7 @@ def test_bfloat16_is_the_rounded_mask(cases: list[Case], number: int) -> None:
     np.testing.assert_allclose(_made(interpreted, case, "bfloat16"), wide, rtol=2**-7, atol=1e-38)
 
 
-@both_paths
-@pytest.mark.parametrize("number", range(1, CASES, 9))
+@both_paths_of(range(1, CASES, 9))
 def test_uint8_is_the_rounded_mask(cases: list[Case], make: MakeMask, number: int) -> None:
     case = cases[number]
     if _spec(case).merge == "sum":

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -40,6 +41,7 @@ def test_equals_the_reference(scene: Scene, options: Options) -> None:
 
 @settings(max_examples=40)  # the interpreter is slow
 @given(scene=scenes(), options=mask_options())
+@pytest.mark.slow
 def test_kernels_equal_the_compiled_loops(scene: Scene, options: Options) -> None:
     """Unsafe points too: both place boxes by the same float64 operations."""
     spec = MaskSpec(**options)

@@ -32,6 +32,7 @@ def load(path: Path, limit: int) -> Images:
     ][:limit]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("spec", [MaskSpec.baseline(), MaskSpec.improved()])
 def test_compiled_loops_and_kernels_agree(shared: Path, name: str, spec: MaskSpec) -> None:

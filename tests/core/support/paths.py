@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from cass_core import MaskSpec, generate_mask
-from cass_core.masks import MaskInputs
+from cass_core.inputs import MaskInputs
 from tests.support.interpreted import kernels
 
 
@@ -57,7 +57,7 @@ def interpreted(
     return_owner: bool = False,
 ) -> Any:
     """By the kernels that a GPU would run."""
-    from cass_core.ops.run import make_masks
+    from cass_core.ops.backend import make_masks
 
     tensors = [torch.as_tensor(np.asarray(b, np.float32).reshape(-1, 4)) for b in boxes]
     inputs = MaskInputs.check(tensors, image_size, feature_map, spec, dtype, return_owner)
@@ -77,3 +77,14 @@ def _to_numpy(value: Any) -> Any:
 
 both_paths = pytest.mark.parametrize("make", [compiled, interpreted])
 """Runs a test with either of them as ``make``."""
+
+
+def both_paths_of(numbers: range) -> pytest.MarkDecorator:
+    """As `both_paths`, with each of the numbers; of the slow kernels `make test` takes some."""
+    kept = numbers[::12]
+    slow = pytest.mark.slow
+    return pytest.mark.parametrize(
+        ("make", "number"),
+        [(compiled, number) for number in numbers]
+        + [pytest.param(interpreted, n, marks=[slow] * (n not in kept)) for n in numbers],
+    )

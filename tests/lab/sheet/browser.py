@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -16,10 +17,15 @@ from urllib.parse import unquote
 import pytest
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+_HAS_NONE = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 
 # A page's own policy would not let it run what a test adds.
 _POLICY = re.compile(r'<meta http-equiv="Content-Security-Policy"[^>]*>')
+
+
+def needs_browser(test: Callable[..., None]) -> Callable[..., None]:
+    """Marks a test, which is slow too."""
+    return pytest.mark.slow(_HAS_NONE(test))
 
 
 def dom_of(page: Path, profile: Path) -> str:

@@ -282,6 +282,7 @@ def test_a_variable_that_is_nearly_a_setting_is_refused(
         "CASS_ADDRESS",
         "CASS_TARGET",
         "CASS_TIMEOUT",
+        "CASS_TIMEOUT_SECONDS",  # near to CASS_SEND_TIMEOUT_SECONDS
         "CASS_TOKEN",
         "CASS_TLS_CA",
     ],

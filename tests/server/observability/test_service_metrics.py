@@ -11,10 +11,11 @@ from cass.v1 import cass_pb2 as pb
 from cass_server.config.limits import Limits
 from cass_server.engines.base import Checkpoint
 from cass_server.observability.metrics import Metrics
-from tests.server.support.calls import LIMIT, counted, in_flight, wait_until
+from tests.server.support.calls import counted, in_flight
 from tests.server.support.engines import FAILING, HELD, Held
 from tests.server.support.in_thread import service, service_channel
 from tests.server.support.observed import exposed
+from tests.server.support.processes import LIMIT, wait_until
 from tests.server.support.requests import loss_request, mask_request
 
 SERVICE = "/cass.v1.CassService"

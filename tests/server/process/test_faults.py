@@ -208,6 +208,7 @@ def resident_bytes(server: ServerProcess) -> int:
     return int(pages) * resource.getpagesize()
 
 
+@pytest.mark.slow
 def test_a_thousand_connections_that_ask_at_once(server: ServerProcess) -> None:
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(Connection(server.address)) for _ in range(CONNECTIONS)]
@@ -219,6 +220,7 @@ def test_a_thousand_connections_that_ask_at_once(server: ServerProcess) -> None:
     wait_until(lambda: in_flight(server) == 0, server)
 
 
+@pytest.mark.slow
 def test_a_flood_is_dropped_before_it_piles_up() -> None:
     """More calls than wait inside gRPC for a server with room for two, which was away a moment."""
     options = ("--max-in-flight", "2", "--max-streams-per-connection", "64")

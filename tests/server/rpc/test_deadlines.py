@@ -6,6 +6,7 @@ import gc
 import logging
 import queue
 import threading
+import time
 import types
 import weakref
 from collections.abc import Callable
@@ -18,7 +19,10 @@ from tests.server.support.processes import LIMIT
 
 
 class Clock:
-    """A time that the test sets; who looks at it sleeps until the test lets it look.
+    """A time that the test sets; a thread that looks at it sleeps until the test lets it look.
+
+    Threads of other tests that are still there go by the real time: one that slept here would never
+    wake, and with it none of the servers in this process would end calls any more.
 
     Attributes:
         now: the time.
@@ -27,15 +31,19 @@ class Clock:
     def __init__(self) -> None:
         """It is 0."""
         self.now = 0.0
+        self._others = set(threading.enumerate()) - {threading.current_thread()}
         self._go = threading.Semaphore(0)
         self._sleeps = threading.Semaphore(0)
 
     def monotonic(self) -> float:
         """The time."""
-        return self.now
+        return time.monotonic() if threading.current_thread() in self._others else self.now
 
-    def sleep(self, _: float) -> None:
+    def sleep(self, seconds: float) -> None:
         """Wait for `look`."""
+        if threading.current_thread() in self._others:
+            time.sleep(seconds)
+            return
         self._sleeps.release()
         self._go.acquire()
 

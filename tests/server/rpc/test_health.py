@@ -12,9 +12,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from cass_server.config.limits import Limits
-from tests.server.support.calls import LIMIT, wait_until
 from tests.server.support.in_thread import Running, connected, running
-from tests.server.support.processes import status_name
+from tests.server.support.processes import LIMIT, status_name, wait_until
 from tests.server.support.raw_http2 import (
     RST_STREAM,
     Connection,

@@ -10,8 +10,9 @@ import grpc
 import pytest
 
 from cass.v1 import cass_pb2 as pb
-from tests.server.support.calls import LIMIT, Writer, wait_until
+from tests.server.support.calls import Writer
 from tests.server.support.in_thread import service_channel
+from tests.server.support.processes import LIMIT, wait_until
 from tests.server.support.requests import mask_request
 
 SERVICE = "/cass.v1.CassService"

@@ -12,8 +12,8 @@ import pytest
 
 from cass.v1 import cass_pb2 as pb
 from cass_server.rpc.request_id import RequestIds
-from tests.server.support.calls import LIMIT
 from tests.server.support.in_thread import service
+from tests.server.support.processes import LIMIT
 from tests.server.support.requests import mask_request
 
 OURS = re.compile(rf"[0-9a-f]{{8}}-{os.getpid()}-\d+")

@@ -13,9 +13,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from cass.v1 import cass_pb2 as pb
 from cass.v1 import cass_pb2_grpc
 from cass_server.config.limits import Limits
-from tests.server.support.calls import LIMIT, counted, in_flight, requests_counted, wait_until
+from tests.server.support.calls import counted, in_flight, requests_counted
 from tests.server.support.engines import HELD, Held
 from tests.server.support.in_thread import SLOTS, Running, connected, running
+from tests.server.support.processes import LIMIT, wait_until
 from tests.server.support.raw_http2 import (
     DATA,
     END_STREAM,

@@ -11,9 +11,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from cass.v1 import cass_pb2 as pb
 from cass.v1 import cass_pb2_grpc
-from tests.server.support.calls import LIMIT, Writer, counted, requests_counted
+from tests.server.support.calls import Writer, counted, requests_counted
 from tests.server.support.engines import HELD, Held
 from tests.server.support.in_thread import Running, connected, running, service_channel
+from tests.server.support.processes import LIMIT
 from tests.server.support.raw_http2 import DATA, END_STREAM, HEADERS, Connection, call, opening
 from tests.server.support.requests import mask_request
 

@@ -17,21 +17,15 @@ from cass.v1 import cass_pb2 as pb
 from cass.v1 import cass_pb2_grpc
 from cass_core import MaskSpec, generate_mask
 from cass_core.arrays import Array
-from cass_core.masks import MaskInputs
+from cass_core.inputs import MaskInputs
 from cass_server.config.limits import Limits
 from cass_server.engines.base import Checkpoint, CpuEngine
 from cass_server.observability.metrics import Metrics
-from tests.server.support.calls import (
-    LIMIT,
-    Writer,
-    counted,
-    in_flight,
-    requests_counted,
-    wait_until,
-)
+from tests.server.support.calls import Writer, counted, in_flight, requests_counted
 from tests.server.support.details import told
 from tests.server.support.engines import FAILING, HELD, Held
 from tests.server.support.in_thread import Running, connected, running, service, service_channel
+from tests.server.support.processes import LIMIT, wait_until
 from tests.server.support.raw_http2 import (
     HEADERS,
     RST_STREAM,
@@ -54,6 +48,8 @@ DTYPES = {
 
 class Watched(CpuEngine):
     """Keeps how many requests were computed at a time; fails for some."""
+
+    small_fill = None
 
     def __init__(self) -> None:
         """Nothing was computed yet."""

@@ -9,12 +9,13 @@ from typing import Any
 import grpc
 import pytest
 
-from cass_core.losses import HostLoss
+from cass_core.results import HostLoss
 from cass_server.engines.base import CpuEngine
 from cass_server.observability.metrics import Metrics
-from tests.server.support.calls import LIMIT, Writer
+from tests.server.support.calls import Writer
 from tests.server.support.in_thread import connected, running, service_channel
 from tests.server.support.observed import exposed
+from tests.server.support.processes import LIMIT
 from tests.server.support.requests import loss_request, mask_request
 
 SERVICE = "/cass.v1.CassService"
@@ -29,6 +30,8 @@ REQUESTS = {
 
 class Slow(CpuEngine):
     """Takes 20 ms."""
+
+    small_fill = None
 
     def masks(self, *arguments: Any, **options: Any) -> None:
         """Compute them, slowly."""

@@ -23,12 +23,12 @@ from cass.v1 import cass_pb2_grpc
 from cass_core import LossSpec
 from cass_core.arrays import Array
 from cass_core.errors import InvalidRequest
-from cass_core.loss_inputs import LossInputs
-from cass_core.losses import HostLoss
-from cass_core.masks import MaskInputs
+from cass_core.inputs import LossInputs, MaskInputs
+from cass_core.results import HostLoss
 from cass_server.engines.base import Checkpoint, CpuEngine
-from tests.server.support.calls import Writer, wait_until
+from tests.server.support.calls import Writer
 from tests.server.support.in_thread import service_channel
+from tests.server.support.processes import wait_until
 from tests.server.support.requests import loss_request, mask_request
 from tests.support.servers import ServerProcess, serving
 
@@ -47,6 +47,8 @@ class Recording(CpuEngine):
         keep: whether to keep them.
         error: what to raise instead of computing.
     """
+
+    small_fill = None
 
     def __init__(self, *, keep: bool = True, error: type[Exception] | None = None) -> None:
         """Nothing was given yet."""

@@ -24,14 +24,7 @@ from cass_server.exceptions import Overloaded
 from cass_server.observability.metrics import Metrics
 from cass_server.scheduling import admission as admission_module
 from cass_server.scheduling.admission import Admission
-from tests.server.support.calls import (
-    LIMIT,
-    Writer,
-    counted,
-    in_flight,
-    requests_counted,
-    wait_until,
-)
+from tests.server.support.calls import Writer, counted, in_flight, requests_counted
 from tests.server.support.details import told
 from tests.server.support.engines import FAILING, HELD, Held
 from tests.server.support.in_thread import (
@@ -42,6 +35,7 @@ from tests.server.support.in_thread import (
     service,
     service_channel,
 )
+from tests.server.support.processes import LIMIT, wait_until
 from tests.server.support.raw_http2 import (
     DATA,
     Connection,

@@ -15,8 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cass_server.scheduling.compute_pool import ComputePool
-from tests.server.support.calls import wait_until
-from tests.server.support.processes import LIMIT
+from tests.server.support.processes import LIMIT, wait_until
 
 
 class Held:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import queue
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 from cass_server.observability.metrics import Metrics
 from tests.server.support.observed import exposed
-from tests.server.support.processes import LIMIT
 
 T = TypeVar("T")
 
@@ -31,16 +29,6 @@ class Writer(Generic[T]):
 
     def __iter__(self) -> Iterator[T]:
         return iter(self._messages.get, None)  # type: ignore[arg-type]
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Poll with a hard limit."""
-    pause = threading.Event()
-    for _ in range(int(LIMIT / 0.02)):
-        if condition():
-            return
-        pause.wait(0.02)
-    raise AssertionError("it does not come true")
 
 
 def counted(metrics: Metrics) -> dict[tuple[str, ...], float]:

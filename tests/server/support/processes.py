@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,23 +29,38 @@ def held(folder: Path) -> tuple[str, ...]:
     return str(_HELD), str(folder), "serve"
 
 
-def wait_until(condition: Callable[[], bool], server: ServerProcess) -> None:
-    """Poll with a hard limit; fails if the process ends."""
+def wait_until(condition: Callable[[], bool], server: ServerProcess | None = None) -> None:
+    """Poll with a hard limit; fails if the server's process ends."""
     poll = threading.Event()
-    for _ in range(int(LIMIT / 0.02)):
+    end = time.monotonic() + LIMIT
+    while time.monotonic() < end:
         if condition():
             return
-        assert server.process.poll() is None, "".join(server.lines)
+        if server is not None:
+            assert server.process.poll() is None, "".join(server.lines)
         poll.wait(0.02)
-    raise AssertionError("".join(server.lines))
+    raise AssertionError("it does not come true" if server is None else "".join(server.lines))
+
+
+def lasting_ports(number: int) -> list[str]:
+    """Ports that stay free while their servers are down, free on all loopback addresses.
+
+    The system gives outgoing connections, and servers that ask for any port, those from 32768 on.
+    """
+    with contextlib.ExitStack() as stack:
+        ports: list[str] = []
+        while len(ports) < number:
+            port = random.SystemRandom().randrange(10000, 32768)
+            probe = stack.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                probe.bind(("", port))
+                ports.append(str(port))
+        return ports
 
 
 def free_port() -> int:
-    """A port that nobody listened on a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """One of `lasting_ports`."""
+    return int(lasting_ports(1)[0])
 
 
 def health(address: str, service: str = "") -> str:
