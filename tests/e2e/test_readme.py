@@ -152,6 +152,8 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
     for page in PAGES:
+        if page.name in ("CHANGELOG.md", "performance.md"):  # what was run or removed
+            continue
         for indented, quoted in set(
             re.findall(r"^    make ([a-z][a-z-]*)|`make ([a-z][a-z-]*)", page.read_text(), re.M)
         ):
