@@ -42,6 +42,7 @@ lint: $(READY)
 
 docs-check: $(READY)
 	$(BIN)/python docs/settings.py --check
+	$(BIN)/python docs/performance.py --check
 
 types: $(READY)
 	$(BIN)/mypy
@@ -106,8 +107,9 @@ gpu-check: ## on a CUDA machine: kernels natively, sanitizer, GPU benchmarks, on
 docker-test: $(READY) ## the container images, built and run with docker or podman (ARGS)
 	CONTAINERS=1 $(BIN)/python -m pytest -v --durations 5 tests/docker $(ARGS)
 
-docs: $(READY) ## write the table of settings in docs/deployment.md
+docs: $(READY) ## write what docs/deployment.md and docs/performance.md take from elsewhere
 	$(BIN)/python docs/settings.py
+	$(BIN)/python docs/performance.py
 
 clean: ## remove what the targets made
 	rm -rf $(VENV) $(PROTOC) out .pytest_cache .mypy_cache .ruff_cache .hypothesis
