@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 from cass_client import CassClient, Tls, Unauthenticated, Unavailable
 from tests.docker.asking import PLAIN, is_right
 from tests.docker.engine import LIMIT, Engine
-from tests.server.support.certificates import Authority, Pair, put, serial_of
+from tests.server.support.certificates import Authority, Pair, put, shown_serial
 
 pytestmark = pytest.mark.timeout(120, func_only=True)  # images may have to be built first
 
@@ -32,13 +31,6 @@ SECURED = (
 def write(folder: Path, pair: Pair) -> None:
     put(folder / "tls.crt", pair.certificate)
     put(folder / "tls.key", pair.key)
-
-
-def shown_serial(address: str) -> int:
-    """The serial number of the certificate that a new connection is shown."""
-    host, port = address.split(":")
-    shown = ssl.get_server_certificate((host, int(port)), timeout=LIMIT)
-    return serial_of(ssl.PEM_cert_to_DER_cert(shown))
 
 
 def test_mounted_certificates_are_rotated_while_calls_run(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-import ssl
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +14,7 @@ from cass_client import CassClient, Tls, Unavailable
 from tests.client.support.faults import ask, assert_right
 from tests.k8s.manifests import ROOT, Manifests, render
 from tests.k8s.pods import SecretVolume, exec_probe, grpc_probe, passes, pod
-from tests.server.support.certificates import Authority, Pair, put, serial_of
+from tests.server.support.certificates import Authority, Pair, put, shown_serial
 from tests.server.support.processes import LIMIT, lasting_ports
 
 pytestmark = pytest.mark.timeout(120)
@@ -53,21 +51,6 @@ def secret(authority: Authority, pair: Pair) -> dict[str, bytes]:
 def pair(name: str, issued: Pair) -> dict[str, bytes]:
     """The files of a client."""
     return {f"{name}.pem": issued.certificate, f"{name}.key": issued.key}
-
-
-def shown_serial(port: str) -> int:
-    """The serial number of the certificate that a new connection is shown."""
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    context.set_alpn_protocols(["h2"])
-    with (
-        socket.create_connection(("127.0.0.1", int(port)), timeout=LIMIT) as plain,
-        context.wrap_socket(plain) as secured,
-    ):
-        certificate = secured.getpeercert(binary_form=True)
-    assert certificate is not None
-    return serial_of(certificate)
 
 
 def test_a_secret_is_replaced_while_calls_run(
@@ -110,7 +93,7 @@ def test_a_secret_is_replaced_while_calls_run(
                     assert answered.acquire(timeout=LIMIT)
                     fresh = authority.issue(NAME)
                     volume.publish(secret(authority, fresh))
-                    assert shown_serial(port) == fresh.serial
+                    assert shown_serial(address) == fresh.serial
                     with CassClient(address, tls=known) as another:
                         assert_right([ask(another, 1)], [1])
                 assert passes(probe, once)

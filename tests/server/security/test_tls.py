@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import socket
 import ssl
 import threading
 from collections.abc import Iterator
@@ -19,7 +18,14 @@ import pytest
 
 from cass_core.errors import CassError
 from cass_server.security.tls import server_credentials
-from tests.server.support.certificates import Authority, Pair, encrypted, put, serial_of
+from tests.server.support.certificates import (
+    Authority,
+    Pair,
+    encrypted,
+    put,
+    serial_of,
+    shown_serial,
+)
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -108,22 +114,6 @@ def outcome(address: str, credentials: grpc.ChannelCredentials | None) -> str:
         except grpc.RpcError as error:
             return f"{error.code().name}: {error.details()}"
     return "OK"
-
-
-def shown_serial(address: str) -> int:
-    """The serial number of the certificate that a new connection is shown."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    context.set_alpn_protocols(["h2"])
-    host, port = address.split(":")
-    with (
-        socket.create_connection((host, int(port)), timeout=LIMIT) as plain,
-        context.wrap_socket(plain) as wrapped,
-    ):
-        certificate = wrapped.getpeercert(binary_form=True)
-    assert certificate is not None
-    return serial_of(certificate)
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import os
+import socket
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +14,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+
+from tests.server.support.processes import LIMIT
 
 _DAY = datetime.timedelta(days=1)
 
@@ -91,6 +95,22 @@ def encrypted(key: bytes, password: bytes) -> bytes:
 def serial_of(certificate: bytes) -> int:
     """The serial number of a DER certificate."""
     return x509.load_der_x509_certificate(certificate).serial_number
+
+
+def shown_serial(address: str) -> int:
+    """The serial number of the certificate that a new connection is shown."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    host, port = address.split(":")
+    with (
+        socket.create_connection((host, int(port)), timeout=LIMIT) as plain,
+        context.wrap_socket(plain) as wrapped,
+    ):
+        certificate = wrapped.getpeercert(binary_form=True)
+    assert certificate is not None
+    return serial_of(certificate)
 
 
 def put(path: Path, content: bytes) -> Path:
