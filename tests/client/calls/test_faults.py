@@ -64,6 +64,7 @@ class Two:
     def stopped(self) -> Iterator[None]:
         """The ill one does nothing at all."""
         self._ill.process.send_signal(signal.SIGSTOP)
+        wait_until(lambda: is_stopped(self._ill.process.pid))
         try:
             yield
         finally:
@@ -220,6 +221,14 @@ def test_a_stopped_server_alone(two: Two) -> None:
                     ask(client, 0)
         for client in (used, unused):
             wait_until(lambda: is_answered(client))  # noqa: B023 - called here
+
+
+def is_stopped(process: int) -> bool:
+    """Whether all threads of a process have taken note of SIGSTOP."""
+    return all(
+        state.read_text().rpartition(")")[2].split()[0] == "T"
+        for state in Path(f"/proc/{process}/task").glob("*/stat")
+    )
 
 
 def is_answered(client: CassClient) -> bool:
