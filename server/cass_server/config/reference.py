@@ -77,8 +77,8 @@ def _words(schema: Mapping[str, Any]) -> tuple[str, str]:
     if "words" in schema:
         return schema["words"], schema["metavar"]
     if "anyOf" in schema:
-        types = [_words(each) for each in schema["anyOf"] if each["type"] != "null"]
-        return _join([words for words, _ in types]), "|".join(metavar for _, metavar in types)
+        types = [_words(each) for each in schema["anyOf"] if each.get("type") != "null"]
+        return _join([words for words, _ in types]), "|".join(dict.fromkeys(m for _, m in types))
     choices = schema.get("enum", [schema["const"]] if "const" in schema else [])
     if choices:
         return _join(choices), "|".join(choices)

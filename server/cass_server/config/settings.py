@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -12,6 +11,7 @@ from pydantic import (
     AfterValidator,
     ByteSize,
     Field,
+    StringConstraints,
     ValidationInfo,
     WithJsonSchema,
     field_validator,
@@ -24,30 +24,14 @@ from cass_core.errors import InvalidRequest
 from cass_server.config.address import is_unix
 
 PREFIX = "CASS_"
-"""What the names of the settings' environment variables begin with."""
+"""Prefix of the settings' environment variables."""
 
 _INT32_MAX = 2**31 - 1
-_HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_.])?")
-_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
-def _check_host(host: str) -> str:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        if not _HOST_NAME.fullmatch(host):
-            raise
+def _check_ip(host: str) -> str:
+    ipaddress.ip_address(host)
     return host
-
-
-def _check_listen_host(host: str) -> str:
-    return host if is_unix(host) else _check_host(host)
-
-
-def _check_device(device: str) -> str:
-    if not _DEVICE.fullmatch(device):
-        raise ValueError
-    return device
 
 
 def _words(words: str, metavar: str) -> WithJsonSchema:
@@ -57,17 +41,20 @@ def _words(words: str, metavar: str) -> WithJsonSchema:
 
 _BYTES = "a number of bytes (as in 65536 or 64KiB) from 1"
 
-Host = Annotated[
-    str, AfterValidator(_check_host), _words("an IP address (no brackets) or a host name", "HOST")
-]
-ListenHost = Annotated[
+IpAddress = Annotated[str, AfterValidator(_check_ip), _words("an IP address (no brackets)", "HOST")]
+HostName = Annotated[
     str,
-    AfterValidator(_check_listen_host),
-    _words("an IP address (no brackets), a host name or unix:PATH", "HOST"),
+    StringConstraints(pattern=r"^[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_.])?$"),
+    _words("a host name", "HOST"),
 ]
+UnixSocket = Annotated[str, StringConstraints(pattern="(?s)^unix:."), _words("unix:PATH", "HOST")]
+Host = IpAddress | HostName
+ListenHost = IpAddress | HostName | UnixSocket
 Port = Annotated[int, Ge(0), Le(65535)]
 Device = Annotated[
-    str, AfterValidator(_check_device), _words("auto, cpu, cuda or cuda:N", "DEVICE")
+    str,
+    StringConstraints(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$"),
+    _words("auto, cpu, cuda or cuda:N", "DEVICE"),
 ]
 Count = Annotated[int, Ge(1), Le(_INT32_MAX)]
 CountOrAuto = Annotated[int, Ge(1), Le(1024)] | Literal["auto"]

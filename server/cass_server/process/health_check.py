@@ -1,4 +1,4 @@
-"""A health check as probes send it: what status a server reports, over TLS where it has it."""
+"""A health check of a server as probes send it, also over TLS."""
 
 from __future__ import annotations
 

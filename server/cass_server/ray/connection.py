@@ -47,7 +47,7 @@ def connected(address: str) -> Iterator[None]:
 
 
 def _line(error: BaseException) -> str:
-    """An error and, in its last line, what caused it: as that a token is missing."""
+    """An error and the last line of its cause, such as a missing token."""
     text = " ".join(str(error).split())
     cause = str(error.__cause__ or "").strip().splitlines()
     return f"{text}: {cause[-1]}" if cause else text

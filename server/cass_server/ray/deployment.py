@@ -165,7 +165,7 @@ def _status(service: str) -> ApplicationStatusOverview | None:
 
 
 def _serve_status() -> ServeStatus:
-    """What Serve runs; nothing if it has ended, as when another command stops the last service."""
+    """Serve's status; empty if it has ended, as after another command stops the last service."""
     try:
         return serve.status()
     except ActorDiedError:
@@ -173,7 +173,7 @@ def _serve_status() -> ServeStatus:
 
 
 def _is_idle() -> bool:
-    """Whether Serve runs nothing, nor HTTP for what may come."""
+    """Whether Serve runs no application and no HTTP proxy."""
     status = _serve_status()
     return not status.applications and not status.proxies
 

@@ -26,7 +26,7 @@ class Directory:
         self._rounds: asyncio.Task[None] | None = None
 
     async def watch(self, version: int, seconds: float) -> Listing:
-        """The list once it has another version, else after so many seconds.
+        """Returns the list once it has another version, or after this many seconds.
 
         A new directory takes longer: it first waits for the reports of all replicas.
         """

@@ -154,7 +154,7 @@ class _Log:
         return "; ".join(line.removeprefix(_REASON).strip() for line in lines)
 
     def join(self) -> None:
-        """Wait for the end of what is written."""
+        """Waits until the process has closed the stream."""
         self._thread.join()
 
     def _read(self) -> None:

@@ -66,7 +66,7 @@ class ReloadingFiles(Generic[Content]):
         return changed
 
     def _states(self) -> list[tuple[int, int, int]]:
-        """What differs once a file was written, or a link leads to another file."""
+        """Times, sizes and inodes, which change when a file is written or a link is moved."""
         states = []
         for name, path in self._files.items():
             try:
