@@ -15,7 +15,8 @@ def main() -> None:
 
         app()
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] in {"cass", "cass_core", "cass_server"}:
+        package = (error.name or "").partition(".")[0]
+        if package in {"cass", "cass_core", "cass_server"}:
             raise
         extra = "ray" if sys.argv[1:2] == ["ray"] else "server"
-        sys.exit(f"cass-server: needs {error.name}, which pip install 'cass[{extra}]' brings")
+        sys.exit(f"cass-server: needs {package}, which pip install 'cass[{extra}]' brings")
