@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 import numpy as np
@@ -76,9 +76,10 @@ def costs_of(kind: Case, turns: Turns) -> Costs:
     rested = [middle(load, "server") for load in ALONE]
     # What is not the server's work is its rest.
     pauses = [1 / middle(load, "rate") - cost for load, cost in zip(ALONE, rested, strict=True)]
-    most = _MOST_SPREAD // len(turns[ALONE[0]])
-    times = [np.array(turn.latencies[:most]) for turn in turns[ALONE[0]]]
-    spread = np.concatenate([one / one.mean() for one in times]).round(3).tolist()
+    # Of the turn whose slowest calls are neither few nor many.
+    times = [np.array(turn.latencies) / fmean(turn.latencies) for turn in turns[ALONE[0]]]
+    times.sort(key=lambda one: float(np.percentile(one, 99)))
+    spread = times[len(times) // 2][:_MOST_SPREAD].round(3).tolist()
     return Costs(
         pauses=tuple(max(pause, 0.0) for pause in pauses),
         rested=tuple(rested),

@@ -11,6 +11,8 @@ from benchmarks.fleet.model import Costs, Fleet, simulate
 
 # What is enough: the bounds of p99, and of the use of cores and wires.
 P99_SECONDS, MOST_USED = 0.02, 0.8
+# Calls that wait for room at the end of a simulation have no latency yet.
+MOST_REFUSED = 0.01
 _CALLS = 6000
 
 
@@ -34,7 +36,8 @@ class Figures:
     def is_enough(self) -> bool:
         """Whether the bounds hold."""
         most = max(self.used, self.wire_used)
-        return self.p99 <= P99_SECONDS and most <= MOST_USED and not self.failed
+        is_fast = self.p99 <= P99_SECONDS and self.refused <= MOST_REFUSED
+        return is_fast and most <= MOST_USED and not self.failed
 
 
 def at_work(costs: Costs, fleet: Fleet) -> Figures:
