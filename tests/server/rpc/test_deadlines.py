@@ -19,10 +19,9 @@ from tests.server.support.processes import LIMIT
 
 
 class Clock:
-    """A time that the test sets; a thread that looks at it sleeps until the test lets it look.
+    """A time that the test sets; who looks at it sleeps until the test lets it look.
 
-    Threads of other tests that are still there go by the real time: one that slept here would never
-    wake, and with it none of the servers in this process would end calls any more.
+    The threads of earlier `Deadlines`, of other tests in this process, keep the real time.
 
     Attributes:
         now: the time.
@@ -31,17 +30,17 @@ class Clock:
     def __init__(self) -> None:
         """It is 0."""
         self.now = 0.0
-        self._others = set(threading.enumerate()) - {threading.current_thread()}
         self._go = threading.Semaphore(0)
         self._sleeps = threading.Semaphore(0)
+        self._earlier = {t.ident for t in threading.enumerate() if t.name == "stalled peers"}
 
     def monotonic(self) -> float:
         """The time."""
-        return time.monotonic() if threading.current_thread() in self._others else self.now
+        return time.monotonic() if threading.get_ident() in self._earlier else self.now
 
     def sleep(self, seconds: float) -> None:
         """Wait for `look`."""
-        if threading.current_thread() in self._others:
+        if threading.get_ident() in self._earlier:
             time.sleep(seconds)
             return
         self._sleeps.release()

@@ -28,11 +28,10 @@ from cass_core.results import HostLoss
 from cass_server.engines.base import Checkpoint, CpuEngine
 from tests.server.support.calls import Writer
 from tests.server.support.in_thread import service_channel
-from tests.server.support.processes import wait_until
+from tests.server.support.processes import LIMIT, wait_until
 from tests.server.support.requests import loss_request, mask_request
 from tests.support.servers import ServerProcess, serving
 
-LIMIT = 20.0
 SERVICE = "/cass.v1.CassService"
 RECEIVE_ANY = (("grpc.max_receive_message_length", -1),)
 UNKEPT = Path(__file__).parents[1] / "support" / "unkept_server.py"
