@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from importlib import metadata
@@ -54,6 +55,7 @@ CASES = [Case(stride, "float32", IN_FLIGHT, streamed=False) for stride in MAPS]
 WITHOUT = "cass-server serve, without Ray"
 WAYS = {"serve": "Serve's gRPC ingress", "replicas": "cass-server ray, native replicas"}
 _STOP_SECONDS = 30.0
+_SETTLE_SECONDS, _IDLE_CORES = 60, 0.2
 # The first turn of a way fills its caches.
 _WARM_UP_TURNS = 1
 
@@ -92,6 +94,15 @@ def _pin(pid: int, core: int) -> None:
         for thread in Path(f"/proc/{pid}/task").iterdir():
             with contextlib.suppress(OSError):
                 os.sched_setaffinity(int(thread.name), {core})
+
+
+def wait_until_idle(used: Callable[[], float]) -> None:
+    """Return once a cluster's own processes have started, at the latest after a minute."""
+    for _ in range(_SETTLE_SECONDS):
+        before = used()
+        time.sleep(1)
+        if used() - before < _IDLE_CORES:
+            return
 
 
 def check(address: str, case: Case) -> None:
@@ -137,6 +148,7 @@ def main(rounds: Rounds = 7, seconds: Seconds = 0.5, out: Out = None) -> None:
                     running = stack.enter_context(cluster(kind, ours))
                 stack.enter_context(on_core(theirs))
                 ways = {WITHOUT: (native.address, native.cpu_seconds), way: running}
+                wait_until_idle(running[1])
                 for case in CASES:
                     check(running[0], case)
                     results[str(case)] |= side_by_side(ways, case, rounds, seconds)
