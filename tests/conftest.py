@@ -49,10 +49,21 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             file = nodeid.partition("::")[0]
             return file if is_shared(file) else nodeid
 
+        def remove_node(self, node: Any) -> str | None:
+            # What ended the process has failed, and is not tried again.
+            crashed = super().remove_node(node)
+            if crashed is not None and (scope := self._split_scope(crashed)) in self.workqueue:
+                self.workqueue[scope][crashed] = True
+                if all(self.workqueue[scope].values()):
+                    del self.workqueue[scope]
+            return crashed
+
         def _reschedule(self, node: Any) -> None:
-            # One in place of a process that has ended (a test beyond its limit) may still collect.
-            if node in self.registered_collections:
-                super()._reschedule(node)
+            # One in place of a process that has ended (a test beyond its limit) may still collect,
+            # and begins only once it has two tests.
+            for _ in range(2 * (node in self.registered_collections)):
+                if self._pending_of(self.assigned_work[node]) < 2:
+                    super()._reschedule(node)
 
     return Scheduling(config, log)
 
