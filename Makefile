@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all ray-test check lint types proto proto-check docs-check bench bench-remote bench-rpc bench-loader bench-ray bench-overload bench-fleet soak gpu-check docker-test docs clean
+.PHONY: help setup demo test test-all ray-test check lint types proto proto-check docs-check bench bench-rpc bench-loader bench-ray bench-overload bench-fleet soak gpu-check docker-test docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -37,10 +37,12 @@ check: lint types proto-check docs-check ## everything CI checks beside the test
 lint: $(READY)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/lint-imports --no-cache --no-logo
 	cd proto && ../$(BIN)/buf lint
 
 docs-check: $(READY)
 	$(BIN)/python docs/settings.py --check
+	$(BIN)/python docs/performance.py --check
 
 types: $(READY)
 	$(BIN)/mypy
@@ -67,13 +69,10 @@ ROUNDS ?= 31
 bench: $(READY) ## masks and losses beside what they replace, and how they scale (OUT, PLOTS)
 	$(BIN)/python -m benchmarks.core --rounds $(ROUNDS) $(if $(OUT),--out $(OUT)) $(if $(PLOTS),--plots $(PLOTS))
 
-bench-remote: $(READY) ## calls to a server on this machine beside local ones
-	$(BIN)/python -m benchmarks.rpc.remote --rounds $(ROUNDS) $(if $(OUT),--out $(OUT))
-
 SECONDS ?= 0.5
 bench-rpc: ROUNDS = 7
 bench-rpc: SECONDS = 1.5
-bench-rpc: $(READY) ## the server beside bare ones and Triton (ROUNDS, SECONDS a turn, TRITON: venv, OUT)
+bench-rpc: $(READY) ## the server beside bare ones, Triton and local calls (ROUNDS, SECONDS a turn, TRITON: venv, OUT)
 	$(BIN)/python -m benchmarks.rpc --rounds $(ROUNDS) --seconds $(SECONDS) \
 	    $(if $(TRITON),--triton $(TRITON)) $(if $(OUT),--out $(OUT)) $(ARGS)
 
@@ -85,15 +84,15 @@ bench-loader: $(READY) ## masks in a DataLoader (ROUNDS, EPOCH: images, DATA: CO
 	    $(if $(DATA),--data $(DATA)) $(if $(OUT),--out $(OUT))
 
 bench-ray: ROUNDS = 7
-bench-ray: $(READY) ## the ways to a replica on Ray beside a server without it (ROUNDS, SECONDS, OUT)
+bench-ray: $(READY) ## native replicas on Ray and Serve's ingress, beside a server without Ray (ROUNDS, SECONDS, OUT)
 	$(BIN)/python -m benchmarks.ray --rounds $(ROUNDS) --seconds $(SECONDS) $(if $(OUT),--out $(OUT))
 
 bench-overload: $(READY) ## floods, huge requests and idle connections at a server on one core (ARGS, OUT)
 	$(BIN)/python -m benchmarks.load $(ARGS) $(if $(OUT),--out $(OUT))
 
 LOADERS ?= 4096
-bench-fleet: ROUNDS = 12
-bench-fleet: $(READY) ## a simulated fleet, checked against a server, and asked about larger ones (ROUNDS, LOADERS, OUT)
+bench-fleet: ROUNDS = 5
+bench-fleet: $(READY) ## how many loaders a replica carries, simulated and checked against a server (ROUNDS, LOADERS, OUT)
 	$(BIN)/python -m benchmarks.fleet measure --rounds $(ROUNDS) --loaders $(LOADERS) $(if $(OUT),--out $(OUT))
 
 MINUTES ?= 20
@@ -108,8 +107,9 @@ gpu-check: ## on a CUDA machine: kernels natively, sanitizer, GPU benchmarks, on
 docker-test: $(READY) ## the container images, built and run with docker or podman (ARGS)
 	CONTAINERS=1 $(BIN)/python -m pytest -v --durations 5 tests/docker $(ARGS)
 
-docs: $(READY) ## write the table of settings in docs/deployment.md
+docs: $(READY) ## write what docs/deployment.md and docs/performance.md take from elsewhere
 	$(BIN)/python docs/settings.py
+	$(BIN)/python docs/performance.py
 
 clean: ## remove what the targets made
 	rm -rf $(VENV) $(PROTOC) out .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from cass_core.boxes import BoxBatch
 from cass_core.errors import CassError, InvalidRequest
-from cass_core.losses import LossResult, compute_loss
+from cass_core.losses import compute_loss
 from cass_core.masks import generate_mask
+from cass_core.results import LossResult
 from cass_core.specs import LossSpec, MaskSpec
 
 if TYPE_CHECKING:

@@ -64,6 +64,7 @@ class BoxBatch:
         counts = _as_counts(self.counts)
         offsets = np.zeros(counts.shape[0] + 1, np.int64)
         np.cumsum(counts, out=offsets[1:])
+        offsets.flags.writeable = False
         _check_total(int(offsets[-1]), xyxy)
         on_device = None
         if is_tensor(xyxy) and xyxy.device.type != "cpu":
@@ -81,7 +82,6 @@ class BoxBatch:
         offsets: npt.NDArray[np.int64],
         device_offsets: torch.Tensor | None,
     ) -> None:
-        offsets.flags.writeable = False
         object.__setattr__(self, "xyxy", xyxy)
         object.__setattr__(self, "counts", counts)
         object.__setattr__(self, "offsets", offsets)
@@ -138,8 +138,16 @@ class BoxBatch:
         ends = [0, *accumulate(counts)]
         _check_total(ends[-1], xyxy)
         offsets = np.array(ends, np.int64)
+        offsets.flags.writeable = False
         _check_values(xyxy, offsets)
         batch._fill(xyxy, np.array(counts, np.int64), offsets, None)
+        return batch
+
+    @classmethod
+    def checked(cls, xyxy: Array, offsets: npt.NDArray[np.int64]) -> BoxBatch:
+        """Of arrays in the host's memory that are known to be as the attributes have to be."""
+        batch = object.__new__(cls)
+        batch._fill(xyxy, np.diff(offsets), offsets, None)
         return batch
 
     @classmethod

@@ -1,4 +1,7 @@
-"""Choices by name as the kernels take them: whole numbers."""
+"""Choices by name as the kernels take them: whole numbers.
+
+numba's cache on disk does not notice that one of them has changed: remove it then.
+"""
 
 from __future__ import annotations
 

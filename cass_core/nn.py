@@ -11,11 +11,10 @@ from torch import Tensor, nn
 from cass_core.boxes import BoxBatch
 from cass_core.errors import InvalidRequest
 from cass_core.grid import one_feature_map, one_image_size, patch_grid
-from cass_core.loss_inputs import check_logits, check_same_grid, check_target, normalizer_of
-from cass_core.masks import check_sizes
-from cass_core.ops.run import PlacedBoxes, boxes_loss, is_placed, offsets_of, place
+from cass_core.inputs import check_logits, check_same_grid, check_sizes, check_target
+from cass_core.ops.backend import DeviceBoxes, boxes_loss, is_on_device, offsets_of, to_device
 from cass_core.ops.spec_args import loss_options, mask_options
-from cass_core.specs import LossSpec, MaskSpec
+from cass_core.specs import LossSpec, MaskSpec, normalizer_of
 
 
 class CassLoss(nn.Module):
@@ -72,7 +71,7 @@ class CassLoss(nn.Module):
         if not isinstance(logits, Tensor):
             raise InvalidRequest("logits", f"must be a torch tensor, got {type(logits).__name__}")
         check_logits(logits)
-        batch = boxes if is_placed(boxes, logits.device) else _pack(boxes, logits.device)
+        batch = boxes if is_on_device(boxes, logits.device) else _pack(boxes, logits.device)
         cells = one_feature_map(feature_map)
         grid = patch_grid(cells, self.mask_spec.patch_size)
         check_same_grid(tuple(logits.shape), (batch.num_images, *grid), "logits")
@@ -82,9 +81,9 @@ class CassLoss(nn.Module):
         # Reading a tensor would make the host wait for its device.
         size = None if isinstance(image_size, Tensor) else one_image_size(image_size)
         if size is None:
-            placed = _place(batch, image_size, logits.device)
+            placed = _to_device(batch, image_size, logits.device)
         else:
-            placed = PlacedBoxes(torch.as_tensor(batch.xyxy), offsets_of(batch), None, list(size))
+            placed = DeviceBoxes(torch.as_tensor(batch.xyxy), offsets_of(batch), None, list(size))
         value: Tensor
         value, _, _ = boxes_loss(
             logits,
@@ -172,5 +171,5 @@ def _pack(boxes: BoxBatch | Sequence[Any], device: torch.device) -> BoxBatch:
 
 
 @torch.compiler.disable
-def _place(boxes: BoxBatch, image_size: Any, device: torch.device) -> PlacedBoxes:
-    return place(boxes, check_sizes(image_size, boxes), device)
+def _to_device(boxes: BoxBatch, image_size: Any, device: torch.device) -> DeviceBoxes:
+    return to_device(boxes, check_sizes(image_size, boxes), device)

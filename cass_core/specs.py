@@ -195,6 +195,26 @@ class LossSpec:
         return dataclasses.replace(self, **changes)
 
 
+def normalizer_of(spec: LossSpec, patches: int, num_boxes: float | None) -> float:
+    """What the sum is divided by under the spec's reduction.
+
+    Raises:
+        InvalidRequest: ``num_boxes`` is needed or out of its range.
+    """
+    if num_boxes is not None:
+        ok = isinstance(num_boxes, numbers.Real) and not isinstance(num_boxes, bool)
+        # Compared, not converted: a whole number may be beyond every float.
+        if not (ok and 0 <= num_boxes < math.inf):
+            raise InvalidRequest("num_boxes", f"must be a number of at least 0, got {num_boxes!r}")
+    if spec.reduction == "mean":
+        return float(max(1, patches))
+    if spec.reduction == "per_object":
+        if num_boxes is None:
+            raise InvalidRequest("num_boxes", "is needed for loss_spec.reduction per_object")
+        return max(1.0, float(num_boxes))
+    return 1.0
+
+
 class _Checker:
     """Checks the fields of a frozen spec and stores them as plain Python values."""
 

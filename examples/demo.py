@@ -70,6 +70,18 @@ def coco_batch(path: Path, images: Path | None) -> Batch:
     return Batch(path.name, boxes, file.sizes[chosen], 0, picture)
 
 
+def around_smallest(
+    xyxy: npt.NDArray[np.float32], size: tuple[int, int]
+) -> npt.NDArray[np.float64] | None:
+    """A sixth of the image's width and height around the smallest box, xyxy in pixels."""
+    if not len(xyxy):
+        return None
+    image = np.array(size[::-1], np.float64)
+    smallest = xyxy[np.argmin(np.prod(xyxy[:, 2:] - xyxy[:, :2], axis=1))]
+    corner = np.clip((smallest[:2] + smallest[2:]) / 2 - image / 12, 0, image * 5 / 6)
+    return np.concatenate([corner, corner + image / 6])
+
+
 @contextlib.contextmanager
 def running_server(console: Console) -> Iterator[str]:
     """A real `cass-server` on a free port; at the end it drains and must exit with 0."""
@@ -183,12 +195,14 @@ def main(
         baseline = masks(server, MaskSpec.baseline().replace(patch_size=1), 8)[batch.shown]
         improved = masks(server, SPEC, 8)[batch.shown]
     offsets = batch.boxes.offsets
+    xyxy = np.asarray(batch.boxes.xyxy[offsets[batch.shown] : offsets[batch.shown + 1]])
     figure = plot_comparison(
         batch.picture,
-        batch.boxes.xyxy[offsets[batch.shown] : offsets[batch.shown + 1]],
+        xyxy,
         baseline,
         improved,
         image_size=(height, width),
+        zoom=around_smallest(xyxy, (height, width)),
     )
     out.mkdir(parents=True, exist_ok=True)
     path = out / "demo.png"

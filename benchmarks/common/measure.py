@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
@@ -39,6 +39,11 @@ def interleaved(
                 function()
             times[name].append((time.perf_counter() - start) / repeats)
     return {name: float(np.median(values)) for name, values in times.items()}
+
+
+def median_ratio(values: Sequence[float], others: Sequence[float]) -> float:
+    """Median of the ratios of neighbours in a round, since the machine's own speed changes."""
+    return float(np.median(np.divide(values, others)))
 
 
 def difference(long: Callable[[], object], short: Callable[[], object], pairs: int) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 HOST = "127.0.0.1"
@@ -19,11 +19,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def two_cores() -> tuple[int, int]:
-    """A core for servers and another for their callers.
-
-    Raises:
-        SystemExit: this machine has one.
-    """
+    """A core for servers and another for their callers."""
     available = sorted(os.sched_getaffinity(0))
     if len(available) < 2:
         raise SystemExit("two cores are needed: callers beside the server would slow it down")
@@ -78,3 +74,12 @@ def cpu_seconds(root: int) -> float:
             fields = stat_fields(pid)
             ticks += int(fields[11]) + int(fields[12])
     return ticks / _TICKS
+
+
+def thread_seconds(pids: Iterable[int]) -> dict[str, float]:
+    """CPU time until now of each thread, to the nanosecond where `cpu_seconds` counts ticks."""
+    return {
+        task.name: int((task / "schedstat").read_text().split()[0]) / 1e9
+        for pid in pids
+        for task in Path(f"/proc/{pid}/task").iterdir()
+    }

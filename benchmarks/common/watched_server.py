@@ -1,4 +1,4 @@
-"""A real `cass-server` process for a benchmark, and what the kernel tells of it."""
+"""A real `cass-server` process for a benchmark, and what the kernel reports of it."""
 
 from __future__ import annotations
 
@@ -13,20 +13,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.common.processes import cpu_seconds
+from benchmarks.common.processes import cpu_seconds, thread_seconds, tree
 
 _STOP_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a process holds now.
-
-    Attributes:
-        resident_bytes: of memory.
-        files: open descriptors.
-        threads: of all kinds.
-    """
+    """What a process holds now: memory, open descriptors, threads of all kinds."""
 
     resident_bytes: int
     files: int
@@ -43,7 +37,7 @@ class WatchedServer:
     Attributes:
         address: where it listens.
         metrics_address: where its metrics are; empty if it has none.
-        complaints: lines of its log that tell of an error, or that are no log.
+        complaints: lines of its log with an error, or that are no log.
     """
 
     def __init__(self, *arguments: str, core: int | None = None) -> None:
@@ -80,23 +74,26 @@ class WatchedServer:
             if level not in ("DEBUG", "INFO", "WARNING"):
                 self.complaints.append(line.strip())
 
+    @property
+    def pid(self) -> int:
+        """The first process."""
+        return self._process.pid
+
     def pids(self) -> list[int]:
         """The processes: the server and its workers."""
-        main = self._process.pid
-        children = Path(f"/proc/{main}/task/{main}/children").read_text().split()
-        return [main, *map(int, children)]
+        return tree(self.pid)
 
     def cpu_seconds(self) -> float:
         """CPU time of all processes until now."""
-        return cpu_seconds(self._process.pid)
+        return cpu_seconds(self.pid)
+
+    def thread_seconds(self) -> float:
+        """The same of living threads, in nanoseconds where `cpu_seconds` counts ticks."""
+        return sum(thread_seconds(self.pids()).values())
 
     def usage(self) -> dict[int, Usage]:
         """Of each process, by its id."""
         return {pid: _usage(pid) for pid in self.pids()}
-
-    def resident_bytes(self) -> int:
-        """Memory of all processes."""
-        return sum(usage.resident_bytes for usage in self.usage().values())
 
     def close(self) -> int:
         """Stop it as an operator would; its exit code."""
@@ -119,11 +116,7 @@ def watched_server(*arguments: str, core: int | None = None) -> Iterator[Watched
 
 
 def _usage(pid: int) -> Usage:
-    status = dict(
-        line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()
-    )
-    return Usage(
-        resident_bytes=int(status["VmRSS"].split()[0]) << 10,
-        files=len(os.listdir(f"/proc/{pid}/fd")),
-        threads=int(status["Threads"]),
-    )
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    status = dict(line.split(":", 1) for line in lines)
+    files = len(os.listdir(f"/proc/{pid}/fd"))
+    return Usage(int(status["VmRSS"].split()[0]) << 10, files, int(status["Threads"]))

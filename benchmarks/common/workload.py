@@ -1,9 +1,12 @@
-"""What the benchmarks of the service ask for: masks of 16 images of 1280×736 at two strides."""
+"""Requests of the service's benchmarks: masks of 16 images of 1280×736 at two strides."""
 
 from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
 
 from cass_core import BoxBatch, MaskSpec
 from cass_core.synthetic import street_boxes
@@ -15,12 +18,13 @@ IMAGES, IMAGE_SIZE = 16, (736, 1280)
 MAPS = {"stride 32": ((23, 40), 15), "stride 8": ((92, 160), 30)}
 """By stride, the feature map and the boxes of an image."""
 SPEC = MaskSpec(patch_size=1)
+_SIZES = np.array([IMAGE_SIZE], np.float64)
 CHANNEL_OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.use_local_subchannel_pool", 1))
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What is asked for, and how."""
+    """One kind of request; ``in_flight`` callers, or requests of one stream."""
 
     stride: str
     dtype: str
@@ -40,16 +44,21 @@ def boxes_of(stride: str) -> tuple[BoxBatch, tuple[int, int]]:
 
 def request_of(case: Case) -> bytes:
     """The serialized request of a case."""
-    from cass import convert  # an environment of Triton has no such package
-    from cass_core.masks import MaskInputs
+    from cass.codec.encode import mask_request, stream_request  # Triton has no such package
+    from cass_core.inputs import MaskInputs
 
     boxes, feature_map = boxes_of(case.stride)
     inputs = MaskInputs.check(boxes, IMAGE_SIZE, feature_map, SPEC, case.dtype, False)
-    return (
-        convert.stream_request_bytes(inputs)
-        if case.streamed
-        else convert.mask_request_bytes(inputs)
-    )
+    return stream_request(inputs) if case.streamed else mask_request(inputs)
+
+
+def kernel_masks(boxes: BoxBatch, feature_map: tuple[int, int]) -> npt.NDArray[np.float32]:
+    """Masks ``[B, h, w]`` by the bare kernel, without checks."""
+    from cass_core.cpu.run import fill_mask
+
+    mask = np.empty((boxes.num_images, *feature_map), np.float32)
+    fill_mask(boxes, _SIZES, feature_map, SPEC, "float32", mask, None)
+    return mask
 
 
 def covered_request(

@@ -16,8 +16,10 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.common.measure import write
+from benchmarks.common.tables import Out, Rounds, judged, number, table
+from benchmarks.common.workload import IMAGES
 from benchmarks.core.losses import BOUND, SHAPE, time_losses
-from benchmarks.core.masks import CASES, IMAGES, PACKING_BOUND, time_masks
+from benchmarks.core.masks import BOUNDS, PACKING_BOUND, time_masks
 from benchmarks.core.scaling import SWEEPS, Sweep, Times, time_sweep
 from cass_core import LossSpec
 
@@ -25,8 +27,8 @@ MaskTimes = dict[str, dict[str, float]]
 
 
 def main(
-    rounds: Annotated[int, typer.Option(min=1, help="Turns that each function gets.")] = 31,
-    out: Annotated[Path | None, typer.Option(help="Also write the medians as JSON.")] = None,
+    rounds: Rounds = 31,
+    out: Out = None,
     plots: Annotated[Path | None, typer.Option(help="Also draw scaling.png there.")] = None,
 ) -> None:
     """Masks and losses in one thread, each figure a median of turns taken in one process.
@@ -36,7 +38,7 @@ def main(
     torch.set_num_threads(1)
     console = Console(width=140, highlight=False)
     masks = time_masks(rounds)
-    console.print(mask_table(masks, rounds), packing_table(masks))
+    console.print(mask_table(masks, rounds))
     losses = time_losses(rounds)
     console.print(loss_table(losses, rounds))
     sweeps = {}
@@ -60,91 +62,48 @@ def mask_table(masks: MaskTimes, rounds: int) -> Table:
     """Microseconds an image of each function, and ratios."""
     shown = ("audited", "heatmaps", "baseline", "improved", "from a list", "zeros")
     ratios = (("audited", "improved"), ("heatmaps", "improved"), ("improved", "zeros"))
-    table = _table(
-        f"Masks: µs an image of 1280×736, batches of {IMAGES}, median of {rounds}",
-        "",
-        "patches",
-        "boxes",
-        *shown,
-        *(f"{slow} / {fast}" for slow, fast in ratios),
-        "bound",
-    )
-    for name, case in CASES.items():
-        times = masks[name]
-        table.add_row(
+    rows = (
+        [
             name,
-            "×".join(map(str, case.feature_map)),
-            str(case.boxes),
-            *(_number(times[function] / IMAGES) for function in shown),
+            *(number(times[function] / IMAGES) for function in shown),
             *(f"{times[slow] / times[fast]:,.0f}×" for slow, fast in ratios),
-            _bound(times["audited"] / times["improved"] >= case.bound, f"≥ {case.bound:.0f}×"),
-        )
-    return table
-
-
-def packing_table(masks: MaskTimes) -> Table:
-    """What a list of arrays costs beyond the kernel."""
-    table = _table(
-        f"Packing and checks: µs a batch of {IMAGES}",
-        *("", "from a list", "bare kernel", "difference", "bound"),
+            judged(f"≥ {BOUNDS[name]}×", times["audited"] / times["improved"] >= BOUNDS[name]),
+            judged(f"{times['packing']:.0f}", times["packing"] <= PACKING_BOUND),
+        ]
+        for name, times in masks.items()
     )
-    for name, times in masks.items():
-        extra = times["packing"]
-        table.add_row(
-            name,
-            f"{times['from a list']:.1f}",
-            f"{times['bare kernel']:.1f}",
-            f"{extra:.1f}",
-            _bound(extra <= PACKING_BOUND, f"≤ {PACKING_BOUND:.0f}"),
-        )
-    return table
+    caption = (
+        f"list: what a list of arrays costs beyond the kernel, µs a batch, ≤ {PACKING_BOUND:.0f}"
+    )
+    title = f"Masks: µs an image of 1280×736, batches of {IMAGES}, median of {rounds}"
+    return table(title, ("", *shown, *map(" / ".join, ratios), "bound", "list"), rows, caption)
 
 
 def loss_table(losses: dict[str, dict[str, float]], rounds: int) -> Table:
     """Milliseconds of a loss and its gradient, by kind."""
-    shape = "×".join(map(str, SHAPE))
-    table = _table(
-        f"Loss and gradient: ms, {shape} float32 logits, median of {rounds}",
-        *("kind", "autograd", "compute_loss", "ratio", "bound"),
-    )
-    for kind, times in losses.items():
-        ratio = times["autograd"] / times["compute_loss"]
-        default = kind == LossSpec().kind
-        table.add_row(
+    ratios = {kind: times["autograd"] / times["compute_loss"] for kind, times in losses.items()}
+    rows = (
+        (
             kind,
-            f"{times['autograd']:.2f}",
-            f"{times['compute_loss']:.2f}",
-            f"{ratio:.1f}×",
-            _bound(ratio >= BOUND, f"≥ {BOUND}×") if default else "",
+            *(f"{milliseconds:.2f}" for milliseconds in times.values()),
+            f"{ratios[kind]:.1f}×",
+            judged(f"≥ {BOUND}×", ratios[kind] >= BOUND) if kind == LossSpec().kind else "",
         )
-    return table
+        for kind, times in losses.items()
+    )
+    shape = "×".join(map(str, SHAPE))
+    title = f"Loss and gradient: ms, {shape} float32 logits, median of {rounds}"
+    return table(title, ("kind", "autograd", "compute_loss", "ratio", "bound"), rows)
 
 
 def sweep_table(sweep: Sweep, times: Times) -> Table:
     """Microseconds of a call along a sweep."""
-    table = _table(f"Scaling: µs a call, {sweep.fixed}", sweep.axis, *times)
-    for value in times["generate_mask"]:
-        cells = (line.get(value) for line in times.values())
-        table.add_row(
-            f"{value:,}", *("" if cell is None else _number(cell * 1e6) for cell in cells)
-        )
-    return table
-
-
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left")
-    for column in columns:
-        table.add_column(column, justify="right")
-    return table
-
-
-def _number(value: float) -> str:
-    """About three digits."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _bound(kept: bool, bound: str) -> str:
-    return f"[green]{bound} ✓[/]" if kept else f"[red]{bound} ✗[/]"
+    lines = times.values()
+    rows = (
+        [f"{value:,}", *(number(1e6 * line[value]) if value in line else "" for line in lines)]
+        for value in times["generate_mask"]
+    )
+    return table(f"Scaling: µs a call, {sweep.fixed}", (sweep.axis, *times), rows)
 
 
 if __name__ == "__main__":

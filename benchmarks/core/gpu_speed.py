@@ -14,7 +14,7 @@ from torch import Tensor
 from benchmarks.common.measure import interleaved
 from benchmarks.core.audited import audited_masks
 from cass_core import BoxBatch, CassLoss, LossSpec, MaskSpec, generate_mask
-from cass_core.ops.run import PlacedBoxes, place
+from cass_core.ops.backend import DeviceBoxes, to_device
 from cass_core.ops.spec_args import loss_options, mask_options
 from cass_core.synthetic import street_boxes
 from tests.gpu.setup import capture
@@ -201,9 +201,9 @@ def _latencies() -> list[Figure]:
     ]
 
 
-def _placed(images: int, boxes: int, image_size: tuple[int, int]) -> PlacedBoxes:
+def _placed(images: int, boxes: int, image_size: tuple[int, int]) -> DeviceBoxes:
     batch = BoxBatch.from_list(street_boxes(images, boxes, image_size=image_size)).to("cuda")
-    return place(batch, np.array([image_size], np.float64), torch.device("cuda"))
+    return to_device(batch, np.array([image_size], np.float64), torch.device("cuda"))
 
 
 def _name(dtype: torch.dtype) -> str:

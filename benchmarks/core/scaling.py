@@ -10,9 +10,10 @@ import numpy as np
 import torch
 
 from benchmarks.common.measure import fitted, interleaved, seconds_of
+from benchmarks.common.workload import IMAGE_SIZE, SPEC
 from benchmarks.core.audited import audited_masks
 from benchmarks.core.heatmap import heatmaps
-from cass_core import BoxBatch, MaskSpec, generate_mask
+from cass_core import BoxBatch, generate_mask
 from cass_core.synthetic import street_boxes
 
 # Seconds: what is compared ends where one call takes longer.
@@ -21,27 +22,15 @@ _COMPARED = ("audited", "heatmaps")
 # Rounds from which a sweep has all its points.
 _MANY_ROUNDS = 10
 
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    """One size of a sweep: images of boxes, and a feature map."""
-
-    images: int
-    boxes: int
-    image_size: tuple[int, int]
-    feature_map: tuple[int, int]
+Point = tuple[int, int, tuple[int, int], tuple[int, int]]
+"""One size of a sweep: images, boxes an image, image size, feature map."""
+Times = dict[str, dict[int, float]]
+"""Seconds of a call, by function and then by what grows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """What one panel shows.
-
-    Attributes:
-        axis: what grows.
-        fixed: what does not.
-        point: the size at one value of what grows.
-        values: its values, ascending.
-    """
+    """One panel: what grows, what does not, the size at a value, and the ascending values."""
 
     axis: str
     fixed: str
@@ -51,14 +40,14 @@ class Sweep:
 
 def _square(patches: int) -> Point:
     side = round(patches**0.5)
-    return Point(1, 15, (1024, 1024), (side, side))
+    return 1, 15, (1024, 1024), (side, side)
 
 
 SWEEPS = (
     Sweep(
         "boxes an image",
         "16 images, 92×160 patches",
-        lambda boxes: Point(16, boxes, (736, 1280), (92, 160)),
+        lambda boxes: (16, boxes, IMAGE_SIZE, (92, 160)),
         (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
     ),
     Sweep(
@@ -70,13 +59,10 @@ SWEEPS = (
     Sweep(
         "images a batch",
         "15 boxes an image, 23×40 patches",
-        lambda images: Point(images, 15, (736, 1280), (23, 40)),
+        lambda images: (images, 15, IMAGE_SIZE, (23, 40)),
         (1, 2, 4, 8, 16, 32, 64, 128, 256),
     ),
 )
-
-# Seconds of a call, by function and then by what grows.
-Times = dict[str, dict[int, float]]
 
 
 def time_sweep(sweep: Sweep, rounds: int) -> Times:
@@ -85,7 +71,7 @@ def time_sweep(sweep: Sweep, rounds: int) -> Times:
     calls: dict[tuple[str, int], Callable[[], object]] = {}
     too_slow: set[str] = set()
     for value in dict.fromkeys(values):
-        for name, function in _calls(sweep.point(value)).items():
+        for name, function in _calls(*sweep.point(value)).items():
             if name in _COMPARED and name not in too_slow and seconds_of(function) > _PATIENCE:
                 too_slow.add(name)
             if name not in too_slow:
@@ -98,16 +84,15 @@ def time_sweep(sweep: Sweep, rounds: int) -> Times:
     return times
 
 
-def _calls(point: Point) -> dict[str, Callable[[], object]]:
-    arrays = street_boxes(point.images, point.boxes, image_size=point.image_size)
+def _calls(
+    images: int, boxes: int, image_size: tuple[int, int], feature_map: tuple[int, int]
+) -> dict[str, Callable[[], object]]:
+    arrays = street_boxes(images, boxes, image_size=image_size)
     tensors = [torch.from_numpy(a) for a in arrays]
-    request = (point.image_size, point.feature_map)
-    out = np.empty((point.images, *point.feature_map), np.float32)
+    sizes = (image_size, feature_map)
     return {
-        "audited": partial(audited_masks, tensors, *request, patch_size=1),
-        "heatmaps": partial(heatmaps, arrays, *request),
-        "generate_mask": partial(
-            generate_mask, BoxBatch.from_list(arrays), *request, MaskSpec(patch_size=1)
-        ),
-        "zeros": partial(out.fill, 0),
+        "audited": partial(audited_masks, tensors, *sizes, patch_size=1),
+        "heatmaps": partial(heatmaps, arrays, *sizes),
+        "generate_mask": partial(generate_mask, BoxBatch.from_list(arrays), *sizes, SPEC),
+        "zeros": partial(np.empty((images, *feature_map), np.float32).fill, 0),
     }

@@ -3,45 +3,43 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from benchmarks.common.measure import write
 from benchmarks.common.processes import on_core, two_cores
+from benchmarks.common.tables import Out, Rounds, Seconds
 from benchmarks.load import flood, idle, largest, refusal
 
-PARTS = ("flood", "refusal", "largest", "idle")
+PARTS: dict[str, tuple[Callable[[int, int, float], dict[str, Any]], Callable[[Any], Table]]] = {
+    "flood": (flood.measure, flood.flood_table),
+    "refusal": (refusal.measure, refusal.refusal_table),
+    "largest": (largest.measure, largest.largest_table),
+    "idle": (idle.measure, idle.idle_table),
+}
 
 
 def main(
-    seconds: Annotated[float, typer.Option(help="Length of each load.")] = 4.0,
-    rounds: Annotated[int, typer.Option(min=1, help="How often each load is taken.")] = 3,
+    seconds: Seconds = 4.0,
+    rounds: Rounds = 3,
     only: Annotated[str, typer.Option(help=f"One of {', '.join(PARTS)}.")] = "",
-    out: Annotated[Path | None, typer.Option(help="Also write the results as JSON.")] = None,
+    out: Out = None,
 ) -> None:
     """The server's settings are the defaults; CASS_… variables change them."""
+    if only and only not in PARTS:
+        raise typer.BadParameter(f"no such part: {only}")
     console = Console(width=200, highlight=False)
     ours, theirs = two_cores()
     results: dict[str, Any] = {}
     with on_core(theirs):
         for part in (only,) if only else PARTS:
-            if part == "flood":
-                results[part] = flood.measure(ours, rounds, seconds)
-                console.print(flood.table(results[part]))
-            elif part == "refusal":
-                results[part] = refusal.measure(ours, rounds, seconds)
-                console.print(refusal.line(results[part]))
-            elif part == "largest":
-                results[part] = largest.measure(ours, seconds)
-                console.print(largest.table(results[part]))
-            elif part == "idle":
-                results[part] = idle.measure(ours, rounds, seconds)
-                console.print(idle.table(results[part]))
-            else:
-                raise typer.BadParameter(f"no such part: {part}")
+            measure, table = PARTS[part]
+            results[part] = measure(ours, rounds, seconds)
+            console.print(table(results[part]))
     if out is not None:
         arguments = f"--seconds {seconds:g} --rounds {rounds}"
         settings = {name: value for name, value in os.environ.items() if name.startswith("CASS_")}

@@ -1,4 +1,4 @@
-"""Four times what the server can carry, and crowds that wait as told, beside health checks."""
+"""Four times what the server can carry, and crowds that retry, beside health checks."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from benchmarks.common.callers import Tally, closed_loop, open_loop
+from benchmarks.common.helper import Steps, helper
+from benchmarks.common.measure import median_ratio
+from benchmarks.common.tables import counted, judged, table
 from benchmarks.common.watched_server import WatchedServer, watched_server
 from benchmarks.common.workload import Case, request_of
-from benchmarks.load.callers import REFUSED, Tally, closed_loop, open_loop
-from benchmarks.load.helper import Steps, helper
-from benchmarks.load.prober import PROBE_COLUMNS, Probes, probe, probe_cells
+from benchmarks.load.prober import PROBE_COLUMNS, Probes, probe, probe_cells, summary
 
 REQUEST = Case("stride 8", "float32", 1, streamed=False)
 SATURATING, CROWD, TIMES = 8, 64, 4
 SATURATION = f"{SATURATING} callers"
-FLOOD = f"{TIMES} × the best rate, by chance"
-CROWDED = f"{CROWD} callers, who wait as told"
+FLOOD = f"{TIMES} × the best rate, at random"
+CROWDED = f"{CROWD} callers, who retry when it says"
 GOODPUT, SLOWER = 0.9, 3.0
 
 
@@ -40,7 +42,7 @@ class Sample:
         return self.tally.in_time / self.tally.seconds
 
     def milliseconds(self, name: str, percentile: float) -> float:
-        """Of the times that the tally has under that name."""
+        """A percentile of a list of the tally."""
         times = getattr(self.tally, name)
         return float(np.percentile(times, percentile)) * 1e3 if times else 0.0
 
@@ -72,76 +74,53 @@ def measure(core: int, rounds: int, seconds: float) -> dict[str, Any]:
             rate = TIMES * saturated.goodput
             samples[FLOOD].append(_take(server, seconds, open_loop, request, rate, seconds))
             samples[CROWDED].append(_take(server, seconds, closed_loop, request, CROWD, seconds))
+    return {load: _summary(taken, samples[SATURATION]) for load, taken in samples.items()}
+
+
+def _summary(samples: list[Sample], saturated: list[Sample]) -> dict[str, Any]:
+    def ratio(value: Callable[[Sample], float]) -> float:
+        return median_ratio([value(one) for one in samples], [value(one) for one in saturated])
+
+    def milliseconds(name: str, percentile: float) -> float:
+        return median(one.milliseconds(name, percentile) for one in samples)
+
+    codes = sum((one.tally.codes for one in samples), Counter[str]())
     return {
-        load: _summary(taken, samples[SATURATION], load != SATURATION)
-        for load, taken in samples.items()
-    }
-
-
-def _summary(samples: list[Sample], saturated: list[Sample], is_judged: bool) -> dict[str, Any]:
-    def middle(value: Callable[[Sample], float]) -> float:
-        return median(map(value, samples))
-
-    pairs = list(zip(samples, saturated, strict=True))
-    goodput = median(one.goodput / other.goodput for one, other in pairs)
-    slower = median(
-        one.milliseconds("answered", 99) / other.milliseconds("answered", 99)
-        for one, other in pairs
-    )
-    probes, codes = Probes(), Counter[str]()
-    for sample in samples:
-        probes.add(sample.probes)
-        codes += sample.tally.codes
-    return {
-        "calls_per_second": middle(lambda one: one.tally.codes.total() / one.tally.seconds),
-        "answered_per_second": middle(lambda one: one.goodput),
-        "goodput": goodput,
-        "p50_milliseconds": middle(lambda one: one.milliseconds("answered", 50)),
-        "p99_milliseconds": middle(lambda one: one.milliseconds("answered", 99)),
-        "p99_to_saturated": slower,
-        "holds": not is_judged or (goodput >= GOODPUT and slower <= SLOWER),
-        "waited_p99_milliseconds": middle(lambda one: one.milliseconds("waited", 99)),
-        "late_p99_milliseconds": middle(lambda one: one.milliseconds("late", 99)),
-        "server_cpu": middle(lambda one: one.server_cpu),
-        "callers_cpu": middle(lambda one: one.tally.cpu / one.tally.seconds),
+        "answered_per_second": median(one.goodput for one in samples),
+        "goodput": ratio(lambda one: one.goodput),
+        "p50_milliseconds": milliseconds("answered", 50),
+        "p99_milliseconds": milliseconds("answered", 99),
+        "p99_to_saturated": ratio(lambda one: one.milliseconds("answered", 99)),
+        "waited_p99_milliseconds": milliseconds("waited", 99),
+        "late_p99_milliseconds": milliseconds("late", 99),
+        "server_cpu": median(one.server_cpu for one in samples),
+        "callers_cpu": median(one.tally.cpu / one.tally.seconds for one in samples),
         "codes": dict(codes),
-        "probes": probes.summary(),
+        "probes": summary([one.probes for one in samples]),
     }
 
 
-def table(results: Mapping[str, Any]) -> Table:
+def flood_table(results: Mapping[str, Any]) -> Table:
     """All loads."""
-    made = Table(
-        title=f"{REQUEST.stride}, float32, 16 images; answered ≥ {GOODPUT} of {SATURATION},"
-        f" p99 ≤ {SLOWER:.0f} × theirs",
-        caption="Milliseconds. late: calls that the callers' core could not make in time.",
-    )
-    columns = ("load", "calls/s", "answered/s", "of best", "p50", "p99", "of best's", "waited p99")
-    for column in (*columns, "late p99", "server CPU", "callers'", *PROBE_COLUMNS, "codes"):
-        made.add_column(column, justify="left" if column in ("load", "codes") else "right")
-    for load, result in results.items():
-        made.add_row(
+    rows = (
+        (
             load,
-            f"{result['calls_per_second']:,.0f}",
             f"{result['answered_per_second']:,.0f}",
-            _judged(result["goodput"], load == SATURATION or result["goodput"] >= GOODPUT),
+            judged(f"{result['goodput']:.2f}", result["goodput"] >= GOODPUT),
             f"{result['p50_milliseconds']:.1f}",
             f"{result['p99_milliseconds']:.1f}",
-            _judged(result["p99_to_saturated"], result["p99_to_saturated"] <= SLOWER),
+            judged(f"{result['p99_to_saturated']:.2f}", result["p99_to_saturated"] <= SLOWER),
             f"{result['waited_p99_milliseconds']:.0f}",
             f"{result['late_p99_milliseconds']:.1f}",
             f"{result['server_cpu']:.2f}",
             f"{result['callers_cpu']:.2f}",
             *probe_cells(result["probes"]),
-            _codes(result["codes"]),
+            counted(result["codes"]),
         )
-    return made
-
-
-def _judged(value: float, holds: bool) -> str:
-    return f"[{'green' if holds else 'red'}]{value:.2f}[/]"
-
-
-def _codes(codes: Mapping[str, int]) -> str:
-    names = {REFUSED: "refused", "OK": ""}
-    return ", ".join(f"{names.get(code, code)} {n}".strip() for code, n in codes.items())
+        for load, result in results.items()
+    )
+    columns = ["load", "answered/s", f"≥ {GOODPUT}", "p50", "p99", f"≤ {SLOWER:.0f}", "waited p99"]
+    columns += ("late p99", "server CPU", "callers'", *PROBE_COLUMNS, "codes")
+    title = f"{REQUEST.stride}, float32, 16 images; answers and p99 divided by {SATURATION}'"
+    caption = "Milliseconds. late: calls that the callers' core could not make in time."
+    return table(title, columns, rows, caption)

@@ -1,12 +1,11 @@
-"""A unary call of one caller, with and without idle streams and health watches of others."""
+"""Unary calls of one caller, with and without idle streams and health watches of others."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping
 from statistics import fmean, median
 from typing import Any
 
@@ -15,45 +14,35 @@ import numpy as np
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from rich.table import Table
 
-from benchmarks.common.watched_server import WatchedServer, watched_server
+from benchmarks.common.callers import closed_loop
+from benchmarks.common.helper import Steps, helper
+from benchmarks.common.measure import median_ratio
+from benchmarks.common.tables import counted, table
+from benchmarks.common.watched_server import Usage, WatchedServer, watched_server
 from benchmarks.common.workload import CHANNEL_OPTIONS, STREAM_MASKS, Case, request_of
-from benchmarks.load.callers import closed_loop
-from benchmarks.load.helper import Steps, helper
 
-STREAMS, WATCHES, CONNECTIONS = 500, 100, 100
+STREAMS, CONNECTIONS = 500, 100
 _STREAMED = Case("stride 32", "uint8", 1, streamed=True)
-_CALLED = Case("stride 32", "float32", 1, streamed=False)
-_OPEN_SECONDS, _OPENED_AT_A_TIME = 20.0, 8
+_UNARY = Case("stride 32", "float32", 1, streamed=False)
 
 
 def hold_open(address: str) -> Steps:
-    """Idle calls over many connections; yields how many are open, once opened and at the end."""
-    loop = asyncio.new_event_loop()
-    calls: list[tuple[str, Any]] = []
+    """A watch and five idle streams on each connection; yields in the end how many are open."""
+    loop, calls = asyncio.new_event_loop(), list[tuple[str, Any]]()
 
-    async def opened(kind: str, call: Any, requests: Sequence[bytes], turn: Any) -> None:
-        async with turn:
-            with contextlib.suppress(grpc.aio.AioRpcError):
-                made = call()
-                for request in requests:
-                    await made.write(request)
-                await made.read()  # then the server waits for more, or for a change
-                calls.append((kind, made))
-
-    async def open_all() -> Counter[str]:
-        turn, opening = asyncio.Semaphore(_OPENED_AT_A_TIME), []
-        streamed = request_of(_STREAMED)
+    async def open_all() -> None:
         for _ in range(CONNECTIONS):
             channel = grpc.aio.insecure_channel(address, CHANNEL_OPTIONS)
-            health: Any = health_pb2_grpc.HealthStub(channel).Watch
-            watch = partial(health, health_pb2.HealthCheckRequest())
+            watch: Any = health_pb2_grpc.HealthStub(channel).Watch
             stream: Any = channel.stream_stream(STREAM_MASKS)
-            kinds: list[tuple[str, Any, tuple[bytes, ...]]]
-            kinds = [("watches", watch, ())] * (WATCHES // CONNECTIONS)
-            kinds += [("streams", stream, (streamed,))] * (STREAMS // CONNECTIONS)
-            opening += [opened(*kind, turn) for kind in kinds]
-        await asyncio.wait(list(map(asyncio.ensure_future, opening)), timeout=_OPEN_SECONDS)
-        return await open_now()
+            made = [("watches", watch(health_pb2.HealthCheckRequest()))]
+            made += [("streams", stream()) for _ in range(STREAMS // CONNECTIONS)]
+            for kind, call in made:
+                if kind == "streams":
+                    await call.write(request_of(_STREAMED))
+                with contextlib.suppress(grpc.aio.AioRpcError):  # then it is not open
+                    await call.read()  # after it the server waits for more, or for a change
+            calls.extend(made)
 
     async def open_now() -> Counter[str]:
         return Counter(kind for kind, call in calls if not call.done())
@@ -66,55 +55,46 @@ def measure(core: int, rounds: int, seconds: float) -> dict[str, Any]:
     """Milliseconds of a call before, beside and after idle calls; medians of the rounds."""
     alone: list[list[float]] = []
     beside: list[list[float]] = []
-    ratios: list[list[float]] = []
-    open_: Counter[str] = Counter()
-    threads = resident = 0.0
+    held: dict[str, Any] = {}
     with watched_server("--device", "cpu", core=core) as server:
         _percentiles(server, seconds / 2)  # grows to its size
         for _ in range(rounds):
-            before = _percentiles(server, seconds)
-            empty = server.resident_bytes()
-            with helper(hold_open, server.address) as held:
+            before, empty = _percentiles(server, seconds), _usage(server)
+            with helper(hold_open, server.address) as holder:
                 beside.append(_percentiles(server, seconds))
-                resident = (server.resident_bytes() - empty) / 2**20
-                threads = sum(usage.threads for usage in server.usage().values())
-                held.go()
-                open_ = held.result()
+                full = _usage(server)
+                holder.go()
+                held["open"] = dict(holder.result())
+            held["resident_mib"] = (full.resident_bytes - empty.resident_bytes) / 2**20
+            held["threads"] = full.threads
             after = _percentiles(server, seconds)
             alone.append([fmean(pair) for pair in zip(before, after, strict=True)])
-            ratios.append([a / b for a, b in zip(beside[-1], alone[-1], strict=True)])
-    return {
+    without, with_ = np.array(alone).T.tolist(), np.array(beside).T.tolist()
+    return held | {
         name: {
-            "alone_milliseconds": median(times[index] for times in alone),
-            "beside_milliseconds": median(times[index] for times in beside),
-            "ratio": median(ratio[index] for ratio in ratios),
+            "alone_milliseconds": median(without[index]),
+            "beside_milliseconds": median(with_[index]),
+            "ratio": median_ratio(with_[index], without[index]),
         }
         for index, name in enumerate(("p50", "p99"))
-    } | {"open": dict(open_), "server_threads": threads, "resident_mib": resident}
+    }
+
+
+def _usage(server: WatchedServer) -> Usage:
+    return server.usage()[server.pid]
 
 
 def _percentiles(server: WatchedServer, seconds: float) -> list[float]:
     """p50 and p99 in milliseconds of a single caller."""
-    with helper(closed_loop, server.address, request_of(_CALLED), 1, seconds) as caller:
+    with helper(closed_loop, server.address, request_of(_UNARY), 1, seconds) as caller:
         caller.go()
         return [float(p) * 1e3 for p in np.percentile(caller.result().answered, (50, 99))]
 
 
-def table(result: Mapping[str, Any]) -> Table:
-    """A line for the median, one for the slowest."""
-    open_ = ", ".join(
-        f"{result['open'].get(kind, 0)} of {number} {kind} open"
-        for kind, number in (("streams", STREAMS), ("watches", WATCHES))
-    )
-    made = Table(
-        title=f"One caller, {_CALLED.stride}, beside idle calls on {CONNECTIONS} connections",
-        caption=f"{open_}; {result['server_threads']:.0f} threads,"
-        f" {result['resident_mib']:+.0f} MiB of the server",
-        min_width=80,
-    )
-    for column in ("ms a call", "alone", "beside", "ratio"):
-        made.add_column(column, justify="right")
-    for name in ("p50", "p99"):
-        alone, beside, ratio = result[name].values()
-        made.add_row(name, f"{alone:.2f}", f"{beside:.2f}", f"{ratio:.2f}")
-    return made
+def idle_table(result: Mapping[str, Any]) -> Table:
+    """A row for the median, one for the slowest hundredth."""
+    rows = ([name, *(f"{ms:.2f}" for ms in result[name].values())] for name in ("p50", "p99"))
+    caption = f"open: {counted(result['open'])}; the server has {result['threads']} threads"
+    title = f"One caller, {_UNARY.stride}, beside idle calls on {CONNECTIONS} connections"
+    caption += f", {result['resident_mib']:+.0f} MiB"
+    return table(title, ("ms a call", "alone", "beside", "ratio"), rows, caption)

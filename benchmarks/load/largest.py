@@ -11,16 +11,16 @@ from typing import Any
 import grpc
 from rich.table import Table
 
+from benchmarks.common.helper import Steps, helper
+from benchmarks.common.tables import counted, table
 from benchmarks.common.watched_server import watched_server
 from benchmarks.common.workload import CHANNEL_OPTIONS, SERVICE, covered_request
-from benchmarks.load.helper import Steps, helper
-from benchmarks.load.prober import PROBE_COLUMNS, probe, probe_cells
+from benchmarks.load.prober import PROBE_COLUMNS, probe, probe_cells, summary
 from cass.v1 import cass_pb2 as pb
 
 MESSAGE_BYTES = 64 << 20
 _IN_FLIGHT = 2
 _PAUSE_SECONDS = 0.002
-_MASKS, _LOSS = "GenerateMask", "ComputeLoss"
 
 
 def loss() -> bytes:
@@ -46,27 +46,25 @@ def repeated(field: bytes) -> bytes:
     return field * (MESSAGE_BYTES // len(field) - 8)
 
 
-# Of each case: method, and what makes its request.
-CASES: dict[str, tuple[str, Callable[[], bytes]]] = {
-    "2^24 patches and owners, 64 boxes": (
-        _MASKS,
-        partial(covered_request, 1, 64, 64, (4096, 4096), "float32", owners=True),
+CASES: dict[str, Callable[[], bytes]] = {
+    "2^24 patches and owners, 64 boxes": partial(
+        covered_request, 1, 64, 64, (4096, 4096), "float32", owners=True
     ),
-    "2^24 patches, 2^18 boxes, 4096 images": (
-        _MASKS,
-        partial(covered_request, 4096, 64, 64, (64, 64), "float32"),
+    "2^24 patches, 2^18 boxes, 4096 images": partial(
+        covered_request, 4096, 64, 64, (64, 64), "float32"
     ),
-    "64 MiB of logits": (_LOSS, loss),
-    "64 MiB of counts": (_MASKS, counts),
-    "64 MiB of unknown fields": (_MASKS, partial(repeated, b"\x78\x00")),
-    "64 MiB of empty feature maps": (_MASKS, partial(repeated, b"\x1a\x00")),
+    "64 MiB of logits": loss,
+    "64 MiB of counts": counts,
+    "64 MiB of unknown fields": partial(repeated, b"\x78\x00"),
+    "64 MiB of empty feature maps": partial(repeated, b"\x1a\x00"),
 }
+"""What makes the request of each case."""
 
 
 def keep_in_flight(address: str, case: str, seconds: float) -> Steps:
     """Two requests of a case at any time, for so long."""
-    method, make = CASES[case]
-    request, codes = make(), Counter[str]()
+    method = "ComputeLoss" if CASES[case] is loss else "GenerateMask"
+    request, codes = CASES[case](), Counter[str]()
     with grpc.insecure_channel(address, CHANNEL_OPTIONS) as channel:
         call: Any = channel.unary_unary(f"/{SERVICE}/{method}")
         grpc.channel_ready_future(channel).result()
@@ -84,7 +82,7 @@ def keep_in_flight(address: str, case: str, seconds: float) -> Steps:
     yield codes
 
 
-def measure(core: int, seconds: float) -> dict[str, Any]:
+def measure(core: int, _: int, seconds: float) -> dict[str, Any]:
     """Health checks beside each case, on a server of its own."""
     results = {}
     for case in CASES:
@@ -95,19 +93,16 @@ def measure(core: int, seconds: float) -> dict[str, Any]:
         ):
             callers.go()
             prober.go()
-            results[case] = {
-                "probes": prober.result().summary(),
-                "codes": dict(callers.result()),
-            }
+            probes = summary([prober.result()])
+            results[case] = {"probes": probes, "codes": dict(callers.result())}
     return results
 
 
-def table(results: Mapping[str, Any]) -> Table:
+def largest_table(results: Mapping[str, Any]) -> Table:
     """All cases."""
-    made = Table(title=f"Health checks beside the largest requests, {_IN_FLIGHT} in flight: ms")
-    for column in ("under way", *PROBE_COLUMNS, "ended as"):
-        made.add_column(column, justify="left" if column in ("under way", "ended as") else "right")
-    for case, result in results.items():
-        codes = ", ".join(f"{code} {number}" for code, number in result["codes"].items())
-        made.add_row(case, *probe_cells(result["probes"]), codes)
-    return made
+    title = f"Health checks beside the largest requests, {_IN_FLIGHT} in flight: ms"
+    rows = (
+        (case, *probe_cells(result["probes"]), counted(result["codes"]))
+        for case, result in results.items()
+    )
+    return table(title, ("under way", *PROBE_COLUMNS, "ended as"), rows)

@@ -14,20 +14,19 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from benchmarks.common.workload import SPEC
 from benchmarks.core.audited import audited_masks
 from cass_cli.coco import read_coco
-from cass_client import CassClient, MaskSpec
+from cass_client import CassClient
 from cass_client.torch import MaskCollate
 from cass_core.synthetic import street_scene
 
 SIDE = 640
 STRIDES = (8, 16, 32)
 MAPS = [(SIDE // stride, SIDE // stride) for stride in STRIDES]
-SPEC = MaskSpec(patch_size=1)
 _DRAWN_SIZE, _DRAWN_BOXES = (380, 640), 8
 
 Sample = tuple[Tensor, dict[str, Tensor]]
-Collate = Callable[[Sequence[Sample]], tuple[Any, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,19 +83,17 @@ def stack(samples: Sequence[Sample]) -> tuple[Any, ...]:
     return torch.stack(images), list(targets)
 
 
-def stack_and_audited(samples: Sequence[Sample]) -> tuple[Any, ...]:
-    """With the masks of the audited algorithm."""
-    boxes = [target["boxes"] for _, target in samples]
-    masks = [audited_masks(boxes, (SIDE, SIDE), cells, patch_size=1) for cells in MAPS]
-    return (*stack(samples), masks)
-
-
-def collates(remote: CassClient) -> dict[str, Collate]:
+def collates(remote: CassClient) -> dict[str, Callable[[Sequence[Sample]], tuple[Any, ...]]]:
     """The ways to collate, by name; those without masks first."""
-    local = CassClient("local:")
+
+    def audited(samples: Sequence[Sample]) -> tuple[Any, ...]:
+        boxes = [target["boxes"] for _, target in samples]
+        masks = [audited_masks(boxes, (SIDE, SIDE), cells, patch_size=1) for cells in MAPS]
+        return (*stack(samples), masks)
+
     return {
         "no masks": stack,
         "remote": MaskCollate(remote, MAPS, SPEC, collate_fn=stack),
-        "local:": MaskCollate(local, MAPS, SPEC, collate_fn=stack),
-        "audited": stack_and_audited,
+        "local:": MaskCollate(CassClient("local:"), MAPS, SPEC, collate_fn=stack),
+        "audited": audited,
     }

@@ -3,122 +3,151 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import Annotated
+from statistics import median
+from typing import Annotated, Any
 
 import numpy as np
 import typer
 from rich.console import Console
 from rich.progress import track
+from rich.table import Table
 
-from benchmarks.common.measure import write
-from benchmarks.common.processes import two_cores
-from benchmarks.common.workload import IMAGE_SIZE, MAPS, SPEC, boxes_of
-from benchmarks.rpc.client import Run
-from benchmarks.rpc.report import NARROW, SideBySide, contender_table, summary
-from benchmarks.rpc.servers import OURS, TRITON, Sample, Server, running, turn
+from benchmarks.common.measure import median_ratio, write
+from benchmarks.common.processes import on_core, two_cores
+from benchmarks.common.tables import Out, Rounds, Seconds, judged, table
+from benchmarks.common.workload import IMAGE_SIZE, MAPS, SPEC, Case, boxes_of
+from benchmarks.rpc.local import local_table, measure
+from benchmarks.rpc.servers import OURS, THREADS, TRITON, Sample, Server, running, take_turn
 from cass_core import generate_mask
 
+NARROW = "ours, uint8"
+"""Our server with uint8 masks, beside the others' float32."""
 CASES = [
-    SideBySide(stride, keeps_memory, streamed, in_flight)
+    (Case(stride, "float32", in_flight, streamed), keeps_memory)
     for stride in MAPS
     for keeps_memory in (False, True)
     for streamed, in_flight in ((False, 1), (False, 8), (True, 8))
 ]
+FIGURES = ("rate", "client", "p50")
 _CHECK_SECONDS = 0.2
-_DTYPES = ("float32", "uint8")
-
-# Of each case, of each contender.
-Samples = dict[SideBySide, dict[str, list[Sample]]]
 
 
-class Turns:
-    """Runs clients against running servers.
+def check(servers: dict[str, Server], core: int) -> None:
+    """Compare all masks, and let each server compile and grow to its size, uncounted."""
+    for stride, dtype in product(MAPS, ("float32", "uint8")):
+        boxes, feature_map = boxes_of(stride)
+        masks = generate_mask(boxes, IMAGE_SIZE, feature_map, SPEC, dtype=dtype)
+        with tempfile.NamedTemporaryFile(suffix=".npy") as file:
+            np.save(file, masks)
+            file.flush()
+            case = Case(stride, dtype, 8, streamed=False)
+            for name, server in servers.items():
+                if name == OURS or dtype == "float32":
+                    take_turn(server, case, _CHECK_SECONDS, core, True, file.name)
 
-    Args:
-        servers: by name.
-        core: the clients'.
-        seconds: length of a turn.
-    """
 
-    def __init__(self, servers: dict[str, Server], core: int, seconds: float) -> None:
-        self._servers, self._core, self._seconds = servers, core, seconds
-
-    def run(self, case: SideBySide, dtype: str) -> Run:
-        """What the clients of a case do."""
-        return Run(
-            client="",
-            address="",
-            stride=case.stride,
-            dtype=dtype,
-            in_flight=case.in_flight,
-            streamed=case.streamed,
-            seconds=self._seconds,
-            expected="",
-        )
-
-    def check(self) -> None:
-        """Compare all masks, and let each server compile and grow to its size, uncounted.
-
-        Raises:
-            SystemExit: masks are wrong.
-        """
-        for stride, dtype in product(MAPS, _DTYPES):
-            boxes, feature_map = boxes_of(stride)
-            masks = generate_mask(boxes, IMAGE_SIZE, feature_map, SPEC, dtype=dtype)
-            with tempfile.NamedTemporaryFile(suffix=".npy") as file:
-                np.save(file, masks)
-                file.flush()
-                run = self.run(SideBySide(stride, True, False, 8), dtype)
-                run = replace(run, seconds=_CHECK_SECONDS, expected=file.name)
-                for name, server in self._servers.items():
-                    if name == OURS or dtype == "float32":
-                        turn(server, run, self._core, True)
-
-    def side_by_side(self, cases: list[SideBySide], rounds: int) -> Samples:
-        """Samples of each case and contender, who take turns in each round."""
-        samples: Samples = {
-            case: {name: [] for name in case.contenders(list(self._servers))} for case in cases
+def side_by_side(
+    servers: dict[str, Server], rounds: int, seconds: float, core: int
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Name, medians and ratios of each case; its contenders take turns in each round."""
+    for case, keeps_memory in track(CASES, "cases", transient=True):
+        samples: dict[str, list[Sample]] = {name: [] for name in servers}
+        if case.streamed:
+            samples[NARROW] = []
+        for _ in range(rounds):
+            for name, taken in samples.items():
+                server = servers[OURS if name == NARROW else name]
+                request = replace(case, dtype="uint8") if name == NARROW else case
+                taken.append(take_turn(server, request, seconds, core, keeps_memory))
+        medians = {
+            name: {
+                figure: median(getattr(sample, figure) for sample in taken)
+                for figure in ("rate", "client", "server", "p50")
+            }
+            for name, taken in samples.items()
         }
-        turns = [(case, name) for _ in range(rounds) for case in cases for name in samples[case]]
-        for case, name in track(turns, "turns", transient=True):
-            server = self._servers[OURS if name == NARROW else name]
-            run = self.run(case, "uint8" if name == NARROW else "float32")
-            samples[case][name].append(turn(server, run, self._core, case.keeps_memory))
-        return samples
+        title = f"{case}, {'kept' if keeps_memory else 'default'} memory"
+        yield title, {"medians": medians, "ratios": ratios_of(case, samples)}
+
+
+def bound_of(figure: str, case: Case, row: str) -> float | None:
+    """The least ratio of a rate, the largest of a time; None where there is no bound."""
+    if row == THREADS and figure == "rate":
+        return 0.95
+    if row == THREADS and not case.streamed and (figure == "client" or case.in_flight == 1):
+        return 1.10
+    if figure != "rate" or row not in (TRITON, NARROW):
+        return None
+    if row == NARROW:
+        return 1.7
+    return {"stride 32": 1.15, "stride 8": 1.2}[case.stride] if case.streamed else 1.0
+
+
+def ratios_of(case: Case, samples: dict[str, list[Sample]]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Each figure of ours divided by another server's; uint8 masks are divided by Triton's."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for row in samples:
+        ours, other = (NARROW, TRITON) if row == NARROW else (OURS, row)
+        if row == OURS or other not in samples:
+            continue
+        for figure in FIGURES if row == THREADS and not case.streamed else FIGURES[:1]:
+            pairs = [[getattr(one, figure) for one in samples[name]] for name in (ours, other)]
+            ratio, bound = median_ratio(*pairs), bound_of(figure, case, row)
+            holds = bound is None or (ratio >= bound if figure == "rate" else ratio <= bound)
+            found.setdefault(row, {})[figure] = {"ratio": ratio, "bound": bound, "holds": holds}
+    return found
+
+
+def case_table(title: str, result: dict[str, Any]) -> Table:
+    """Medians and ratios."""
+
+    def cell(row: str, figure: str) -> str:
+        found = result["ratios"].get(row, {}).get(figure)
+        if found is None or found["bound"] is None:
+            return f"{found['ratio']:.2f}" if found else ""
+        sign = "≥" if figure == "rate" else "≤"
+        return judged(f"{found['ratio']:.2f} {sign} {found['bound']:.2f}", found["holds"])
+
+    rows = (
+        [name, *(f"{value:,.{2 if key == 'p50' else 0}f}" for key, value in medians.items())]
+        + [cell(name, figure) for figure in FIGURES]
+        for name, medians in result["medians"].items()
+    )
+    columns = ("", "calls/s", "client CPU µs", "server CPU µs", "p50 ms")
+    caption = f"{NARROW}: it / Triton" if NARROW in result["ratios"] else ""
+    return table(title, (*columns, "ours / it: calls/s", "client CPU", "p50"), rows, caption)
 
 
 def main(
-    rounds: Annotated[int, typer.Option(min=1, help="Turns that each client gets.")] = 7,
-    seconds: Annotated[float, typer.Option(help="Length of a turn.")] = 1.5,
+    rounds: Rounds = 7,
+    seconds: Seconds = 1.5,
     triton: Annotated[
         Path | None, typer.Option(help="Virtual environment with nvidia-pytriton and numba.")
     ] = None,
-    only: Annotated[str, typer.Option(help="Cases whose names contain this.")] = "",
-    out: Annotated[Path | None, typer.Option(help="Also write medians and ratios as JSON.")] = None,
+    out: Out = None,
 ) -> None:
     """Ratios are of neighbours in a round, then the median of the rounds."""
     console = Console(width=130, highlight=False)
     ours, theirs = two_cores()
-    cases = [case for case in CASES if only in str(case)]
     if triton is None:
         console.print("Triton is skipped: no environment given (--triton VENV, make TRITON=VENV)")
+    results = {}
     with running(ours, triton) as servers:
-        turns = Turns(servers, theirs, seconds)
-        turns.check()
-        samples = turns.side_by_side(cases, rounds)
-    results = {case: summary(case, taken) for case, taken in samples.items()}
-    for case, result in results.items():
-        console.print(contender_table(case, result))
+        check(servers, theirs)
+        for title, result in side_by_side(servers, rounds, seconds, theirs):
+            results[title] = result
+            console.print(case_table(title, result))
+        with on_core(theirs):
+            local = measure(servers[OURS].address, rounds)
+    console.print(local_table(local))
     if out is not None:
         command = f"make bench-rpc ROUNDS={rounds} SECONDS={seconds:g}"
-        write(
-            out,
-            command + (" TRITON=VENV" if TRITON in servers else ""),
-            {"cases": {str(case): result for case, result in results.items()}},
-        )
+        command += " TRITON=VENV" if triton is not None else ""
+        write(out, command, {"cases": results, "milliseconds_per_batch": local})
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from benchmarks.common.processes import HOST, free_port
 ROOT = Path(__file__).parents[2]
 NAME = "cass"
 _CONFIG = """
+name: "cass"
 backend: "python"
 max_batch_size: 0
 input [
@@ -28,21 +29,29 @@ instance_group [ { kind: KIND_CPU count: 1 } ]
 _MODEL = """
 import sys
 sys.path[:0] = {paths!r}
-from benchmarks.rpc.triton_model import Model as TritonPythonModel
+import triton_python_backend_utils as backend
+from benchmarks.common.workload import kernel_masks
+from cass_core import BoxBatch
+
+class TritonPythonModel:
+    def execute(self, requests):
+        answers = []
+        for request in requests:
+            boxes, counts, feature_map = (
+                backend.get_input_tensor_by_name(request, name).as_numpy()
+                for name in ("boxes", "counts", "feature_map")
+            )
+            mask = kernel_masks(
+                BoxBatch.packed(boxes, counts.tolist()), tuple(feature_map.tolist())
+            )
+            answers.append(backend.InferenceResponse([backend.Tensor("mask", mask)]))
+        return answers
 """
 
 
 @contextlib.contextmanager
 def triton_server(environment: Path, variables: dict[str, str]) -> Iterator[tuple[int, str]]:
-    """A server that loads its model: its process and address. Its client waits for it.
-
-    Args:
-        environment: folder of the virtual environment.
-        variables: the environment variables of the server.
-
-    Raises:
-        SystemExit: that environment has no Triton.
-    """
+    """A server that loads its model: its process and address. Its client waits for it."""
     found = list(environment.glob("lib/python3.*/site-packages/pytriton/tritonserver"))
     if not found:
         raise SystemExit(f"{environment} has no nvidia-pytriton")
@@ -53,22 +62,17 @@ def triton_server(environment: Path, variables: dict[str, str]) -> Iterator[tupl
     with tempfile.TemporaryDirectory() as repository:
         version = Path(repository, NAME, "1")
         version.mkdir(parents=True)
-        (version.parent / "config.pbtxt").write_text(f'name: "{NAME}"' + _CONFIG)
+        (version.parent / "config.pbtxt").write_text(_CONFIG)
         (version / "model.py").write_text(_MODEL.format(paths=[str(site), str(ROOT)]))
-        port = free_port()
-        options = {
-            "--model-repository": repository,
-            "--backend-directory": str(server / "backends"),
-            "--grpc-address": HOST,
-            "--grpc-port": str(port),
-            "--allow-http": "false",
-            "--allow-metrics": "false",
-        }
-        command = [str(server / "bin/tritonserver"), *(part for o in options.items() for part in o)]
+        address = f"{HOST}:{(port := free_port())}"
+        options = f"--grpc-address {HOST} --grpc-port {port} --allow-http false"
+        command = [str(server / "bin/tritonserver"), *options.split(), "--allow-metrics", "false"]
+        command += ["--model-repository", repository]
+        command += ["--backend-directory", str(server / "backends")]
         log = subprocess.DEVNULL
         process = subprocess.Popen(command, env=variables, stdout=log, stderr=log)
         try:
-            yield process.pid, f"{HOST}:{port}"
+            yield process.pid, address
         finally:
             process.terminate()
             process.wait()

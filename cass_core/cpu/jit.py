@@ -23,6 +23,14 @@ def kernel(function: F) -> F:
         return inline(function)
 
 
+def brief(function: F) -> F:
+    """As `kernel`, but the GIL stays: for a few µs, to hand it over costs more than to keep it."""
+    try:
+        return cast(F, numba.njit(function, cache=True, error_model="numpy"))
+    except RuntimeError:
+        return inline(function)
+
+
 def inline(function: F) -> F:
     """A piece of a kernel, small enough that LLVM inlines it; it is cached with the kernel."""
     return cast(F, numba.njit(function, nogil=True, error_model="numpy"))

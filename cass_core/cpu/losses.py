@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from cass_core.cpu.jit import inline, kernel
+from cass_core.enums import KINDS
 
-# As in cass_core.enums.
-_MSE, _BCE, _FOCAL, _CORNERNET, _QUALITY_FOCAL, _VARIFOCAL = range(6)
+_MSE, _BCE, _FOCAL = KINDS["mse"], KINDS["bce"], KINDS["focal"]
+_CORNERNET, _QUALITY_FOCAL = KINDS["cornernet"], KINDS["quality_focal"]
 
 _BLOCK = 1024
-_LANES = 8
 # Where in a block's scratch these lie: p, 1 - p, their logarithms, p - y, two powers, gradient.
 _P, _Q, _LOG_P, _LOG_Q, _DIFF, _A, _B, _G = (k * _BLOCK for k in range(8))
 

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from cass_core.cpu.jit import inline, kernel
+from cass_core.enums import MERGES, TEMPERATURES
 
-# As in cass_core.enums.
-_SIZE_SCALED, _SMALL_GAIN = 1, 2
-_MAX, _CLIPPED_SUM = 0, 2
+_SIZE_SCALED, _SMALL_GAIN = TEMPERATURES["size_scaled"], TEMPERATURES["small_gain"]
+_MAX, _CLIPPED_SUM = MERGES["max"], MERGES["clipped_sum"]
 
 
 @inline

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -10,12 +10,13 @@ import numpy as np
 
 from cass_core.arrays import Array, read_only, storage_dtype
 from cass_core.boxes import BoxBatch
-from cass_core.cpu import boxes as _  # noqa: F401 - boxes are checked by it from now on
 from cass_core.cpu import convert, threads
+from cass_core.cpu.boxes import boxes_of_message  # boxes are checked there from now on
 from cass_core.cpu.losses import loss_and_gradient
 from cass_core.cpu.masks import mask_images
 from cass_core.enums import KINDS, MERGES, TEMPERATURES
 from cass_core.grid import FeatureMap, Sizes
+from cass_core.inputs import SHORT_WORK, THREAD_PATCHES, FillSmall, MaskInputs
 from cass_core.specs import LossSpec, MaskSpec
 
 _NO_OWNER = np.empty((0, 0, 0), np.int32)
@@ -25,11 +26,7 @@ _SCRATCH_PATCHES = 1 << 16
 _LOSS_SCRATCH = 1024
 # Patches of a loss that are summed together, whatever the number of threads.
 _LOSS_BLOCK = 1 << 16
-# What is worth a thread of its own: some 100 us of work, where handing it over takes 20.
-_THREAD_PATCHES = 1 << 18
 _THREAD_BLOCKS = 2
-# Patches that boxes reach in some 10 ms, after which a long computation may be ended.
-_SHORT_WORK = 1 << 24
 
 
 def fill_mask(
@@ -57,17 +54,13 @@ def fill_mask(
     # Patches that boxes reach, at most, an image of the average number of boxes at a time.
     work_per_image = patches * max(1, len(xyxy) // max(1, images))
     direct = dtype == "float32"
-    if (
-        direct
-        and images * work_per_image < _SHORT_WORK
-        and images < 2 * _images_per_thread(patches)
-    ):
+    if direct and images * work_per_image < SHORT_WORK and images < 2 * _images_per_thread(patches):
         # The common case: one pass in this thread, without what the others need around it.
         mask_images(xyxy, offsets, sizes, 0, mask, owner, *options)
         return
     step = images if direct else _SCRATCH_PATCHES // patches
     if checkpoint is not None:
-        step = min(step, _SHORT_WORK // work_per_image)
+        step = min(step, SHORT_WORK // work_per_image)
     step = max(1, step)
 
     def work(start: int, stop: int) -> None:
@@ -85,9 +78,21 @@ def fill_mask(
     threads.split(images, work, _images_per_thread(patches))
 
 
+def small_fill(inputs: MaskInputs) -> FillSmall:
+    """`fill_mask` for `MaskInputs.most_boxes`, whatever they are, with all else as here."""
+    sizes = read_only(np.asarray(inputs.sizes))
+    options = [_mask_options(inputs.spec, feature_map) for feature_map in inputs.maps]
+
+    def fill(xyxy: Array, offsets: Array, masks: Sequence[Array]) -> None:
+        for mask, of_map in zip(masks, options, strict=True):
+            mask_images(xyxy, offsets, sizes, 0, mask, _NO_OWNER, *of_map)
+
+    return fill
+
+
 def _images_per_thread(patches: int) -> int:
     """Images of so many patches that are worth a thread of their own."""
-    return -(-_THREAD_PATCHES // patches)
+    return -(-THREAD_PATCHES // patches)
 
 
 @lru_cache(maxsize=256)
@@ -183,6 +188,8 @@ def warm_up() -> None:
     for dtype in MASK_DTYPES:
         mask = np.empty((1, 2, 2), storage_dtype(dtype))
         fill_mask(boxes, sizes, (8, 8), MaskSpec(), dtype, mask, None)
+    message = np.frombuffer(b"\0", np.uint8)
+    boxes_of_message(message, False, np.empty((0, 4), np.float32), np.empty(1, np.int64))
     for logits in LOGIT_DTYPES:
         for target in TARGET_DTYPES:
             take_loss(

@@ -10,9 +10,10 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-# As in cass_core.enums.
-_FIXED = tl.constexpr(0)
-_SMALL_GAIN = tl.constexpr(2)
+from cass_core.enums import TEMPERATURES
+
+_FIXED = tl.constexpr(TEMPERATURES["fixed"])
+_SMALL_GAIN = tl.constexpr(TEMPERATURES["small_gain"])
 
 
 @triton.jit

@@ -1,7 +1,6 @@
 """Loss of a patch and its slope by the logit, in registers; the formulas of `LossSpec`.
 
-Everything comes from log p and log(1 - p), so that nothing is lost for logits of any size. What
-`parameters` holds is explained at `cass_core.ops.losses`.
+Everything comes from log p and log(1 - p), so that nothing is lost for logits of any size.
 """
 
 from __future__ import annotations
@@ -9,12 +8,13 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-# As in cass_core.enums.
-_MSE = tl.constexpr(0)
-_BCE = tl.constexpr(1)
-_FOCAL = tl.constexpr(2)
-_CORNERNET = tl.constexpr(3)
-_QUALITY_FOCAL = tl.constexpr(4)
+from cass_core.enums import KINDS
+
+_MSE = tl.constexpr(KINDS["mse"])
+_BCE = tl.constexpr(KINDS["bce"])
+_FOCAL = tl.constexpr(KINDS["focal"])
+_CORNERNET = tl.constexpr(KINDS["cornernet"])
+_QUALITY_FOCAL = tl.constexpr(KINDS["quality_focal"])
 
 _LOG2_E = tl.constexpr(1.4426950408889634)
 # The natural logarithm of 2, its head short enough that n times it is exact.

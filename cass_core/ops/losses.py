@@ -1,188 +1,20 @@
-"""Loss and gradient in one pass over the logits, against a target or straight from boxes.
-
-Each program sums its own patches; a second, small kernel adds those sums up in a fixed order, in
-float64, so that the same input gives the same bits every time.
-"""
+"""Launches of the loss kernels."""
 
 from __future__ import annotations
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
 from cass_core.grid import patch_grid
 from cass_core.ops.launch import on_device
-from cass_core.ops.loss_math import loss_and_slope
+from cass_core.ops.loss_kernels import boxes_kernel, finish_kernel, target_kernel
 from cass_core.ops.spec_args import kernel_numbers, split_numbers
-from cass_core.ops.tiles import BLOCK_X, WARPS, locate, soft_tile
+from cass_core.ops.tiles import BLOCK_X, WARPS
 
 _BLOCK = 1024
 _SUMS = 1024
 # Half the mask's tile: what a loss needs beside the target does not fit the registers otherwise.
 _BLOCK_Y = 16
-
-
-@triton.jit
-def _number(heads: tl.tuple, rests: tl.tuple, i: tl.constexpr, dtype: tl.constexpr) -> tl.tensor:
-    """Number i: launched as two float32, since there is no other float to launch with."""
-    number = tl.cast(heads[i], dtype)
-    if dtype == tl.float64:
-        number += tl.cast(rests[i], dtype)
-    return number
-
-
-@triton.jit
-def _write(
-    s: tl.tensor,
-    y: tl.tensor,
-    inside: tl.tensor,
-    place: tl.tensor,
-    losses: tl.tensor,
-    grad: tl.tensor,
-    heads: tl.tuple,
-    rests: tl.tuple,
-    KIND: tl.constexpr,
-    WHOLE: tl.constexpr,
-    PER_PATCH: tl.constexpr,
-    GRAD: tl.constexpr,
-) -> tl.tensor:
-    """Store losses and gradient of these patches where they are asked for; the losses' sum."""
-    parameters = (
-        _number(heads, rests, 0, s.dtype),
-        _number(heads, rests, 1, s.dtype),
-        _number(heads, rests, 2, s.dtype),
-        _number(heads, rests, 3, s.dtype),
-    )
-    loss, slope = loss_and_slope(s, y, parameters, KIND, WHOLE)
-    if PER_PATCH:
-        tl.store(losses + place, loss, mask=inside)
-    if GRAD:
-        scale = 1.0 / _number(heads, rests, 4, s.dtype)
-        tl.store(grad + place, (slope * scale).to(grad.dtype.element_ty), mask=inside)
-    return tl.sum(tl.ravel(tl.where(inside, loss, 0.0))).to(tl.float64)
-
-
-@triton.jit(do_not_specialize=["heads", "rests"])
-def _target_kernel(
-    logits: tl.tensor,
-    target: tl.tensor,
-    losses: tl.tensor,
-    grad: tl.tensor,
-    sums: tl.tensor,
-    count: tl.tensor,
-    heads: tl.tuple,
-    rests: tl.tuple,
-    KIND: tl.constexpr,
-    WHOLE: tl.constexpr,
-    PER_PATCH: tl.constexpr,
-    GRAD: tl.constexpr,
-    BLOCK: tl.constexpr,
-) -> None:
-    """One program a block of the flat logits."""
-    program = tl.program_id(0)
-    place = program.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    inside = place < count
-    real = tl.float64 if logits.dtype.element_ty == tl.float64 else tl.float32
-    s = tl.load(logits + place, mask=inside, other=0.0).to(real)
-    y = tl.load(target + place, mask=inside, other=0.0)
-    if target.dtype.element_ty == tl.uint8:
-        y = tl.div_rn(y.to(tl.float32), 255.0)
-    total = _write(
-        s, y.to(real), inside, place, losses, grad, heads, rests, KIND, WHOLE, PER_PATCH, GRAD
-    )
-    tl.store(sums + program, total)
-
-
-@triton.jit(do_not_specialize=["height", "width", "patch", "h", "w", "heads", "rests"])
-def _boxes_kernel(
-    logits: tl.tensor,
-    xyxy: tl.tensor,
-    offsets: tl.tensor,
-    sizes: tl.tensor,
-    losses: tl.tensor,
-    grad: tl.tensor,
-    sums: tl.tensor,
-    height: tl.tensor,
-    width: tl.tensor,
-    patch: tl.tensor,
-    h: tl.tensor,
-    w: tl.tensor,
-    columns: tl.tensor,
-    numbers: tl.tuple,
-    heads: tl.tuple,
-    rests: tl.tuple,
-    ANISOTROPIC: tl.constexpr,
-    GAUSSIAN: tl.constexpr,
-    TEMPERATURE: tl.constexpr,
-    SUBPIXEL: tl.constexpr,
-    MERGE: tl.constexpr,
-    SIZES: tl.constexpr,
-    KIND: tl.constexpr,
-    WHOLE: tl.constexpr,
-    PER_PATCH: tl.constexpr,
-    GRAD: tl.constexpr,
-    BLOCK_Y: tl.constexpr,
-    BLOCK_X: tl.constexpr,
-) -> None:
-    """One program a tile; its target stays in registers."""
-    tile = tl.program_id(0)
-    image, row, column, place, inside = locate(tile, h, w, patch, columns, BLOCK_Y, BLOCK_X)
-    real = tl.float64 if logits.dtype.element_ty == tl.float64 else tl.float32
-    # Asked for before the boxes are: it arrives while they are worked on.
-    s = tl.load(logits + place, mask=inside, other=0.0).to(real)
-    y, _ = soft_tile(
-        image,
-        row,
-        column,
-        xyxy,
-        offsets,
-        sizes,
-        height,
-        width,
-        h,
-        w,
-        patch,
-        numbers,
-        ANISOTROPIC,
-        GAUSSIAN,
-        TEMPERATURE,
-        SUBPIXEL,
-        MERGE,
-        SIZES,
-        False,
-        BLOCK_Y,
-        BLOCK_X,
-    )
-    total = _write(
-        s, y.to(real), inside, place, losses, grad, heads, rests, KIND, WHOLE, PER_PATCH, GRAD
-    )
-    tl.store(sums + tile, total)
-
-
-@triton.jit(do_not_specialize=["count", "heads", "rests"])
-def _finish_kernel(
-    sums: tl.tensor,
-    loss: tl.tensor,
-    whole: tl.tensor,
-    count: tl.tensor,
-    heads: tl.tuple,
-    rests: tl.tuple,
-    PER_PATCH: tl.constexpr,
-    BLOCK: tl.constexpr,
-) -> None:
-    """The sum and, but where the loss is per patch, the reduced loss, from the programs' sums."""
-    lane = tl.arange(0, BLOCK)
-    total = tl.zeros([BLOCK], tl.float64)
-    start = 0
-    while start < count:
-        total += tl.load(sums + start + lane, mask=start + lane < count, other=0.0)
-        start += BLOCK
-    result = tl.sum(total)
-    tl.store(whole, result.to(whole.dtype.element_ty))
-    if not PER_PATCH:
-        result /= _number(heads, rests, 4, tl.float64)
-        tl.store(loss, result.to(loss.dtype.element_ty))
 
 
 def launch_loss(
@@ -205,7 +37,7 @@ def launch_loss(
     out = _Outputs(logits, -(-logits.numel() // _BLOCK), choices, numbers, normalizer, grad_dtype)
     if out.programs:
         with on_device(logits):
-            _target_kernel[(out.programs,)](
+            target_kernel[(out.programs,)](
                 logits,
                 target,
                 out.loss,
@@ -242,7 +74,7 @@ def launch_boxes_loss(
     out = _Outputs(logits, tiles, choices, numbers, normalizer, grad_dtype)
     if tiles:
         with on_device(logits):
-            _boxes_kernel[(tiles,)](
+            boxes_kernel[(tiles,)](
                 logits,
                 xyxy,
                 offsets,
@@ -308,7 +140,7 @@ class _Outputs:
     def finish(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Add up; loss, sum, gradient."""
         with on_device(logits):
-            _finish_kernel[(1,)](
+            finish_kernel[(1,)](
                 self.sums,
                 self.loss,
                 self.sum,

@@ -50,10 +50,10 @@ def _mask_kernel(
         rows = tl.cdiv(h, tl.minimum(patch, h))
         tiles = batch * tl.cdiv(rows, BLOCK_Y) * tl.cdiv(columns[i], BLOCK_X)
         if (tile >= 0) & (tile < tiles):
-            image, row, column, place, inside = locate(
+            image, row, column, offset, inside = locate(
                 tile, h, w, patch, columns[i], BLOCK_Y, BLOCK_X
             )
-            place += map_start
+            offset += map_start
             value, owner = soft_tile(
                 image,
                 row,
@@ -80,9 +80,9 @@ def _mask_kernel(
             if mask.dtype.element_ty == tl.uint8:
                 # Adding 2^23 leaves a number below it rounded to a whole one, ties to even.
                 value = (value * 255.0 + 8388608.0) - 8388608.0
-            tl.store(mask + place, value.to(mask.dtype.element_ty), mask=inside)
+            tl.store(mask + offset, value.to(mask.dtype.element_ty), mask=inside)
             if OWNER:
-                tl.store(owners + place, owner, mask=inside)
+                tl.store(owners + offset, owner, mask=inside)
         tile -= tiles
         map_start += (batch * rows).to(tl.int64) * columns[i]
 

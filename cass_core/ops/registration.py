@@ -16,11 +16,10 @@ from torch.autograd.function import once_differentiable
 
 from cass_core.arrays import from_host, to_host
 from cass_core.boxes import BoxBatch
+from cass_core.cpu.backend import compute_losses, compute_masks
 from cass_core.errors import CassError
 from cass_core.grid import patch_grid
-from cass_core.loss_inputs import LossInputs
-from cass_core.losses import compute_losses
-from cass_core.masks import MaskInputs, compute_masks
+from cass_core.inputs import LossInputs, MaskInputs, check_options
 from cass_core.ops.spec_args import loss_spec, mask_spec
 
 _LOSS = "int[] choices, float[] numbers, float normalizer, ScalarType? grad_dtype"
@@ -92,15 +91,12 @@ def _mask_inputs(
     return_owner: bool,
 ) -> MaskInputs:
     boxes = BoxBatch(xyxy.detach().cpu(), np.diff(offsets.cpu().numpy()))
-    return MaskInputs.checked(
-        boxes,
-        np.array([image_size], np.float64) if sizes is None else sizes.cpu().numpy(),
-        list(zip(feature_maps[::2], feature_maps[1::2], strict=True)),
-        False,
-        mask_spec(choices, numbers),
-        str(dtype).removeprefix("torch."),
-        return_owner,
-    )
+    where = np.array([image_size], np.float64) if sizes is None else sizes.cpu().numpy()
+    maps = list(zip(feature_maps[::2], feature_maps[1::2], strict=True))
+    name = str(dtype).removeprefix("torch.")
+    options = maps, False, mask_spec(choices, numbers), name, return_owner
+    check_options(boxes.num_images, *options)
+    return MaskInputs(boxes, where, *options)
 
 
 def _masks_on_host(xyxy: Tensor, *args: Any) -> tuple[Tensor, Tensor]:

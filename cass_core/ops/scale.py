@@ -1,4 +1,4 @@
-"""The gradient times the outer one, in its place, and untouched where that is 1."""
+"""The gradient times the outer one, in place, and untouched where that is 1."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def _scale_kernel(grad: tl.tensor, outer: tl.tensor, count: tl.tensor, BLOCK: tl
     if factor != 1.0:
         start = tl.program_id(0).to(tl.int64) * BLOCK
         while start < count:
-            place = start + tl.arange(0, BLOCK)
-            inside = place < count
-            values = tl.load(grad + place, mask=inside)
-            tl.store(grad + place, values * factor, mask=inside)
+            offset = start + tl.arange(0, BLOCK)
+            inside = offset < count
+            values = tl.load(grad + offset, mask=inside)
+            tl.store(grad + offset, values * factor, mask=inside)
             start += tl.num_programs(0) * BLOCK
 
 

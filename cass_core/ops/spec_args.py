@@ -81,7 +81,7 @@ def loss_options(spec: LossSpec) -> tuple[list[int], list[float]]:
 
 
 def loss_spec(choices: Sequence[int], numbers: Sequence[float]) -> LossSpec:
-    """The spec that `loss_options` made these from; what divides the sum is told as num_boxes."""
+    """The spec that `loss_options` made these from; num_boxes is what divides the sum."""
     kind, per_patch = choices
     options: dict[str, Any] = dict(zip(_LOSS_NUMBERS, numbers, strict=True))
     reduction: Reduction = "none" if per_patch else "per_object"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from cass_core.enums import MERGES
 from cass_core.ops.geometry import box_on_tile
 
 # A program makes one tile, with one warp: what it works out for a box is then done once a tile.
@@ -20,9 +21,8 @@ _BOXES = tl.constexpr(32)
 # Neighbouring columns that lie in neighbouring lanes.
 _LANES = tl.constexpr(8)
 
-# As in cass_core.enums.
-_MAX = tl.constexpr(0)
-_CLIPPED_SUM = tl.constexpr(2)
+_MAX = tl.constexpr(MERGES["max"])
+_CLIPPED_SUM = tl.constexpr(MERGES["clipped_sum"])
 
 
 @triton.jit
@@ -75,7 +75,7 @@ def locate(
 ) -> tl.tuple:
     """Where a tile of a batch's feature map lies; the tiles of the first image come first.
 
-    Returns its image, its first row and column, the place of each of its patches in the flat
+    Returns its image, its first row and column, the offset of each of its patches in the flat
     output of the map, and whether there is such a patch.
     """
     rows = tl.cdiv(h, tl.minimum(patch, h))
@@ -87,8 +87,8 @@ def locate(
     r, c = _tile_patches(BLOCK_Y, BLOCK_X)
     r += row
     c += column
-    place = image.to(tl.int64) * rows * columns + r * columns + c
-    return image, row, column, place, (r < rows) & (c < columns)
+    offset = image.to(tl.int64) * rows * columns + r * columns + c
+    return image, row, column, offset, (r < rows) & (c < columns)
 
 
 @triton.jit
@@ -138,15 +138,14 @@ def soft_tile(
     BLOCK_Y: tl.constexpr,
     BLOCK_X: tl.constexpr,
 ) -> tl.tuple:
-    """Value and owner of the patches row .. row + BLOCK_Y, column .. column + BLOCK_X.
+    """Value and owner of an image's patches row .. row + BLOCK_Y, column .. column + BLOCK_X.
 
     Args:
-        xyxy: pointer to ``[M, 4]`` float32 boxes; the image's are begin .. end.
-        inverse_y: cells a pixel, float64; ``inverse_x`` likewise.
+        xyxy, offsets, sizes: pointers to what `cass_core.ops.masks.launch_masks` takes.
+        height, width: pixels of every image; without meaning where SIZES is true.
         h, w: cells of the map.
-        patch_y, patch_x: cells of a patch.
-        row, column: the tile's first patch.
-        numbers: as `cass_core.ops.spec_args.mask_options` gives them.
+        patch: cells of a patch's side.
+        numbers: as `cass_core.ops.spec_args.kernel_numbers` gives them.
     """
     expansion, min_size = numbers[2], numbers[3]
     begin, end, inverse_y, inverse_x = _image_of(image, offsets, sizes, height, width, h, w, SIZES)

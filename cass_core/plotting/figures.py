@@ -6,13 +6,19 @@ and they can be made in any thread. Save one with ``figure.savefig("mask.png")``
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
 from cass_core.errors import InvalidRequest
+from cass_core.plotting.insets import draw_with_inset, zoom_of
 from cass_core.plotting.panels import (
+    Flags,
     Scene,
     Values,
     check_same_shape,
@@ -21,8 +27,10 @@ from cass_core.plotting.panels import (
     draw_mask,
     draw_owner,
     grid,
+    largest_change,
     numbers,
     panels_of,
+    top_of,
 )
 
 
@@ -71,8 +79,12 @@ def plot_comparison(
     labels: tuple[str, str] = ("baseline", "improved"),
     image_size: Any = None,
     patch_pixels: tuple[float, float] | None = None,
+    zoom: Any = None,
 ) -> Figure:
     """Draw two masks of one image side by side, and the second minus the first.
+
+    The scale at the edge is that of the masks; the title of the difference says where its own
+    colours end: blue for less, red for more.
 
     Args:
         image: see `plot_mask`.
@@ -82,6 +94,7 @@ def plot_comparison(
         labels: names of the two.
         image_size: see `plot_mask`.
         patch_pixels: see `plot_mask`.
+        zoom: ``[4]`` xyxy in pixels, a part of the image that each panel also shows enlarged.
 
     Raises:
         InvalidRequest: an argument cannot be used; it is named.
@@ -89,19 +102,71 @@ def plot_comparison(
     Example:
         >>> figure = plot_comparison(None, [], np.zeros((4, 4)), np.eye(4), image_size=(32, 32))
         >>> [axes.get_title() for axes in figure.axes[:3]]
-        ['baseline', 'improved', 'improved - baseline']
+        ['baseline', 'improved', 'improved - baseline: -1.00 to +1.00']
     """
     scene = Scene(image, boxes, image_size)
     before, after = grid(first, "first"), grid(second, "second")
     check_same_shape(before, after, "second", "first")
+    part = zoom_of(scene, zoom)
     figure, axes = panels_of(scene, 3)
-    shown = draw_mask(axes[0], scene, before, patch_pixels, labels[0])
-    draw_mask(axes[1], scene, after, patch_pixels, labels[1])
-    figure.colorbar(shown, ax=axes[:2], label="target", fraction=0.03)
-    difference = draw_difference(
-        axes[2], scene, after - before, patch_pixels, f"{labels[1]} - {labels[0]}"
+    top = max(top_of(before), top_of(after))
+    change = after - before
+    most = largest_change(change)
+    title = f"{labels[1]} - {labels[0]}: {-most:+.2f} to {most:+.2f}"
+
+    def mask(panel: Axes, values: Values, label: str) -> ScalarMappable:
+        return draw_with_inset(
+            panel, scene, part, lambda ax: draw_mask(ax, scene, values, patch_pixels, label, top)
+        )
+
+    mask(axes[0], before, labels[0])
+    shown = mask(axes[1], after, labels[1])
+    draw_with_inset(
+        axes[2], scene, part, lambda ax: draw_difference(ax, scene, change, patch_pixels, title)
     )
-    figure.colorbar(difference, ax=axes[2], label="difference", fraction=0.06)
+    figure.colorbar(shown, ax=axes, label="target", fraction=0.02, pad=0.01)
+    return figure
+
+
+def plot_kept(
+    image: Any,
+    boxes: Any,
+    choices: Mapping[str, tuple[Any, Any]],
+    *,
+    image_size: Any = None,
+    zoom: Any = None,
+) -> Figure:
+    """Draw which patches are kept, by one predictor or by several, and which objects that loses.
+
+    Kept patches show the image, the others are dimmed. The box of a lost object has a dashed red
+    outline.
+
+    Args:
+        image: see `plot_mask`.
+        boxes: see `plot_mask`.
+        choices: a panel each: from its label to ``[n_y, n_x]``, whether a patch is kept, and
+            ``[N]``, whether an object has lost all its patches.
+        image_size: see `plot_mask`.
+        zoom: see `plot_comparison`.
+
+    Raises:
+        InvalidRequest: an argument cannot be used; it is named.
+
+    Example:
+        >>> kept = np.eye(4)
+        >>> figure = plot_kept(None, [[8, 8, 24, 24]], {"one": (kept, [0])}, image_size=(32, 32))
+        >>> figure.axes[0].get_title()
+        'one: kept patches: 25%, objects lost: 0 of 1'
+    """
+    scene = Scene(image, boxes, image_size)
+    part = zoom_of(scene, zoom)
+    if not choices:
+        raise InvalidRequest("choices", "must have an entry")
+    checked = {label: _choice(scene, kept, lost) for label, (kept, lost) in choices.items()}
+    figure, axes = panels_of(scene, len(checked))
+    for panel, (label, (kept, lost)) in zip(axes, checked.items(), strict=True):
+        draw = partial(draw_kept, scene=scene, kept=kept, lost=lost, label=label)
+        draw_with_inset(panel, scene, part, draw)
     return figure
 
 
@@ -234,16 +299,22 @@ def plot_overview(
         check_same_shape(before, names, "owner", "first")
         draw_owner(axes[3], scene, names, patch_pixels, "owner")
     if logits is not None:
-        predicted, keeps = _probability(grid(logits, "logits")), grid(kept, "kept")
-        check_same_shape(predicted, keeps, "kept", "logits")
-        gone = numbers(lost, "lost")
-        if gone.shape != (len(scene.boxes),):
-            raise InvalidRequest("lost", f"must be [{len(scene.boxes)}], one for each box")
+        predicted = _probability(grid(logits, "logits"))
+        check_same_shape(predicted, grid(kept, "kept"), "kept", "logits")
+        keeps, gone = _choice(scene, kept, lost)
         draw_mask(axes[-2], scene, predicted, None, "scores")
-        draw_kept(axes[-1], scene, keeps > 0, gone > 0)
+        draw_kept(axes[-1], scene, keeps, gone)
     figure.colorbar(shown, ax=axes, label="target, score", fraction=0.02, pad=0.01)
     figure.colorbar(difference, ax=axes, label="difference", fraction=0.02, pad=0.01)
     return figure
+
+
+def _choice(scene: Scene, kept: Any, lost: Any) -> tuple[Flags, Flags]:
+    """Which patches are kept and which objects are lost, checked."""
+    keeps, gone = grid(kept, "kept"), numbers(lost, "lost")
+    if gone.shape != (len(scene.boxes),):
+        raise InvalidRequest("lost", f"must be [{len(scene.boxes)}], one for each box")
+    return keeps > 0, gone > 0
 
 
 def _probability(logits: Values) -> Values:

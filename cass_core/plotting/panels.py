@@ -21,6 +21,7 @@ from cass_core.errors import InvalidRequest
 from cass_core.grid import one_feature_map
 
 Values = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
 
 _CANVAS = 0.92
 _BOX_COLOUR = "#00e5ff"
@@ -29,6 +30,7 @@ _MASK_COLOURS = colormaps["inferno"]
 _DIFFERENCE_COLOURS = colormaps["RdBu_r"]
 # Twenty names, told apart well enough where neighbours differ.
 _OWNER_COLOURS = colormaps["tab20"]
+_BOX_WIDTH = 0.6
 # Of a pruned patch: what is there can still be told.
 _DIMMED = 0.8
 
@@ -101,7 +103,7 @@ def grid(value: Any, field: str) -> Values:
 
 
 def check_same_shape(first: Values, second: Values, field: str, other: str) -> None:
-    """Refuse patches of another shape than those beside them.
+    """Rejects patches of another shape than those beside them.
 
     Raises:
         InvalidRequest: the shapes differ; ``field``, the second, is named.
@@ -133,16 +135,21 @@ def panels_of(scene: Scene, panels: int) -> tuple[Figure, Sequence[Axes]]:
     return figure, axes[:panels]
 
 
+def top_of(values: Values) -> float:
+    """Where the scale of masks ends: at 1, or at the largest value, as a sum may exceed 1."""
+    return max(1.0, float(np.nanmax(values, initial=0.0)))
+
+
 def draw_mask(
     axes: Axes,
     scene: Scene,
     values: Values,
     patch_pixels: tuple[float, float] | None,
     title: str | None,
+    top: float | None = None,
 ) -> ScalarMappable:
     """A mask over the image, with the boxes; what a scale is made for."""
-    # A sum may exceed 1: then the scale reaches its largest value.
-    top = max(1.0, float(np.nanmax(values, initial=0.0)))
+    top = top_of(values) if top is None else top
     shown = draw_grid(
         axes,
         scene,
@@ -157,6 +164,11 @@ def draw_mask(
     return shown
 
 
+def largest_change(change: Values) -> float:
+    """Where the scale of a difference ends, on both sides of 0."""
+    return float(np.max(np.abs(change))) or 1.0
+
+
 def draw_difference(
     axes: Axes,
     scene: Scene,
@@ -165,7 +177,7 @@ def draw_difference(
     title: str,
 ) -> ScalarMappable:
     """Signed values on a scale that is white at 0; what it is made for."""
-    most = float(np.max(np.abs(change))) or 1.0
+    most = largest_change(change)
     shown = draw_grid(
         axes,
         scene,
@@ -209,7 +221,11 @@ def draw_owner(
 
 
 def draw_kept(
-    axes: Axes, scene: Scene, kept: npt.NDArray[np.bool_], lost: npt.NDArray[np.bool_]
+    axes: Axes,
+    scene: Scene,
+    kept: Flags,
+    lost: Flags,
+    label: str = "",
 ) -> None:
     """The image with its pruned patches dimmed; boxes that are lost have a dashed red outline."""
     draw_grid(
@@ -220,12 +236,14 @@ def draw_kept(
         None,
         ListedColormap(["black"]),
         Normalize(0, 1),
+        in_colour=True,
     )
     draw_boxes(axes, scene)
     for box, gone in zip(axes.patches, lost, strict=True):
         if gone:
-            box.set(edgecolor=_LOST_COLOUR, linestyle="--", linewidth=1.6)
-    axes.set_title(f"kept patches: {kept.mean():.0%}, objects lost: {lost.sum()} of {len(lost)}")
+            box.set(edgecolor=_LOST_COLOUR, linestyle="--", linewidth=2 * _BOX_WIDTH)
+    text = f"kept patches: {kept.mean():.0%}, objects lost: {lost.sum()} of {len(lost)}"
+    axes.set_title(f"{label}: {text}" if label else text)
 
 
 def opacity_of(values: Values, most: float) -> Values:
@@ -241,13 +259,17 @@ def draw_grid(
     patch_pixels: tuple[float, float] | None,
     colours: Colormap,
     scale: Normalize,
+    *,
+    in_colour: bool = False,
 ) -> ScalarMappable:
-    """The image in grey, and over it the values."""
+    """The image, in grey unless its colours are asked for, and over it the values."""
     rows, columns = values.shape
     patch_y, patch_x = patch_pixels or (scene.height / rows, scene.width / columns)
-    grey = scene.image if scene.image.ndim == 2 else scene.image @ [0.299, 0.587, 0.114]
+    picture = scene.image
+    if picture.ndim == 3 and not in_colour:
+        picture = picture @ [0.299, 0.587, 0.114]
     axes.imshow(
-        grey, cmap="gray", vmin=0, vmax=1, extent=(0, scene.width, scene.height, 0), zorder=0
+        picture, cmap="gray", vmin=0, vmax=1, extent=(0, scene.width, scene.height, 0), zorder=0
     )
     shown = axes.imshow(
         values,
@@ -275,7 +297,7 @@ def draw_boxes(axes: Axes, scene: Scene, colours: Sequence[Any] = (_BOX_COLOUR,)
                 y2 - y1,
                 fill=False,
                 edgecolor=colours[i % len(colours)],
-                linewidth=0.9,
+                linewidth=_BOX_WIDTH,
                 zorder=2,
             )
         )

@@ -1,4 +1,4 @@
-"""`python -m cass_client` is `cass`."""
+"""`python -m cass_cli` is `cass`."""
 
 from cass_cli.main import main
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +11,7 @@ import typer
 
 from cass_client.client import CassClient
 from cass_client.config import Tls
-from cass_client.transport.targets import service_of
+from cass_client.targets import service_of
 
 
 def _file(help_: str) -> Any:
@@ -74,21 +71,3 @@ def _connect_to_ray() -> None:
     import ray
 
     ray.init("auto", log_to_driver=False, logging_level=logging.ERROR)
-
-
-def takes_connection(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command these options in place of its parameter ``connection``."""
-    options = inspect.signature(Connection, eval_str=True).parameters
-    own = inspect.signature(command, eval_str=True)
-    parameters = [p for name, p in own.parameters.items() if name != "connection"]
-    parameters += [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in options.values()]
-
-    @functools.wraps(command)
-    def with_options(**values: Any) -> None:
-        connection = Connection(**{name: values.pop(name) for name in options})
-        command(connection=connection, **values)
-
-    # Typer reads both.
-    with_options.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
-    with_options.__annotations__ = {p.name: p.annotation for p in parameters}
-    return with_options

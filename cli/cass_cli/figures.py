@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def require_plots() -> None:
-    """Refuse to draw without matplotlib.
+    """Rejects to draw without matplotlib.
 
     Raises:
         CassError: it is not installed.

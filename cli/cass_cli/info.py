@@ -1,4 +1,4 @@
-"""`cass info`: versions, and what a server tells of itself."""
+"""`cass info`: versions, and the facts about a server."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from importlib import metadata
 from rich.console import Console
 from rich.table import Table
 
-from cass_cli.connection import Connection, takes_connection
+from cass_cli.connection import Connection
+from cass_cli.options import takes
 from cass_core import __version__
 
 _PACKAGES = ("numpy", "grpcio", "protobuf", "numba", "torch", "matplotlib")
 
 
-@takes_connection
+@takes("connection", Connection)
 def info(connection: Connection) -> None:
     """Show versions of what is installed, and a server's version, device and limits."""
     table = Table(show_header=False, box=None, pad_edge=False)

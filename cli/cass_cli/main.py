@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import sys
+from importlib import metadata
 
 import typer
 
@@ -23,16 +22,14 @@ app.command("plot")(plot.plot)
 app.command("info")(info.info)
 
 
-def _add_lab() -> None:
-    """`ablate` and `tune`. Their package stands above this one, so it is found by its name, and
-    only when the command is run; a wheel always has it, a light checkout need not."""
-    if importlib.util.find_spec("cass_lab"):
-        importlib.import_module("cass_lab.cli").register(app)
+GROUP = "cass.commands"
+"""Entry points by which packages above this one add commands: functions that take the app."""
 
 
 def main() -> None:
     """Entry point of the command."""
-    _add_lab()
+    for entry in metadata.entry_points(group=GROUP):
+        entry.load()(app)
     try:
         app()
     except (CassError, OSError, MemoryError) as error:

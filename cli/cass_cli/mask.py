@@ -10,12 +10,10 @@ from typing import Annotated, Any
 import numpy as np
 import numpy.typing as npt
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cass_cli import figures
 from cass_cli.coco import CocoFile, read_coco
-from cass_cli.connection import Connection, takes_connection
+from cass_cli.connection import Connection
 from cass_cli.mask_file import MaskFileWriter
 from cass_cli.options import (
     CocoArgument,
@@ -27,7 +25,9 @@ from cass_cli.options import (
     feature_map,
     make_spec,
     patch_pixels,
+    takes,
 )
+from cass_cli.progress import progress_bar
 from cass_core.errors import InvalidRequest
 from cass_core.grid import patch_grid
 from cass_core.specs import MaskSpec
@@ -44,7 +44,7 @@ class MaskDtype(StrEnum):
     uint8 = "uint8"
 
 
-@takes_connection
+@takes("connection", Connection)
 def mask(
     connection: Connection,
     coco: CocoArgument,
@@ -83,17 +83,10 @@ def mask(
     shapes = np.array(
         [patch_grid((int(h), int(w)), spec.patch_size) for h, w in maps], np.int64
     ).reshape(-1, 2)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    console = Console(stderr=True)
     with (
         connection.client() as client,
         MaskFileWriter(out, file.image_ids, shapes, dtype.value) as writer,
-        Progress(*columns, console=console) as progress,
+        progress_bar() as progress,
     ):
         task = progress.add_task("images", total=len(file.image_ids))
         for first, last in _batches(maps, shapes):
@@ -109,7 +102,7 @@ def mask(
             if plot is not None:
                 _draw(file, first, masks, cells, spec, images, plot)
             progress.advance(task, last - first)
-    console.print(
+    progress.console.print(
         f"{out}: {len(file.image_ids)} masks of {len(file.xyxy)} boxes, "
         f"{out.stat().st_size:,} bytes",
         highlight=False,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import inspect
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -52,6 +54,27 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="Change an option, as in patch_size=1."),
 ]
+
+
+def takes(parameter: str, kind: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Gives a command the fields of a dataclass as options, in place of the parameter of it."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        fields = inspect.signature(kind, eval_str=True).parameters
+        own = inspect.signature(command, eval_str=True)
+        parameters = [p for name, p in own.parameters.items() if name != parameter]
+        parameters += [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in fields.values()]
+
+        @functools.wraps(command)
+        def with_options(**values: Any) -> None:
+            command(**{parameter: kind(**{name: values.pop(name) for name in fields})}, **values)
+
+        # Typer reads both.
+        with_options.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+        with_options.__annotations__ = {p.name: p.annotation for p in parameters}
+        return with_options
+
+    return decorate
 
 
 def make_spec(preset: Preset, changes: Sequence[str] | None) -> MaskSpec:

@@ -1,17 +1,18 @@
-"""`cass plot`: what the masks of one image are, and what a trained predictor makes of it."""
+"""`cass plot`: what the masks of one image are."""
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import typer
 
 from cass_cli import figures
 from cass_cli.coco import read_coco
-from cass_cli.connection import Connection, takes_connection
+from cass_cli.connection import Connection
 from cass_cli.options import (
     CocoArgument,
     ImagesOption,
@@ -21,68 +22,76 @@ from cass_cli.options import (
     feature_map,
     make_spec,
     patch_pixels,
+    takes,
 )
-from cass_core.errors import CassError, InvalidRequest
 
-_KEEP = 0.3
+ImageOption = Annotated[str, typer.Option(metavar="ID", help="Id of the image in the file.")]
+OutOption = Annotated[
+    Path, typer.Option(metavar="FILE.png", dir_okay=False, help="The figure to write.")
+]
 
 
-@takes_connection
+class Scene(NamedTuple):
+    """An image of a file.
+
+    Attributes:
+        picture: ``[H, W, 3]`` uint8; None for a plain canvas.
+        xyxy: ``[N, 4]`` boxes in pixels.
+        size: (H, W) in pixels.
+    """
+
+    picture: Any
+    xyxy: npt.NDArray[np.float32]
+    size: tuple[int, int]
+
+
+@takes("connection", Connection)
 def plot(
     connection: Connection,
     coco: CocoArgument,
-    image: Annotated[str, typer.Option(metavar="ID", help="Id of the image in the file.")],
-    out: Annotated[
-        Path, typer.Option(metavar="FILE.png", dir_okay=False, help="The figure to write.")
-    ],
+    image: ImageOption,
+    out: OutOption,
     stride: StrideOption = 8,
     changes: SetOption = None,
     images: ImagesOption = None,
-    predictor: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="X.pt",
-            dir_okay=False,
-            help="A model of cass ablate (OUT/models): also draw its scores and what they keep.",
-        ),
-    ] = None,
-    keep: Annotated[
-        float | None,
-        typer.Option(
-            min=0.0, max=1.0, help=f"Share of patches to keep by the scores; by default {_KEEP}."
-        ),
-    ] = None,
 ) -> None:
     """Draw the masks of one image by both presets, their difference, and whose patch is whose.
-
-    With a predictor the image is stretched to the size that it was trained at, and two panels more
-    show its scores and the patches that are kept. An object that loses all of its patches has a
-    dashed red outline.
 
     Example: cass plot instances.json --image 42 --images train/ --set patch_size=1 --out 42.png
     """
     figures.require_plots()
-    from cass_core.plotting.figures import plot_overview
+    draw(connection, read_scene(coco, image, images), out, stride, changes)
 
-    if predictor is None and keep is not None:
-        raise InvalidRequest("--keep", "is for scores: give --predictor too")
+
+def read_scene(coco: Path, image: str, images: Path | None) -> Scene:
+    """The image of that id.
+
+    Raises:
+        InvalidRequest: the file or the picture cannot be used, or has no such image.
+    """
     file = read_coco(coco)
     i = file.index(image)
     size = (int(file.sizes[i, 0]), int(file.sizes[i, 1]))
     picture = figures.load_picture(images, file.file_names[i], size)
-    xyxy = file.xyxy[file.offsets[i] : file.offsets[i + 1]]
-    scores: dict[str, Any] = {}
-    if predictor is not None:
-        if picture is None:
-            raise InvalidRequest("--predictor", "scores pictures: give --images too")
-        lab = _scoring()
-        trained = lab.load_trained(predictor, stride)
-        picture = lab.stretch(picture, trained.image_size)
-        xyxy = lab.stretch_boxes(xyxy, size, trained.image_size)
-        size = trained.image_size
-        logits = trained.logits(picture)
-        kept, lost = lab.pruned(logits, xyxy, size, _KEEP if keep is None else keep)
-        scores = {"logits": logits, "kept": kept, "lost": lost}
+    return Scene(picture, file.xyxy[file.offsets[i] : file.offsets[i + 1]], size)
+
+
+def draw(
+    connection: Connection,
+    scene: Scene,
+    out: Path,
+    stride: int,
+    changes: Sequence[str] | None,
+    **scores: Any,
+) -> None:
+    """Write the figure.
+
+    Args:
+        scores: ``logits``, ``kept`` and ``lost`` of `cass_core.plotting.figures.plot_overview`.
+    """
+    from cass_core.plotting.figures import plot_overview
+
+    picture, xyxy, size = scene
     before, after = (make_spec(preset, changes) for preset in (Preset.baseline, Preset.improved))
     cells = feature_map(size, stride)
     with connection.client() as client:
@@ -104,10 +113,3 @@ def plot(
     )
     figures.save(figure, out)
     typer.echo(str(out))
-
-
-def _scoring() -> Any:
-    """`cass_lab.measures.scoring`: it stands above this package, so it is found by its name."""
-    if not all(importlib.util.find_spec(name) for name in ("cass_lab", "torch")):
-        raise CassError('--predictor needs torch; install it with: pip install "cass[lab]"')
-    return importlib.import_module("cass_lab.measures.scoring")

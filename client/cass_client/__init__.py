@@ -22,7 +22,7 @@ from cass_client.errors import (
 from cass_client.transport.profile import CallProfile
 from cass_core.boxes import BoxBatch
 from cass_core.errors import CassError, InvalidRequest
-from cass_core.losses import LossResult
+from cass_core.results import LossResult
 from cass_core.specs import LossSpec, MaskSpec
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""What both clients share: settings, a connection for each process, the steps of each call."""
+"""What both clients share: settings, a connection for each process, the effects of each call."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from typing import Any, Generic, Literal, TypeVar
 
 from cass.v1 import cass_pb2 as pb
 from cass_client.arguments import Masks
-from cass_client.calls.effects import Compute, Steps, StreamSteps
-from cass_client.calls.fallback import or_locally
+from cass_client.calls.fallback import with_fallback
 from cass_client.calls.streaming import Streaming
-from cass_client.calls.unary import ask_info, ask_losses, ask_masks, ask_profile
+from cass_client.calls.unary import request_info, request_losses, request_masks, request_profile
 from cass_client.config import Settings, Tls
-from cass_client.ray.watcher import follow
+from cass_client.discovery.watcher import watch
 from cass_client.transport import fork_safety
-from cass_client.transport.connection import PeerBase
+from cass_client.transport.connection import Connection
+from cass_client.transport.effects import Compute, Effects
 from cass_client.transport.profile import CallProfile
 from cass_core import __version__
-from cass_core.loss_inputs import LossInputs
-from cass_core.losses import HostLoss, compute_losses
-from cass_core.masks import MaskInputs, compute_masks
+from cass_core.cpu.backend import compute_losses, compute_masks
+from cass_core.inputs import LossInputs, MaskInputs
+from cass_core.results import HostLoss
 
-P = TypeVar("P", bound=PeerBase)
+P = TypeVar("P", bound=Connection)
 T = TypeVar("T")
 
 _lock = threading.Lock()
@@ -43,7 +43,7 @@ if hasattr(os, "register_at_fork"):
 
 @dataclass(frozen=True, slots=True)
 class ServerInfo:
-    """What a server tells of itself.
+    """Facts about a server.
 
     Attributes:
         version: as in ``0.1.0``.
@@ -59,14 +59,14 @@ class ServerInfo:
 class BaseClient(Generic[P]):
     """Frozen settings, and a connection that is made anew in each process.
 
-    What its arguments mean is told by `cass_client.CassClient`.
+    Its arguments are those of `cass_client.CassClient`.
     """
 
-    _make_peer: Callable[[Settings], P]
+    _make_connection: Callable[[Settings], P]
     _settings: Settings
     _is_local: bool
     _falls_back: bool
-    _peer_or_none: P | None = None
+    _connection_or_none: P | None = None
 
     def __init__(
         self,
@@ -89,39 +89,39 @@ class BaseClient(Generic[P]):
     @property
     def local_answers(self) -> int:
         """How many requests of this process were answered by the fallback."""
-        return self._peer().local_answers
+        return self._connection().local_answers
 
-    def _peer(self) -> P:
+    def _connection(self) -> P:
         """The connection of this process."""
-        peer = self._peer_or_none
-        if peer is not None and peer.process == fork_safety.processes:
-            return peer
+        connection = self._connection_or_none
+        if connection is not None and connection.process == fork_safety.processes:
+            return connection
         with _lock:
-            peer = self._peer_or_none
-            if peer is None or peer.process != fork_safety.processes:
-                if peer is not None:
-                    fork_safety.keep(peer)
-                peer = self._peer_or_none = type(self)._make_peer(self._settings)
-            return peer
+            connection = self._connection_or_none
+            if connection is None or connection.process != fork_safety.processes:
+                if connection is not None:
+                    fork_safety.keep(connection)
+                connection = self._connection_or_none = type(self)._make_connection(self._settings)
+            return connection
 
-    def _mask_steps(self, inputs: MaskInputs) -> Steps[Masks]:
-        return self._steps(ask_masks, inputs, compute_masks)
+    def _mask_effects(self, inputs: MaskInputs) -> Effects[Masks]:
+        return self._effects(request_masks, inputs, compute_masks)
 
-    def _loss_steps(self, inputs: LossInputs) -> Steps[HostLoss]:
-        return self._steps(ask_losses, inputs, compute_losses)
+    def _loss_effects(self, inputs: LossInputs) -> Effects[HostLoss]:
+        return self._effects(request_losses, inputs, compute_losses)
 
-    def _stream_steps(self, in_flight: int) -> StreamSteps[None]:
-        peer = None if self._is_local else self._peer()
-        return Streaming(peer, in_flight, self._mask_steps).steps()
+    def _stream_effects(self, in_flight: int) -> Effects[None]:
+        connection = None if self._is_local else self._connection()
+        return Streaming(connection, in_flight, self._mask_effects).effects()
 
-    def _info_steps(self) -> Steps[ServerInfo]:
+    def _info_effects(self) -> Effects[ServerInfo]:
         if self._is_local:
             return ServerInfo(__version__, "cpu", {})
-        return _server_info((yield from ask_info(self._peer())))
+        return _server_info((yield from request_info(self._connection())))
 
-    def _profile_steps(self, check: Callable[[], MaskInputs]) -> Steps[CallProfile]:
+    def _profile_effects(self, check: Callable[[], MaskInputs]) -> Effects[CallProfile]:
         if not self._is_local:
-            return (yield from ask_profile(self._peer(), check))
+            return (yield from request_profile(self._connection(), check))
         started = time.perf_counter()
         inputs = check()
         checked = time.perf_counter()
@@ -129,15 +129,15 @@ class BaseClient(Generic[P]):
         done = time.perf_counter()
         return CallProfile(done - started, pack=checked - started, compute=done - checked)
 
-    def _steps(
-        self, ask: Callable[[P, Any], Steps[T]], inputs: Any, compute: Callable[[Any], T]
-    ) -> Steps[T]:
+    def _effects(
+        self, ask: Callable[[P, Any], Effects[T]], inputs: Any, compute: Callable[[Any], T]
+    ) -> Effects[T]:
         if self._is_local:
-            return _locally(compute, inputs)
-        peer = self._peer()
+            return _compute_locally(compute, inputs)
+        connection = self._connection()
         if not self._falls_back:
-            return ask(peer, inputs)
-        return or_locally(peer, ask(peer, inputs), lambda: compute(inputs))
+            return ask(connection, inputs)
+        return with_fallback(connection, ask(connection, inputs), lambda: compute(inputs))
 
     def __getstate__(self) -> Settings:
         return self._settings
@@ -146,13 +146,13 @@ class BaseClient(Generic[P]):
         self._settings = settings
         self._is_local, self._falls_back = settings.is_local, settings.fallback is not None
         if settings.service is not None:
-            follow(settings.service)  # from now on, as workers may be started before the first call
+            watch(settings.service)  # from now on, as workers may be started before the first call
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.target!r})"
 
 
-def _locally(compute: Callable[[Any], T], inputs: Any) -> Steps[T]:
+def _compute_locally(compute: Callable[[Any], T], inputs: Any) -> Effects[T]:
     answer: T = yield Compute(lambda: compute(inputs))
     return answer
 

@@ -8,19 +8,19 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from typing import Any, TypeVar
 
 from cass_client._base import BaseClient, ServerInfo
-from cass_client.arguments import MaskRequest, loss_inputs, mask_inputs
-from cass_client.calls.effects import Steps
-from cass_client.transport.aio import AsyncLink
+from cass_client.arguments import MaskRequest, loss_inputs
+from cass_client.transport.aio import AsyncTransport
+from cass_client.transport.effects import Effects
 from cass_client.transport.profile import CallProfile
 from cass_core.boxes import BoxBatch
-from cass_core.losses import LossResult
-from cass_core.masks import wrap_masks
+from cass_core.inputs import MaskInputs
+from cass_core.results import LossResult, wrap_masks
 from cass_core.specs import LossSpec, MaskSpec
 
 T = TypeVar("T")
 
 
-class AsyncCassClient(BaseClient[AsyncLink]):
+class AsyncCassClient(BaseClient[AsyncTransport]):
     """`cass_client.CassClient` for an event loop: the same arguments, methods and errors.
 
     Used from another loop than before, it opens a connection anew. ``local:`` and the fallback
@@ -47,7 +47,7 @@ class AsyncCassClient(BaseClient[AsyncLink]):
         (1, 2, 2)
     """
 
-    _make_peer = AsyncLink
+    _make_connection = AsyncTransport
 
     async def generate_mask(
         self,
@@ -60,8 +60,8 @@ class AsyncCassClient(BaseClient[AsyncLink]):
         return_owner: bool = False,
     ) -> Any:
         """See `cass_client.CassClient.generate_mask`."""
-        inputs = mask_inputs(boxes, image_size, feature_map, spec, dtype, return_owner)
-        return wrap_masks(inputs, *await self._run(self._mask_steps(inputs)))
+        inputs = MaskInputs.check(boxes, image_size, feature_map, spec, dtype, return_owner)
+        return wrap_masks(inputs, *await self._run(self._mask_effects(inputs)))
 
     def generate_mask_future(self, *arguments: Any, **options: Any) -> asyncio.Task[Any]:
         """As `generate_mask`, begun at once: a task of the masks."""
@@ -72,7 +72,7 @@ class AsyncCassClient(BaseClient[AsyncLink]):
     ) -> AsyncIterator[Any]:
         """See `cass_client.CassClient.stream_masks`; the requests may come asynchronously."""
         source = requests if isinstance(requests, AsyncIterable) else _asynchronously(requests)
-        gives = self._peer().stream(self._stream_steps(in_flight), aiter(source))
+        gives = self._connection().stream(self._stream_effects(in_flight), aiter(source))
         async with contextlib.aclosing(gives) as answers:  # type: ignore[type-var]
             async for inputs, masks in answers:
                 yield wrap_masks(inputs, *masks)
@@ -91,22 +91,13 @@ class AsyncCassClient(BaseClient[AsyncLink]):
         return_grad: bool = False,
     ) -> LossResult:
         """See `cass_client.CassClient.compute_loss`."""
-        logits, inputs = loss_inputs(
-            logits,
-            target,
-            boxes,
-            image_size,
-            feature_map,
-            mask_spec,
-            loss_spec,
-            num_boxes,
-            return_grad,
-        )
-        return (await self._run(self._loss_steps(inputs))).wrap(logits, inputs.logits_dtype)
+        source = boxes, image_size, feature_map, mask_spec
+        logits, inputs = loss_inputs(logits, target, source, loss_spec, num_boxes, return_grad)
+        return (await self._run(self._loss_effects(inputs))).wrap(logits, inputs.logits_dtype)
 
     async def info(self) -> ServerInfo:
         """See `cass_client.CassClient.info`."""
-        return await self._run(self._info_steps())
+        return await self._run(self._info_effects())
 
     async def profile(
         self,
@@ -119,14 +110,14 @@ class AsyncCassClient(BaseClient[AsyncLink]):
     ) -> CallProfile:
         """See `cass_client.CassClient.profile`."""
         request = MaskRequest(boxes, image_size, feature_map, spec, dtype)
-        return await self._run(self._profile_steps(request.check))
+        return await self._run(self._profile_effects(request.check))
 
     async def close(self) -> None:
         """Close the connection; a later call opens it again."""
-        await self._peer().close()
+        await self._connection().close()
 
-    async def _run(self, steps: Steps[T]) -> T:
-        return await self._peer().run(steps)
+    async def _run(self, effects: Effects[T]) -> T:
+        return await self._connection().run(effects)
 
     async def __aenter__(self) -> AsyncCassClient:
         return self

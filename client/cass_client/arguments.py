@@ -1,10 +1,10 @@
-"""What is asked for: the arguments of a call as a value, and checked."""
+"""The arguments of a call, as a value and checked."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,54 +13,10 @@ from cass_core.arrays import Array, is_tensor
 from cass_core.boxes import BoxBatch
 from cass_core.errors import InvalidRequest
 from cass_core.grid import one_feature_map
-from cass_core.loss_inputs import LossInputs, check_logits, check_spec
-from cass_core.masks import MaskInputs
+from cass_core.inputs import LossInputs, MaskInputs, check_logits, check_spec
 from cass_core.specs import LossSpec, MaskSpec
 
 Masks: TypeAlias = tuple[list[Array], list[Array]]
-
-
-def mask_inputs(
-    boxes: BoxBatch | Sequence[Any],
-    image_size: Any,
-    feature_map: Any,
-    spec: MaskSpec,
-    dtype: Any,
-    return_owner: bool,
-) -> MaskInputs:
-    """The checked arguments of a `generate_mask`, whose arrays may be the caller's.
-
-    As `MaskInputs.check`, in a quarter of its time where all but the boxes of NumPy's has been
-    checked before.
-
-    Raises:
-        InvalidRequest: one of them cannot be used.
-    """
-    if (
-        type(boxes) is BoxBatch
-        and type(boxes.xyxy) is np.ndarray
-        and _is_pair(image_size)
-        and _is_pair(feature_map)
-        and type(spec) is MaskSpec
-        and type(dtype) is str
-        and type(return_owner) is bool
-    ):
-        options = boxes.num_images, image_size, feature_map, spec, dtype, return_owner
-        return MaskInputs(boxes, *_checked(*options))
-    return MaskInputs.check(boxes, image_size, feature_map, spec, dtype, return_owner)
-
-
-def _is_pair(value: Any) -> bool:
-    """Whether it is a pair of whole numbers, and not of what equals them, as True does."""
-    return type(value) is tuple and len(value) == 2 and type(value[0]) is type(value[1]) is int
-
-
-@lru_cache(maxsize=256)
-def _checked(num_images: int, *options: Any) -> tuple[Any, ...]:
-    """The fields of `MaskInputs` after the boxes."""
-    boxes = BoxBatch(np.empty((0, 4), np.float32), np.zeros(num_images, np.int64))
-    inputs = MaskInputs.check(boxes, *options)
-    return inputs.sizes, inputs.maps, inputs.single, inputs.spec, inputs.dtype, inputs.return_owner
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +49,7 @@ class MaskRequest:
         Raises:
             InvalidRequest: one of them cannot be used.
         """
-        return mask_inputs(
+        return MaskInputs.check(
             self.boxes, self.image_size, self.feature_map, self.spec, self.dtype, self.return_owner
         )
 
@@ -109,18 +65,13 @@ class MaskRequest:
             boxes = BoxBatch(xyxy.clone() if is_tensor(xyxy) else xyxy.copy(), boxes.counts.copy())
         if isinstance(size, np.ndarray):
             size = size.copy()
-        return MaskInputs.check(
-            boxes, size, self.feature_map, self.spec, self.dtype, self.return_owner
-        )
+        return dataclasses.replace(self, boxes=boxes, image_size=size).inputs()
 
 
 def loss_inputs(
     logits: Any,
     target: Any,
-    boxes: BoxBatch | Sequence[Any] | None,
-    image_size: Any,
-    feature_map: Any,
-    mask_spec: MaskSpec,
+    source: tuple[BoxBatch | Sequence[Any] | None, Any, Any, MaskSpec],
     loss_spec: LossSpec,
     num_boxes: float | None,
     return_grad: bool,
@@ -130,6 +81,7 @@ def loss_inputs(
     Raises:
         InvalidRequest: one of them cannot be used.
     """
+    boxes, image_size, feature_map, mask_spec = source
     check_spec(loss_spec)
     logits = check_logits(logits)
     if (target is None) == (boxes is None):

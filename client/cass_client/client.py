@@ -7,19 +7,19 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from cass_client._base import BaseClient, ServerInfo
-from cass_client.arguments import MaskRequest, loss_inputs, mask_inputs
-from cass_client.calls.effects import Steps
+from cass_client.arguments import MaskRequest, loss_inputs
+from cass_client.transport.effects import Effects
 from cass_client.transport.profile import CallProfile
-from cass_client.transport.sync import Link
+from cass_client.transport.sync import Transport
 from cass_core.boxes import BoxBatch
-from cass_core.losses import LossResult
-from cass_core.masks import wrap_masks
+from cass_core.inputs import MaskInputs
+from cass_core.results import LossResult, wrap_masks
 from cass_core.specs import LossSpec, MaskSpec
 
 T = TypeVar("T")
 
 
-class CassClient(BaseClient[Link]):
+class CassClient(BaseClient[Transport]):
     """Asks a server, or with ``local:`` the core in this process, for masks and losses.
 
     Results are those of `cass_core`, bit by bit where the server computes on a CPU: NumPy in,
@@ -57,7 +57,7 @@ class CassClient(BaseClient[Link]):
         ((1, 4, 4), 1.0)
     """
 
-    _make_peer = Link
+    _make_connection = Transport
 
     def generate_mask(
         self,
@@ -79,8 +79,8 @@ class CassClient(BaseClient[Link]):
             Overloaded: the server had no room until the deadline.
             ServerError: the server failed.
         """
-        inputs = mask_inputs(boxes, image_size, feature_map, spec, dtype, return_owner)
-        return wrap_masks(inputs, *self._run(self._mask_steps(inputs)))
+        inputs = MaskInputs.check(boxes, image_size, feature_map, spec, dtype, return_owner)
+        return wrap_masks(inputs, *self._run(self._mask_effects(inputs)))
 
     def generate_mask_future(
         self,
@@ -105,10 +105,10 @@ class CassClient(BaseClient[Link]):
         """
         inputs = MaskRequest(boxes, image_size, feature_map, spec, dtype, return_owner).check()
 
-        def steps() -> Steps[Any]:
-            return wrap_masks(inputs, *(yield from self._mask_steps(inputs)))
+        def effects() -> Effects[Any]:
+            return wrap_masks(inputs, *(yield from self._mask_effects(inputs)))
 
-        return self._peer().submit(steps())
+        return self._connection().submit(effects())
 
     def stream_masks(self, requests: Iterable[MaskRequest], in_flight: int = 8) -> Iterator[Any]:
         """Make masks for one request after another, over one stream.
@@ -134,7 +134,7 @@ class CassClient(BaseClient[Link]):
             ...     [mask.shape for mask in client.stream_masks([request] * 3)]
             [(1, 2, 2), (1, 2, 2), (1, 2, 2)]
         """
-        gives = self._peer().stream(self._stream_steps(in_flight), iter(requests))
+        gives = self._connection().stream(self._stream_effects(in_flight), iter(requests))
         return (wrap_masks(inputs, *masks) for inputs, masks in gives)
 
     def compute_loss(
@@ -168,18 +168,9 @@ class CassClient(BaseClient[Link]):
         Raises:
             CassError: as `generate_mask`.
         """
-        logits, inputs = loss_inputs(
-            logits,
-            target,
-            boxes,
-            image_size,
-            feature_map,
-            mask_spec,
-            loss_spec,
-            num_boxes,
-            return_grad,
-        )
-        return self._run(self._loss_steps(inputs)).wrap(logits, inputs.logits_dtype)
+        source = boxes, image_size, feature_map, mask_spec
+        logits, inputs = loss_inputs(logits, target, source, loss_spec, num_boxes, return_grad)
+        return self._run(self._loss_effects(inputs)).wrap(logits, inputs.logits_dtype)
 
     def info(self) -> ServerInfo:
         """Ask for version, device and limits.
@@ -187,7 +178,7 @@ class CassClient(BaseClient[Link]):
         Raises:
             CassError: as `generate_mask`; there is no fallback.
         """
-        return self._run(self._info_steps())
+        return self._run(self._info_effects())
 
     def profile(
         self,
@@ -198,7 +189,7 @@ class CassClient(BaseClient[Link]):
         *,
         dtype: Any = "float32",
     ) -> CallProfile:
-        """Make one `generate_mask` call and tell where its time goes.
+        """Make one `generate_mask` call and measure where its time goes.
 
         Raises:
             CassError: as `generate_mask`; there is no fallback.
@@ -210,14 +201,14 @@ class CassClient(BaseClient[Link]):
             True
         """
         request = MaskRequest(boxes, image_size, feature_map, spec, dtype)
-        return self._run(self._profile_steps(request.check))
+        return self._run(self._profile_effects(request.check))
 
     def close(self) -> None:
         """Close the connection, once futures are done; a later call opens it again."""
-        self._peer().close()
+        self._connection().close()
 
-    def _run(self, steps: Steps[T]) -> T:
-        return self._peer().run(steps)
+    def _run(self, effects: Effects[T]) -> T:
+        return self._connection().run(effects)
 
     def __enter__(self) -> CassClient:
         return self

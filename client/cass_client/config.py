@@ -1,4 +1,4 @@
-"""What a client is made with: checked once, frozen, the same in every process it is sent to."""
+"""The settings of a client: checked once, frozen, the same in every process it is sent to."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cass_client.transport.targets import hosts_of, is_list, service_of
+from cass_client.targets import hosts_of, is_list, service_of
 from cass_core.errors import CassError, InvalidRequest
 
 LOCAL = "local:"
@@ -107,7 +107,7 @@ class Settings:
 
     @property
     def server_name(self) -> str | None:
-        """What the server's certificate is for, where gRPC cannot tell by the target."""
+        """The name in the server's certificate, where gRPC cannot take it from the target."""
         if self.tls is None:
             return None
         if self.tls.server_name is None and is_list(self.target):
@@ -133,7 +133,7 @@ def read_file(name: str, path: str | os.PathLike[str]) -> bytes:
 
 
 def check_token(name: str, token: Any) -> None:
-    """Refuse what cannot be sent as a token; the error does not tell it.
+    """Rejects what cannot be sent as a token; the error does not contain it.
 
     Raises:
         InvalidRequest: it is empty, or has a character that is none of printable ASCII.

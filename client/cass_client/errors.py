@@ -9,9 +9,8 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from cass.contract import REQUEST_ID_KEY
 from cass_core.errors import CassError, InvalidRequest
-
-_REQUEST_ID = "x-request-id"
 
 
 class Timeout(CassError):
@@ -22,11 +21,11 @@ class Unavailable(CassError):
     """The server cannot be reached."""
 
 
-class Unlisted(Unavailable):
+class NoReplicas(Unavailable):
     """No replica of a service on Ray is known.
 
     Attributes:
-        is_certain: whether there is none, and not just no answer to who there is.
+        is_certain: True if the directory says that there is none, False if it does not answer.
     """
 
     def __init__(self, message: str, is_certain: bool = True) -> None:
@@ -117,9 +116,9 @@ def _details(error: grpc.RpcError) -> dict[str, Any]:
 
 
 def _request_id(error: grpc.RpcError) -> str:
-    """By what the server's log knows the call, if the server told."""
+    """The id of the call in the server's log, if the server sent it."""
     metadata: Any = error.trailing_metadata() or ()
     for key, value in metadata:
-        if key == _REQUEST_ID:
+        if key == REQUEST_ID_KEY:
             return f" (request {value})"
     return ""

@@ -1,4 +1,4 @@
-"""The one place that turns arrays, boxes and specs into messages and back.
+"""Reads messages into checked inputs and results; `cass.codec.encode` writes them.
 
 Arrays are read as views of the serialized message where `cass.codec.decode` has taken them out of
 it, else from the parsed one. Decoding checks what the wire adds (lengths of buffers, unknown enum
@@ -10,22 +10,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 
 import numpy as np
 
 from cass.codec.decode import Views
-from cass.codec.wire_format import delimited, tag_of, varint
-from cass.dtypes import NAMES, NUMBERS, element_type
-from cass.specs import loss_spec, loss_spec_message, mask_spec, mask_spec_message
+from cass.dtypes import NAMES, element_type
+from cass.specs import loss_spec, mask_spec
 from cass.v1 import cass_pb2 as pb
-from cass_core.arrays import LOGIT_DTYPES, MASK_DTYPES, TARGET_DTYPES, Array, Tensorlike, to_host
+from cass_core.arrays import LOGIT_DTYPES, MASK_DTYPES, TARGET_DTYPES, Array
 from cass_core.boxes import BoxBatch
 from cass_core.errors import InvalidRequest
 from cass_core.grid import FeatureMap, Sizes, feature_maps, image_sizes
-from cass_core.loss_inputs import LossInputs
-from cass_core.losses import HostLoss
-from cass_core.masks import MaskInputs, check_options
+from cass_core.inputs import LossInputs, MaskInputs, check_options
+from cass_core.results import HostLoss
 from cass_core.specs import MaskSpec
 
 _MAX_DIMENSIONS = 8
@@ -33,11 +30,7 @@ _MAX_DIMENSIONS = 8
 _MAX_BYTES = 2**63 - 1
 _BOX_BYTES = 16
 _FLOAT32 = np.dtype(np.float32)
-_KEPT_BYTES = 512
 _NO_VIEWS: Views = {}
-_REQUEST = tag_of(pb.StreamMasksRequest, "request")
-_BOXES = tag_of(pb.GenerateMaskRequest, "boxes")
-_XYXY, _COUNTS = tag_of(pb.BoxBatch, "xyxy"), tag_of(pb.BoxBatch, "counts")
 
 
 # --- tensors -----------------------------------------------------------------------------------
@@ -88,55 +81,6 @@ def _aligned(array: Array) -> Array:
 # --- requests ----------------------------------------------------------------------------------
 
 
-def mask_request_bytes(inputs: MaskInputs) -> bytes:
-    """The serialized `GenerateMaskRequest` for checked inputs."""
-    return _mask_request(inputs, inputs.dtype, inputs.return_owner)
-
-
-def stream_request_bytes(inputs: MaskInputs) -> bytes:
-    """The serialized `StreamMasksRequest` for checked inputs."""
-    return delimited(_REQUEST, mask_request_bytes(inputs))
-
-
-def _mask_request(inputs: MaskInputs, dtype: str | None, return_owner: bool) -> bytes:
-    xyxy, sizes = _bytes(inputs.boxes.xyxy), _bytes(inputs.sizes)
-    counts = inputs.boxes.counts.tolist()
-    numbers = bytes(counts) if max(counts, default=0) < 0x80 else b"".join(map(varint, counts))
-    boxes = delimited(_XYXY, xyxy) if xyxy else b""
-    if numbers:
-        boxes += delimited(_COUNTS, numbers)
-    # What a client asks for beside its boxes is the same from request to request; and nobody's
-    # long list is kept.
-    rest = _kept_rest if len(sizes) <= _KEPT_BYTES else _rest
-    options = rest(sizes, tuple(inputs.maps), inputs.spec, dtype, return_owner)
-    return delimited(_BOXES, boxes) + options
-
-
-def _bytes(value: Tensorlike) -> bytes:
-    return (value if type(value) is np.ndarray else to_host(value)[0]).tobytes()
-
-
-def _rest(
-    sizes: bytes,
-    maps: tuple[FeatureMap, ...],
-    spec: MaskSpec,
-    dtype: str | None,
-    return_owner: bool,
-) -> bytes:
-    """What comes after the boxes in a request."""
-    heights, widths = np.frombuffer(sizes).reshape(-1, 2).T.astype(np.int64).tolist()
-    return pb.GenerateMaskRequest(
-        image_sizes=pb.ImageSizes(heights=heights, widths=widths),
-        feature_maps=[pb.FeatureMap(height=h, width=w) for h, w in maps],
-        mask_spec=mask_spec_message(spec),
-        dtype=None if dtype is None else NUMBERS[dtype],
-        return_owner=return_owner,
-    ).SerializeToString()
-
-
-_kept_rest = lru_cache(maxsize=256)(_rest)
-
-
 def mask_inputs(
     request: pb.GenerateMaskRequest, views: Views = _NO_VIEWS, at: str = "boxes"
 ) -> MaskInputs:
@@ -169,7 +113,7 @@ def mask_options(
         raise InvalidRequest("dtype", f"must be one of {', '.join(MASK_DTYPES)}, got {got}")
     sizes = _sizes(request.image_sizes, num_images)
     sizes.flags.writeable = False
-    maps, _ = feature_maps([_feature_map(m) for m in request.feature_maps])
+    maps, _ = feature_maps([(m.height, m.width) for m in request.feature_maps])
     if not maps:
         raise InvalidRequest("feature_map", "is missing")
     spec = mask_spec(request.mask_spec)
@@ -206,22 +150,6 @@ def _sizes(message: pb.ImageSizes, num_images: int) -> Sizes:
     if len(heights) == 1:
         return image_sizes((heights[0], widths[0]), num_images)
     return image_sizes(np.array([heights, widths], np.float64).T, num_images)
-
-
-def _feature_map(message: pb.FeatureMap) -> FeatureMap:
-    return message.height, message.width
-
-
-def loss_options(inputs: LossInputs) -> pb.ComputeLossRequest:
-    """The request for checked inputs without its tensors; see `cass.codec.encode.loss_request`."""
-    request = pb.ComputeLossRequest(
-        loss_spec=loss_spec_message(inputs.spec),
-        num_boxes=inputs.num_boxes,
-        return_grad=inputs.return_grad,
-    )
-    if inputs.mask is not None:
-        request.mask.MergeFromString(_mask_request(inputs.mask, None, return_owner=False))
-    return request
 
 
 def loss_inputs(request: pb.ComputeLossRequest, views: Views = _NO_VIEWS) -> LossInputs:

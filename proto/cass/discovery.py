@@ -6,17 +6,21 @@ follow its list. Neither side imports Ray from here.
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 SCHEME = "ray:"
 """What a client's target begins with; the name of a service follows."""
+
+SERVICE_FORM = re.compile(r"(?![0-9]+$)[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+"""The whole name of a service; ``ray:50051`` is a port of a host called ray."""
 
 NAMESPACE = "cass"
 """The Ray namespace of all directories."""
 
 
 class Listing(NamedTuple):
-    """What a directory tells.
+    """What a directory answers.
 
     Attributes:
         version: differs from that of every other list, those before a restart of the directory

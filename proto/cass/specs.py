@@ -74,7 +74,7 @@ def mask_spec(message: pb.MaskSpec) -> MaskSpec:
     Raises:
         InvalidRequest: a value is unknown or out of its range.
     """
-    # Nobody's long list is kept.
+    # A long list is not cached.
     is_short = message.ByteSize() <= _KEPT_BYTES
     return _kept_mask_spec(message.SerializeToString()) if is_short else _mask_spec(message)
 

@@ -6,15 +6,20 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-import grpc
 import typer
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from cass_core import __version__
 from cass_core.errors import CassError
 from cass_server.config.cli_options import GroupedCommand, takes_settings
 from cass_server.config.sources import SettingsError, load_settings
-from cass_server.ray.spec import ELSEWHERE, Plan, bounds, check_name, settings_of_replicas
+from cass_server.process.health_check import SERVING, Tls, check
+from cass_server.ray.spec import (
+    REJECTED_SETTINGS,
+    Plan,
+    check_name,
+    replica_bounds,
+    settings_of_replicas,
+)
 
 app = typer.Typer(
     help="Serve CASS masks and losses over gRPC.",
@@ -23,8 +28,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-
-_SERVER_NAME = "grpc.ssl_target_name_override"
 
 
 def _show_version(wanted: bool) -> None:
@@ -42,7 +45,7 @@ def options(
         ),
     ] = False,
 ) -> None:
-    """Take the options that stand before a command."""
+    """Takes the options before a command."""
 
 
 @app.command(cls=GroupedCommand)
@@ -54,19 +57,19 @@ def serve(
     print_config: Annotated[
         bool,
         typer.Option(
-            "--print-config", help="Print the settings in force and where each is from; then exit."
+            "--print-config", help="Print the settings in force and their sources, then exit."
         ),
     ] = False,
     **command_line: Any,
 ) -> None:
-    """Serve until SIGTERM or SIGINT; then answer what is in flight and exit.
+    """Serve until SIGTERM or SIGINT, then finish requests in flight and exit.
 
     Each option may also be a variable of the environment (CASS_MAX_IMAGES for --max-images) or a
-    key in the TOML file (max_images); the command line counts first, then the environment, then
-    the file. CASS_CONFIG may name the file.
+    key in the TOML file (max_images). The command line takes precedence over the environment, and
+    that over the file. CASS_CONFIG may name the file.
 
-    Logs one JSON object a line to standard error. The line with the event "serving" tells the
-    address, once everything is compiled and health checks are answered with SERVING.
+    Logs one JSON object a line to standard error. The line with the event "serving" has the
+    address; it follows once everything is compiled and health checks return SERVING.
     """
     try:
         loaded = load_settings(command_line, config)
@@ -85,37 +88,38 @@ def serve(
 
 
 @app.command(name="ray", cls=GroupedCommand)
-@partial(takes_settings, hidden=ELSEWHERE)
+@partial(takes_settings, hidden=REJECTED_SETTINGS)
 def on_ray(
     name: Annotated[
         str, typer.Option(metavar="NAME", help="Name of the service; clients call ray:NAME.")
     ] = "cass",
     address: Annotated[
-        str, typer.Option(help="Ray cluster; auto is the one of this machine or of RAY_ADDRESS.")
+        str, typer.Option(help="Ray cluster; auto is RAY_ADDRESS, or the cluster of this machine.")
     ] = "auto",
     replicas: Annotated[
-        int | None, typer.Option(min=1, help="So many replicas. [default: 1]")
+        int | None, typer.Option(min=1, help="Number of replicas. [default: 1]")
     ] = None,
     min_replicas: Annotated[
-        int | None, typer.Option(min=1, help="At least so many, with --max-replicas. [default: 1]")
+        int | None,
+        typer.Option(min=1, help="Fewest replicas, with --max-replicas. [default: 1]"),
     ] = None,
     max_replicas: Annotated[
-        int | None, typer.Option(min=1, help="At most so many, as the load wants them.")
+        int | None, typer.Option(min=1, help="Most replicas; turns on autoscaling.")
     ] = None,
     target_in_flight: Annotated[
-        float, typer.Option(min=0.01, help="Mean requests in flight in a replica to aim at.")
+        float, typer.Option(min=0.01, help="Target for the mean requests in flight per replica.")
     ] = 4.0,
     calm_seconds: Annotated[
-        float, typer.Option(min=0, help="How long fewer must be enough before replicas stop.")
+        float, typer.Option(min=0, help="Seconds of low load before scaling down.")
     ] = 300.0,
     num_cpus: Annotated[
-        float, typer.Option(min=0, help="CPUs that Ray sets aside for a replica.")
+        float, typer.Option(min=0, help="CPUs that Ray reserves for a replica.")
     ] = 1.0,
     num_gpus: Annotated[
-        float, typer.Option(min=0, help="GPUs that Ray sets aside for a replica, as in 0.25.")
+        float, typer.Option(min=0, help="GPUs that Ray reserves for a replica, as in 0.25.")
     ] = 0.0,
     timeout: Annotated[
-        float, typer.Option(min=1, help="Seconds to wait until all replicas run, or none.")
+        float, typer.Option(min=1, help="Seconds to wait until all replicas run or have stopped.")
     ] = 300.0,
     stop: Annotated[bool, typer.Option("--stop", help="Stop the service.")] = False,
     config: Annotated[
@@ -123,33 +127,31 @@ def on_ray(
     ] = None,
     **command_line: Any,
 ) -> None:
-    """Run replicas on the nodes of a Ray cluster, and write their addresses.
+    """Run replicas on the nodes of a Ray cluster, and print their addresses.
 
-    Ray goes on watching them: what dies is started elsewhere. Once more with other settings
-    replaces them one after another; no call of a client that tries again fails.
+    Ray replaces replicas that die. Running the command again with other settings replaces the
+    replicas one by one; calls of clients that retry do not fail.
 
-    Settings are given as to `serve`. Files that they name have to be on every node.
+    Settings are the same as for `serve`. Files that they name must be on every node.
     """
     try:
         check_name(name)
-        least, most = bounds(replicas, min_replicas, max_replicas)
+        least, most = replica_bounds(replicas, min_replicas, max_replicas)
         settings = settings_of_replicas(load_settings(command_line, config), num_cpus, num_gpus)
     except CassError as error:
         raise _failure(error, 2) from error
-    plan = Plan(
-        name, settings, least, most, target_in_flight, calm_seconds, cpus=num_cpus, gpus=num_gpus
-    )
+    plan = Plan(name, settings, least, most, target_in_flight, calm_seconds, num_cpus, num_gpus)
     from cass_server.ray.command import start_service, stop_service
 
-    def tell(progress: str) -> None:
+    def report(progress: str) -> None:
         typer.echo(f"{name}: {progress}", err=True)
 
     try:
         if stop:
-            stop_service(address, name, timeout, tell)
-            tell("stopped")
+            stop_service(address, name, timeout, report)
+            report("stopped")
             return
-        for found in start_service(address, plan, timeout, tell):
+        for found in start_service(address, plan, timeout, report):
             typer.echo(found)
     except CassError as error:
         raise _failure(error, 1) from error
@@ -163,7 +165,7 @@ def health(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="PEM file with the authority of the server's certificate; without, gRPC's own.",
+            help="PEM file with the authority of the server's certificate. [default: gRPC's roots]",
         ),
     ] = None,
     tls_certificate: Annotated[
@@ -174,34 +176,28 @@ def health(
     ] = None,
     tls_server_name: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="What the server's certificate is for, if not HOST."),
+        typer.Option(metavar="NAME", help="Name in the server's certificate, if not HOST."),
     ] = None,
 ) -> None:
-    """Exit with 0 if a server is serving there, else with 1.
+    """Exit with 0 if a server is serving at the address, else with 1.
 
-    Any of the options that begin with --tls connects by TLS.
+    Any option that begins with --tls connects by TLS.
     """
     if (tls_certificate is None) != (tls_key is None):
         raise _failure("--tls-certificate and --tls-key go together", 2)
     ca = _contents("--tls-ca", tls_ca)
     certificate = _contents("--tls-certificate", tls_certificate)
     key = _contents("--tls-key", tls_key)
-    if all(given is None for given in (ca, certificate, tls_server_name)):
-        connected = grpc.insecure_channel(address)
-    else:
-        credentials = grpc.ssl_channel_credentials(ca, key, certificate)
-        names = [] if tls_server_name is None else [(_SERVER_NAME, tls_server_name)]
-        connected = grpc.secure_channel(address, credentials, names)
-    with connected as channel:
-        stub = health_pb2_grpc.HealthStub(channel)
-        try:
-            answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=timeout)
-        except grpc.RpcError as error:
-            typer.echo(f"{address}: {error.code().name}", err=True)
-            raise typer.Exit(1) from error
-    name = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
-    typer.echo(f"{address}: {name}")
-    if answer.status != health_pb2.HealthCheckResponse.SERVING:
+    tls = None
+    if any(given is not None for given in (ca, certificate, tls_server_name)):
+        tls = Tls(ca, certificate, key, tls_server_name)
+    try:
+        status = check(address, timeout, tls)
+    except CassError as error:
+        typer.echo(error, err=True)
+        raise typer.Exit(1) from error
+    typer.echo(f"{address}: {status}")
+    if status != SERVING:
         raise typer.Exit(1)
 
 
@@ -213,7 +209,7 @@ def _contents(option: str, file: Path | None) -> bytes | None:
 
 
 def _failure(reason: CassError | str, code: int) -> typer.Exit:
-    """Tell the reason, line by line; the exit to raise."""
+    """Prints the reason, line by line; returns the exit to raise."""
     for line in str(reason).splitlines():
         typer.echo(f"cass-server: {line}", err=True)
     return typer.Exit(code)

@@ -1,4 +1,4 @@
-"""What ends a request without an answer; each knows its gRPC status."""
+"""Errors that end a request without an answer; each has its gRPC status code."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cass_core.errors import CassError
 
 
 class Rejection(CassError):
-    """A request that the server does not answer, for a reason that callers may know.
+    """A request that the server rejects, for a reason that the caller may know.
 
     Attributes:
         code: the gRPC status.
@@ -22,12 +22,12 @@ class Rejection(CassError):
 
 
 class Overloaded(Rejection):
-    """There is no room for a request.
+    """The server has no capacity for a request.
 
     Args:
-        reason: ``requests``, ``bytes`` or ``streams``, whichever limit is reached.
+        reason: the limit that is reached: ``requests``, ``bytes`` or ``streams``.
         limit: its value.
-        delay: seconds after which to try again; 0 where that is for the caller to decide.
+        delay: seconds after which to retry; 0 leaves it to the caller.
     """
 
     code = grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -46,14 +46,14 @@ class Expired(Rejection):
 
 
 class Cancelled(Rejection):
-    """The caller is gone."""
+    """The caller cancelled or disconnected."""
 
     code = grpc.StatusCode.CANCELLED
     reason = "cancelled"
 
 
 class Unauthenticated(Rejection):
-    """The caller has no token that is valid."""
+    """The caller has no valid token."""
 
     code = grpc.StatusCode.UNAUTHENTICATED
     reason = "unauthenticated"
@@ -63,7 +63,7 @@ class Unauthenticated(Rejection):
 
 
 class Stopping(Rejection):
-    """The server stops; another replica can answer."""
+    """The server is stopping; another replica can answer."""
 
     code = grpc.StatusCode.UNAVAILABLE
 
@@ -72,6 +72,6 @@ class Stopping(Rejection):
 
 
 class EngineBroken(Rejection):
-    """The device computes nothing any more in this process; its replacement can answer."""
+    """The device is unusable in this process; a replacement can answer."""
 
     code = grpc.StatusCode.UNAVAILABLE

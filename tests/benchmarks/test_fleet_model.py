@@ -8,23 +8,18 @@ from statistics import fmean
 
 import pytest
 
-from benchmarks.fleet.costs import Curve, Service
-from benchmarks.fleet.model import REFUSAL_SECONDS, Fleet, Outcome, simulate
+from benchmarks.fleet.model import REFUSAL_SECONDS, Costs, Fleet, Outcome, simulate
 
 SECONDS = 1e-3  # of the replica's core, a call
 
 
-def service(
-    spread: tuple[float, ...] = (1.0,), *, stages: int = 1, answer_bytes: int = 0
-) -> Service:
-    always = Curve((0.0,), (SECONDS,))
-    return Service(
-        rested=always,
-        crowded=always,
-        client=Curve((0.0,), (0.0,)),
-        overlap=0.0,
+def costs(spread: tuple[float, ...] = (1.0,), *, stages: int = 1, answer_bytes: int = 0) -> Costs:
+    return Costs(
+        pauses=(0.0,),
+        rested=(SECONDS,),
+        busy=SECONDS,
+        client=0.0,
         spread=spread,
-        request_bytes=0,
         answer_bytes=answer_bytes,
         stages=stages,
     )
@@ -53,7 +48,7 @@ def test_a_closed_loop_is_that_of_mean_value_analysis(loaders: int, think: float
     chance = random.Random(1)
     spread = [chance.expovariate(1.0) for _ in range(50_000)]
     mean = fmean(spread)
-    exponential = service(tuple(time / mean for time in spread))
+    exponential = costs(tuple(time / mean for time in spread))
     outcome = simulate(exponential, Fleet(loaders, think), seconds=50.0)
     rate, took = by_mean_value_analysis(loaders, think)
     assert len(outcome.answers) / 50.0 == pytest.approx(rate, rel=0.03)
@@ -65,7 +60,7 @@ def test_a_closed_loop_is_that_of_mean_value_analysis(loaders: int, think: float
 def test_many_loaders_are_a_queue_of_chance_arrivals(used: float, stages: int) -> None:
     # So many that one more under way is no fewer to come: arrivals by chance, M/D/1.
     loaders, think = 1000, 1000 * SECONDS / used
-    outcome = simulate(service(stages=stages), Fleet(loaders, think), seconds=30.0)
+    outcome = simulate(costs(stages=stages), Fleet(loaders, think), seconds=30.0)
     # One after the other: Pollaczek and Khinchine.
     expected = SECONDS * (1 + used / (2 * (1 - used)))
     if stages > 1:  # by small turns: processor sharing, the same for any distribution
@@ -73,59 +68,32 @@ def test_many_loaders_are_a_queue_of_chance_arrivals(used: float, stages: int) -
     assert mean_seconds(outcome) == pytest.approx(expected, rel=0.1)
 
 
-@pytest.mark.parametrize("narrow", ["server", "host"])
-def test_a_narrow_wire_carries_its_bytes_and_no_more(narrow: str) -> None:
+def test_a_narrow_wire_carries_its_bytes_and_no_more() -> None:
     bits, size = 1e9, 1_000_000
-    fleet = Fleet(
-        8,
-        0.0,
-        replicas=2,
-        server_bits=bits if narrow == "server" else 1e12,
-        host_bits=bits if narrow == "host" else 1e12,
-    )
-    outcome = simulate(service(answer_bytes=size), fleet, seconds=10.0)
-    wires = 2 if narrow == "server" else 1
-    assert len(outcome.answers) / 10.0 == pytest.approx(wires * bits / 8 / size, rel=0.02)
+    fleet = Fleet(8, 0.0, replicas=2, bits=bits)
+    outcome = simulate(costs(answer_bytes=size), fleet, seconds=10.0)
+    assert len(outcome.answers) / 10.0 == pytest.approx(2 * bits / 8 / size, rel=0.02)
+
+
+def test_loaders_that_share_a_core_have_no_more_than_it_does() -> None:
+    slow = replace(costs(), client=4 * SECONDS)
+    outcome = simulate(slow, Fleet(8, 0.0, loaders_share_core=True), seconds=10.0)
+    assert len(outcome.answers) / 10.0 == pytest.approx(1 / (4 * SECONDS), rel=0.02)
 
 
 def test_a_pause_makes_a_call_dearer() -> None:
-    rested = replace(service(), rested=Curve((0.0, 10.0), (SECONDS, 11 * SECONDS)))
+    rested = replace(costs(), pauses=(0.0, 10.0), rested=(SECONDS, 11 * SECONDS))
     outcome = simulate(rested, Fleet(1, 1.0), seconds=2000.0)
     # A second of rest, on a line from one to eleven thousandths over ten seconds.
     assert mean_seconds(outcome) == pytest.approx(2 * SECONDS, rel=0.02)
 
 
-def test_work_after_the_answer_holds_up_the_next_call_alone() -> None:
-    overlapping = replace(service(), overlap=0.25)
-    alone = simulate(overlapping, Fleet(1, 10e-3), seconds=5.0)
-    assert mean_seconds(alone) == pytest.approx(0.75 * SECONDS, rel=1e-6)
-    crowd = simulate(overlapping, Fleet(4, 0.0), seconds=5.0)
-    assert len(crowd.answers) / 5.0 == pytest.approx(1 / SECONDS, rel=0.01)
-
-
-@pytest.mark.parametrize("silent", [False, True])
-def test_each_call_has_one_answer_with_a_replica_lost(silent: bool) -> None:
-    fleet = Fleet(20, 5e-3, replicas=3, lost_at=5.0, back_after=10.0, silent=silent, timeout=2.0)
-    outcome = simulate(service(stages=4), fleet, seconds=25.0)
-    under_way = outcome.asked - len(outcome.answers)
-    assert outcome.failed == 0
-    assert 0 <= under_way <= fleet.loaders
-    assert outcome.repeated > 0
-    longest = max(took for _, took in outcome.answers)
-    if silent:
-        # The first try is cut after half of the time, and the second one answered at once.
-        assert 1.0 <= longest <= 1.1
-    else:
-        assert 0.16 <= longest <= 0.3  # gRPC's wait before it tries again: 0.2 s, 20 % more or less
-    assert longest == pytest.approx(max(took for at, took in outcome.answers if 3.9 <= at <= 15))
-
-
 def test_the_full_replica_refuses_and_everybody_is_answered() -> None:
     fleet = Fleet(40, 2e-3, in_flight=8)
-    outcome = simulate(service(stages=4), fleet, seconds=10.0)
+    outcome = simulate(costs(stages=4), fleet, seconds=10.0)
     assert outcome.refused > 0
     assert outcome.failed == 0
-    assert outcome.asked - len(outcome.answers) <= fleet.loaders
+    assert outcome.requested - len(outcome.answers) <= fleet.loaders
     # It is never idle: what it does not answer is refused.
     work = len(outcome.answers) * SECONDS + outcome.refused * REFUSAL_SECONDS
     assert work == pytest.approx(10.0, rel=0.02)
@@ -133,14 +101,9 @@ def test_the_full_replica_refuses_and_everybody_is_answered() -> None:
 
 def test_one_seed_has_one_outcome() -> None:
     spread = tuple(random.Random(2).uniform(0.5, 1.5) for _ in range(1000))
-    fleet = Fleet(10, 3e-3, replicas=2, lost_at=1.0, back_after=1.0)
+    fleet = Fleet(10, 3e-3, replicas=2)
     first, second, other = (
-        simulate(service(spread, stages=4), fleet, 4.0, seed=seed) for seed in (7, 7, 8)
+        simulate(costs(spread, stages=4), fleet, 4.0, seed=seed) for seed in (7, 7, 8)
     )
     assert first == second
     assert first.answers != other.answers
-
-
-def test_the_only_replica_cannot_be_lost() -> None:
-    with pytest.raises(ValueError, match="second replica"):
-        simulate(service(), Fleet(1, 0.0, lost_at=1.0), seconds=2.0)

@@ -20,8 +20,7 @@ from cass_core import (
     compute_loss,
     generate_mask,
 )
-from cass_core.loss_inputs import LossInputs
-from cass_core.masks import MaskInputs
+from cass_core.inputs import LossInputs, MaskInputs
 
 NAN, INF = float("nan"), float("inf")
 Call = Callable[[], Any]

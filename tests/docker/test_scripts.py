@@ -14,10 +14,9 @@ from typing import Any
 import pytest
 
 from cass_server.config.settings import Settings
-from cass_server.security.shown_name import shown_name
+from cass_server.process import health_check as health_check_module
 from tests.docker.conftest import ROOT
 from tests.server.support.certificates import Authority, put
-from tests.server.support.processes import cass_server
 from tests.support.servers import serving
 
 
@@ -117,28 +116,44 @@ def test_sigterm_ends_what_has_no_handler_yet(tmp_path: Path) -> None:
             started.kill()
 
 
-def test_health_is_asked_for_by_a_name_that_the_certificate_has(tmp_path: Path) -> None:
+def health_check(**settings: Any) -> str:
+    """What the image's health check prints, by settings from the environment."""
+    environment = {f"CASS_{name.upper()}": str(value) for name, value in settings.items()}
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "docker" / "health.py")],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode == 0) == (done.stdout == "SERVING\n")
+    return done.stdout + done.stderr
+
+
+def test_health_is_checked_by_a_name_that_the_certificate_has(tmp_path: Path) -> None:
     """Which may be for other things too, such as a URI of a service mesh."""
     pair = Authority().issue("cass.test", uri="spiffe://mesh/cass")
     certificate = put(tmp_path / "tls.crt", pair.certificate)
     key = put(tmp_path / "tls.key", pair.key)
     with serving("--tls-certificate", str(certificate), "--tls-key", str(key)) as server:
-        host, port = server.address.rsplit(":", 1)
-        name = shown_name(host, int(port), certificate, 60.0)
-        assert name == "cass.test"
-        asked = ("--address", server.address, "--tls-ca", str(certificate))
-        found = cass_server("health", *asked, "--tls-server-name", name)
-        assert (found.returncode, found.stdout.strip()) == (0, f"{server.address}: SERVING")
+        port = server.address.rpartition(":")[2]
+        assert health_check(port=port, tls_certificate=certificate, tls_key=key) == "SERVING\n"
+    assert "Connection refused" in health_check(port=port, tls_certificate=certificate, tls_key=key)
 
 
-def test_health_is_asked_for_where_the_server_listens() -> None:
-    health_options = script("health")["health_options"]
-
-    def address(**settings: Any) -> str:
-        options: list[str] = health_options(Settings(insecure=True, **settings))
-        return options[options.index("--address") + 1]
-
-    assert address(host="0.0.0.0", port=50051) == "127.0.0.1:50051"
-    assert address(host="::", port=6000) == "[::1]:6000"
-    assert address(host="10.0.0.5", port=6000) == "10.0.0.5:6000"
-    assert address(host="unix:/tmp/cass.sock") == "unix:/tmp/cass.sock"
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        ("0.0.0.0", "127.0.0.1:6000"),
+        ("::", "[::1]:6000"),
+        ("10.0.0.5", "10.0.0.5:6000"),
+        ("unix:/tmp/cass.sock", "unix:/tmp/cass.sock"),
+    ],
+)
+def test_health_is_checked_where_the_server_listens(
+    host: str, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health_check_module, "check", lambda address, _: address)
+    settings = Settings(insecure=True, host=host)
+    assert health_check_module.check_local(settings, 6000, 1.0) == address

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from cass_core import BoxBatch, LossResult, LossSpec, MaskSpec, compute_loss
-from cass_core.masks import MaskInputs, generate_mask
+from cass_core.inputs import MaskInputs
+from cass_core.masks import generate_mask
+from cass_core.ops.backend import make_masks, take_loss
 from cass_core.ops.registration import CUDA
-from cass_core.ops.run import make_masks, take_loss
 
 Boxes = Sequence[Any]
 Maps = Sequence[tuple[int, int]]

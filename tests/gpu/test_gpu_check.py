@@ -19,7 +19,7 @@ PROGRAM = """
 import sys
 for name in ("numba", "pytest", "hypothesis", "typer", "rich", "grpc", "google", "matplotlib"):
     sys.modules[name] = None
-from tests.gpu import main
+from tests.gpu.__main__ import main
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cass_core import BoxBatch, CassLoss, LossSpec
-from cass_core.ops.run import place
+from cass_core.ops.backend import to_device
 from cass_core.ops.spec_args import loss_options, mask_options
 from cass_core.specs import Reduction
 from cass_core.synthetic import street_boxes
@@ -56,7 +56,7 @@ def outer_gradients(setup: Setup) -> None:
 
 def operators(setup: Setup) -> None:
     """torch's own checks of custom operators: schema, fake kernels, gradient, tracing."""
-    boxes = place(setup.boxes(street_boxes(2, 3)), np.array([SIZE], np.float64), setup.device)
+    boxes = to_device(setup.boxes(street_boxes(2, 3)), np.array([SIZE], np.float64), setup.device)
     sized = boxes._replace(sizes=setup.tensor([SIZE, (700, 1200)]).double())
     cells = list(CELLS)
     mask, ops = mask_options(FINE), torch.ops.cass

@@ -10,11 +10,11 @@ from pathlib import PurePosixPath
 
 import pytest
 
+from cass.contract import SERVICE_NAME
 from cass_core import __version__
 from cass_server.config.settings import Settings
 from cass_server.config.sources import load_settings
 from cass_server.process.supervisor import Supervisor
-from cass_server.rpc.servicer import SERVICE_NAME
 from tests.k8s.manifests import (
     ROOT,
     VARIANTS,

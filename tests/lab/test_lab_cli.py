@@ -16,7 +16,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 from cass_core import CassError, InvalidRequest
-from cass_lab.cli import register
+from cass_lab.commands import register
 from cass_lab.data.dataset import Dataset
 from cass_lab.training.runs import Run, Store, carry_out
 from cass_lab.training.train import Recipe
@@ -168,3 +168,26 @@ def test_bad_options(scenes: Path, tmp_path: Path, arguments: list[str], words: 
     assert isinstance(done.exception, InvalidRequest)
     assert str(done.exception).startswith(words)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("missing", ["torch", "optuna", "matplotlib"])
+def test_no_trace_without_requirements(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    app = typer.Typer()
+    register(app)
+    assert not app.registered_commands
+
+
+def test_commands_are_an_entry_point() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "cass_cli", "--help"], capture_output=True, text=True, check=True
+    )
+    commands = done.stdout.partition("Commands:")[2].split("\n  ")
+    assert [line.split()[0] for line in commands if line[:1].strip()] == [
+        "mask", "plot", "info", "ablate", "tune", "sheet",
+    ]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "cass_cli", "plot", "--help"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "--predictor" in done.stdout

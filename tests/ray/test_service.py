@@ -189,7 +189,7 @@ def test_stopped_by_somebody_else(monkeypatch: pytest.MonkeyPatch, serve_has_end
         return ServeStatus()
 
     monkeypatch.setattr("ray.serve.status", status)
-    monkeypatch.setattr(service, "close_directory", lambda _: False)
+    monkeypatch.setattr(deployment, "close_directory", lambda _: False)
     with pytest.raises(CassError, match=r"^service cass was stopped meanwhile$"):
         deployment.wait_until_running("cass", LIMIT, pytest.fail)
     assert not deployment.stop("cass", LIMIT, pytest.fail)

@@ -29,8 +29,8 @@ from cass_client import (
     Tls,
     Unavailable,
 )
-from cass_client.ray.endpoint_file import FOLDER_VARIABLE, ListFile
-from cass_client.transport.targets import service_of
+from cass_client.discovery.endpoint_file import FOLDER_VARIABLE, ListFile
+from cass_client.targets import service_of
 from tests.client.support.faults import (
     MAP,
     SIZE,

@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from cass import convert
+from cass.codec import encode
 from cass.codec.encode import loss_request
 from cass.specs import mask_spec_message
 from cass.v1 import cass_pb2 as pb
 from cass_core import InvalidRequest, LossSpec, MaskSpec
-from cass_core.loss_inputs import LossInputs
-from cass_core.masks import MaskInputs
+from cass_core.inputs import LossInputs, MaskInputs
 
 BOXES = [np.array([[1, 2, 3, 4.5], [0, 0, 8, 8]], np.float32), None]
 
@@ -41,7 +41,7 @@ def parsed(inputs: LossInputs) -> pb.ComputeLossRequest:
 
 
 def mask_request(inputs: MaskInputs) -> pb.GenerateMaskRequest:
-    return pb.GenerateMaskRequest.FromString(convert.mask_request_bytes(inputs))
+    return pb.GenerateMaskRequest.FromString(encode.mask_request(inputs))
 
 
 def mask_inputs(boxes: Any = BOXES, image_size: Any = (8, 16), **changes: Any) -> MaskInputs:
@@ -113,8 +113,8 @@ def test_requests_are_written_as_by_protobuf(inputs: MaskInputs) -> None:
     expected = as_protobuf_writes(inputs)
     entry = pb.StreamMasksRequest(request=expected)
     for _ in range(2):
-        assert convert.mask_request_bytes(inputs) == expected.SerializeToString()
-        assert convert.stream_request_bytes(inputs) == entry.SerializeToString()
+        assert encode.mask_request(inputs) == expected.SerializeToString()
+        assert encode.stream_request(inputs) == entry.SerializeToString()
 
 
 def loss_inputs(logits: Any, target: Any = None, **changes: Any) -> LossInputs:

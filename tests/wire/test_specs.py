@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cass import convert
+from cass import specs
 from cass.v1 import cass_pb2 as pb
 from cass_core import InvalidRequest, LossSpec, MaskSpec
 
@@ -54,19 +54,19 @@ LOSS_SPECS = st.builds(
 
 @given(mask_specs())
 def test_mask_spec_round_trip(spec: MaskSpec) -> None:
-    data = convert.mask_spec_message(spec).SerializeToString()
-    assert convert.mask_spec(pb.MaskSpec.FromString(data)) == spec
+    data = specs.mask_spec_message(spec).SerializeToString()
+    assert specs.mask_spec(pb.MaskSpec.FromString(data)) == spec
 
 
 @given(LOSS_SPECS)
 def test_loss_spec_round_trip(spec: LossSpec) -> None:
-    data = convert.loss_spec_message(spec).SerializeToString()
-    assert convert.loss_spec(pb.LossSpec.FromString(data)) == spec
+    data = specs.loss_spec_message(spec).SerializeToString()
+    assert specs.loss_spec(pb.LossSpec.FromString(data)) == spec
 
 
 def test_unset_fields_have_the_defaults() -> None:
-    assert convert.mask_spec(pb.MaskSpec()) == MaskSpec()
-    assert convert.loss_spec(pb.LossSpec()) == LossSpec()
+    assert specs.mask_spec(pb.MaskSpec()) == MaskSpec()
+    assert specs.loss_spec(pb.LossSpec()) == LossSpec()
 
 
 @pytest.mark.parametrize("spec", [MaskSpec(), LossSpec()])
@@ -80,8 +80,8 @@ def test_every_field_is_sent_and_named_alike(spec: MaskSpec | LossSpec) -> None:
 
 def _message(spec: MaskSpec | LossSpec) -> Any:
     if isinstance(spec, MaskSpec):
-        return convert.mask_spec_message(spec)
-    return convert.loss_spec_message(spec)
+        return specs.mask_spec_message(spec)
+    return specs.loss_spec_message(spec)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_enum_names_map_one_to_one(spec: MaskSpec | LossSpec, name: str) -> None
     ],
 )
 def test_one_set_field(message: pb.MaskSpec, changed: MaskSpec) -> None:
-    assert convert.mask_spec(message) == changed
+    assert specs.mask_spec(message) == changed
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_one_set_field(message: pb.MaskSpec, changed: MaskSpec) -> None:
     ],
 )
 def test_one_set_field_of_a_loss(message: pb.LossSpec, changed: LossSpec) -> None:
-    assert convert.loss_spec(message) == changed
+    assert specs.loss_spec(message) == changed
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_one_set_field_of_a_loss(message: pb.LossSpec, changed: LossSpec) -> Non
     ],
 )
 def test_refused(message: Any, error: str) -> None:
-    read: Any = convert.mask_spec if isinstance(message, pb.MaskSpec) else convert.loss_spec
+    read: Any = specs.mask_spec if isinstance(message, pb.MaskSpec) else specs.loss_spec
     with pytest.raises(InvalidRequest) as caught:
         read(message)
     assert str(caught.value) == error
@@ -212,7 +212,7 @@ def test_refused(message: Any, error: str) -> None:
 )
 def test_out_of_range_is_refused_as_locally(name: str, bad: float) -> None:
     with pytest.raises(InvalidRequest) as remote:
-        convert.mask_spec(pb.MaskSpec(**{name: bad}))
+        specs.mask_spec(pb.MaskSpec(**{name: bad}))
     with pytest.raises(InvalidRequest) as local:
         MaskSpec(**{name: bad})
     assert (remote.value.field, remote.value.reason) == (f"mask_spec.{name}", local.value.reason)

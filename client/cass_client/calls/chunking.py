@@ -11,9 +11,9 @@ from cass.v1 import cass_pb2 as pb
 from cass_core.arrays import Array, to_host
 from cass_core.boxes import BoxBatch
 from cass_core.grid import patch_grid
-from cass_core.loss_inputs import LossInputs, normalizer_of
-from cass_core.losses import HostLoss
-from cass_core.masks import MaskInputs
+from cass_core.inputs import LossInputs, MaskInputs
+from cass_core.results import HostLoss
+from cass_core.specs import normalizer_of
 
 # More than the numbers, names and specs of a message take.
 _SPECS_BYTES = 1 << 10
@@ -112,7 +112,7 @@ def _masks_fit(inputs: MaskInputs, first: int, last: int, limits: pb.Limits) -> 
 
 
 def _within(value: int, limit: int) -> bool:
-    """A server that does not tell a limit has 0 there."""
+    """A limit of 0 is one that the server does not send."""
     return not limit or value <= limit
 
 

@@ -7,10 +7,10 @@ import warnings
 from collections.abc import Callable
 from typing import TypeVar
 
-from cass_client.calls.effects import Compute, Probe, Steps
-from cass_client.calls.unary import ask_info
+from cass_client.calls.unary import request_info
 from cass_client.errors import Unauthenticated
-from cass_client.transport.connection import PeerBase
+from cass_client.transport.connection import Connection
+from cass_client.transport.effects import Compute, Effects, Probe
 from cass_core.errors import CassError, InvalidRequest
 
 T = TypeVar("T")
@@ -21,23 +21,23 @@ class FallbackWarning(RuntimeWarning):
     """The server cannot be reached; the same numbers come from this process."""
 
 
-def or_locally(peer: PeerBase, remote: Steps[T], local: Callable[[], T]) -> Steps[T]:
+def with_fallback(connection: Connection, remote: Effects[T], local: Callable[[], T]) -> Effects[T]:
     """What the server answers, or the same computed here if it does not.
 
-    A request that is wrong, or a caller who is not let in, is told so as ever. While the server is
-    out it is not waited for again: every now and then it is probed in the background.
+    A wrong request and a refused caller are errors all the same. While the server is out no call
+    waits for it: every now and then it is probed in the background.
     """
-    if peer.breaker.is_open:
-        if not peer.is_cut_off and peer.breaker.take_probe():
-            yield Probe(lambda: _probe(peer))
+    if connection.breaker.is_open:
+        if not connection.is_cut_off and connection.breaker.take_probe():
+            yield Probe(lambda: _probe(connection))
     else:
         try:
             answer = yield from remote
         except (InvalidRequest, Unauthenticated):
             raise
         except CassError as error:
-            if peer.breaker.failed():
-                # Not by `warn`, which shows the same text once: each outage is told.
+            if connection.breaker.failed():
+                # Not by `warn`, which shows the same text once: each outage is reported.
                 warnings.warn_explicit(
                     f"{error}; masks and losses are computed in this process until it is back",
                     FallbackWarning,
@@ -46,18 +46,18 @@ def or_locally(peer: PeerBase, remote: Steps[T], local: Callable[[], T]) -> Step
                     registry={},
                 )
         else:
-            peer.breaker.worked()
+            connection.breaker.worked()
             return answer
-    peer.local_answers += 1
+    connection.local_answers += 1
     computed: T = yield Compute(local)
     return computed
 
 
-def _probe(peer: PeerBase) -> Steps[None]:
+def _probe(connection: Connection) -> Effects[None]:
     try:
-        yield from ask_info(peer, min(peer.timeout, _PROBE_SECONDS))
+        yield from request_info(connection, min(connection.timeout, _PROBE_SECONDS))
     except CassError:
-        peer.look_up_again(time.monotonic())
-        peer.breaker.failed()
+        connection.re_resolve(time.monotonic())
+        connection.breaker.failed()
         raise
-    peer.breaker.probed()
+    connection.breaker.probed()

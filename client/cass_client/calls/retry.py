@@ -7,13 +7,13 @@ import time
 
 import grpc
 
-from cass_client.errors import Overloaded, ServerError, Timeout, Unavailable, Unlisted
+from cass_client.errors import NoReplicas, Overloaded, ServerError, Timeout, Unavailable
 from cass_core.errors import CassError
 
 # The first try may take no longer than this share of the time, so that another replica has time to
 # answer for one that hangs.
 _FIRST_SHARE = 0.5
-# Less is no time to answer in.
+# A shorter try cannot be answered.
 _LEAST_SECONDS = 1e-3
 # After a server dropped a call that it had not taken in yet, as gRPC does in one that stops
 # (https://github.com/grpc/grpc/issues/41785) and in one that is flooded: twice as long each time.
@@ -27,8 +27,8 @@ _LONGEST_REFUSED_DELAY_SECONDS = 1.0
 # in all.
 _UNAVAILABLE_DELAYS_SECONDS = (0.02, 0.2, 0.4, 0.8, 1.6)
 # A service without replicas is waited for about as long as a server that cannot be reached.
-_UNLISTED_DELAY_SECONDS = 0.05
-_UNLISTED_SECONDS = 3.0
+_NO_REPLICAS_DELAY_SECONDS = 0.05
+_NO_REPLICAS_SECONDS = 3.0
 _JITTER = 0.25
 
 
@@ -57,11 +57,11 @@ class Attempts:
         self._first = _FIRST_SHARE * seconds
 
     def left(self) -> float:
-        """Seconds until the deadline, at least one of a thousand."""
+        """Seconds until the deadline, at least a millisecond."""
         return max(self._end - time.monotonic(), _LEAST_SECONDS)
 
     def timeout(self) -> float:
-        """Seconds that the next try may take, which starts now."""
+        """Starts the next try; the seconds that it may take."""
         self.started = time.monotonic()
         left = max(self._end - self.started, _LEAST_SECONDS)
         self._is_cut = self._first > 0
@@ -87,10 +87,10 @@ class Attempts:
         elif _was_cancelled(error):
             delay = self._after_cancelled * (1 + _JITTER * random.random())
             self._after_cancelled *= 2
-        elif isinstance(error, Unlisted):
-            if error.is_certain and time.monotonic() > self._began + _UNLISTED_SECONDS:
+        elif isinstance(error, NoReplicas):
+            if error.is_certain and time.monotonic() > self._began + _NO_REPLICAS_SECONDS:
                 raise error
-            delay = _UNLISTED_DELAY_SECONDS * (1 + _JITTER * random.random())
+            delay = _NO_REPLICAS_DELAY_SECONDS * (1 + _JITTER * random.random())
             self._first = _FIRST_SHARE * left  # nobody was asked: the first try is yet to come
         elif isinstance(error, Unavailable) and self.was_unavailable < len(
             _UNAVAILABLE_DELAYS_SECONDS
@@ -107,7 +107,7 @@ class Attempts:
 
 
 def _was_cancelled(error: CassError) -> bool:
-    """By the server or what is between: whoever cancels a call of ours does not wait for it."""
+    """By the server or a proxy: a caller who cancels a call does not wait for it."""
     cause = error.__cause__
     return (
         isinstance(error, ServerError)

@@ -10,31 +10,39 @@ from dataclasses import dataclass
 import grpc
 
 from cass import convert
-from cass.codec.encode import mask_layout
+from cass.codec.encode import mask_layout, stream_request
 from cass.v1 import cass_pb2 as pb
 from cass_client.arguments import MaskRequest, Masks
 from cass_client.calls.chunking import split_masks
-from cass_client.calls.effects import END, Give, Open, OpenStream, Read, Steps, StreamSteps, Take
 from cass_client.calls.unary import read
 from cass_client.errors import Unavailable
-from cass_client.transport.connection import PeerBase
+from cass_client.transport.connection import Connection
+from cass_client.transport.effects import (
+    END,
+    Effects,
+    Give,
+    Open,
+    OpenStream,
+    Read,
+    Take,
+)
 from cass_core.errors import CassError, InvalidRequest
-from cass_core.masks import MaskInputs
+from cass_core.inputs import MaskInputs
 
 _MOST_IN_FLIGHT = 1024
 
 
 class Streaming:
-    """The steps of a stream: each request has one answer, in their order, whatever becomes of it.
+    """The effects of a stream: each request has one answer, in their order, whatever becomes of it.
 
     What was not answered when a stream broke is asked for again on the next one, from another
     replica if there is one. What a stream cannot answer is asked for alone, with all that a
     single call does about failures.
 
     Args:
-        peer: the server; None if all are answered alone.
+        connection: the server; None if all are answered alone.
         in_flight: how many requests are taken ahead of their answers.
-        alone: the steps that answer one request.
+        alone: the effects that answer one request.
 
     Raises:
         InvalidRequest: ``in_flight`` is out of its range.
@@ -42,24 +50,24 @@ class Streaming:
 
     def __init__(
         self,
-        peer: PeerBase | None,
+        connection: Connection | None,
         in_flight: int,
-        alone: Callable[[MaskInputs], Steps[Masks]],
+        alone: Callable[[MaskInputs], Effects[Masks]],
     ) -> None:
         if type(in_flight) is not int or not 1 <= in_flight <= _MOST_IN_FLIGHT:
             raise InvalidRequest(
                 "in_flight",
                 f"must be a whole number from 1 to {_MOST_IN_FLIGHT}, got {in_flight!r}",
             )
-        self._peer = peer
+        self._connection = connection
         self._in_flight = in_flight
         self._alone = alone
         self._waiting: deque[_Waiting] = deque()
         self._ended = False
         self._error: Exception | None = None
 
-    def steps(self) -> StreamSteps[None]:
-        """The steps until the last answer.
+    def effects(self) -> Effects[None]:
+        """The effects until the last answer.
 
         Raises:
             Exception: what the caller's requests raised, once all that came before are answered.
@@ -67,9 +75,9 @@ class Streaming:
         yield from self._fill()
         while self._waiting:
             answered = False
-            peer = self._peer
-            if peer is not None and not (peer.breaker.is_open or peer.is_cut_off):
-                answered = yield from self._until_it_breaks(peer)
+            connection = self._connection
+            if connection is not None and not (connection.breaker.is_open or connection.is_cut_off):
+                answered = yield from self._until_it_breaks(connection)
             if self._waiting and not answered:
                 waiting = self._waiting.popleft()
                 yield Give(waiting.inputs, (yield from self._alone(waiting.taken())))
@@ -77,23 +85,23 @@ class Streaming:
         if self._error is not None:
             raise self._error
 
-    def _until_it_breaks(self, peer: PeerBase) -> StreamSteps[bool]:
+    def _until_it_breaks(self, connection: Connection) -> Effects[bool]:
         """Open a stream and use it; whether anything was answered."""
         opened = time.monotonic()
         try:
             stream: OpenStream = yield Open()
         except Unavailable:
-            return False  # whoever asks next is told, if it is still so
+            return False  # the next call reports it, if it is still so
         try:
-            return (yield from self._over(stream, opened, peer))
+            return (yield from self._over(stream, opened, connection))
         finally:
             stream.close()
 
-    def _over(self, stream: OpenStream, opened: float, peer: PeerBase) -> StreamSteps[bool]:
+    def _over(self, stream: OpenStream, opened: float, connection: Connection) -> Effects[bool]:
         """Use a stream that was opened at that time; whether anything was answered."""
 
         def write(waiting: _Waiting) -> None:
-            limits = peer.limits
+            limits = connection.limits
             # What the server is known to take in parts alone is not for a stream.
             waiting.is_written = limits is None or len(split_masks(waiting.inputs, limits)) == 1
             if waiting.is_written:
@@ -109,11 +117,11 @@ class Streaming:
                     message: bytes | None = yield read
                     if message is None:
                         break
-                    answer = _masks(message, waiting.inputs, peer)
+                    answer = _masks(message, waiting.inputs, connection)
             except grpc.RpcError as status:
                 if not answered and status.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-                    peer.leave(opened)
-                break  # whoever asks next is told, if it is still so
+                    connection.drop(opened)
+                break  # the next call reports it, if it is still so
             except CassError:
                 break
             self._waiting.popleft()
@@ -124,7 +132,7 @@ class Streaming:
             yield from self._fill(write)
         return answered
 
-    def _fill(self, write: Callable[[_Waiting], None] | None = None) -> StreamSteps[None]:
+    def _fill(self, write: Callable[[_Waiting], None] | None = None) -> Effects[None]:
         """Take as many requests as there is room for, and write them if there is a stream."""
         while not self._ended and len(self._waiting) < self._in_flight:
             try:
@@ -137,7 +145,7 @@ class Streaming:
                         "requests", f"must be of MaskRequest, got {type(request).__name__}"
                     )
                 inputs = request.inputs()
-                waiting = _Waiting(inputs, convert.stream_request_bytes(inputs))
+                waiting = _Waiting(inputs, stream_request(inputs))
             except Exception as error:
                 self._ended, self._error = True, error
                 return
@@ -165,12 +173,12 @@ class _Waiting:
         return convert.mask_inputs(pb.StreamMasksRequest.FromString(self.message).request)
 
 
-def _masks(message: bytes, inputs: MaskInputs, peer: PeerBase) -> Masks | None:
+def _masks(message: bytes, inputs: MaskInputs, connection: Connection) -> Masks | None:
     """The masks of an entry; None if it is an error."""
     masks = mask_layout(inputs, entry=True).read(message)
     if masks is not None:
         return masks
-    entry, views = read(message, pb.StreamMasksResponse, peer)
+    entry, views = read(message, pb.StreamMasksResponse, connection)
     if entry.WhichOneof("result") != "masks":
         return None
     return convert.masks_and_owners(entry.masks, views, "masks.")

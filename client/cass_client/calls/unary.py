@@ -1,4 +1,4 @@
-"""Asks a server: one checked request becomes as many calls and tries as it takes."""
+"""Unary calls: one checked request becomes as many calls and tries as it takes."""
 
 from __future__ import annotations
 
@@ -11,79 +11,84 @@ from google.protobuf.message import DecodeError, Message
 
 from cass import convert
 from cass.codec.decode import Views, lift
-from cass.codec.encode import loss_request, mask_layout
+from cass.codec.encode import loss_request, mask_layout, mask_request
+from cass.contract import TIMINGS_KEY
 from cass.v1 import cass_pb2 as pb
 from cass_client.arguments import Masks
 from cass_client.calls.chunking import join_losses, join_masks, split_losses, split_masks
-from cass_client.calls.effects import Send, SendWith, Sleep, Steps
 from cass_client.calls.retry import Attempts
 from cass_client.errors import (
+    NoReplicas,
     ServerError,
     Timeout,
     Unauthenticated,
     Unavailable,
-    Unlisted,
     from_rpc_error,
 )
-from cass_client.transport.connection import PeerBase
-from cass_client.transport.profile import TIMINGS_KEY, CallProfile, server_timings
+from cass_client.transport.connection import Connection
+from cass_client.transport.effects import Effects, Send, Sleep
+from cass_client.transport.profile import CallProfile, server_timings
 from cass_core.errors import CassError, InvalidRequest
-from cass_core.loss_inputs import LossInputs
-from cass_core.losses import HostLoss
-from cass_core.masks import MaskInputs
+from cass_core.inputs import LossInputs, MaskInputs
+from cass_core.results import HostLoss
 
 M = TypeVar("M", bound=Message)
 I = TypeVar("I")  # noqa: E741 - inputs
 A = TypeVar("A")
 
 
-def ask_masks(peer: PeerBase, inputs: MaskInputs) -> Steps[Masks]:
-    """Masks and owner maps, as `cass_core.masks.compute_masks` gives them."""
-    encode = convert.mask_request_bytes
-    return _in_parts(peer, "GenerateMask", inputs, encode, _masks, split_masks, join_masks)
+def request_masks(connection: Connection, inputs: MaskInputs) -> Effects[Masks]:
+    """Masks and owner maps, as `cass_core.cpu.backend.compute_masks` gives them."""
+    return _in_parts(
+        connection, "GenerateMask", inputs, mask_request, _masks, split_masks, join_masks
+    )
 
 
-def ask_losses(peer: PeerBase, inputs: LossInputs) -> Steps[HostLoss]:
-    """Loss, sum, normaliser and gradient, as `cass_core.losses.compute_losses` gives them."""
+def request_losses(connection: Connection, inputs: LossInputs) -> Effects[HostLoss]:
+    """Loss, sum, normaliser and gradient, as `cass_core.cpu.backend.compute_losses` gives them."""
 
     def join(answers: Sequence[HostLoss]) -> HostLoss:
         return join_losses(inputs, answers)
 
-    return _in_parts(peer, "ComputeLoss", inputs, loss_request, _loss, split_losses, join)
+    return _in_parts(connection, "ComputeLoss", inputs, loss_request, _loss, split_losses, join)
 
 
-def _masks(message: bytes, inputs: MaskInputs, peer: PeerBase) -> Masks:
+def _masks(message: bytes, inputs: MaskInputs, connection: Connection) -> Masks:
     # Laid out as our servers do it, it need not be parsed.
     masks = mask_layout(inputs).read(message)
     if masks is None:
-        masks = convert.masks_and_owners(*read(message, pb.GenerateMaskResponse, peer))
+        masks = convert.masks_and_owners(*read(message, pb.GenerateMaskResponse, connection))
     return masks
 
 
-def _loss(message: bytes, _: LossInputs, peer: PeerBase) -> HostLoss:
-    return convert.loss_result(*read(message, pb.ComputeLossResponse, peer))
+def _loss(message: bytes, _: LossInputs, connection: Connection) -> HostLoss:
+    return convert.loss_result(*read(message, pb.ComputeLossResponse, connection))
 
 
-def ask_info(peer: PeerBase, timeout: float | None = None) -> Steps[pb.GetServerInfoResponse]:
+def request_info(
+    connection: Connection, timeout: float | None = None
+) -> Effects[pb.GetServerInfoResponse]:
     """Version, device and limits; the limits are remembered."""
-    attempts = Attempts(peer.timeout if timeout is None else timeout)
-    message: bytes = yield from _call(peer, "GetServerInfo", b"", attempts)
-    answer, _ = read(message, pb.GetServerInfoResponse, peer)
-    peer.limits = answer.limits
+    attempts = Attempts(connection.timeout if timeout is None else timeout)
+    message: bytes = yield from _call(connection, "GetServerInfo", b"", attempts)
+    answer, _ = read(message, pb.GetServerInfoResponse, connection)
+    connection.limits = answer.limits
     return answer
 
 
-def ask_profile(peer: PeerBase, check: Callable[[], MaskInputs]) -> Steps[CallProfile]:
+def request_profile(
+    connection: Connection, check: Callable[[], MaskInputs]
+) -> Effects[CallProfile]:
     """Where the time of a call goes; ``check`` makes its inputs, which counts as packing."""
     started = time.perf_counter()
     inputs = check()
-    request = convert.mask_request_bytes(inputs)
+    request = mask_request(inputs)
     packed = time.perf_counter()
     asked = ((TIMINGS_KEY, "1"),)
-    attempts = Attempts(peer.timeout)
-    message, metadata = yield from _call(peer, "GenerateMask", request, attempts, asked)
+    attempts = Attempts(connection.timeout)
+    message, metadata = yield from _call(connection, "GenerateMask", request, attempts, asked)
     answered = time.perf_counter()
-    _masks(message, inputs, peer)
+    _masks(message, inputs, connection)
     done = time.perf_counter()
     queue, compute, encode = server_timings(metadata)
     return CallProfile(
@@ -97,8 +102,8 @@ def ask_profile(peer: PeerBase, check: Callable[[], MaskInputs]) -> Steps[CallPr
     )
 
 
-def read(message: bytes, kind: type[M], peer: PeerBase) -> tuple[M, Views]:
-    """An answer, its tensors apart.
+def read(message: bytes, kind: type[M], connection: Connection) -> tuple[M, Views]:
+    """Parses an answer; its tensors stay views.
 
     Raises:
         ServerError: it is no such message.
@@ -107,31 +112,31 @@ def read(message: bytes, kind: type[M], peer: PeerBase) -> tuple[M, Views]:
         return lift(message, kind)
     except DecodeError as error:
         name = kind.DESCRIPTOR.full_name
-        raise ServerError(f"{peer.target}: the answer is not a {name}") from error
+        raise ServerError(f"{connection.target}: the answer is not a {name}") from error
 
 
 def _in_parts(
-    peer: PeerBase,
+    connection: Connection,
     method: str,
     inputs: I,
     encode: Callable[[I], bytes],
-    decode: Callable[[bytes, I, PeerBase], A],
+    decode: Callable[[bytes, I, Connection], A],
     split: Callable[[I, pb.Limits], list[I]],
     join: Callable[[Sequence[A]], A],
-) -> Steps[A]:
-    """Ask for the whole, or for its parts if the server is known to take no more."""
-    attempts = Attempts(peer.timeout)
-    parts = [inputs] if peer.limits is None else split(inputs, peer.limits)
+) -> Effects[A]:
+    """Requests the whole, or its parts if the server is known to take no more."""
+    attempts = Attempts(connection.timeout)
+    parts = [inputs] if connection.limits is None else split(inputs, connection.limits)
     while True:
         answers = []
         try:
             for part in parts:
-                message: bytes = yield from _call(peer, method, encode(part), attempts)
-                answers.append(decode(message, part, peer))
+                message: bytes = yield from _call(connection, method, encode(part), attempts)
+                answers.append(decode(message, part, connection))
         except (InvalidRequest, ServerError):
-            # Perhaps it is too large: only the server can tell.
-            yield from _learn_limits(peer, attempts)
-            finer = parts if peer.limits is None else split(inputs, peer.limits)
+            # Perhaps it is too large: only the server knows.
+            yield from _learn_limits(connection, attempts)
+            finer = parts if connection.limits is None else split(inputs, connection.limits)
             if len(finer) <= len(parts):
                 raise
             parts = finer
@@ -139,37 +144,35 @@ def _in_parts(
             return answers[0] if len(answers) == 1 else join(answers)
 
 
-def _learn_limits(peer: PeerBase, attempts: Attempts) -> Steps[None]:
+def _learn_limits(connection: Connection, attempts: Attempts) -> Effects[None]:
     try:
-        yield from ask_info(peer, attempts.left())
+        yield from request_info(connection, attempts.left())
     except CassError:
-        return  # what was asked for first is what the caller is told of
+        return  # the caller gets the error of the first request
 
 
 def _call(
-    peer: PeerBase,
+    connection: Connection,
     method: str,
     request: bytes,
     attempts: Attempts,
     metadata: tuple[tuple[str, str], ...] = (),
-) -> Steps[Any]:
-    """What `Send` gives, with metadata `SendWith`, after as many tries as there is time for."""
+) -> Effects[Any]:
+    """What `Send` gives, after as many tries as there is time for."""
     while True:
         timeout = attempts.timeout()
         try:
-            if metadata:
-                return (yield SendWith(method, request, timeout, metadata))
-            return (yield Send(method, request, timeout))
-        except Unlisted as unlisted:
-            yield Sleep(attempts.delay_after(unlisted))
+            return (yield Send(method, request, timeout, metadata))
+        except NoReplicas as no_replicas:
+            yield Sleep(attempts.delay_after(no_replicas))
         except grpc.RpcError as status:
-            error = from_rpc_error(status, peer.target)
+            error = from_rpc_error(status, connection.target)
             error.__cause__ = status
             started = attempts.started
-            if isinstance(error, Unauthenticated | Unavailable) and peer.renew(started):
+            if isinstance(error, Unauthenticated | Unavailable) and connection.renew(started):
                 continue
             if isinstance(error, Timeout):
-                peer.leave(started)
+                connection.drop(started)
             if isinstance(error, Unavailable) and attempts.was_unavailable:
-                peer.look_up_again(started)
+                connection.re_resolve(started)
             yield Sleep(attempts.delay_after(error))

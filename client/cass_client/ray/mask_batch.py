@@ -11,7 +11,7 @@ import numpy.typing as npt
 from cass_client.client import CassClient
 from cass_core.boxes import BoxBatch
 from cass_core.errors import InvalidRequest
-from cass_core.masks import MaskInputs
+from cass_core.inputs import MaskInputs
 from cass_core.specs import MaskSpec
 
 
@@ -23,7 +23,7 @@ class MaskBatch:
     must be NumPy's, which is Ray's default. Needs Ray only where it is given to Ray.
 
     Args:
-        target: whom to ask, as for `CassClient`; on a cluster ``ray:NAME``, or an address that all
+        target: the server, as for `CassClient`; on a cluster ``ray:NAME``, or an address that all
             nodes reach.
         feature_map: (h, w) in cells, or a list of them for several levels.
         spec: how masks are made.

@@ -15,7 +15,7 @@ from cass_client.client import CassClient
 from cass_client.torch.targets import boxes_and_size
 from cass_core.boxes import BoxBatch
 from cass_core.errors import InvalidRequest
-from cass_core.masks import MaskInputs
+from cass_core.inputs import MaskInputs
 from cass_core.specs import MaskSpec
 
 
@@ -44,7 +44,7 @@ class MaskCollate:
     differ from image to image, becomes a list with one entry a sample.
 
     Args:
-        client: whom to ask.
+        client: makes the masks.
         feature_map: (h, w) in cells, or a list of them for several levels.
         spec: how masks are made.
         dtype: of the masks: ``float32``, ``float16``, ``bfloat16`` or ``uint8``, as a name or as a
@@ -56,7 +56,7 @@ class MaskCollate:
         key: key of the masks in a dict batch.
         collate_fn: makes the batch of a list of samples, a dict, a tuple or a list.
         keep_memory: whether a worker process, never the main one, keeps the memory that it frees;
-            see `cass_client.keep_memory`, which tells what that costs.
+            see `cass_client.keep_memory`, which says what that costs.
 
     Raises:
         InvalidRequest: an argument cannot be used; it is named.

@@ -21,7 +21,7 @@ class RemoteCassLoss(nn.Module):
     gradient is asked for only where autograd needs it.
 
     Args:
-        client: whom to ask.
+        client: computes the loss.
         mask_spec: how the target is made.
         loss_spec: the loss; ``per_object`` counts the boxes it is called with unless
             ``num_boxes`` is given.

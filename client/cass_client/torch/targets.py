@@ -57,7 +57,7 @@ def _value(mapping: Mapping[Any, Any], key: str, name: str) -> Any:
 
 
 def _xyxy(boxes: Any, name: str) -> Any:
-    # torchvision's BoundingBoxes tell what their numbers mean.
+    # torchvision's BoundingBoxes say what their numbers mean.
     order = getattr(getattr(boxes, "format", None), "name", "XYXY")
     if order != "XYXY":
         raise InvalidRequest(name, f"must be of the format XYXY, got {order}")

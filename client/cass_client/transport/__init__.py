@@ -1,1 +1,1 @@
-"""Connections to servers: channels, credentials, targets, and what a fork does to them."""
+"""Connections to servers: effects and those who carry them out, channels, credentials, forks."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TypeAlias
 
-from cass.v1 import cass_pb2 as pb
+from cass.contract import SERVICE_NAME
 
 KEEPALIVE_SECONDS = 30.0
 """Silence during a call after which the server is pinged; a server that allows fewer pings, as its
@@ -15,12 +15,11 @@ KEEPALIVE_TIMEOUT_SECONDS = 10.0
 
 Options: TypeAlias = tuple[tuple[str, int | str], ...]
 
-_SERVICE = pb.DESCRIPTOR.services_by_name["CassService"]
 _SERVICE_CONFIG = json.dumps(
     {
         "loadBalancingConfig": [{"round_robin": {}}],
         # A replica that is about to stop says so before it does.
-        "healthCheckConfig": {"serviceName": _SERVICE.full_name},
+        "healthCheckConfig": {"serviceName": SERVICE_NAME},
     }
 )
 
@@ -35,7 +34,7 @@ def channel_options(server_name: str | None = None) -> Options:
     Args:
         server_name: what the server's certificate is for, if not for the target's host.
     """
-    time, timeout = (_milliseconds(s) for s in (KEEPALIVE_SECONDS, KEEPALIVE_TIMEOUT_SECONDS))
+    time, timeout = round(1000 * KEEPALIVE_SECONDS), round(1000 * KEEPALIVE_TIMEOUT_SECONDS)
     options: Options = (
         # What may be sent is the server's decision; what it sends was asked for.
         ("grpc.max_send_message_length", -1),
@@ -65,7 +64,3 @@ def channel_options(server_name: str | None = None) -> Options:
             ("grpc.default_authority", server_name),
         )
     return options
-
-
-def _milliseconds(seconds: float) -> int:
-    return round(seconds * 1000)

@@ -35,8 +35,8 @@ REMEDIES = (
 )
 
 processes = 0
-"""How many forks this process is away from the one that imported this: it tells whether something
-was made in this very process, at less cost than asking for its number."""
+"""How many forks this process is away from the one that imported this. What was made in this very
+process has the same number; comparing it costs less than `os.getpid`."""
 _broken = False
 _broken_for_loops = False
 _used_before = False
@@ -111,7 +111,7 @@ def calling() -> _Calls:
 
 
 def opened(channel: object) -> None:
-    """Tell of a channel that this process has, until it is gone."""
+    """Registers a channel of this process, until it is gone."""
     _channels.add(channel)
 
 
@@ -130,7 +130,7 @@ def _threads() -> dict[int, str]:
 
 
 def _before() -> None:
-    """See what gRPC is doing."""
+    """Records what gRPC is doing before a fork."""
     global _used_before, _quiet_before, _loops_before
     _quiet_before = _calls.hold_back(_LONGEST_WAIT_SECONDS)
     _loops_before = any(_LOOPS_THREAD in thread.name for thread in threading.enumerate())
@@ -141,7 +141,7 @@ def _before() -> None:
 
 
 def _starts_threads_again() -> bool:
-    """Whether gRPC's fork support is on, as far as the variable tells."""
+    """Whether gRPC's fork support is on, as far as the variable says."""
     return os.environ.get("GRPC_ENABLE_FORK_SUPPORT", "1").lower() not in _OFF
 
 

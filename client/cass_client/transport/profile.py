@@ -6,9 +6,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-TIMINGS_KEY = "cass-timings"
-"""Metadata that asks the server for its timings."""
-_SERVER_TIMING = "server-timing"
+from cass.contract import SERVER_TIMING_KEY
+
 _ENTRY = re.compile(r"(queue|compute|encode);dur=([0-9.e+-]+)")
 
 
@@ -40,15 +39,12 @@ class CallProfile:
 
 
 def server_timings(metadata: Iterable[tuple[str, str | bytes]]) -> tuple[float, float, float]:
-    """Seconds of queue, compute and encode; zeros from a server that does not tell.
-
-    The value has the form of HTTP's Server-Timing (https://www.w3.org/TR/server-timing/), in
-    milliseconds.
+    """Seconds of queue, compute and encode; zeros from a server that does not say.
 
     Example:
         >>> server_timings([("server-timing", "queue;dur=1.5, compute;dur=3, encode;dur=0.5")])
         (0.0015, 0.003, 0.0005)
     """
-    text = next((str(value) for key, value in metadata if key == _SERVER_TIMING), "")
+    text = next((str(value) for key, value in metadata if key == SERVER_TIMING_KEY), "")
     found = {name: float(value) / 1e3 for name, value in _ENTRY.findall(text)}
     return found.get("queue", 0.0), found.get("compute", 0.0), found.get("encode", 0.0)

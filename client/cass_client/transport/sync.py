@@ -1,4 +1,4 @@
-"""A process's connection to a server, and how a thread carries out the steps of a call."""
+"""A process's connection to a server, and how a thread carries out the effects of a call."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from typing import Any, TypeVar
 import grpc
 
 from cass_client.arguments import MaskRequest
-from cass_client.calls.effects import (
+from cass_client.transport import fork_safety
+from cass_client.transport.connection import STREAM, Connection
+from cass_client.transport.credentials import Metadata
+from cass_client.transport.effects import (
     END,
     Compute,
+    Effect,
+    Effects,
     Give,
     Open,
     Probe,
     Read,
+    Run,
     Send,
-    SendWith,
     Sleep,
-    Steps,
-    StreamSteps,
     Take,
 )
-from cass_client.transport import fork_safety
-from cass_client.transport.connection import SERVICE, STREAM, UNARY, Address, PeerBase
-from cass_client.transport.credentials import Metadata
 from cass_client.transport.trace_context import trace_metadata
 from cass_core.errors import CassError
 
@@ -40,65 +40,39 @@ T = TypeVar("T")
 _FUTURES = 8
 
 
-class Link(PeerBase):
+class Transport(Connection):
     """Opened by the first call, closed by `close`, opened again by the next call."""
 
     _channel: grpc.Channel | None = None
-    _address: Address
-    _rpcs: dict[str, Callable[..., Any]]
-    _metadata: Metadata = ()
     _executor: ThreadPoolExecutor | None = None
 
-    def run(self, steps: Steps[T]) -> T:
-        """Carry steps out in this thread."""
-        outcome: Any = None
-        error: Exception | None = None
-        while True:
-            try:
-                step = steps.send(outcome) if error is None else steps.throw(error)
-            except StopIteration as stop:
-                value: T = stop.value
-                return value
-            outcome = error = None
-            try:
-                outcome = self._send(step) if type(step) is Send else self._carry_out(step)
-            except (grpc.RpcError, CassError) as raised:
-                error = raised
+    def run(self, effects: Effects[T]) -> T:
+        """Carry a call's effects out in this thread."""
+        run = Run(effects)
+        while (effect := run.next()) is not None:
+            with run:
+                run.outcome = self._carry_out(effect)
+        return run.result
 
-    def stream(self, steps: StreamSteps[None], requests: Iterator[MaskRequest]) -> Iterator[Give]:
-        """Carry the steps of a stream out as its answers are asked for."""
-        outcome: Any = None
-        error: Exception | None = None
-        try:
-            while True:
-                try:
-                    step = steps.send(outcome) if error is None else steps.throw(error)
-                except StopIteration:
-                    return
-                outcome = error = None
-                try:
-                    if isinstance(step, Give):
-                        yield step
-                    elif isinstance(step, Take):
-                        outcome = next(requests, END)
-                    elif isinstance(step, Read):
-                        outcome = step.stream.read()
-                    elif isinstance(step, Open):
-                        outcome = self._open()
-                    else:
-                        outcome = self._carry_out(step)
-                except Exception as raised:
-                    error = raised
-        finally:
-            steps.close()
+    def stream(self, effects: Effects[None], requests: Iterator[MaskRequest]) -> Iterator[Give]:
+        """Carry the effects of a stream out as its answers are asked for."""
+        run = Run(effects)
+        with contextlib.closing(effects):
+            while (effect := run.next()) is not None:
+                if isinstance(effect, Give):
+                    yield effect
+                    continue
+                with run:
+                    take = isinstance(effect, Take)
+                    run.outcome = next(requests, END) if take else self._carry_out(effect)
 
-    def submit(self, steps: Steps[T]) -> Future[T]:
-        """Carry steps out in a thread."""
+    def submit(self, effects: Effects[T]) -> Future[T]:
+        """Carry a call's effects out in a thread."""
         with self.lock:
             if self._executor is None:
                 self._executor = ThreadPoolExecutor(_FUTURES, "cass-client")
             # A trace, like all that is in the caller's context, goes along.
-            return self._executor.submit(copy_context().run, self.run, steps)
+            return self._executor.submit(copy_context().run, self.run, effects)
 
     def close(self) -> None:
         """Close the connection, once futures are done; other threads' calls open it again."""
@@ -111,28 +85,32 @@ class Link(PeerBase):
         if channel is not None:
             channel.close()
 
-    def _carry_out(self, step: Send | SendWith | Sleep | Compute | Probe) -> Any:
-        if isinstance(step, Send | SendWith):
-            return self._send(step)
-        if isinstance(step, Compute):
-            return step.function()
-        if isinstance(step, Sleep):
-            time.sleep(step.seconds)
-        else:
-            self.run_beside(step.steps())
+    def _carry_out(self, effect: Effect) -> Any:
+        match effect:
+            case Send():
+                return self._send(effect)
+            case Compute():
+                return effect.function()
+            case Read():
+                return effect.stream.read()
+            case Open():
+                return self._open()
+            case Sleep():
+                time.sleep(effect.seconds)
+            case Probe():
+                self.run_beside(effect.call())
         return None
 
-    def _send(self, step: Send | SendWith) -> Any:
+    def _send(self, effect: Send) -> Any:
         while True:
             channel, rpcs = self._connected()
-            metadata = (*self._metadata, *trace_metadata())
+            metadata = (*self._metadata, *trace_metadata(), *effect.metadata)
             try:
-                rpc: Any = rpcs[step.method]
+                rpc: Any = rpcs[effect.method]
                 with fork_safety.calling():
-                    if isinstance(step, Send):
-                        return rpc(step.request, step.timeout, metadata)
-                    metadata += step.metadata
-                    message, call = rpc.with_call(step.request, step.timeout, metadata)
+                    if not effect.metadata:
+                        return rpc(effect.request, effect.timeout, metadata)
+                    message, call = rpc.with_call(effect.request, effect.timeout, metadata)
                     return message, call.trailing_metadata()
             except ValueError:
                 if channel is self._channel:
@@ -158,30 +136,15 @@ class Link(PeerBase):
             return channel, self._rpcs
         with self.lock:
             if self._channel is None or self.has_moved(self._address):
-                address = self.address()
-                credentials = self.credentials
-                channel = (
-                    grpc.insecure_channel(address.target, address.options)
-                    if credentials.channel is None
-                    else grpc.secure_channel(address.target, credentials.channel, address.options)
-                )
-                fork_safety.opened(channel)
-                prefix = f"/{SERVICE.full_name}/"
-                self._rpcs = {name: channel.unary_unary(prefix + name) for name in UNARY}
-                self._metadata = credentials.metadata
-                self._address = address
-                self._channel = channel
+                self._channel = self._open_channel(grpc, self.address(), self.credentials)
             return self._channel, self._rpcs
 
-    def _let_go(self) -> None:
-        self._channel = None
-
-    def run_beside(self, steps: Steps[None]) -> None:
-        """Carry steps out in a thread that nobody waits for, whatever comes of them."""
+    def run_beside(self, effects: Effects[None]) -> None:
+        """Carry a call's effects out in a background thread, whatever comes of it."""
 
         def run() -> None:
             with contextlib.suppress(CassError):
-                self.run(steps)
+                self.run(effects)
 
         threading.Thread(target=run, name="cass-client-probe", daemon=True).start()
 

@@ -1,4 +1,4 @@
-"""The caller's trace, told to the server, where the program uses OpenTelemetry."""
+"""Sends the caller's trace to the server, where the program uses OpenTelemetry."""
 
 from __future__ import annotations
 

@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from cass_lab.data.dataset import Dataset
 from cass_lab.data.objects import ELONGATED
-from cass_lab.training.detector import Detections
 
 AP_NAMES = ("AP", "AP50", "AP_small", "AP_elongated")
 
 # COCO counts both ends of a range; groups of shapes begin beyond this.
 _MORE_THAN_ELONGATED = float(np.nextafter(ELONGATED, 2))
+
+
+class Detections(NamedTuple):
+    """Boxes found in one image.
+
+    Attributes:
+        xyxy: ``[K, 4]`` float32, pixels.
+        scores: ``[K]`` float32 in [0, 1].
+        labels: ``[K]`` int64 class index.
+    """
+
+    xyxy: npt.NDArray[np.float32]
+    scores: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int64]
 
 
 def average_precision(detections: Sequence[Detections], data: Dataset) -> dict[str, float]:
@@ -113,4 +127,4 @@ def _mean(precision: Any) -> float:
 
 
 def _quiet(*_: object) -> None:
-    """The library tells of its progress otherwise."""
+    """The library prints its progress otherwise."""

@@ -7,8 +7,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cass_lab.training.detector import num_kept
-
 KEEP_RATIOS = (0.05, 0.1, 0.2, 0.3, 0.5)
 _BINS = 15
 
@@ -25,6 +23,16 @@ class ObjectMeasures(NamedTuple):
 
     recall: npt.NDArray[np.float32]
     area: npt.NDArray[np.float32]
+
+
+def num_kept(patches: int, keep: float) -> int:
+    """Patches that a keep ratio leaves, at least one.
+
+    Example:
+        >>> num_kept(100, 0.3), num_kept(7, 0.05)
+        (30, 1)
+    """
+    return max(1, round(patches * keep))
 
 
 def object_measures(

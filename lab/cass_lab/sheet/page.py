@@ -21,7 +21,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from cass_lab.data.objects import SIZES, patch_ranges, size_groups
-from cass_lab.measures.scoring import best_ranks, ranks_of
+from cass_lab.scoring import best_ranks, ranks_of
 
 _QUALITY = 80
 # Pixels of the longer side as shown; boxes and masks keep the coordinates of the whole picture.

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from cass_core.boxes import BoxBatch
 from cass_core.grid import FeatureMap
 from cass_lab.data.objects import patch_ranges
+from cass_lab.measures.ap import Detections
+from cass_lab.measures.keeping import num_kept
 from cass_lab.training.model import CHANNELS, Predictor, SeparableBlock
 
 KEEP_RATIOS = (0.3, 0.5, 1.0)
@@ -81,16 +83,6 @@ class Detector(nn.Module):
         return Output(scores, kept, self.classes(x), torch.exp(self.sides(x).clamp(-6, 6)))
 
 
-def num_kept(patches: int, keep: float) -> int:
-    """Patches that a keep ratio leaves, at least one.
-
-    Example:
-        >>> num_kept(100, 0.3), num_kept(7, 0.05)
-        (30, 1)
-    """
-    return max(1, round(patches * keep))
-
-
 def kept_patches(scores: Tensor, keep: float) -> Tensor:
     """Where the largest scores of each image are, ``[B, h, w]`` bool; the first of equals."""
     flat = scores.detach().flatten(1)
@@ -138,20 +130,6 @@ def corners(sides: Tensor, height: int, width: int) -> Tensor:
     x = torch.arange(width, device=sides.device)[None].expand(height, width) + 0.5
     left, top, right, low = sides.unbind(-1)
     return torch.stack([x - left, y - top, x + right, y + low], dim=-1)
-
-
-class Detections(NamedTuple):
-    """Boxes found in one image.
-
-    Attributes:
-        xyxy: ``[K, 4]`` float32, pixels.
-        scores: ``[K]`` float32 in [0, 1].
-        labels: ``[K]`` int64 class index.
-    """
-
-    xyxy: npt.NDArray[np.float32]
-    scores: npt.NDArray[np.float32]
-    labels: npt.NDArray[np.int64]
 
 
 def decode(output: Output, image: int, stride: int) -> Detections:

@@ -29,8 +29,8 @@ def run_all(
         data: to train and to measure on.
         store: finished runs are added to it one by one.
         jobs: processes.
-        step_done: told of steps as they are done; `Run.steps` in all for each run, those finished
-            before included.
+        step_done: called with the number of steps as they are done; in all `Run.steps` for each
+            run, those finished before included.
 
     Returns:
         A record for each run, in the order of the runs, under the variant's name.
@@ -105,4 +105,4 @@ def _work(connection: Connection, data: tuple[Dataset, Dataset], folder: Path) -
                 return
             send(carry_out(run, *data, store, lambda: send(None)))
     except KeyboardInterrupt:
-        return  # the process that was interrupted as well tells of it
+        return  # the interrupted process reports it

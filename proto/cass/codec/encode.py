@@ -14,15 +14,15 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from cass import convert
-from cass.codec.wire_format import LENGTH_DELIMITED, number_of, varint
+from cass.codec.wire_format import LENGTH_DELIMITED, delimited, number_of, tag_of, varint
 from cass.dtypes import NUMBERS, element_type
+from cass.specs import loss_spec_message, mask_spec_message
 from cass.v1 import cass_pb2 as pb
-from cass_core.arrays import Array
+from cass_core.arrays import Array, Tensorlike, to_host
 from cass_core.grid import FeatureMap, patch_grid
-from cass_core.loss_inputs import LossInputs
-from cass_core.losses import HostLoss
-from cass_core.masks import MaskInputs
+from cass_core.inputs import LossInputs, MaskInputs
+from cass_core.results import HostLoss
+from cass_core.specs import MaskSpec
 
 # Lengths take five bytes whatever they are, so that the layout does not depend on them: readers
 # take a varint that is longer than it need be.
@@ -40,6 +40,10 @@ _LOSS, _SUM, _NORMALIZER, _GRAD = (
 )
 _LOGITS, _TARGET = (number_of(pb.ComputeLossRequest, name) for name in ("logits", "target"))
 _ENTRY = number_of(pb.StreamMasksResponse, "masks")
+_REQUEST = tag_of(pb.StreamMasksRequest, "request")
+_BOXES = tag_of(pb.GenerateMaskRequest, "boxes")
+_XYXY, _COUNTS = tag_of(pb.BoxBatch, "xyxy"), tag_of(pb.BoxBatch, "counts")
+_KEPT_BYTES: Final = 512
 
 
 class MaskLayout:
@@ -135,9 +139,69 @@ def loss_request(inputs: LossInputs) -> bytes:
     if inputs.target is not None:
         tensors.append(_Tensor(_TARGET, inputs.target_dtype, inputs.target.shape))
         arrays.append(inputs.target)
-    options = convert.loss_options(inputs).SerializeToString()
+    options = _loss_options(inputs)
     plan = _plan(tuple(tensors), len(options), None)
     return _message(plan, options, [np.ascontiguousarray(array) for array in arrays])
+
+
+def _loss_options(inputs: LossInputs) -> bytes:
+    """The serialized request without its tensors."""
+    request = pb.ComputeLossRequest(
+        loss_spec=loss_spec_message(inputs.spec),
+        num_boxes=inputs.num_boxes,
+        return_grad=inputs.return_grad,
+    )
+    if inputs.mask is not None:
+        request.mask.MergeFromString(_mask_request(inputs.mask, None, return_owner=False))
+    return request.SerializeToString()
+
+
+def mask_request(inputs: MaskInputs) -> bytes:
+    """The serialized `GenerateMaskRequest` for checked inputs."""
+    return _mask_request(inputs, inputs.dtype, inputs.return_owner)
+
+
+def stream_request(inputs: MaskInputs) -> bytes:
+    """The serialized `StreamMasksRequest` for checked inputs."""
+    return delimited(_REQUEST, mask_request(inputs))
+
+
+def _mask_request(inputs: MaskInputs, dtype: str | None, return_owner: bool) -> bytes:
+    xyxy, sizes = _bytes(inputs.boxes.xyxy), _bytes(inputs.sizes)
+    counts = inputs.boxes.counts.tolist()
+    numbers = bytes(counts) if max(counts, default=0) < 0x80 else b"".join(map(varint, counts))
+    boxes = delimited(_XYXY, xyxy) if xyxy else b""
+    if numbers:
+        boxes += delimited(_COUNTS, numbers)
+    # Beside its boxes a client's requests are alike; long lists are not cached.
+    rest = _kept_rest if len(sizes) <= _KEPT_BYTES else _rest
+    options = rest(sizes, tuple(inputs.maps), inputs.spec, dtype, return_owner)
+    return delimited(_BOXES, boxes) + options
+
+
+def _bytes(value: Tensorlike) -> bytes:
+    return (value if type(value) is np.ndarray else to_host(value)[0]).tobytes()
+
+
+def _rest(
+    sizes: bytes,
+    maps: tuple[FeatureMap, ...],
+    spec: MaskSpec,
+    dtype: str | None,
+    return_owner: bool,
+) -> bytes:
+    """What comes after the boxes in a request."""
+    heights, widths = np.frombuffer(sizes).reshape(-1, 2).T.astype(np.int64).tolist()
+    return pb.GenerateMaskRequest(
+        image_sizes=pb.ImageSizes(heights=heights, widths=widths),
+        feature_maps=[pb.FeatureMap(height=h, width=w) for h, w in maps],
+        mask_spec=mask_spec_message(spec),
+        dtype=None if dtype is None else NUMBERS[dtype],
+        return_owner=return_owner,
+    ).SerializeToString()
+
+
+_kept_rest = lru_cache(maxsize=256)(_rest)
 
 
 class _Tensor(NamedTuple):

@@ -1,1 +1,1 @@
-"""What a server is set to: settings and their sources, limits, addresses."""
+"""Configuration: settings and their sources, limits of requests, addresses."""

@@ -18,7 +18,7 @@ def is_unix(host: str) -> bool:
 
 
 def address_of(host: str, port: int) -> str:
-    """What gRPC listens on, and what callers are told.
+    """The address in gRPC's form, to listen on and to connect to.
 
     Example:
         >>> address_of("::1", 50051), address_of("unix:/run/cass.sock", 50051)
@@ -30,20 +30,20 @@ def address_of(host: str, port: int) -> str:
 
 
 def refuse_taken_socket(host: str) -> None:
-    """Refuse a socket in the file system that somebody listens on; gRPC would replace it.
+    """Rejects a socket in the file system that another process listens on; gRPC would replace it.
 
     Raises:
-        CassError: somebody does.
+        CassError: another process listens on it.
     """
     if not is_unix(host):
         return
     with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(OSError):
         probe.connect(host.removeprefix(_UNIX))
-        raise CassError(f"cannot listen on {host}: somebody does already")
+        raise CassError(f"cannot listen on {host}: another process does already")
 
 
 def reserve_port(host: str, port: int) -> tuple[contextlib.ExitStack, int]:
-    """Hold a port that nobody listens on, for workers to share by SO_REUSEPORT.
+    """Reserves a free port, for workers to share by SO_REUSEPORT.
 
     SO_REUSEPORT alone would let a second server of the same user take its share of the
     connections unseen.
@@ -54,7 +54,7 @@ def reserve_port(host: str, port: int) -> tuple[contextlib.ExitStack, int]:
         port: port; 0 for a free one.
 
     Returns:
-        What holds the port until it is closed, and the port.
+        A stack that holds the port until it is closed, and the port.
 
     Raises:
         CassError: the port is taken or not allowed, or there is no such address.
@@ -86,7 +86,7 @@ def reserve_port(host: str, port: int) -> tuple[contextlib.ExitStack, int]:
 
 
 def _hold(family: int, address: tuple[Any, ...]) -> socket.socket:
-    """A socket bound with SO_REUSEPORT to an address that nobody else is bound to."""
+    """A socket bound with SO_REUSEPORT to an address that no other socket is bound to."""
     options: tuple[int, ...] = ()
     try:
         _bind(family, address).close()

@@ -17,12 +17,12 @@ def takes_settings(
 ) -> Callable[..., None]:
     """Give a command an option for each setting, in place of its ``**`` parameter.
 
-    The options are text, and None where not given: their types, ranges and defaults are looked
-    after where all sources come together, so that every source has the same messages.
+    The options are text, and None where not given: `load_settings` checks types and ranges for all
+    sources, so that each has the same messages.
 
     Args:
-        command: what is run.
-        hidden: settings that it refuses, which its help does not list.
+        command: the command's function.
+        hidden: settings that the command rejects, left out of its help.
     """
     own = [
         parameter
@@ -55,10 +55,10 @@ def _parameter(setting: Setting, *, hidden: bool) -> inspect.Parameter:
 
 
 class GroupedCommand(TyperCommand):
-    """Lists its options under the headings that they were given as help panels."""
+    """Lists options in the help under the headings of their panels, without typer's rich markup."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write the options' part of the help."""
+        """Writes the options' part of the help."""
         sections: dict[str, list[tuple[str, str]]] = {}
         for title, record in self._records(ctx):
             sections.setdefault(title, []).append(record)

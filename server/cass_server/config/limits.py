@@ -1,13 +1,14 @@
-"""The largest request that a server takes, checked before anything of its size is allocated."""
+"""The limits of a request, checked before anything of its size is allocated."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cass.contract import DEFAULT_LIMITS
 from cass.v1 import cass_pb2 as pb
 from cass_core.errors import InvalidRequest
 from cass_core.grid import patch_grid
-from cass_core.masks import MaskInputs
+from cass_core.inputs import MaskInputs
 
 # Room for specs and for what later versions may add.
 _SPECS_BYTES = 1 << 16
@@ -23,24 +24,24 @@ class Limits:
         boxes: boxes in a request.
         patches: patches of all masks of a request together.
         feature_maps: feature maps in a request.
-        requests_in_flight: requests under way in one process.
-        queue_bytes: bytes of the requests under way in one process, and of their answers.
-        streams_per_connection: calls at a time on one connection; further ones wait at the client.
-        keepalive_min_seconds: clients may ping no more often than that.
-        streams: streams open at a time in one process.
+        requests_in_flight: requests in flight in one process.
+        queue_bytes: bytes of the requests in flight in one process, and of their answers.
+        streams_per_connection: concurrent calls on one connection; further ones wait at the client.
+        keepalive_min_seconds: least time between the pings of a client.
+        streams: open streams in one process.
         receive_seconds: time for a request's message to arrive.
         send_seconds: time for the caller to take an answer.
     """
 
-    message_bytes: int = 64 << 20
-    images: int = 4096
-    boxes: int = 1 << 18
-    patches: int = 1 << 24
-    feature_maps: int = 16
-    requests_in_flight: int = 24
-    queue_bytes: int = 512 << 20
-    streams_per_connection: int = 16
-    keepalive_min_seconds: float = 10.0
+    message_bytes: int = DEFAULT_LIMITS.message_bytes
+    images: int = DEFAULT_LIMITS.images
+    boxes: int = DEFAULT_LIMITS.boxes
+    patches: int = DEFAULT_LIMITS.patches
+    feature_maps: int = DEFAULT_LIMITS.feature_maps
+    requests_in_flight: int = DEFAULT_LIMITS.requests_in_flight
+    queue_bytes: int = DEFAULT_LIMITS.queue_bytes
+    streams_per_connection: int = DEFAULT_LIMITS.streams_per_connection
+    keepalive_min_seconds: float = DEFAULT_LIMITS.keepalive_min_seconds
     streams: int = 1024
     receive_seconds: float = 30.0
     send_seconds: float = 60.0
@@ -54,17 +55,17 @@ class Limits:
         return _SPECS_BYTES + 16 * (self.images + self.feature_maps)
 
     def message(self) -> pb.Limits:
-        """What clients can go by, as the contract has it."""
+        """The limits that clients see, as a message of the contract."""
         return pb.Limits(
             **{field.name: getattr(self, field.name) for field in pb.Limits.DESCRIPTOR.fields}
         )
 
     def check_message(self, request: pb.GenerateMaskRequest, counts: int) -> None:
-        """Refuse a request by the lengths of its lists, before they are read.
+        """Rejects a request by the lengths of its lists, before they are read.
 
         Args:
             request: the request.
-            counts: how many images its boxes are of, which may not be in it any more.
+            counts: length of ``boxes.counts``, which may no longer be in the message.
 
         Raises:
             InvalidRequest: a list is too long; the limit is named.
@@ -78,7 +79,7 @@ class Limits:
             raise _beyond("feature_map", maps, "feature maps", self.feature_maps)
 
     def check_boxes(self, box_bytes: int) -> None:
-        """Refuse a request by the length of its boxes.
+        """Rejects a request by the length of its boxes.
 
         Raises:
             InvalidRequest: there are too many.
@@ -87,13 +88,13 @@ class Limits:
             raise _beyond("boxes.xyxy", box_bytes // 16, "boxes", self.boxes)
 
     def check_patches(self, inputs: MaskInputs) -> int:
-        """Refuse a request by the size of its answer; the patches of it.
+        """Rejects a request by the size of its answer; returns its patches.
 
         Raises:
             InvalidRequest: there are too many patches.
         """
         patches = sum(images * rows * columns for images, rows, columns in inputs.shapes())
-        # A batch of no images is held to what one image may have.
+        # A batch without images is checked as if it had one.
         most = patches or sum(
             rows * columns
             for rows, columns in (patch_grid(m, inputs.spec.patch_size) for m in inputs.maps)

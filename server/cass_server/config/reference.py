@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Any
 
-from annotated_types import Ge, Le
-from pydantic import ByteSize
-
-from cass_server.config.settings import PREFIX, Settings, Words
+from cass_server.config.settings import PREFIX, Settings
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What there is to tell about one setting.
+    """One setting as people see it.
 
     Attributes:
         name: in `Settings` and in a TOML file, as in ``max_images``.
         option: of the command line, as in ``--max-images``.
         variable: of the environment, as in ``CASS_MAX_IMAGES``.
-        type: what it must be, in words.
-        default: in words; empty if it is not set.
-        help: what it is for, a sentence.
+        type: what the value must be, in words.
+        default: in words; empty if there is none.
+        help: a sentence.
         group: heading to list it under.
-        metavar: what to write after the option; empty for a flag.
+        metavar: placeholder for the option's value; empty for a flag.
     """
 
     name: str
@@ -46,60 +41,53 @@ def settings_table() -> Iterator[Setting]:
         >>> next(s.type for s in settings_table() if s.name == "port")
         'a whole number from 0 to 65535'
     """
-    for name, field in Settings.model_fields.items():
-        assert isinstance(field.json_schema_extra, dict)  # by _setting
-        words = _words(field.annotation, field.metadata)
+    for name, schema in Settings.model_json_schema()["properties"].items():
+        default = schema["default"]
+        words, metavar = _words(schema)
         yield Setting(
             name,
             "--" + name.replace("_", "-"),
             PREFIX + name.upper(),
-            words.text,
-            _default_words(field.default),
-            field.description or "",
-            str(field.json_schema_extra["group"]),
-            words.metavar,
+            words,
+            "" if default is None else shown(default),
+            schema["description"],
+            schema["group"],
+            metavar,
         )
 
 
-_PLAIN_WORDS = {
-    bool: Words("true or false", ""),
-    int: Words("a whole number", "NUMBER"),
-    float: Words("a number", "NUMBER"),
-    ByteSize: Words("a number of bytes (as in 65536 or 64KiB)", "BYTES"),
-    Path: Words("a path", "FILE"),
+def shown(value: object) -> str:
+    """A value on one line, as it is written in settings."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = str(value)
+    return text if text and text.isprintable() else repr(text)
+
+
+_WORDS = {
+    "boolean": ("true or false", ""),
+    "integer": ("a whole number", "NUMBER"),
+    "number": ("a number", "NUMBER"),
+    "string": ("a path", "FILE"),
 }
 
 
-def _words(annotation: Any, metadata: Sequence[Any] = ()) -> Words:
-    for told in metadata:
-        if isinstance(told, Words):
-            return told
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        return _words(arguments[0], arguments[1:])
-    if origin is Literal:
-        return Words(_join(arguments), "|".join(arguments))
-    if origin in (Union, UnionType):
-        members = [_words(argument) for argument in arguments if argument is not type(None)]
-        return Words(
-            _join(member.text for member in members), "|".join(member.metavar for member in members)
-        )
-    plain = _PLAIN_WORDS[annotation]
-    return Words(plain.text + _range_words(metadata), plain.metavar)
+def _words(schema: Mapping[str, Any]) -> tuple[str, str]:
+    """The type of a JSON schema in words, and its metavar."""
+    if "words" in schema:
+        return schema["words"], schema["metavar"]
+    if "anyOf" in schema:
+        types = [_words(each) for each in schema["anyOf"] if each.get("type") != "null"]
+        return _join([words for words, _ in types]), "|".join(dict.fromkeys(m for _, m in types))
+    choices = schema.get("enum", [schema["const"]] if "const" in schema else [])
+    if choices:
+        return _join(choices), "|".join(choices)
+    words, metavar = _WORDS[schema["type"]]
+    if "minimum" in schema:
+        words += f" from {schema['minimum']} to {schema['maximum']}"
+    return words, metavar
 
 
-def _range_words(metadata: Iterable[Any]) -> str:
-    least = [bound.ge for bound in metadata if isinstance(bound, Ge)]
-    most = [bound.le for bound in metadata if isinstance(bound, Le)]
-    return "".join([f" from {bound}" for bound in least] + [f" to {bound}" for bound in most])
-
-
-def _join(texts: Iterable[str]) -> str:
-    *rest, last = texts
+def _join(words: Sequence[str]) -> str:
+    *rest, last = words
     return f"{', '.join(rest)} or {last}" if rest else last
-
-
-def _default_words(default: Any) -> str:
-    if default is None:
-        return ""
-    return str(default).lower() if isinstance(default, bool) else str(default)

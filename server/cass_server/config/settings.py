@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -13,70 +11,58 @@ from pydantic import (
     AfterValidator,
     ByteSize,
     Field,
+    StringConstraints,
     ValidationInfo,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from cass.contract import DEFAULT_LIMITS
 from cass_core.errors import InvalidRequest
 from cass_server.config.address import is_unix
 
 PREFIX = "CASS_"
-"""What the names of the settings' environment variables begin with."""
+"""Prefix of the settings' environment variables."""
 
 _INT32_MAX = 2**31 - 1
-_HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_.])?")
-_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
-@dataclass(frozen=True, slots=True)
-class Words:
-    """How a type is told to people, where its Python form does not tell it.
-
-    Attributes:
-        text: as it follows "must be".
-        metavar: as it follows an option.
-    """
-
-    text: str
-    metavar: str
-
-
-def _check_host(host: str) -> str:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        if not _HOST_NAME.fullmatch(host):
-            raise
+def _check_ip(host: str) -> str:
+    ipaddress.ip_address(host)
     return host
 
 
-def _check_listen_host(host: str) -> str:
-    return host if is_unix(host) else _check_host(host)
+def _words(words: str, metavar: str) -> WithJsonSchema:
+    """A type in words, as it follows "must be", where its JSON schema does not say it."""
+    return WithJsonSchema({"words": words, "metavar": metavar})
 
 
-def _check_device(device: str) -> str:
-    if not _DEVICE.fullmatch(device):
-        raise ValueError
-    return device
+_BYTES = "a number of bytes (as in 65536 or 64KiB) from 1"
 
-
-Host = Annotated[
-    str, AfterValidator(_check_host), Words("an IP address (no brackets) or a host name", "HOST")
-]
-ListenHost = Annotated[
+IpAddress = Annotated[str, AfterValidator(_check_ip), _words("an IP address (no brackets)", "HOST")]
+HostName = Annotated[
     str,
-    AfterValidator(_check_listen_host),
-    Words("an IP address (no brackets), a host name or unix:PATH", "HOST"),
+    StringConstraints(pattern=r"^[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_.])?$"),
+    _words("a host name", "HOST"),
 ]
+UnixSocket = Annotated[str, StringConstraints(pattern="(?s)^unix:."), _words("unix:PATH", "HOST")]
+Host = IpAddress | HostName
+ListenHost = IpAddress | HostName | UnixSocket
 Port = Annotated[int, Ge(0), Le(65535)]
-Device = Annotated[str, AfterValidator(_check_device), Words("auto, cpu, cuda or cuda:N", "DEVICE")]
+Device = Annotated[
+    str,
+    StringConstraints(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$"),
+    _words("auto, cpu, cuda or cuda:N", "DEVICE"),
+]
 Count = Annotated[int, Ge(1), Le(_INT32_MAX)]
 CountOrAuto = Annotated[int, Ge(1), Le(1024)] | Literal["auto"]
-Size = Annotated[ByteSize, Ge(1)]
+Size = Annotated[ByteSize, Ge(1), _words(_BYTES, "BYTES")]
 # gRPC holds a message's limit, and times in milliseconds, in 32 bits.
-MessageSize = Annotated[ByteSize, Ge(1), Le(_INT32_MAX)]
+MessageSize = Annotated[
+    ByteSize, Ge(1), Le(_INT32_MAX), _words(f"{_BYTES} to {_INT32_MAX}", "BYTES")
+]
 Seconds = Annotated[float, Ge(0), Le(_INT32_MAX // 1000)]
 Interval = Annotated[float, Ge(0.001), Le(_INT32_MAX // 1000)]
 Milliseconds = Annotated[int, Ge(0), Le(1000)]
@@ -87,10 +73,10 @@ def _setting(group: str, default: Any, help: str) -> Any:
 
 
 class Settings(BaseSettings):
-    """Everything that can be set about a server; `settings_table` tells what each is for.
+    """Everything that can be set about a server; `settings_table` explains each.
 
-    Arguments count first, then the ``CASS_…`` variables of the environment, then the defaults.
-    `settings_sources.load_settings` adds the command line and a TOML file.
+    Arguments take precedence over the ``CASS_…`` variables of the environment, and these over the
+    defaults. `config.sources.load_settings` adds the command line and a TOML file.
 
     Raises:
         pydantic.ValidationError: a value is of the wrong type, out of its range, or does not go
@@ -103,7 +89,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
-        # Compose files pass on variables that nobody set as empty ones.
+        # Compose files pass on unset variables as empty ones.
         env_ignore_empty=True,
         frozen=True,
         extra="forbid",
@@ -116,90 +102,106 @@ class Settings(BaseSettings):
     )
     port: Port = _setting("Server", 50051, "Port to listen on; 0 takes a free one.")
     device: Device = _setting(
-        "Server", "auto", "Where to compute: auto is CUDA if there is one, else the CPU."
+        "Server", "auto", "Device to compute on; auto is CUDA if there is one, else the CPU."
     )
     workers: CountOrAuto = _setting(
-        "Server", 1, "Processes that share the port; auto is one a CPU core."
+        "Server", 1, "Worker processes that share the port; auto is one a CPU core."
     )
     compute_threads: CountOrAuto = _setting(
         "Server",
         "auto",
-        "Threads that answer at a time in one worker; auto is its cores and one.",
+        "Threads that answer requests in one worker; auto is its CPU cores plus one.",
     )
     drain_seconds: Seconds = _setting(
-        "Server", 30, "Time for requests in flight after SIGTERM or SIGINT."
+        "Server", 30, "Seconds for requests in flight to finish after SIGTERM or SIGINT."
     )
     log_level: Literal["debug", "info", "warning", "error"] = _setting(
-        "Server", "info", "The least that is logged."
+        "Server", "info", "Lowest level that is logged."
     )
 
     insecure: bool = _setting("Security", False, "Allow plain text beyond loopback addresses.")
     tls_certificate: Path | None = _setting(
-        "Security", None, "PEM file with the server's certificate and what leads to its root."
+        "Security", None, "PEM file with the server's certificate, then the chain to its root."
     )
-    tls_key: Path | None = _setting("Security", None, "PEM file with the certificate's key.")
+    tls_key: Path | None = _setting("Security", None, "PEM file with its private key.")
     tls_client_ca: Path | None = _setting(
-        "Security", None, "PEM file with the authorities that every client's certificate needs."
+        "Security",
+        None,
+        "PEM file with the authorities of client certificates (mutual TLS).",
     )
     token_file: Path | None = _setting(
         "Security", None, "File with the bearer tokens of callers, one a line."
     )
 
-    max_message_bytes: MessageSize = _setting("Limits", 64 << 20, "Bytes of one request.")
-    max_images: Count = _setting("Limits", 4096, "Images in one request.")
-    max_boxes: Count = _setting("Limits", 1 << 18, "Boxes in one request.")
-    max_patches: Count = _setting("Limits", 1 << 24, "Patches of all masks of one request.")
-    max_feature_maps: Count = _setting("Limits", 16, "Feature maps in one request.")
+    max_message_bytes: MessageSize = _setting(
+        "Limits", DEFAULT_LIMITS.message_bytes, "Maximum bytes of one request."
+    )
+    max_images: Count = _setting("Limits", DEFAULT_LIMITS.images, "Maximum images in one request.")
+    max_boxes: Count = _setting("Limits", DEFAULT_LIMITS.boxes, "Maximum boxes in one request.")
+    max_patches: Count = _setting(
+        "Limits", DEFAULT_LIMITS.patches, "Maximum patches of all masks of a request."
+    )
+    max_feature_maps: Count = _setting(
+        "Limits", DEFAULT_LIMITS.feature_maps, "Maximum feature maps in one request."
+    )
     max_in_flight: Count = _setting(
-        "Limits", 24, "Requests in flight in one worker: computing, or waiting for that."
+        "Limits",
+        DEFAULT_LIMITS.requests_in_flight,
+        "Maximum requests in flight in one worker, computing or queued.",
     )
     max_queue_bytes: Size = _setting(
-        "Limits", 512 << 20, "Bytes of requests and answers under way in one worker."
+        "Limits",
+        DEFAULT_LIMITS.queue_bytes,
+        "Maximum bytes of requests and answers in flight in one worker.",
     )
-    max_streams: Count = _setting("Limits", 1024, "StreamMasks calls open in one worker.")
+    max_streams: Count = _setting("Limits", 1024, "Maximum open StreamMasks calls in one worker.")
     receive_timeout_seconds: Interval = _setting(
-        "Limits", 30, "Time for a request's message to arrive, before its call is cancelled."
+        "Limits", 30, "Seconds for a request's message to arrive before its call is cancelled."
     )
     send_timeout_seconds: Interval = _setting(
-        "Limits", 60, "Time for a caller to take an answer, before its call is cancelled."
+        "Limits", 60, "Seconds for a caller to read an answer before its call is cancelled."
     )
 
     max_streams_per_connection: Count = _setting(
-        "Connections", 16, "Calls at a time on one connection."
+        "Connections",
+        DEFAULT_LIMITS.streams_per_connection,
+        "Maximum concurrent calls on one connection.",
     )
     max_connection_age_seconds: Seconds = _setting(
-        "Connections", 0, "Age at which a connection is closed, to spread clients anew; 0 is never."
+        "Connections",
+        0,
+        "Seconds until a connection is closed, to rebalance clients; 0 is never.",
     )
     max_connection_age_grace_seconds: Seconds = _setting(
-        "Connections", 30, "Time for requests in flight on a connection that is too old."
+        "Connections", 30, "Seconds for requests in flight on a connection of that age."
     )
     keepalive_seconds: Interval = _setting(
-        "Connections", 60, "Silence on a connection after which the client is pinged."
+        "Connections", 60, "Seconds without traffic before the server pings a client."
     )
     keepalive_timeout_seconds: Interval = _setting(
-        "Connections", 20, "Time for the answer to a ping, before the connection is closed."
+        "Connections", 20, "Seconds for a ping's answer before the connection is closed."
     )
     keepalive_min_client_seconds: Interval = _setting(
-        "Connections", 10, "A client may ping no more often than that."
+        "Connections", 10, "Minimum seconds between the pings of a client."
     )
 
     metrics_host: Host = _setting("Observing", "127.0.0.1", "Address of the Prometheus metrics.")
     metrics_port: Port | None = _setting(
-        "Observing", None, "Port of the metrics, which are off without; 0 takes a free one."
+        "Observing", None, "Port to serve metrics on; off if not set, 0 takes a free one."
     )
     telemetry: bool = _setting(
-        "Observing", False, "Send metrics and traces by OTLP, where the OTEL_… variables say."
+        "Observing", False, "Send traces by OTLP, as the OTEL_… variables configure."
     )
-    channelz: bool = _setting("Observing", False, "Serve gRPC's own view of its connections.")
+    channelz: bool = _setting("Observing", False, "Serve channelz, gRPC's connection statistics.")
 
     batching: bool = _setting(
-        "Batching", False, "On a GPU, let requests that wait at the same time share a launch."
+        "Batching", False, "On a GPU, compute requests that wait at the same time in one launch."
     )
     batch_window_milliseconds: Milliseconds = _setting(
-        "Batching", 0, "How long a request that finds the GPU busy waits for others, at least."
+        "Batching", 0, "Minimum milliseconds that a request waits for others if the GPU is busy."
     )
-    batch_max_patches: Count = _setting("Batching", 1 << 23, "Patches in one batch.")
-    batch_max_boxes: Count = _setting("Batching", 1 << 16, "Boxes in one batch.")
+    batch_max_patches: Count = _setting("Batching", 1 << 23, "Maximum patches in one batch.")
+    batch_max_boxes: Count = _setting("Batching", 1 << 16, "Maximum boxes in one batch.")
 
     @field_validator("*", mode="before")
     @classmethod

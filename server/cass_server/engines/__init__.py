@@ -1,1 +1,1 @@
-"""Where masks and losses are computed: on the CPU or on a GPU."""
+"""Engines compute masks and losses, on the CPU or on a GPU."""

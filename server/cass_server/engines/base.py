@@ -1,4 +1,4 @@
-"""Where the server computes: compiled loops on the CPU, or Triton kernels on a GPU."""
+"""The interface of engines, the one for CPUs, and the choice of the device."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias
 
 from cass_core.arrays import Array
+from cass_core.cpu.backend import compute_losses, fill_masks
 from cass_core.errors import CassError
-from cass_core.loss_inputs import LossInputs
-from cass_core.losses import HostLoss, compute_losses
-from cass_core.masks import MaskInputs, fill_masks
+from cass_core.inputs import FillSmall, LossInputs, MaskInputs
+from cass_core.results import HostLoss
 from cass_server.scheduling.batcher import Compute
 
 Checkpoint: TypeAlias = Callable[[], None] | None
@@ -24,11 +24,15 @@ class Engine(Protocol):
     """
 
     device: str
-    """As reported to clients: ``cpu`` or ``cuda:N``."""
+    """``cpu`` or ``cuda:N``, as clients see it."""
 
     @property
     def fill_batch(self) -> Compute | None:
-        """Computes the masks of several requests at once; None if there is nothing to save."""
+        """Computes the masks of several requests at once; None if that saves nothing."""
+
+    @property
+    def small_fill(self) -> Callable[[MaskInputs], FillSmall] | None:
+        """Makes what is called in place of `masks` up to `MaskInputs.most_boxes`, if anything."""
 
     def masks(
         self,
@@ -37,7 +41,7 @@ class Engine(Protocol):
         owners: Sequence[Array],
         checkpoint: Checkpoint,
     ) -> None:
-        """Fill masks and owner maps (none unless asked for), one of each a feature map."""
+        """Fills masks and owner maps (empty unless requested), one of each per feature map."""
 
     def losses(self, inputs: LossInputs, checkpoint: Checkpoint) -> HostLoss:
         """Loss (of each patch under ``reduction="none"``), sum, normaliser and gradient.
@@ -47,10 +51,10 @@ class Engine(Protocol):
         """
 
     def gpu_memory_bytes(self) -> int:
-        """Memory of the device that this process holds; 0 on the CPU."""
+        """Bytes of device memory that this process holds; 0 on the CPU."""
 
     def warm_up(self) -> None:
-        """Compile what the first request would otherwise wait for."""
+        """Compiles what the first request would otherwise wait for."""
 
 
 class CpuEngine:
@@ -58,6 +62,13 @@ class CpuEngine:
 
     device = "cpu"
     fill_batch = None
+
+    @staticmethod
+    def small_fill(inputs: MaskInputs) -> FillSmall:
+        """See `Engine`."""
+        from cass_core.cpu.run import small_fill
+
+        return small_fill(inputs)
 
     def masks(
         self,

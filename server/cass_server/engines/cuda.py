@@ -13,16 +13,16 @@ from torch import Tensor
 
 from cass_core.arrays import MASK_DTYPES, Array, storage_dtype
 from cass_core.boxes import BoxBatch
-from cass_core.loss_inputs import LossInputs
-from cass_core.losses import HostLoss, check_summed, refuse_bad_target
-from cass_core.masks import MaskInputs
-from cass_core.ops.run import make_masks, take_loss
+from cass_core.cpu.backend import check_summed, refuse_bad_target
+from cass_core.inputs import LossInputs, MaskInputs
+from cass_core.ops.backend import make_masks, take_loss
+from cass_core.results import HostLoss
 from cass_core.specs import LossSpec, MaskSpec
 from cass_server.exceptions import EngineBroken
 from cass_server.scheduling.batcher import Output
 
-# Pinned memory is taken from the whole machine: at most this much, whatever is asked for. More
-# bytes go through it in turn; more callers than buffers wait for one.
+# Pinned memory is taken from the whole machine: at most this much, however large an answer is.
+# More bytes go through it in turn; more callers than buffers wait for one.
 _STAGING_BUFFERS = 4
 _STAGING_BYTES = 32 << 20
 
@@ -46,6 +46,8 @@ class CudaEngine:
     Args:
         device: ``cuda:N``. On ``cpu`` the operators run without streams and pinned memory.
     """
+
+    small_fill = None
 
     def __init__(self, device: str) -> None:
         self.device = device
@@ -132,12 +134,12 @@ class CudaEngine:
         self.losses(loss)
 
     def gpu_memory_bytes(self) -> int:
-        """The device's memory that this process holds for tensors, in use or not."""
+        """Bytes of device memory that this process holds for tensors, in use or not."""
         return 0 if self._stream is None else torch.cuda.memory_reserved(self._device)
 
     @contextlib.contextmanager
     def _use(self) -> Iterator[None]:
-        """Work on the engine's stream; see `is_breaking` for which errors are the last."""
+        """Work on the engine's stream; see `is_breaking` for the errors that are final."""
         if self._broken is not None:
             raise EngineBroken(self._broken)
         try:
@@ -159,8 +161,8 @@ class CudaEngine:
             array.shape, dtype=getattr(torch, bits.dtype.name), pin_memory=self._stream is not None
         )
         np.copyto(host.numpy(), bits)
-        placed = host.to(self._device, non_blocking=True)
-        return placed.view(torch.bfloat16) if dtype == "bfloat16" else placed
+        copy = host.to(self._device, non_blocking=True)
+        return copy.view(torch.bfloat16) if dtype == "bfloat16" else copy
 
     def _refuse_target(self, inputs: LossInputs) -> None:
         """The kernels answer NaN to a target outside [0, 1]: raise, if it was that."""
@@ -175,7 +177,7 @@ class CudaEngine:
 class Staging:
     """Brings results to the host through a few pinned buffers, which are used again and again.
 
-    Pinned memory takes copies that nobody else has to wait for, but is slow to get.
+    Copies to pinned memory block no other work on the device, but it is slow to allocate.
 
     Args:
         stream: on which the results are made; None on the CPU.
@@ -208,11 +210,11 @@ class Staging:
             host = buffer.numpy()
             for start in range(0, total, len(host)):
                 stop = min(start + len(host), total)
-                for i, part, place in overlaps(to_send, start, stop):
-                    buffer[place].copy_(sources[i][part], non_blocking=True)
+                for i, part, window in overlaps(to_send, start, stop):
+                    buffer[window].copy_(sources[i][part], non_blocking=True)
                 self._wait()
-                for i, part, place in overlaps(to_fill, start, stop):
-                    targets[i][part] = host[place]
+                for i, part, window in overlaps(to_fill, start, stop):
+                    targets[i][part] = host[window]
 
     @contextlib.contextmanager
     def buffer(self, wanted: int) -> Iterator[Tensor]:
@@ -240,7 +242,7 @@ def overlaps(lengths: Sequence[int], start: int, stop: int) -> Iterator[tuple[in
     """Which parts of items that lie end to end are within [start, stop).
 
     Returns:
-        The item's index, the part of the item, and its place from ``start`` on.
+        The item's index, the part of the item, and its offsets from ``start``.
 
     Example:
         >>> list(overlaps([4, 4], 3, 6))

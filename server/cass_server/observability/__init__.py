@@ -1,1 +1,1 @@
-"""What a server reports: metrics, traces, logs."""
+"""Metrics, traces and logs."""

@@ -11,18 +11,18 @@ from pythonjsonlogger.json import JsonFormatter
 
 
 class _Handler(logging.StreamHandler[TextIO]):
-    """Loses a line that cannot be written, as on a full disk, and nothing else."""
+    """Drops a line that cannot be written, as on a full disk."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
-        """Not told on the stream that has just failed; a mistake in the call that logs is."""
+        """Reports mistakes in the logging call, but not a failure of the stream itself."""
         if not isinstance(sys.exception(), OSError):
             super().handleError(record)
 
 
 def set_up_logging(level: str) -> None:
-    """Send the project's and gRPC's log to standard error.
+    """Sends the log of the project and of gRPC to standard error.
 
-    What is given as ``extra`` becomes a field, as in ``extra={"request_id": …}``; the traceback of
+    Each key of ``extra`` becomes a field, as in ``extra={"request_id": …}``; the traceback of
     an exception is the field ``exc_info``.
 
     Args:
@@ -47,7 +47,7 @@ def set_up_logging(level: str) -> None:
 
 
 def _is_no_lost_caller(record: logging.LogRecord) -> bool:
-    """False for a caller who went away while the answer was sent: to gRPC an error at times."""
+    """False for a caller that disconnected during its answer; gRPC may log an error."""
     return not record.getMessage().startswith("ExecuteBatchError raised in core")
 
 

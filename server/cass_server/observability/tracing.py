@@ -1,24 +1,29 @@
 """A span for each request, sent by OTLP to an OpenTelemetry collector.
 
-Spans are made once a request is over, from the times that its metrics are made from: nothing has to
-be handed on while it is under way, and what a sampler leaves out costs next to nothing.
+Spans are made once a request is over, from the times that its metrics use: nothing has to
+be passed on during the request, and an unsampled one costs next to nothing.
 """
 
 from __future__ import annotations
 
+import os
 import time
+import uuid
+from importlib.metadata import entry_points
 from threading import Thread
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from cass_server.observability.otlp import is_switched_off, make_exporter, make_resource
+from cass_core.errors import CassError
 
 if TYPE_CHECKING:
+    from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.util.types import AttributeValue
 
     from cass_server.rpc.calls import Call
 
 _STOP_SECONDS = 5.0
+_PROTOCOLS = {"http/protobuf": "otlp_proto_http", "grpc": "otlp_proto_grpc"}
 # What a server's span counts as its own fault:
 # https://opentelemetry.io/docs/specs/semconv/rpc/grpc/
 _FAULTS = {
@@ -32,7 +37,7 @@ _FAULTS = {
 
 
 class Traces:
-    """Records requests that are over, each as a span below the caller's, if it told of one.
+    """Records requests that are over, each as a span below the caller's, if it sent one.
 
     Args:
         provider: where spans go.
@@ -79,7 +84,7 @@ class Traces:
         span.end(end)
 
     def close(self) -> None:
-        """Send what is left; waits 5 s at most."""
+        """Sends the remaining spans; waits 5 s at most."""
         thread = Thread(target=self._provider.shutdown, name="last traces", daemon=True)
         thread.start()
         thread.join(_STOP_SECONDS)
@@ -88,22 +93,60 @@ class Traces:
 def start_traces(service_version: str, service: str) -> Traces | None:
     """Send spans in batches, from a thread of OpenTelemetry's.
 
-    What is kept and where it goes is told by its environment variables, as for the metrics, and
-    ``OTEL_TRACES_SAMPLER``; None if ``OTEL_TRACES_EXPORTER`` is ``none``.
+    OpenTelemetry's environment variables configure it: ``OTEL_EXPORTER_OTLP_ENDPOINT``,
+    ``OTEL_EXPORTER_OTLP_PROTOCOL`` (``http/protobuf`` or ``grpc``), ``OTEL_SERVICE_NAME``,
+    ``OTEL_TRACES_SAMPLER`` and others.
 
     Args:
-        service_version: of this package, an attribute of all that is sent.
+        service_version: version of this package, an attribute of all spans.
         service: full name of the service.
 
+    Returns:
+        The traces; None if ``OTEL_TRACES_EXPORTER`` is ``none``.
+
     Raises:
-        CassError: a package is missing, or a variable has no sense.
+        CassError: a package is missing, or a variable has an unknown value.
     """
-    if is_switched_off("traces"):
+    if os.environ.get("OTEL_TRACES_EXPORTER") == "none":
         return None
-    resource = make_resource(service_version)
+    resource = _resource(service_version)
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-    provider.add_span_processor(BatchSpanProcessor(make_exporter("traces")))
+    provider.add_span_processor(BatchSpanProcessor(_exporter()))
     return Traces(provider, service)
+
+
+def _resource(service_version: str) -> Resource:
+    """The attributes of this process; those in the environment take precedence."""
+    try:
+        from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+    except ImportError as error:
+        raise CassError(f"telemetry needs cass[telemetry]: no module {error.name}") from error
+    resource = Resource.create(
+        {
+            "service.name": "cass-server",
+            "service.version": service_version,
+            "service.instance.id": str(uuid.uuid4()),
+        }
+    )
+    return resource.merge(OTELResourceDetector().detect())
+
+
+def _exporter() -> Any:
+    """An exporter of the protocol in the environment, else of the first that is installed."""
+    # As OpenTelemetry specifies: the narrower variable first; an empty one counts as unset.
+    variable = "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"
+    if not os.environ.get(variable):
+        variable = "OTEL_EXPORTER_OTLP_PROTOCOL"
+    protocol = os.environ.get(variable)
+    if protocol and protocol not in _PROTOCOLS:
+        raise CassError(f"{variable} must be one of {', '.join(_PROTOCOLS)}, got {protocol}")
+    names = [_PROTOCOLS[protocol]] if protocol else list(_PROTOCOLS.values())
+    found = entry_points(group="opentelemetry_traces_exporter")
+    for name in names:
+        if name in found.names:
+            return found[name].load()()
+    packages = " or ".join(f"opentelemetry-exporter-{name.replace('_', '-')}" for name in names)
+    raise CassError(f"telemetry needs cass[telemetry]: no package {packages}")

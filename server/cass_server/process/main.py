@@ -1,4 +1,4 @@
-"""Runs a server as it is set: in this process, or in several behind one port."""
+"""Runs a server by its settings: in this process, or in several behind one port."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from cass.contract import SERVICE_NAME
 from cass.malloc import keep_memory
 from cass_core import __version__
 from cass_core.errors import CassError
@@ -24,10 +25,9 @@ from cass_server.observability.tracing import start_traces
 from cass_server.process.supervisor import Supervisor
 from cass_server.rpc.launch import LaunchContext
 from cass_server.rpc.server import serve
-from cass_server.rpc.servicer import SERVICE_NAME
 
 SETTINGS_VARIABLE = "CASS_WORKER_SETTINGS"
-"""What a worker process is told of the settings, as JSON."""
+"""The settings of a worker process, as JSON."""
 PORT_VARIABLE = "CASS_WORKER_PORT"
 """The port that all workers bind to."""
 FOLDER_VARIABLE = "CASS_WORKER_FOLDER"
@@ -48,21 +48,21 @@ def run(settings: Settings) -> NoReturn:
     workers = _worker_count(settings)
     # On a GPU a process may have to be replaced: a CUDA context that is broken stays so.
     if workers > 1 or device_of(settings.device) != "cpu":
-        leave(_supervise(settings, workers))
+        exit_process(_supervise(settings, workers))
     engine = make_engine(settings.device)
     metrics = Metrics()
     with _exposed(settings, [metrics], OneWorker(), engine.device):
 
         def serving(address: str) -> None:
-            _tell_serving(address, engine.device, workers)
+            _log_serving(address, engine.device, workers)
 
         launch = LaunchContext(settings.port, shared=False, serving=serving)
         code = serve_in_process(settings, engine, metrics, launch)
-    leave(code)
+    exit_process(code)
 
 
-def leave(code: int) -> NoReturn:
-    """End the process, whatever its threads do.
+def exit_process(code: int) -> NoReturn:
+    """Ends the process, whatever its threads do.
 
     A computation that outlives the drain cannot be cancelled, and the interpreter would wait for
     its thread.
@@ -74,7 +74,7 @@ def leave(code: int) -> NoReturn:
 def serve_in_process(
     settings: Settings, engine: Engine, metrics: Metrics, launch: LaunchContext
 ) -> int:
-    """`cass_server.rpc.server.serve` with what has to be around it; the exit code.
+    """`cass_server.rpc.server.serve` with memory settings and traces; returns the exit code.
 
     Raises:
         CassError: the server cannot be started.
@@ -89,11 +89,11 @@ def serve_in_process(
 
 
 def _supervise(settings: Settings, workers: int) -> int:
-    """Run worker processes; the exit code."""
+    """Runs worker processes; returns the exit code."""
     device = device_of(settings.device)
     held, port = reserve_port(settings.host, settings.port)
     with held, tempfile.TemporaryDirectory(prefix="cass-server-") as folder:
-        # Each worker's file lies where its replacement finds it.
+        # A replacement continues the file of the worker before it.
         files = [Path(folder, f"worker-{index}") for index in range(workers)]
         environment = {
             **os.environ,
@@ -105,7 +105,7 @@ def _supervise(settings: Settings, workers: int) -> int:
         environment.setdefault(_THREADS_VARIABLE, str(max(1, _core_count() // workers)))
 
         def ready() -> None:
-            _tell_serving(address_of(settings.host, port), device, workers)
+            _log_serving(address_of(settings.host, port), device, workers)
 
         def died(index: int) -> None:
             with contextlib.suppress(CassError):
@@ -123,7 +123,7 @@ def _supervise(settings: Settings, workers: int) -> int:
             return supervisor.run()
 
 
-def _tell_serving(address: str, device: str, workers: int) -> None:
+def _log_serving(address: str, device: str, workers: int) -> None:
     extra = {
         "address": address,
         "device": device,
@@ -138,18 +138,17 @@ def _tell_serving(address: str, device: str, workers: int) -> None:
 def _exposed(
     settings: Settings, sources: Sequence[Metrics | Path], workers: Workers, device: str
 ) -> Iterator[None]:
-    """Metrics on their port and by OTLP, if they are asked for."""
-    told = WorkerMetrics(sources, workers, __version__, device)
-    with contextlib.ExitStack() as stack:
-        if settings.metrics_port is not None:
-            server = serve_metrics(settings.metrics_host, settings.metrics_port, told)
-            stack.callback(server.stop)
-            _log.info("metrics", extra={"address": f"{settings.metrics_host}:{server.port}"})
-        if settings.telemetry:
-            from cass_server.observability.telemetry import start_telemetry
-
-            stack.callback(start_telemetry(__version__, told))
+    """Serve metrics on their port, if one is set."""
+    if settings.metrics_port is None:
         yield
+        return
+    metrics = WorkerMetrics(sources, workers, __version__, device)
+    server = serve_metrics(settings.metrics_host, settings.metrics_port, metrics)
+    _log.info("metrics", extra={"address": f"{settings.metrics_host}:{server.port}"})
+    try:
+        yield
+    finally:
+        server.stop()
 
 
 def _worker_count(settings: Settings) -> int:

@@ -53,8 +53,8 @@ class Backoff:
 
 
 @dataclass(slots=True)
-class _Place:
-    """A place among the workers, held by one process after another."""
+class _Slot:
+    """One of the workers; its processes follow one another."""
 
     backoff: Backoff
     served: bool = False
@@ -64,29 +64,29 @@ class _Place:
 @dataclass(slots=True)
 class _Process:
     popen: subprocess.Popen[bytes]
-    lifeline: socket.socket
+    channel: socket.socket
     ready_at: float | None = None
 
 
 class Supervisor:
     """Keeps worker processes running until SIGTERM or SIGINT; a second one kills them.
 
-    A worker reports through `worker_channel.Lifeline`, and by it learns of the supervisor's
-    end. SIGTERM is all it is sent before it is killed, whatever stopped the supervisor.
+    A worker reports through `worker_channel.WorkerChannel`, and exits when the supervisor is gone.
+    Whatever stopped the supervisor, a worker gets SIGTERM, and SIGKILL if it does not end in time.
 
     Args:
         command: what starts a worker.
         workers: number of workers.
-        environment: all variables of a worker but those of its lifeline.
-        drain_seconds: how long a worker may answer what is in flight after SIGTERM.
+        environment: all variables of a worker but those of its channel.
+        drain_seconds: time for requests in flight after SIGTERM.
         on_ready: called once, when all workers serve.
         on_exit: called with a worker's index after each end of its process, before another is
-            started in its place.
-        margin_seconds: how long a worker may take to end after its drain, before it is killed.
+            started in its slot.
+        margin_seconds: time for a worker to end after its drain, before it is killed.
         new_backoff: makes the back-off of one worker.
 
     Attributes:
-        restarts: workers that were started in place of one that had served.
+        restarts: replacements of workers that had served.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Supervisor:
         self._stop_seconds = drain_seconds + margin_seconds
         self._on_ready = on_ready
         self._on_exit = on_exit
-        self._places = [_Place(new_backoff()) for _ in range(workers)]
+        self._slots = [_Slot(new_backoff()) for _ in range(workers)]
         self._running: dict[int, _Process] = {}
         self._selector = selectors.DefaultSelector()
         self.restarts = 0
@@ -117,11 +117,11 @@ class Supervisor:
 
     @property
     def alive(self) -> int:
-        """Worker processes that run; to be read by any thread."""
+        """Worker processes that run; any thread may read it."""
         return len(self._running)
 
     def run(self) -> int:
-        """Run the workers to their end. Once, in the main thread, which gets the signals.
+        """Runs the workers to their end. Call once, in the main thread, which gets the signals.
 
         Returns:
             The exit code: 0 if all workers ended with 0 after a signal, else 1. If one ended
@@ -150,79 +150,79 @@ class Supervisor:
                 for process in self._running.values():
                     process.popen.kill()
                     process.popen.wait()
-                    self._drop_lifeline(process)
+                    self._close_channel(process)
         return self._exit_code
 
     def _wait_seconds(self) -> float | None:
-        """Until there is something to do that no signal or message tells of."""
+        """Seconds until the next start or kill; None to wait for signals and messages alone."""
         due = [self._kill_at]
         if not self._stopping:
-            due += [p.start_at for i, p in enumerate(self._places) if i not in self._running]
+            due += [p.start_at for i, p in enumerate(self._slots) if i not in self._running]
         first = min(due)
         return None if first == math.inf else max(0.0, first - time.monotonic())
 
     def _start_due(self) -> None:
-        for index, place in enumerate(self._places):
+        for index, slot in enumerate(self._slots):
             missing = index not in self._running and not self._stopping
-            if missing and time.monotonic() >= place.start_at:
-                self._start(index, place)
+            if missing and time.monotonic() >= slot.start_at:
+                self._start(index, slot)
 
-    def _start(self, index: int, place: _Place) -> None:
+    def _start(self, index: int, slot: _Slot) -> None:
         try:
-            popen, lifeline = start_worker(self._command, index, self._environment)
+            popen, channel = start_worker(self._command, index, self._environment)
         except OSError as error:
-            if not place.served:
+            if not slot.served:
                 raise CassError(f"cannot start a worker: {error}") from error
             self._start_later(index, 0.0, {"reason": str(error)})
             return
-        process = self._running[index] = _Process(popen, lifeline)
-        self.restarts += place.served
+        process = self._running[index] = _Process(popen, channel)
+        self.restarts += slot.served
         reader = partial(self._read_message, index, process)
-        self._selector.register(lifeline, selectors.EVENT_READ, reader)
+        self._selector.register(channel, selectors.EVENT_READ, reader)
 
     def _start_later(self, index: int, served_seconds: float, cause: dict[str, Any]) -> None:
-        place = self._places[index]
-        wait = place.backoff.after(served_seconds)
-        place.start_at = time.monotonic() + wait
+        slot = self._slots[index]
+        wait = slot.backoff.after(served_seconds)
+        slot.start_at = time.monotonic() + wait
         extra = {"worker": index, **cause, "restart_in_seconds": round(wait, 3)}
         _log.warning("worker died", extra=extra)
 
     def _read_message(self, index: int, process: _Process) -> None:
         try:
-            data = process.lifeline.recv(len(READY))
+            data = process.channel.recv(len(READY))
         except BlockingIOError:
             return
         except OSError:
             data = b""
         if data == READY and process.ready_at is None:
             process.ready_at = time.monotonic()
-            self._places[index].served = True
+            self._slots[index].served = True
             _log.info("worker ready", extra={"worker": index, "pid": process.popen.pid})
         elif not data:
-            # It may live on without: that it ended is told by SIGCHLD alone.
-            self._drop_lifeline(process)
+            # The process may live on without its channel: only SIGCHLD means that it ended.
+            self._close_channel(process)
 
-    def _drop_lifeline(self, process: _Process) -> None:
-        if process.lifeline.fileno() >= 0:
-            self._selector.unregister(process.lifeline)
-            process.lifeline.close()
+    def _close_channel(self, process: _Process) -> None:
+        if process.channel.fileno() >= 0:
+            self._selector.unregister(process.channel)
+            process.channel.close()
 
     def _announce(self) -> None:
-        """Tell that all workers serve, the first time that it is so."""
+        """Calls `on_ready` the first time that all workers serve."""
         ready = sum(process.ready_at is not None for process in self._running.values())
-        if ready == len(self._places) and not self._announced and not self._stopping:
+        if ready == len(self._slots) and not self._announced and not self._stopping:
             self._announced = True
             self._on_ready()
 
     def _reap(self, index: int, process: _Process) -> None:
-        """Deal with the end of a process, if it has ended."""
+        """Handles the end of a process, if it has ended."""
         code = process.popen.poll()
         if code is None:
             return
-        if process.lifeline.fileno() >= 0:
-            # A worker that was ready for a moment only may not have been heard yet.
+        if process.channel.fileno() >= 0:
+            # A report of a worker that was ready only for a moment may be unread.
             self._read_message(index, process)
-            self._drop_lifeline(process)
+            self._close_channel(process)
         del self._running[index]
         self._on_exit(index)
         cause: dict[str, Any] = {"pid": process.popen.pid}
@@ -235,7 +235,7 @@ class Supervisor:
             if code != 0 and not (code == -signal.SIGTERM and process.ready_at is None):
                 _log.warning("worker did not stop cleanly", extra={"worker": index, **cause})
                 self._exit_code = self._exit_code or 1
-        elif not self._places[index].served:
+        elif not self._slots[index].served:
             _log.error("worker failed to start", extra={"worker": index, **cause})
             self._exit_code = max(code, 1)
             self._stop()

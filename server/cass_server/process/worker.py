@@ -15,33 +15,33 @@ from cass_server.process.main import (
     FOLDER_VARIABLE,
     PORT_VARIABLE,
     SETTINGS_VARIABLE,
-    leave,
+    exit_process,
     serve_in_process,
 )
-from cass_server.process.worker_channel import Lifeline
+from cass_server.process.worker_channel import WorkerChannel
 from cass_server.rpc.launch import LaunchContext
 
 
 def main() -> None:
-    """Serve as the supervisor says, until it says otherwise or is gone."""
-    lifeline = Lifeline.from_environment()
-    if lifeline is None:
+    """Serves until the supervisor sends SIGTERM or is gone."""
+    channel = WorkerChannel.from_environment()
+    if channel is None:
         sys.exit("cass_server.process.worker is started by cass-server serve --workers N")
     settings = Settings.model_validate_json(os.environ[SETTINGS_VARIABLE])
     set_up_logging(settings.log_level)
     try:
         engine = make_engine(settings.device)
-        metrics = Metrics.open(Path(os.environ[FOLDER_VARIABLE], f"worker-{lifeline.index}"))
+        metrics = Metrics.open(Path(os.environ[FOLDER_VARIABLE], f"worker-{channel.index}"))
         launch = LaunchContext(
             int(os.environ[PORT_VARIABLE]),
             shared=True,
-            serving=lambda _: lifeline.ready(),
-            wait_lost=lifeline.wait_lost,
+            serving=lambda _: channel.ready(),
+            wait_lost=channel.wait_lost,
         )
         code = serve_in_process(settings, engine, metrics, launch)
     except CassError as error:
         sys.exit(f"cass-server: {error}")
-    leave(code)
+    exit_process(code)
 
 
 if __name__ == "__main__":

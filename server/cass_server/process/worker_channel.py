@@ -1,4 +1,7 @@
-"""What ties a worker process to its supervisor: a socket pair that tells each of the other."""
+"""The channel between a worker process and its supervisor: a socket pair.
+
+The worker reports that it serves; each end sees the other close.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,9 @@ from collections.abc import Mapping, Sequence
 from cass_core.errors import CassError
 
 READY = b"R"
-"""What a worker sends once it serves."""
+"""Sent by a worker once it serves."""
 
-_NUMBER = "CASS_LIFELINE"
+_DESCRIPTOR = "CASS_WORKER_CHANNEL"
 _INDEX = "CASS_WORKER_INDEX"
 
 
@@ -23,18 +26,18 @@ def start_worker(
     environment: Mapping[str, str],
     stderr: int | None = None,
 ) -> tuple[subprocess.Popen[bytes], socket.socket]:
-    """Start a process with a lifeline.
+    """Start a process with a channel.
 
     It is in a process group of its own, so that a terminal's Ctrl-C does not reach it.
 
     Args:
         command: program and arguments.
         index: which of the workers it is, from 0.
-        environment: all its variables but those of the lifeline.
+        environment: all its variables but those of the channel.
         stderr: where its standard error goes, as `subprocess.Popen` has it; this process's if None.
 
     Returns:
-        The process, and the supervisor's end of the lifeline, which does not block.
+        The process, and the supervisor's end of the channel, which does not block.
 
     Raises:
         OSError: the command cannot be run.
@@ -42,7 +45,7 @@ def start_worker(
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     with theirs:
-        variables = {_NUMBER: str(theirs.fileno()), _INDEX: str(index)}
+        variables = {_DESCRIPTOR: str(theirs.fileno()), _INDEX: str(index)}
         try:
             process = subprocess.Popen(
                 command,
@@ -58,12 +61,11 @@ def start_worker(
     return process, ours
 
 
-class Lifeline:
-    """A worker's end.
+class WorkerChannel:
+    """A worker's end of the channel.
 
     Attributes:
-        index: which of the supervisor's workers this is, from 0; one that takes the place of a
-            dead one has its index.
+        index: the worker's number, from 0; a replacement has the index of the dead worker.
     """
 
     def __init__(self, end: socket.socket, index: int) -> None:
@@ -72,15 +74,15 @@ class Lifeline:
         end.setblocking(False)
 
     @classmethod
-    def from_environment(cls) -> Lifeline | None:
-        """The lifeline that this process was started with; None if it has no supervisor.
+    def from_environment(cls) -> WorkerChannel | None:
+        """The channel of this process; None if it has no supervisor.
 
-        Takes it out of the environment: it belongs to this process and not to its children.
+        Removes it from the environment: children do not inherit it.
 
         Raises:
             CassError: the environment's variables are not those that a supervisor sets.
         """
-        number = os.environ.pop(_NUMBER, None)
+        number = os.environ.pop(_DESCRIPTOR, None)
         if number is None:
             return None
         index = os.environ.get(_INDEX, "")
@@ -90,18 +92,18 @@ class Lifeline:
             return cls(socket.socket(fileno=int(number)), position)
         except (ValueError, OSError) as error:
             raise CassError(
-                f"{_NUMBER}={number}, {_INDEX}={index}: only a supervisor sets these: {error}"
+                f"{_DESCRIPTOR}={number}, {_INDEX}={index}: only a supervisor sets these: {error}"
             ) from error
 
     def ready(self) -> None:
-        """Tell the supervisor that this worker serves."""
+        """Report to the supervisor that this worker serves."""
         # A supervisor that is gone is what `wait_lost` waits for.
         with contextlib.suppress(OSError):
             self._end.send(READY)
 
     def wait_lost(self) -> None:
         """Return when the supervisor is gone, however it ended."""
-        # It sends nothing: all there can be to read is the end.
+        # The supervisor sends nothing: a read returns at its end alone.
         with contextlib.suppress(OSError):
             self._end.setblocking(True)
             self._end.recv(1)

@@ -1,4 +1,4 @@
-"""How many replicas a load wants: what Ray Serve's controller asks, again and again.
+"""The autoscaling policy that Ray Serve's controller calls periodically.
 
 Ray sends this module to the controller as it is, so it needs nothing else of this package.
 """
@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import Any
 
 IN_FLIGHT = "in_flight"
-"""What a replica reports: the mean number of its requests in flight."""
+"""The statistic that a replica reports: its mean requests in flight."""
 
 
 def replicas_for_load(context: Any) -> tuple[float, dict[str, Any]]:
-    """So many replicas that each has the number of requests in flight that is aimed at.
+    """The number of replicas at which each has the target of requests in flight.
 
     Bounds, delays and rounding upwards are Serve's.
 
@@ -20,7 +20,7 @@ def replicas_for_load(context: Any) -> tuple[float, dict[str, Any]]:
         context: a `ray.serve.config.AutoscalingContext`.
 
     Returns:
-        The number of replicas, and what Serve is to remember, which is nothing.
+        The number of replicas, and an empty state for Serve to keep.
     """
     loads = (context.aggregated_metrics or {}).get(IN_FLIGHT)
     if not loads:

@@ -22,11 +22,11 @@ _KNOCK_SECONDS = 5.0
 
 @contextlib.contextmanager
 def connected(address: str) -> Iterator[None]:
-    """Be a driver of the cluster, quietly.
+    """A connection as a driver of the cluster, without its log.
 
     Raises:
-        CassError: there is no such cluster, it is of another version of Ray or Python, or it does
-            not do what is asked of it.
+        CassError: there is no such cluster, its version of Ray or Python differs, or a request
+            to it fails.
     """
     if address == "auto":
         address = os.environ.get("RAY_ADDRESS") or address
@@ -47,17 +47,17 @@ def connected(address: str) -> Iterator[None]:
 
 
 def _line(error: BaseException) -> str:
-    """An error and, in its last line, what caused it: as that a token is missing."""
+    """An error and the last line of its cause, such as a missing token."""
     text = " ".join(str(error).split())
     cause = str(error.__cause__ or "").strip().splitlines()
     return f"{text}: {cause[-1]}" if cause else text
 
 
 def _knock(address: str) -> None:
-    """Refuse an address where nobody listens, at once; Ray would try for minutes.
+    """Rejects an address that refuses connections at once; Ray would retry for minutes.
 
     Raises:
-        OSError: nobody does.
+        OSError: there is no connection.
         ValueError: it stands for a cluster that would end with this command.
     """
     if address == "local":
@@ -68,7 +68,7 @@ def _knock(address: str) -> None:
 
 
 def check_nodes(settings: Settings) -> None:
-    """Refuse settings that a replica could not have on each node.
+    """Rejects settings that a replica could not use on each node.
 
     Raises:
         CassError: they do not allow a node's address.

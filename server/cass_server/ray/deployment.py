@@ -29,12 +29,12 @@ _REPLICA = "replica"
 _POLL_SECONDS = 0.25
 _CHECK_SECONDS = 2.0
 _CHECK_TIMEOUT_SECONDS = 10.0
-# Of the load, reported this often, the mean of this time counts; more replicas are started when
-# it has called for them for so long.
+# Replicas report their load this often; the mean of the look-back time decides, and more replicas
+# start once it has been high for the upscale time.
 _REPORT_SECONDS = 1.0
 _LOOK_BACK_SECONDS = 10.0
 _UPSCALE_SECONDS = 5.0
-# An update starts so many replicas beside the old ones, at least one, before it stops as many.
+# An update starts this share of replicas, at least one, before it stops as many old ones.
 _SURGE_PERCENT = 20
 _START_ATTEMPTS = 3
 _DIRECTORY_SECONDS = 30.0
@@ -61,30 +61,30 @@ def deploy(plan: Plan) -> None:
     serve.run_many([target], wait_for_applications_running=False)
 
 
-def wait_until_running(service: str, seconds: float, tell: _Progress) -> tuple[str, ...]:
+def wait_until_running(service: str, seconds: float, report: _Progress) -> tuple[str, ...]:
     """Wait until all replicas run, and no old ones.
 
     Args:
         service: name of the service.
-        seconds: how long, at most.
-        tell: called with each change.
+        seconds: the longest to wait.
+        report: called with each change.
 
     Returns:
         The replicas' addresses.
 
     Raises:
-        CassError: they do not run by then, replicas cannot be started, or somebody has stopped
-            them; says which.
+        CassError: they do not run by then, replicas cannot be started, or they were stopped;
+            with the reason.
     """
     end = time.monotonic() + seconds
-    told = ""
+    reported = ""
     while True:
         status = _status(service)
         if status is None or status.status == ApplicationStatus.DELETING:
             raise CassError(f"service {service} was stopped meanwhile")
-        if (progress := _progress(status)) != told:
-            tell(progress)
-            told = progress
+        if (progress := _progress(status)) != reported:
+            report(progress)
+            reported = progress
         if status.status == ApplicationStatus.RUNNING:
             return _listing(service).addresses
         if status.status == ApplicationStatus.DEPLOY_FAILED:
@@ -95,7 +95,7 @@ def wait_until_running(service: str, seconds: float, tell: _Progress) -> tuple[s
         time.sleep(_POLL_SECONDS)
 
 
-def stop(service: str, seconds: float, tell: _Progress) -> bool:
+def stop(service: str, seconds: float, report: _Progress) -> bool:
     """Stop a service's replicas and its directory, and Serve too, if this was all that it ran.
 
     Returns:
@@ -109,11 +109,11 @@ def stop(service: str, seconds: float, tell: _Progress) -> bool:
     found = _status(service) is not None
     if found:
         serve.delete(name, _blocking=False)
-    told = ""
+    reported = ""
     while (status := _status(service)) is not None:
-        if (progress := _progress(status)) != told:
-            tell(progress)
-            told = progress
+        if (progress := _progress(status)) != reported:
+            report(progress)
+            reported = progress
         if time.monotonic() > end:
             raise CassError(f"replicas still run after {seconds:g} s; Ray goes on stopping them")
         time.sleep(_POLL_SECONDS)
@@ -124,13 +124,13 @@ def stop(service: str, seconds: float, tell: _Progress) -> bool:
 
 
 def _deployment(plan: Plan) -> Any:
-    if plan.least == plan.most:
-        size: dict[str, Any] = {"num_replicas": plan.most}
+    if plan.min_replicas == plan.max_replicas:
+        size: dict[str, Any] = {"num_replicas": plan.max_replicas}
     else:
         size = {"autoscaling_config": _autoscaling(plan)}
     return serve.deployment(
         name=_REPLICA,
-        ray_actor_options={"num_cpus": plan.cpus, "num_gpus": plan.gpus},
+        ray_actor_options={"num_cpus": plan.num_cpus, "num_gpus": plan.num_gpus},
         health_check_period_s=_CHECK_SECONDS,
         health_check_timeout_s=_CHECK_TIMEOUT_SECONDS,
         # Serve waits for its own calls, of which there are none.
@@ -146,11 +146,11 @@ def _deployment(plan: Plan) -> Any:
 
 def _autoscaling(plan: Plan) -> AutoscalingConfig:
     with warnings.catch_warnings():
-        # The variable that is to replace `metrics_interval_s` is not read yet.
+        # The variable that will replace `metrics_interval_s` is not read yet.
         warnings.simplefilter("ignore", DeprecationWarning)
         return AutoscalingConfig(
-            min_replicas=plan.least,
-            max_replicas=plan.most,
+            min_replicas=plan.min_replicas,
+            max_replicas=plan.max_replicas,
             target_ongoing_requests=plan.target_in_flight,
             metrics_interval_s=_REPORT_SECONDS,
             look_back_period_s=_LOOK_BACK_SECONDS,
@@ -165,7 +165,7 @@ def _status(service: str) -> ApplicationStatusOverview | None:
 
 
 def _serve_status() -> ServeStatus:
-    """What Serve runs; nothing if it has ended, as when another command stops the last service."""
+    """Serve's status; empty if it has ended, as after another command stops the last service."""
     try:
         return serve.status()
     except ActorDiedError:
@@ -173,7 +173,7 @@ def _serve_status() -> ServeStatus:
 
 
 def _is_idle() -> bool:
-    """Whether Serve runs nothing, nor HTTP for what may come."""
+    """Whether Serve runs no application and no HTTP proxy."""
     status = _serve_status()
     return not status.applications and not status.proxies
 
@@ -196,7 +196,7 @@ def _progress(status: ApplicationStatusOverview) -> str:
 
 
 def _reason(status: ApplicationStatusOverview) -> str:
-    """What Serve tells of a failure, without the frames."""
+    """Serve's reason for a failure, without the traceback."""
     for deployment in status.deployments.values():
         lines = deployment.message.strip().splitlines()
         if lines:

@@ -1,4 +1,4 @@
-"""The actor that knows a service's replicas, and tells those who follow it of each change."""
+"""The actor that lists a service's replicas, and publishes each change to its watchers."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ _HEAD_NODE = "node:__internal_head__"
 
 
 class Directory:
-    """The methods of the actor; `cass.discovery` tells what clients may rely on."""
+    """The methods of the actor; `cass.discovery` has what clients may rely on."""
 
     def __init__(self) -> None:
         self._roster = Roster()
         self._changed = asyncio.Event()
-        self._told: Listing | None = None
+        self._published: Listing | None = None
         self._rounds: asyncio.Task[None] | None = None
 
     async def watch(self, version: int, seconds: float) -> Listing:
-        """The list once it has another version, else after so many seconds.
+        """Returns the list once it has another version, or after this many seconds.
 
-        A directory that has just started takes longer: it first waits to be told of all replicas.
+        A new directory takes longer: it first waits for the reports of all replicas.
         """
         self._begin()
         loop = asyncio.get_running_loop()
@@ -42,16 +42,16 @@ class Directory:
                 async with asyncio.timeout(None if listing is None else left):
                     await changed.wait()
 
-    async def beat(self, replica: str, address: str) -> None:
-        """See `Roster.beat`."""
+    async def heartbeat(self, replica: str, address: str) -> None:
+        """See `Roster.heartbeat`."""
         self._begin()
-        self._roster.beat(replica, address)
-        self._tell()
+        self._roster.heartbeat(replica, address)
+        self._publish()
 
-    async def leave(self, replica: str) -> None:
-        """See `Roster.leave`."""
-        self._roster.leave(replica)
-        self._tell()
+    async def remove(self, replica: str) -> None:
+        """See `Roster.remove`."""
+        self._roster.remove(replica)
+        self._publish()
 
     def _begin(self) -> None:
         # Not in `__init__`, which Ray runs outside of the event loop.
@@ -62,11 +62,11 @@ class Directory:
         while True:
             await asyncio.sleep(ROUND_SECONDS)
             self._roster.end_round()
-            self._tell()
+            self._publish()
 
-    def _tell(self) -> None:
-        if self._roster.listing != self._told:
-            self._told = self._roster.listing
+    def _publish(self) -> None:
+        if self._roster.listing != self._published:
+            self._published = self._roster.listing
             self._changed.set()
             self._changed = asyncio.Event()
 
@@ -74,8 +74,8 @@ class Directory:
 def open_directory(service: str) -> Any:
     """A handle of a service's directory, which is started if there is none.
 
-    It outlives whoever started it, and is started again where its process or its node dies. It is
-    placed on the head node, with which the cluster would end anyway.
+    It outlives the process that started it, and is restarted if its process dies. It runs on the
+    head node, with which the cluster would end anyway.
     """
     options = {
         "name": directory_name(service),
@@ -91,7 +91,7 @@ def open_directory(service: str) -> Any:
 
 
 def close_directory(service: str) -> bool:
-    """End a service's directory for good; whether there was one."""
+    """Ends a service's directory for good; returns whether there was one."""
     try:
         actor = ray.get_actor(directory_name(service), namespace=NAMESPACE)
     except ValueError:

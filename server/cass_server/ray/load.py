@@ -1,4 +1,4 @@
-"""How busy a worker process is, from the file that it counts in."""
+"""The load of a worker process, from the file of its metrics."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _WIDTH = len(SECONDS) + 2
 class Load:
     """The mean number of requests in flight.
 
-    It is the growth of the seconds that requests take (Little's law). The number that are in flight
-    when one looks misses nearly all of them.
+    It is the growth of the summed request durations (Little's law). A sample of the number in
+    flight would miss nearly all requests.
 
     Args:
         file: of the worker's `cass_server.observability.metrics.Metrics`; it must be there.

@@ -1,4 +1,4 @@
-"""Which replicas take calls, as far as they have told of late."""
+"""Which replicas take calls, by their heartbeats."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from cass.discovery import Listing
 
-BEAT_SECONDS = 1.0
-"""How often a replica tells that it is there."""
+HEARTBEAT_SECONDS = 1.0
+"""Time between the heartbeats of a replica."""
 ROUND_SECONDS = 0.5
-"""How often `Roster.end_round` is to be called."""
+"""Time between the calls of `Roster.end_round`."""
 
 _SILENT_ROUNDS = 10
 _SETTLING_ROUNDS = 10
@@ -25,15 +25,15 @@ class _Entry:
 class Roster:
     """Keeps the list of a directory.
 
-    A replica is on it until it leaves, or has been silent for 5 s. That is counted in rounds, not
-    by the clock: a directory that was held up itself has heard of nobody. A new roster, which may
-    be that of a directory that died, has no list before all replicas have had as long to report.
+    A replica is listed until it is removed, or has been silent for 5 s. Silence is counted in
+    rounds, not by the clock: a directory that was itself held up received no heartbeats. A new
+    roster, which may replace one that died, has no list until all replicas had 5 s to report.
     """
 
     def __init__(self) -> None:
         self._entries: dict[str, _Entry] = {}
         self._unsettled_rounds = _SETTLING_ROUNDS
-        # After a restart it must be none of those before, which nobody has written down.
+        # After a restart it must differ from all earlier ones, which are not stored.
         self._version = random.SystemRandom().randrange(1, 1 << 62)
         self._addresses: tuple[str, ...] = ()
 
@@ -44,18 +44,18 @@ class Roster:
             return None
         return Listing(self._version, self._addresses)
 
-    def beat(self, replica: str, address: str) -> None:
+    def heartbeat(self, replica: str, address: str) -> None:
         """A replica takes calls at this address."""
         self._entries[replica] = _Entry(address)
         self._renew()
 
-    def leave(self, replica: str) -> None:
+    def remove(self, replica: str) -> None:
         """A replica takes no new calls."""
         self._entries.pop(replica, None)
         self._renew()
 
     def end_round(self) -> None:
-        """So much time has passed again."""
+        """Counts one round of silence for every replica."""
         self._unsettled_rounds -= 1
         for replica, entry in list(self._entries.items()):
             entry.silent_rounds += 1

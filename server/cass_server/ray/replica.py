@@ -6,37 +6,33 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import ray
 from ray import serve
 
-from cass_core import __version__
 from cass_core.errors import CassError
 from cass_server.config.settings import Settings
-from cass_server.engines.base import device_of
-from cass_server.observability.prometheus import OneWorker, WorkerMetrics
 from cass_server.ray.autoscaling import IN_FLIGHT
 from cass_server.ray.directory import open_directory
-from cass_server.ray.registry import BEAT_SECONDS
+from cass_server.ray.registry import HEARTBEAT_SECONDS
 from cass_server.ray.server_process import END_SECONDS, NativeServer, settings_at
 
 _ANSWER_SECONDS = 3.0
-# For clients to hear that this replica leaves, before it turns their calls away.
-_FAREWELL_SECONDS = 1.0
+# For clients to see that this replica is unlisted, before it rejects their calls.
+_UNLISTED_SECONDS = 1.0
 
 _log = logging.getLogger(__name__)
 
 
 def stop_seconds(settings: Settings) -> float:
     """The longest that a replica takes to stop."""
-    farewell = BEAT_SECONDS + 2 * _ANSWER_SECONDS + _FAREWELL_SECONDS
-    return farewell + settings.drain_seconds + END_SECONDS
+    unlisted = HEARTBEAT_SECONDS + 2 * _ANSWER_SECONDS + _UNLISTED_SECONDS
+    return unlisted + settings.drain_seconds + END_SECONDS
 
 
 class Replica:
-    """Takes calls from the time it is made until Serve stops it.
+    """Serves from its construction until Serve stops it.
 
     Its server ends with it, and it with its server: Serve then starts another, with new processes.
     A server that was only started again might be on a GPU whose context is broken, or on a node
@@ -60,16 +56,14 @@ class Replica:
         with contextlib.ExitStack() as stack:
             self._server = NativeServer(settings_at(given, ray.util.get_node_ip_address()))
             stack.callback(self._server.stop)
-            if given.telemetry:
-                stack.callback(self._send_telemetry(device_of(given.device)))
-            # Clients are to know of this replica before Serve stops one that it replaces.
-            self._tell()
+            # Clients must see this replica before Serve stops the one that it replaces.
+            self._report()
             self._all = stack.pop_all()
         self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
         self._thread.start()
 
     def check_health(self) -> None:
-        """Asked by Serve again and again.
+        """Called by Serve periodically.
 
         Raises:
             CassError: this replica has to be replaced.
@@ -77,7 +71,7 @@ class Replica:
         self._server.check()
 
     def record_autoscaling_stats(self) -> dict[str, float]:
-        """Asked by Serve again and again; see `cass_server.ray.autoscaling`."""
+        """Called by Serve periodically; see `cass_server.ray.autoscaling`."""
         return {IN_FLIGHT: self._server.load.mean()}
 
     def __del__(self) -> None:
@@ -86,41 +80,35 @@ class Replica:
         if not hasattr(self, "_thread") or not self._ended.acquire(blocking=False):
             return
         self._stopping.set()
-        self._thread.join(BEAT_SECONDS + _ANSWER_SECONDS)
-        self._leave()
-        threading.Event().wait(_FAREWELL_SECONDS)
+        self._thread.join(HEARTBEAT_SECONDS + _ANSWER_SECONDS)
+        self._unregister()
+        threading.Event().wait(_UNLISTED_SECONDS)
         self._all.close()
 
     def _watch(self) -> None:
-        while not self._stopping.wait(BEAT_SECONDS):
+        while not self._stopping.wait(HEARTBEAT_SECONDS):
             if self._server.exit_code is not None:
                 _log.error("the server ended with code %s", self._server.exit_code)
-                self._leave()
+                self._unregister()
                 self._all.close()
                 os._exit(1)
             try:
-                self._tell()
+                self._report()
             except CassError as error:
                 _log.warning("%s", error)
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         try:
             if self._directory is None:
                 self._directory = open_directory(self._service)
-            told = self._directory.beat.remote(self._id, self._server.address)
-            ray.get(told, timeout=_ANSWER_SECONDS)
+            reported = self._directory.heartbeat.remote(self._id, self._server.address)
+            ray.get(reported, timeout=_ANSWER_SECONDS)
         except Exception as error:
-            # Ray has many for what may be right again the next time, with another handle.
+            # Ray raises many kinds, after which a new handle may work.
             self._directory = None
             raise CassError(f"the directory does not answer: {error}") from None
 
-    def _leave(self) -> None:
-        # If nobody hears it, the beats that do not come tell the same.
+    def _unregister(self) -> None:
+        # If this fails, the missing heartbeats have the same effect.
         with contextlib.suppress(Exception):
-            ray.get(self._directory.leave.remote(self._id), timeout=_ANSWER_SECONDS)
-
-    def _send_telemetry(self, device: str) -> Callable[[], None]:
-        from cass_server.observability.telemetry import start_telemetry
-
-        metrics = WorkerMetrics([self._server.file], OneWorker(), __version__, device)
-        return start_telemetry(__version__, metrics)
+            ray.get(self._directory.remove.remote(self._id), timeout=_ANSWER_SECONDS)

@@ -20,9 +20,9 @@ from pydantic import ValidationError
 from cass_core.errors import CassError, InvalidRequest
 from cass_server.config.address import address_of, reserve_port
 from cass_server.config.settings import Settings
+from cass_server.process.health_check import SERVING, check_local
 from cass_server.process.main import FOLDER_VARIABLE, PORT_VARIABLE, SETTINGS_VARIABLE
 from cass_server.process.worker_channel import READY, start_worker
-from cass_server.ray import probe
 from cass_server.ray.load import Load
 
 END_SECONDS = 5.0
@@ -54,12 +54,12 @@ class NativeServer:
     What it logs goes to this process's standard error.
 
     Args:
-        settings: what is set; the port is not looked at.
+        settings: of the server; the port is ignored.
 
     Attributes:
-        address: where it takes calls.
-        load: how busy it is.
-        file: what it counts in.
+        address: the server's.
+        load: its mean requests in flight.
+        file: the file of its metrics.
 
     Raises:
         CassError: it cannot be started, with its own reason.
@@ -82,14 +82,14 @@ class NativeServer:
                 FOLDER_VARIABLE: folder,
             }
             command = [sys.executable, "-m", "cass_server.process.worker"]
-            self._process, lifeline = start_worker(command, 0, environment, stderr=subprocess.PIPE)
-            stack.enter_context(lifeline)
+            self._process, channel = start_worker(command, 0, environment, stderr=subprocess.PIPE)
+            stack.enter_context(channel)
             stack.callback(self._kill)
             assert self._process.stderr is not None
             log = _Log(self._process.stderr)
-            # It waits as long as it takes: the first kernels of a GPU are compiled for minutes.
-            select.select([lifeline], (), ())
-            if lifeline.recv(1) != READY:
+            # Without a limit: compiling the first kernels of a GPU takes minutes.
+            select.select([channel], (), ())
+            if channel.recv(1) != READY:
                 self._process.wait()
                 log.join()
                 raise CassError(log.reason or f"ended with code {self._process.returncode}")
@@ -102,19 +102,21 @@ class NativeServer:
         return self._process.poll()
 
     def check(self) -> None:
-        """Return if it serves; to be done every few seconds, which also keeps its file.
+        """Checks that it serves; every few seconds, which also keeps its folder from removal.
 
         Raises:
-            CassError: it does not.
+            CassError: it does not serve.
         """
         with contextlib.suppress(OSError):
             os.utime(self.file.parent)
         if self.exit_code is not None:
             raise CassError(f"the server ended with code {self.exit_code}")
-        probe.check(self._settings, self._port, _CHECK_SECONDS)
+        status = check_local(self._settings, self._port, _CHECK_SECONDS)
+        if status != SERVING:
+            raise CassError(f"{self.address}: {status}")
 
     def stop(self) -> None:
-        """Answer what is under way, for as long as is set, and end."""
+        """Finishes requests in flight within the drain time, and ends."""
         self._process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(self._settings.drain_seconds + END_SECONDS)
@@ -134,7 +136,7 @@ def _remove_unused_folders() -> None:
 
 
 class _Log:
-    """Passes on what a process writes, and keeps its last lines.
+    """Forwards what a process writes, and keeps its last lines.
 
     Attributes:
         reason: why it ended, by its own account; empty if it has not said.
@@ -152,7 +154,7 @@ class _Log:
         return "; ".join(line.removeprefix(_REASON).strip() for line in lines)
 
     def join(self) -> None:
-        """Wait for the end of what is written."""
+        """Waits until the process has closed the stream."""
         self._thread.join()
 
     def _read(self) -> None:

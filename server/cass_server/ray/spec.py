@@ -1,29 +1,27 @@
-"""What an operator asks of a cluster, checked before anything is started."""
+"""The plan of a service on a cluster, checked before anything is started."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cass.discovery import SERVICE_FORM
 from cass_core.errors import CassError
 from cass_server.config.settings import Settings
 from cass_server.config.sources import LoadedSettings, SettingsError
 
-# As clients have it: ray:50051 is a host called ray.
-_NAME = re.compile(r"(?![0-9]+$)[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 # Ray knows no smaller part of a CPU or a GPU.
 _SMALLEST_PART = 0.0001
 
-ELSEWHERE = {
+REJECTED_SETTINGS = {
     "host": "a replica listens on its node's address",
     "port": "a replica takes a free port",
     "workers": "a replica is one process",
-    "metrics_host": "replicas have --telemetry",
-    "metrics_port": "replicas have --telemetry",
+    "metrics_host": "a replica serves no metrics",
+    "metrics_port": "a replica serves no metrics",
 }
-"""Settings that replicas do not have, each with the reason."""
+"""Settings that replicas do not take, each with the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,37 +30,37 @@ class Plan:
 
     Attributes:
         name: of the service.
-        settings: of each replica; where it listens is not looked at.
-        least: replicas that there always are.
-        most: replicas that there are under load.
-        target_in_flight: the mean number of requests in flight in a replica that is aimed at.
-        calm_seconds: how long fewer replicas have to be enough before some are stopped.
-        cpus: of a node, that a replica is given.
-        gpus: of a node, that a replica is given; may be a part of one.
+        settings: of each replica; its address is ignored.
+        min_replicas: replicas without load.
+        max_replicas: replicas under the highest load.
+        target_in_flight: target for the mean requests in flight per replica.
+        calm_seconds: seconds of low load before scaling down.
+        num_cpus: CPUs reserved for a replica.
+        num_gpus: GPUs reserved for a replica; may be a fraction of one.
     """
 
     name: str
     settings: Settings
-    least: int
-    most: int
+    min_replicas: int
+    max_replicas: int
     target_in_flight: float
     calm_seconds: float
-    cpus: float
-    gpus: float
+    num_cpus: float
+    num_gpus: float
 
 
 def settings_of_replicas(loaded: LoadedSettings, cpus: float, gpus: float) -> Settings:
-    """The settings for replicas that are given so many CPUs and GPUs each.
+    """The settings of replicas with these CPUs and GPUs each.
 
-    Relative paths begin at this process's folder, as replicas have others.
+    Relative paths become absolute, as replicas run in other folders.
 
     Raises:
         SettingsError: one of them is not for replicas.
     """
     faults = [
         f"{loaded.origins[name].label}: not on a Ray cluster: {reason}"
-        for name, reason in ELSEWHERE.items()
-        if loaded.origins[name].place != "default"
+        for name, reason in REJECTED_SETTINGS.items()
+        if loaded.origins[name].source != "default"
     ]
     settings = loaded.settings
     if gpus == 0 and settings.device.startswith("cuda"):
@@ -84,19 +82,19 @@ def settings_of_replicas(loaded: LoadedSettings, cpus: float, gpus: float) -> Se
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that cannot be a service's.
+    """Rejects a name that cannot be a service's.
 
     Raises:
-        CassError: it cannot.
+        CassError: the name is invalid.
     """
-    if not _NAME.fullmatch(name):
+    if not SERVICE_FORM.fullmatch(name):
         raise CassError(
             f"--name {name!r}: must be at most 100 letters, digits, dots, hyphens and underscores,"
             " the first a letter or digit, and not a number"
         )
 
 
-def bounds(replicas: int | None, least: int | None, most: int | None) -> tuple[int, int]:
+def replica_bounds(replicas: int | None, least: int | None, most: int | None) -> tuple[int, int]:
     """The smallest and the largest number of replicas.
 
     Args:

@@ -11,15 +11,16 @@ from typing import Any
 
 import grpc
 
+from cass.contract import REQUEST_ID_KEY
 from cass_core.arrays import Array
 from cass_core.errors import InvalidRequest
-from cass_core.masks import MaskInputs
+from cass_core.inputs import MaskInputs
 from cass_server.engines.base import Engine
 from cass_server.exceptions import Cancelled, EngineBroken, Expired, Rejection
 from cass_server.observability.metrics import Metrics
 from cass_server.observability.tracing import Traces
 from cass_server.rpc.calls import Call, Deadlines
-from cass_server.rpc.request_id import KEY, RequestIds
+from cass_server.rpc.request_id import RequestIds
 from cass_server.rpc.requests import FillMasks, MaskRequest, Reader
 from cass_server.rpc.status import clear_tracebacks, code_of, status_of
 from cass_server.scheduling.admission import Admission
@@ -89,7 +90,7 @@ class Answerer:
             (self._hold_in_turn if streamed else self._hold)(call, size, context)
         call.begun = time.perf_counter()
         if isinstance(request, MaskRequest):
-            masks = request.compute(self._fill_masks(context))
+            masks = request.compute_small() or request.compute(self._fill_masks(context))
             computed = time.perf_counter()
             message = request.encode(masks)
         else:
@@ -174,7 +175,9 @@ class Answerer:
         request_id = self.report(call, error)
         status = status_of(error)
         return _Status(
-            status.code, status.details, (*(status.trailing_metadata or ()), (KEY, request_id))
+            status.code,
+            status.details,
+            (*(status.trailing_metadata or ()), (REQUEST_ID_KEY, request_id)),
         )
 
     def report(self, call: Call, error: Exception) -> str:

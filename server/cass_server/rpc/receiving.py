@@ -69,11 +69,13 @@ class Received:
 
     Attributes:
         started: when the call came, on `time.perf_counter`'s clock.
+        in_time: whether the message, or that there is none, came before the call was cancelled.
     """
 
-    def __init__(self, message: bytes | None, started: float) -> None:
+    def __init__(self, message: bytes | None, started: float, in_time: bool) -> None:
         self._message = message
         self.started = started
+        self.in_time = in_time
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -118,11 +120,11 @@ class MessageFirst(Executor):
 
         def received(event: Any) -> Any:
             outcome = receive(event)
-            self._deadlines.stop(cancel)
+            in_time = self._deadlines.stop(cancel)
             message, state.request = state.request, None
             status = method.admit(rpc_event.invocation_metadata or ())
             if status is None:
-                messages = Received(message, started)
+                messages = Received(message, started, in_time)
                 self._pool.submit(
                     function, respond, rpc_event, state, method, lambda: messages, *rest
                 )

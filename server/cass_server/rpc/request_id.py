@@ -7,8 +7,7 @@ import os
 import secrets
 from collections.abc import Iterable
 
-KEY = "x-request-id"
-"""Of the call's metadata."""
+from cass.contract import REQUEST_ID_KEY
 
 _MAX_LENGTH = 128
 
@@ -31,7 +30,7 @@ class RequestIds:
                 of printable ASCII. It is what any caller may write: for logs, never for decisions.
         """
         for key, value in metadata:
-            if key == KEY:
+            if key == REQUEST_ID_KEY:
                 if isinstance(value, str) and _is_sane(value):
                     return value
                 break

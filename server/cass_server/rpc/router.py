@@ -9,10 +9,11 @@ from typing import Any, Protocol
 
 import grpc
 
+from cass.contract import SERVICE_NAME
 from cass_server.exceptions import Overloaded, Rejection, Stopping, Unauthenticated
 from cass_server.rpc.calls import Metadata
 from cass_server.rpc.handlers import Handler, on_pool, refusal
-from cass_server.rpc.servicer import SERVICE_NAME, CassService, Opener
+from cass_server.rpc.servicer import CassService, Opener
 
 # Without a call for so long, callers have gone elsewhere or wait before they try again.
 _QUIET_SECONDS = 0.05

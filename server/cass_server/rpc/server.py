@@ -17,6 +17,7 @@ from typing import Any, cast
 import grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
+from cass.contract import SERVICE_NAME
 from cass_core.errors import CassError
 from cass_server.config.address import address_of, is_unix, refuse_taken_socket
 from cass_server.config.limits import Limits
@@ -31,7 +32,7 @@ from cass_server.rpc.health import Health
 from cass_server.rpc.launch import LaunchContext
 from cass_server.rpc.receiving import IS_SUPPORTED, MessageFirst
 from cass_server.rpc.router import Router
-from cass_server.rpc.servicer import SERVICE_NAME, CassService
+from cass_server.rpc.servicer import CassService
 from cass_server.rpc.streams import MaskStreams
 from cass_server.scheduling.admission import Admission
 from cass_server.scheduling.batcher import Batcher

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-ASKING_KEY = "cass-timings"
-"""Of the metadata of a call that asks, whatever the value."""
-_KEY = "server-timing"
+from cass.contract import SERVER_TIMING_KEY, TIMINGS_KEY
 
 
 def asks(metadata: Iterable[tuple[str, str | bytes]]) -> bool:
     """Whether a call asks for its timings."""
     for key, _ in metadata:  # noqa: SIM110 - any() would make a generator for each call
-        if key == ASKING_KEY:
+        if key == TIMINGS_KEY:
             return True
     return False
 
@@ -33,4 +31,9 @@ def server_timing(queue: float, compute: float, encode: float) -> tuple[tuple[st
         (('server-timing', 'queue;dur=1.500, compute;dur=3.000, encode;dur=0.020'),)
     """
     parts = {"queue": queue, "compute": compute, "encode": encode}
-    return ((_KEY, ", ".join(f"{name};dur={1e3 * time:.3f}" for name, time in parts.items())),)
+    return (
+        (
+            SERVER_TIMING_KEY,
+            ", ".join(f"{name};dur={1e3 * time:.3f}" for name, time in parts.items()),
+        ),
+    )

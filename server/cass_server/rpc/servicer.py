@@ -15,7 +15,7 @@ from cass.v1 import cass_pb2 as pb
 from cass_core import __version__
 from cass_core.errors import InvalidRequest
 from cass_server.config.limits import Limits
-from cass_server.exceptions import Rejection
+from cass_server.exceptions import Cancelled, Rejection
 from cass_server.rpc.answerer import Answerer, gone
 from cass_server.rpc.calls import Call, Metadata
 from cass_server.rpc.handlers import Handler, OnPool
@@ -28,7 +28,6 @@ from cass_server.rpc.streams import MaskStreams
 Opener: TypeAlias = Callable[[Metadata], Handler]
 """Lets a call in, and gives its handler; raises a `Rejection` if there is no room."""
 
-SERVICE_NAME = pb.DESCRIPTOR.services_by_name["CassService"].full_name
 
 # How long a call that brings no message may turn out to be a caller who has gone.
 _GONE_SECONDS = 0.05
@@ -64,7 +63,8 @@ class CassService:
         All take streams of requests, which on the wire is the same: so a call is turned away before
         its message is read, and messages are read here.
         """
-        read_mask, read = MaskReader(self._limits), partial(read_loss, limits=self._limits)
+        read_mask = MaskReader(self._limits, self._answerer.engine.small_fill)
+        read = partial(read_loss, limits=self._limits)
         return {
             "GenerateMask": self._unary_opener("GenerateMask", read_mask),
             "ComputeLoss": self._unary_opener("ComputeLoss", read),
@@ -110,14 +110,20 @@ class CassService:
         return None
 
     def answer(
-        self, call: Call, read: Reader, data: bytes | None, context: grpc.ServicerContext
+        self,
+        call: Call,
+        read: Reader,
+        data: bytes | None,
+        context: grpc.ServicerContext,
+        *,
+        in_time: bool = True,
     ) -> bytes:
         """The answer to a single call that was let in."""
         answerer = self._answerer
         message: bytes = b""
         try:
             if data is None:
-                raise _missing(context)
+                raise _missing(context) if in_time else Cancelled("no message came in time")
             call.received = len(data)
             message = answerer.answer(call, read, data, context)
             if asks(call.metadata):
@@ -176,14 +182,14 @@ class _Unary:
     def __call__(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
         metadata = context.invocation_metadata() or ()
         if isinstance(messages, Received):
-            started, data = messages.started, next(messages, None)
+            started, in_time, data = messages.started, messages.in_time, next(messages, None)
         else:  # of a gRPC that has no message first
-            started, data = time.perf_counter(), next(messages, None)
+            started, in_time, data = time.perf_counter(), True, next(messages, None)
             status = self.admit(metadata)
             if status is not None:
                 context.abort_with_status(status)
         call = Call(self._name, metadata, started)
-        return self._service.answer(call, self._read, data, context)
+        return self._service.answer(call, self._read, data, context, in_time=in_time)
 
 
 def _missing(context: grpc.ServicerContext) -> Exception:

@@ -33,7 +33,7 @@ class MaskStreams:
     def __init__(self, answerer: Answerer, limits: Limits) -> None:
         self._answerer = answerer
         self._limits = limits
-        self._read = MaskReader(limits, streamed=True)
+        self._read = MaskReader(limits, answerer.engine.small_fill, streamed=True)
         self._streams: set[_Stream] = set()
         # Those let in, of which the newest have no thread yet.
         self._open = 0

@@ -16,7 +16,7 @@ import numpy as np
 
 from cass_core.arrays import Array
 from cass_core.boxes import BoxBatch
-from cass_core.masks import MaskInputs
+from cass_core.inputs import MaskInputs
 from cass_server.exceptions import Cancelled, EngineBroken, Expired, Rejection, Stopping
 
 Output: TypeAlias = tuple[Sequence[Array], Sequence[Array]]

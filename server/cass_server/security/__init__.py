@@ -1,1 +1,1 @@
-"""Who may call, and over what: TLS and bearer tokens, from files that may be replaced."""
+"""TLS and bearer tokens, from files that may be replaced while the server runs."""

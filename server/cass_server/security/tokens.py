@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import logging
 import re
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from cass_core.errors import CassError
+from cass_server.security.reloading_file import ReloadingFiles, read_file
 
 _HASH_PREFIX = "sha256:"
 _HASH = re.compile("[0-9a-fA-F]{64}")
@@ -19,11 +19,9 @@ _TOKEN = re.compile("[!-~]+")
 _MIN_CHARACTERS = 16
 _SECONDS_BETWEEN_LOOKS = 1.0
 
-_log = logging.getLogger(__name__)
-
 
 class TokenFile:
-    """Says which callers have a token of the file.
+    """Checks callers against the tokens of a file.
 
     The file has one token a line; several are valid at a time, so that they can be rotated. Blank
     lines and those that begin with ``#`` are skipped. A line is a token of 16 characters or more,
@@ -32,11 +30,11 @@ class TokenFile:
         printf 'sha256:%s\\n' "$(printf %s "$TOKEN" | sha256sum | cut -d ' ' -f 1)"
 
     Only hashes are kept. A changed file counts within a second; while it cannot be used, the
-    tokens of the old one stay valid, and that is logged once.
+    tokens of the old one stay valid (`ReloadingFiles`).
 
     Args:
         path: the file.
-        clock: seconds that never run backwards.
+        clock: monotonic time in seconds.
 
     Raises:
         CassError: the file cannot be read, holds no token, or a line is no token.
@@ -46,9 +44,7 @@ class TokenFile:
         self._path = path
         self._clock = clock
         self._next_look = clock() + _SECONDS_BETWEEN_LOOKS
-        self._complaint = ""
-        self._loaded = self._state()
-        self._hashes = self._read()
+        self._file = ReloadingFiles("token file", {"token_file": path}, self._read)
 
     def allows(self, metadata: Iterable[tuple[str, str | bytes]]) -> bool:
         """Whether a call brings ``authorization: Bearer TOKEN`` with one of the tokens.
@@ -60,7 +56,8 @@ class TokenFile:
             metadata: the call's, with the keys in lower case as gRPC gives them.
         """
         if self._clock() >= self._next_look:
-            self._look()
+            self._next_look = self._clock() + _SECONDS_BETWEEN_LOOKS
+            self._file.reload()
         values = [value for key, value in metadata if key == "authorization"]
         if len(values) != 1 or not isinstance(values[0], str):
             return False
@@ -69,44 +66,14 @@ class TokenFile:
             return False
         presented = _hash(token.strip(" "))
         found = False
-        # All of them, so that the time taken tells nothing about which one is near.
-        for known in self._hashes:
+        # All of them, so that the time taken reveals nothing about which one is near.
+        for known in self._file.content:
             found |= hmac.compare_digest(presented, known)
         return found
 
-    def _look(self) -> None:
-        """Read the file again if it has changed."""
-        self._next_look = self._clock() + _SECONDS_BETWEEN_LOOKS
-        try:
-            # Taken before the reading, so that a change in the middle of it is seen next time.
-            state = self._state()
-            if state == self._loaded:
-                self._complaint = ""
-                return
-            self._hashes = self._read()
-        except CassError as error:
-            reason = str(error)
-            if reason != self._complaint:
-                self._complaint = reason
-                _log.error("token file not usable, the old tokens stay", extra={"reason": reason})
-            return
-        self._loaded = state
-        self._complaint = ""
-        _log.info("token file read again", extra={"tokens": len(self._hashes)})
-
-    def _state(self) -> tuple[int, int, int]:
-        """What differs once the file was written, or a link leads to another file."""
-        try:
-            found = self._path.stat()
-        except OSError as error:
-            raise self._error(f"cannot be read: {error.strerror}") from None
-        return found.st_mtime_ns, found.st_size, found.st_ino
-
     def _read(self) -> tuple[bytes, ...]:
         try:
-            lines = self._path.read_text("utf-8").splitlines()
-        except OSError as error:
-            raise self._error(f"cannot be read: {error.strerror}") from None
+            lines = read_file("token_file", self._path).decode().splitlines()
         except UnicodeDecodeError:
             raise self._error("is not UTF-8 text") from None
         hashes = []

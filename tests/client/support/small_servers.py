@@ -12,7 +12,7 @@ import grpc
 from cass import convert
 from cass.v1 import cass_pb2 as pb
 from cass.v1 import cass_pb2_grpc
-from cass_core.masks import compute_masks
+from cass_core.cpu.backend import compute_masks
 
 LIMIT = 60.0
 """Seconds that nothing takes unless it hangs."""

@@ -48,4 +48,4 @@ def test_closing_leaves_no_connection(server: ServerProcess) -> None:
     futures = [client.generate_mask_future([None], SIZE, MAP) for _ in range(50)]
     client.close()
     assert all(future.result(timeout=60).shape == (1, 2, 2) for future in futures)
-    assert client._peer()._channel is None
+    assert client._connection()._channel is None

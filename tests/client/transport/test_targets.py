@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cass_client import CassClient, InvalidRequest, Tls, Unavailable
-from cass_client.transport.targets import grpc_target
+from cass_client.targets import grpc_target
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from cass_core import LossSpec, MaskSpec, generate_mask
-from cass_core.loss_inputs import LossInputs
-from cass_core.losses import compute_losses
-from cass_core.masks import MaskInputs, compute_masks
+from cass_core.cpu.backend import compute_losses, compute_masks
+from cass_core.inputs import LossInputs, MaskInputs
 from cass_core.synthetic import street_boxes
 
 SIZE, MAP, IMAGES = (736, 1280), (92, 160), 24

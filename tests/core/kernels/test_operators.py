@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from cass_core import BoxBatch, CassError, CassLoss, LossSpec, MaskSpec, compute_loss, generate_mask
-from cass_core.ops import registration, run
+from cass_core.ops import registration
+from cass_core.ops.backend import take_loss, to_device
 from cass_core.ops.spec_args import loss_options, loss_spec, mask_options, mask_spec
 from cass_core.synthetic import street_boxes
 from tests.core.support.loss_paths import KINDS
@@ -41,7 +42,7 @@ def some_logits(dtype: torch.dtype = torch.float32) -> Tensor:
 
 def arguments(logits: Tensor, spec: LossSpec = LossSpec()) -> tuple[Any, ...]:  # noqa: B008
     """Those of ``boxes_loss``."""
-    placed = run.place(BoxBatch.from_list(BOXES), np.array([SIZE], np.float64), logits.device)
+    placed = to_device(BoxBatch.from_list(BOXES), np.array([SIZE], np.float64), logits.device)
     wanted = torch.float64 if logits.dtype == torch.float64 else torch.float32
     return (
         logits,
@@ -174,7 +175,7 @@ def test_autocast() -> None:
 def test_several_maps_and_image_sizes_in_one_call() -> None:
     """As one call for each; the sizes of the images differ."""
     sizes = [(96, 160), (120, 160), (96, 200)]
-    placed = run.place(BoxBatch.from_list(BOXES), np.array(sizes, np.float64), torch.device("cpu"))
+    placed = to_device(BoxBatch.from_list(BOXES), np.array(sizes, np.float64), torch.device("cpu"))
     maps = [(3, 4), CELLS, (40, 33)]
     flat, owners = OPERATORS.masks(
         *placed, [side for pair in maps for side in pair], *mask_options(MASK), torch.float32, True
@@ -188,7 +189,7 @@ def test_several_maps_and_image_sizes_in_one_call() -> None:
 def test_more_boxes_than_are_looked_at_together() -> None:
     """100 boxes an image, in any order of the tiles that they reach."""
     boxes = street_boxes(2, 100, image_size=SIZE, seed=8)
-    placed = run.place(BoxBatch.from_list(boxes), np.array([SIZE], np.float64), torch.device("cpu"))
+    placed = to_device(BoxBatch.from_list(boxes), np.array([SIZE], np.float64), torch.device("cpu"))
     flat, owners = OPERATORS.masks(*placed, [*CELLS], *mask_options(MASK), torch.float32, True)
     mask, owner = generate_mask(boxes, SIZE, CELLS, MASK, return_owner=True)
     np.testing.assert_allclose(flat.numpy(), mask.ravel(), atol=1e-6)
@@ -200,7 +201,7 @@ def test_bad_targets_become_nan(where: str) -> None:
     if where == "host":
         pytest.skip("the compiled loops raise instead")
     target = torch.tensor([0.5, -0.1, 1.1, float("nan"), 1.0])
-    result = run.take_loss(torch.zeros(5), target, LossSpec(reduction="none"), None, True)
+    result = take_loss(torch.zeros(5), target, LossSpec(reduction="none"), None, True)
     assert result.loss.isnan().tolist() == [False, True, True, True, False]
     assert result.grad.isnan().tolist() == [False, True, True, True, False]
     assert result.sum.isnan()

@@ -15,6 +15,7 @@ from PIL import Image
 from cass_core import InvalidRequest
 from cass_core.plotting.figures import (
     plot_comparison,
+    plot_kept,
     plot_mask,
     plot_overview,
     plot_owner,
@@ -89,7 +90,8 @@ def test_patches_beyond_the_image() -> None:
 
 def test_comparison() -> None:
     figure = plot_comparison(PICTURE, BOXES, MASK, MASK[::-1], labels=("a", "b"))
-    assert [axes.get_title() for axes in figure.axes[:3]] == ["a", "b", "b - a"]
+    titles = ["a", "b", "b - a: -0.75 to +0.75"]
+    assert [axes.get_title() for axes in figure.axes[:3]] == titles
     np.testing.assert_array_equal(values(figure, 0), MASK)
     np.testing.assert_array_equal(values(figure, 1), MASK[::-1])
     np.testing.assert_array_equal(values(figure, 2), [[0.5, 0.75, 0], [-0.5, -0.75, 0]])
@@ -99,6 +101,61 @@ def test_comparison() -> None:
     for panel in range(3):
         assert len(outlines(figure, panel)) == 2
     pixels(plot_comparison(PICTURE, BOXES, MASK, MASK))  # no difference at all
+
+
+def test_comparison_has_one_scale_at_the_edge() -> None:
+    figure = plot_comparison(PICTURE, BOXES, MASK, 3 * MASK)
+    assert len(figure.axes) == 3 + 1
+    pixels(figure)
+    scale = figure.axes[3]
+    assert scale.get_position().x0 > max(axes.get_position().x1 for axes in figure.axes[:3])
+    # Both masks are on it, the one that exceeds 1 too.
+    for panel in range(2):
+        assert figure.axes[panel].images[1].get_clim() == (0, 3)
+    assert scale.get_ylim() == (0, 3)
+
+
+def test_insets_show_a_part_once_more() -> None:
+    figure = plot_comparison(PICTURE, BOXES, MASK, MASK[::-1], zoom=(36, 6, 51, 16))
+    picture = pixels(figure)
+    plain = pixels(plot_comparison(PICTURE, BOXES, MASK, MASK[::-1]))
+    assert picture.shape == plain.shape
+    assert (picture != plain).any()
+    for axes in figure.axes[:3]:
+        (inset,) = axes.child_axes
+        assert inset.get_xlim() == (36, 51)
+        assert inset.get_ylim() == (16, 6)
+        assert inset.get_title() == ""
+        np.testing.assert_array_equal(inset.images[1].get_array(), axes.images[1].get_array())
+        assert len([p for p in inset.patches if isinstance(p, Rectangle)]) == len(BOXES)
+        # A pixel is as wide as it is high, and larger than in the panel.
+        box = inset.get_position()
+        width, height = figure.get_size_inches() * [box.width, box.height]
+        assert width / 15 == pytest.approx(height / 10, rel=0.02)
+        whole = axes.get_position()
+        assert width / 15 > 1.5 * figure.get_size_inches()[0] * whole.width / 60
+        # Boxes and the part itself lie elsewhere: the one free corner is the lower right one.
+        assert box.x0 > whole.x0 + whole.width / 2
+        assert box.y1 < whole.y0 + whole.height / 2
+
+
+def test_kept() -> None:
+    """Kept patches have their colours, the others are dark; lost boxes are dashed."""
+    kept = np.array([[True, False, False], [False, False, True]])
+    choices = {"a": (kept, [False, True]), "b": (torch.from_numpy(~kept), [0, 0])}
+    figure = plot_kept(PICTURE, BOXES, choices)
+    assert [axes.get_title() for axes in figure.axes] == [
+        "a: kept patches: 33%, objects lost: 1 of 2",
+        "b: kept patches: 67%, objects lost: 0 of 2",
+    ]
+    first, second = figure.axes
+    np.testing.assert_array_equal(first.images[0].get_array(), PICTURE / 255)
+    assert ((np.asarray(first.images[1].get_alpha()) == 0) == kept).all()
+    assert ((np.asarray(second.images[1].get_alpha()) == 0) == ~kept).all()
+    assert [patch.get_linestyle() for patch in first.patches] == ["solid", "--"]
+    pixels(figure)
+    (panel,) = plot_kept(None, [], {"": (kept, [])}, image_size=SIZE).axes
+    assert panel.get_title() == "kept patches: 33%, objects lost: 0 of 0"
 
 
 def test_prediction() -> None:

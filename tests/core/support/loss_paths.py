@@ -51,7 +51,7 @@ def by_kernels(
     logits: Any, target: Any, spec: LossSpec, num_boxes: float | None = None
 ) -> LossResult:
     """By the kernels that a GPU would run."""
-    from cass_core.ops.run import take_loss
+    from cass_core.ops.backend import take_loss
 
     s, y = (torch.as_tensor(np.asarray(value)) for value in (logits, target))
     with kernels():

@@ -13,7 +13,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from cass_core.ops import losses, masks, scale
+from cass_core.ops import loss_kernels, masks, scale
 
 # What a launch passes: pointers, whole numbers, tuples of floats.
 POINTERS = {"xyxy": "*fp32", "offsets": "*i32", "sizes": "*fp64", "owners": "*i32"}
@@ -66,24 +66,24 @@ def main(capability: int) -> None:
         types |= {"losses": f"*{grad}", "sums": "*fp64"}
         for kind in range(6):
             loss = LOSS | {"KIND": kind, "WHOLE": (2, -1, kind % 3 - 1), "PER_PATCH": kind % 2}
-            print(build(losses._target_kernel, capability, types, **loss, BLOCK=1024))
+            print(build(loss_kernels.target_kernel, capability, types, **loss, BLOCK=1024))
         print(
             build(
-                losses._boxes_kernel, capability, types,
+                loss_kernels.boxes_kernel, capability, types,
                 **SHAPE, **LOSS, SIZES=False, BLOCK_Y=16, BLOCK_X=32,
             )
         )  # fmt: skip
         finish = {"sums": "*fp64", "loss": f"*{grad}", "whole": f"*{grad}"}
-        print(build(losses._finish_kernel, capability, finish, PER_PATCH=0, BLOCK=1024))
+        print(build(loss_kernels.finish_kernel, capability, finish, PER_PATCH=0, BLOCK=1024))
         # A launch compiles in a width or a count of 1.
         single = {name: kind for name, kind in types.items() if name != "target"}
         print(
             build(
-                losses._boxes_kernel, capability, single,
+                loss_kernels.boxes_kernel, capability, single,
                 **SHAPE, **LOSS, SIZES=True, BLOCK_Y=16, BLOCK_X=32, columns=1,
             )
         )  # fmt: skip
-        print(build(losses._target_kernel, capability, types, **LOSS, BLOCK=1024, count=1))
+        print(build(loss_kernels.target_kernel, capability, types, **LOSS, BLOCK=1024, count=1))
         factor = {"grad": f"*{grad}", "outer": f"*{grad}"}
         print(build(scale._scale_kernel, capability, factor, BLOCK=1024))
 

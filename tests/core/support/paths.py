@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from cass_core import MaskSpec, generate_mask
-from cass_core.masks import MaskInputs
+from cass_core.inputs import MaskInputs
 from tests.support.interpreted import kernels
 
 
@@ -57,7 +57,7 @@ def interpreted(
     return_owner: bool = False,
 ) -> Any:
     """By the kernels that a GPU would run."""
-    from cass_core.ops.run import make_masks
+    from cass_core.ops.backend import make_masks
 
     tensors = [torch.as_tensor(np.asarray(b, np.float32).reshape(-1, 4)) for b in boxes]
     inputs = MaskInputs.check(tensors, image_size, feature_map, spec, dtype, return_owner)

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from cass_lab.data.dataset import Dataset
-from cass_lab.measures.ap import average_precision
-from cass_lab.training.detector import Detections
+from cass_lab.measures.ap import Detections, average_precision
 
 SQUARE, TALL, LARGE = (10, 10, 30, 30), (50, 10, 60, 50), (0, 60, 80, 140)
 NOTHING = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))

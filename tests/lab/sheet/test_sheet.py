@@ -20,11 +20,11 @@ from torch import nn
 from typer.testing import CliRunner, Result
 
 from cass_core import InvalidRequest, MaskSpec, generate_mask
+from cass_lab.commands.sheet import sheet
 from cass_lab.data.dataset import Dataset, load_datasets
 from cass_lab.data.objects import patch_ranges
 from cass_lab.measures.keeping import KEEP_RATIOS, object_measures
-from cass_lab.measures.scoring import load_trained, pruned, stretch, stretch_boxes
-from cass_lab.sheet.command import sheet
+from cass_lab.scoring import load_trained, pruned, stretch, stretch_boxes
 from cass_lab.sheet.page import SheetImage, SheetWriter
 from cass_lab.training.model import Predictor
 from cass_lab.training.runs import Store, score_images

@@ -275,13 +275,14 @@ def test_a_variable_that_is_nearly_a_setting_is_refused(
         "CASS_PORT_50051_TCP_PORT",
         "CASS_PORT_50051_TCP_PROTO",
         # What a supervisor tells its workers.
-        "CASS_LIFELINE",
+        "CASS_WORKER_CHANNEL",
         "CASS_WORKER_INDEX",
         "CASS_WORKER_PORT",
         # What a client might take.
         "CASS_ADDRESS",
         "CASS_TARGET",
         "CASS_TIMEOUT",
+        "CASS_TIMEOUT_SECONDS",  # near to CASS_SEND_TIMEOUT_SECONDS
         "CASS_TOKEN",
         "CASS_TLS_CA",
     ],

@@ -35,7 +35,7 @@ def test_calls_and_streams(tmp_path: Path) -> None:
             assert cass_server("health", "--address", address).returncode == 0
             second = cass_server("serve", "--host", address, "--device", "cpu")
             assert second.returncode == 1
-            assert f"cannot listen on {address}: somebody does already" in second.stderr
+            assert f"cannot listen on {address}: another process does already" in second.stderr
             with CassClient(address, timeout=60) as client:
                 assert client.info().device == "cpu"
             server.process.kill()  # which leaves the socket

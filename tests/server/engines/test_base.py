@@ -18,8 +18,8 @@ from cass_core import (
     generate_mask,
 )
 from cass_core.arrays import storage_dtype
-from cass_core.loss_inputs import LossInputs
-from cass_core.masks import MaskInputs, wrap_masks
+from cass_core.inputs import LossInputs, MaskInputs
+from cass_core.results import wrap_masks
 from cass_core.synthetic import street_boxes
 from cass_server.engines.base import CpuEngine, make_engine
 from tests.support.compare import same

@@ -13,9 +13,8 @@ import torch
 
 from cass_core import BoxBatch, InvalidRequest, LossSpec, MaskSpec, compute_loss
 from cass_core.arrays import Array, from_host, storage_dtype
-from cass_core.loss_inputs import LossInputs
-from cass_core.losses import HostLoss
-from cass_core.masks import MaskInputs
+from cass_core.inputs import LossInputs, MaskInputs
+from cass_core.results import HostLoss
 from cass_core.synthetic import street_boxes
 from cass_server.engines.base import CpuEngine, Engine
 from cass_server.engines.cuda import CudaEngine, Staging, is_breaking

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+import sys
 from collections.abc import Callable, Iterator
+from importlib.metadata import EntryPoints
 from typing import Any
 
 import grpc
@@ -22,6 +25,10 @@ from cass.v1 import cass_pb2 as pb
 from cass.v1 import cass_pb2_grpc
 from cass_client import AsyncCassClient, CassClient, MaskRequest, MaskSpec
 from cass_client.transport.trace_context import trace_metadata
+from cass_core.errors import CassError
+from cass_server.observability import tracing
+from cass_server.observability.tracing import start_traces
+from cass_server.rpc.calls import Call
 from tests.server.support.collector import Collected, grpc_collector, http_collector
 from tests.server.support.load import numbered_request
 from tests.server.support.processes import LIMIT
@@ -140,6 +147,48 @@ def test_nothing_is_sent_where_nothing_is_to_be(variable: str) -> None:
     with traced(**dict([variable.split("=")])) as (address, spans), CassClient(address) as client:
         client.generate_mask(BOXES, spec=SPEC, **ASKED)
     assert not spans
+
+
+def test_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.resources", None)
+    with pytest.raises(CassError, match=r"cass\[telemetry\]: no module opentelemetry"):
+        start_traces("1", "cass")
+
+
+def test_missing_exporter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracing, "entry_points", lambda group: EntryPoints())
+    with pytest.raises(CassError, match="no package opentelemetry-exporter-otlp-proto-http or "):
+        start_traces("1", "cass")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+    with pytest.raises(CassError, match=r"no package opentelemetry-exporter-otlp-proto-grpc$"):
+        start_traces("1", "cass")
+
+
+@pytest.mark.parametrize(
+    ("variable", "protocol"),
+    [
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
+        ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "json"),
+    ],
+)
+def test_unknown_protocol(variable: str, protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, protocol)
+    reason = f"{variable} must be one of http/protobuf, grpc, got {protocol}"
+    with pytest.raises(CassError, match=reason):
+        start_traces("1", "cass")
+
+
+@pytest.mark.timeout(60)
+def test_nobody_collects(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end does not wait for a collector that is not there."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+        traces = start_traces("1", "cass")
+        assert traces is not None
+        traces.record(Call("GenerateMask", (), 0.0))
+        traces.close()
 
 
 def test_what_grpc_cannot_carry_does_not_fail_the_call(monkeypatch: pytest.MonkeyPatch) -> None:

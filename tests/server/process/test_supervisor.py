@@ -20,7 +20,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from cass_core.errors import CassError
 from cass_server.config.address import reserve_port
 from cass_server.process.supervisor import Backoff, Supervisor
-from cass_server.process.worker_channel import Lifeline
+from cass_server.process.worker_channel import WorkerChannel
 from tests.server.support.processes import LIMIT
 from tests.support.servers import ServerProcess, server_process
 
@@ -228,29 +228,29 @@ def test_backoff_is_shortened_at_random() -> None:
 @pytest.mark.parametrize("unread", [False, True])
 def test_a_worker_sees_the_end_of_its_supervisor(unread: bool) -> None:
     supervisor, end = socket.socketpair()
-    lifeline = Lifeline(end, 0)
+    channel = WorkerChannel(end, 0)
     lost = threading.Event()
 
     def wait() -> None:
-        lifeline.wait_lost()
+        channel.wait_lost()
         lost.set()
 
     waiting = threading.Thread(target=wait, daemon=True)
     with supervisor, end:
         waiting.start()
-        lifeline.ready()
+        channel.ready()
         if not unread:
             assert supervisor.recv(8) == b"R"
         assert not lost.wait(0.05)
         supervisor.close()
         assert lost.wait(LIMIT)
         waiting.join(LIMIT)
-        lifeline.ready()  # nobody hears it, which is no error
+        channel.ready()  # nobody hears it, which is no error
 
 
-def test_no_lifeline_without_a_supervisor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("CASS_LIFELINE", raising=False)
-    assert Lifeline.from_environment() is None
+def test_no_channel_without_a_supervisor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CASS_WORKER_CHANNEL", raising=False)
+    assert WorkerChannel.from_environment() is None
 
 
 @pytest.mark.parametrize(
@@ -263,10 +263,10 @@ def test_variables_that_no_supervisor_set(
     ours, theirs = socket.socketpair()
     with ours, theirs, open(reader), open(writer):
         known = {"pipe": str(reader), "socket": str(theirs.fileno())}
-        monkeypatch.setenv("CASS_LIFELINE", known.get(number, number))
+        monkeypatch.setenv("CASS_WORKER_CHANNEL", known.get(number, number))
         monkeypatch.setenv("CASS_WORKER_INDEX", index)
-        with pytest.raises(CassError, match=r"CASS_LIFELINE=.*only a supervisor sets these"):
-            Lifeline.from_environment()
+        with pytest.raises(CassError, match=r"CASS_WORKER_CHANNEL=.*only a supervisor sets these"):
+            WorkerChannel.from_environment()
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "0.0.0.0", "::"])

@@ -14,7 +14,7 @@ from cass_server.config.sources import load_settings
 from cass_server.observability.metrics import Metrics
 from cass_server.ray.autoscaling import replicas_for_load
 from cass_server.ray.load import Load
-from cass_server.ray.spec import bounds, check_name, settings_of_replicas
+from cass_server.ray.spec import check_name, replica_bounds, settings_of_replicas
 from cass_server.rpc.calls import Call
 
 
@@ -67,10 +67,10 @@ def test_replicas_for_load(loads: dict[str, dict[str, float]] | None, wanted: fl
 
 
 def test_bounds() -> None:
-    assert bounds(None, None, None) == (1, 1)
-    assert bounds(4, None, None) == (4, 4)
-    assert bounds(None, None, 4) == (1, 4)
-    assert bounds(None, 2, 4) == (2, 4)
+    assert replica_bounds(None, None, None) == (1, 1)
+    assert replica_bounds(4, None, None) == (4, 4)
+    assert replica_bounds(None, None, 4) == (1, 4)
+    assert replica_bounds(None, 2, 4) == (2, 4)
 
 
 def test_settings_are_for_any_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

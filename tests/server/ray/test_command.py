@@ -23,7 +23,7 @@ pytestmark = pytest.mark.timeout(90)
             --host (command line): not on a Ray cluster: a replica listens on its node's address
             --port (command line): not on a Ray cluster: a replica takes a free port
             --workers (command line): not on a Ray cluster: a replica is one process
-            --metrics-port (command line): not on a Ray cluster: replicas have --telemetry
+            --metrics-port (command line): not on a Ray cluster: a replica serves no metrics
             """,
         ),
         (["--device", "cuda"], "--device (command line): cuda needs --num-gpus\n"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cass_server.ray.registry import BEAT_SECONDS, ROUND_SECONDS, Roster
+from cass_server.ray.registry import HEARTBEAT_SECONDS, ROUND_SECONDS, Roster
 
 # 5 s, in rounds.
 PATIENCE = 10
@@ -34,15 +34,15 @@ def version(roster: Roster) -> int:
 def test_times() -> None:
     assert PATIENCE * ROUND_SECONDS == 5
     # Who is heard of each second may be missed four times.
-    assert BEAT_SECONDS == 1
+    assert HEARTBEAT_SECONDS == 1
 
 
 def test_no_list_before_all_have_had_time_to_report() -> None:
     roster = Roster()
-    roster.beat("a", "10.0.0.1:1")
+    roster.heartbeat("a", "10.0.0.1:1")
     rounds(roster, PATIENCE - 1)
     assert roster.listing is None
-    roster.beat("b", "10.0.0.2:1")
+    roster.heartbeat("b", "10.0.0.2:1")
     roster.end_round()
     assert addresses(roster) == ("10.0.0.1:1", "10.0.0.2:1")
 
@@ -50,22 +50,22 @@ def test_no_list_before_all_have_had_time_to_report() -> None:
 def test_sorted_and_each_once() -> None:
     roster = settled()
     for replica, address in (("a", "10.0.0.2:1"), ("b", "10.0.0.1:1"), ("c", "10.0.0.2:1")):
-        roster.beat(replica, address)
+        roster.heartbeat(replica, address)
     assert addresses(roster) == ("10.0.0.1:1", "10.0.0.2:1")
-    roster.leave("c")
+    roster.remove("c")
     assert addresses(roster) == ("10.0.0.1:1", "10.0.0.2:1")
-    roster.leave("b")
-    roster.leave("unknown")
+    roster.remove("b")
+    roster.remove("unknown")
     assert addresses(roster) == ("10.0.0.2:1",)
 
 
 def test_who_is_silent_is_left_out() -> None:
     roster = settled()
-    roster.beat("a", "10.0.0.1:1")
-    roster.beat("b", "10.0.0.2:1")
+    roster.heartbeat("a", "10.0.0.1:1")
+    roster.heartbeat("b", "10.0.0.2:1")
     rounds(roster, PATIENCE)
     assert addresses(roster) == ("10.0.0.1:1", "10.0.0.2:1")
-    roster.beat("b", "10.0.0.2:1")
+    roster.heartbeat("b", "10.0.0.2:1")
     roster.end_round()
     assert addresses(roster) == ("10.0.0.2:1",)
 
@@ -73,12 +73,12 @@ def test_who_is_silent_is_left_out() -> None:
 def test_another_version_for_another_list_only() -> None:
     roster = settled()
     seen = [version(roster)]
-    roster.beat("a", "10.0.0.1:1")
+    roster.heartbeat("a", "10.0.0.1:1")
     seen.append(version(roster))
-    roster.beat("a", "10.0.0.1:1")
+    roster.heartbeat("a", "10.0.0.1:1")
     roster.end_round()
     assert version(roster) == seen[-1]
-    roster.leave("a")
+    roster.remove("a")
     seen.append(version(roster))
     assert len(set(seen)) == 3
     assert 0 not in seen

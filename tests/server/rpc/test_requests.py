@@ -19,6 +19,7 @@ from cass_server.engines.base import CpuEngine
 from cass_server.rpc.requests import MaskPlan, MaskReader, MaskRequest, Reader, read_loss
 from tests.server.support.requests import loss_request, mask_request
 
+SMALL = CpuEngine().small_fill
 LIMITS = Limits(images=6, boxes=12, patches=400, feature_maps=2)
 
 
@@ -37,8 +38,15 @@ def outcome(read: Reader, data: bytes) -> Any:
         [(array.dtype, array.shape, array.tobytes()) for array in map(np.asarray, arrays)],
         fields,
         (request.answer_bytes, request.size),
-        request.encode(request.compute(CpuEngine().masks)),
+        answer_of(request),
     )
+
+
+def answer_of(request: MaskRequest) -> bytes:
+    """As a server on the CPU gives it; if there are two ways, they are the same to the bit."""
+    answer, small = request.encode(request.compute(CpuEngine().masks)), request.compute_small()
+    assert small is None or request.encode(small) == answer
+    return answer
 
 
 def sent(request: pb.GenerateMaskRequest, *, streamed: bool) -> bytes:
@@ -97,7 +105,7 @@ def test_what_was_asked_before_is_read_alike(
     requests: list[pb.GenerateMaskRequest], streamed: bool, at: int, put: bytes
 ) -> None:
     """As by a reader that has read nothing: once all is new and once it is known; also corrupt."""
-    reader = MaskReader(LIMITS, streamed=streamed)
+    reader = MaskReader(LIMITS, SMALL, streamed=streamed)
     for request in requests:
         data = sent(request, streamed=streamed)
         changed = data[:at] + put + data[at + len(put) :]
@@ -107,12 +115,67 @@ def test_what_was_asked_before_is_read_alike(
 
 
 @pytest.mark.parametrize("streamed", [False, True])
+def test_a_request_that_differs_in_one_byte_is_read_alike(streamed: bool) -> None:
+    """As by a reader that knows none; cut off, longer, and with each byte changed."""
+    request = mask_request(images=3, boxes=1)
+    request.boxes.counts[:] = [0, 2, 1]
+    data = sent(request, streamed=streamed)
+    reader = MaskReader(LIMITS, SMALL, streamed=streamed)
+    reader(data)
+    messages = [data[:end] for end in range(len(data))] + [data + b"\0", data + data]
+    for at, byte in enumerate(data):
+        values = {0, 1, 0x12, 0x7F, 0x80, 0xFF, byte ^ 1, byte ^ 0x40} - {byte}
+        messages += [data[:at] + bytes([value]) + data[at + 1 :] for value in values]
+    for message in messages:
+        new = MaskReader(LIMITS, streamed=streamed)
+        assert outcome(reader, message) == outcome(new, message)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_what_was_asked_before_needs_no_protobuf(
+    streamed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its boxes and counts, among them one of two bytes, are those that were put in."""
+    reader = MaskReader(Limits(), SMALL, streamed=streamed)
+    request = mask_request(images=3)
+    reader(sent(request, streamed=streamed))
+    corners = np.arange(203 * 4, dtype=np.float32)
+    request.boxes.xyxy, request.boxes.counts[:] = corners.tobytes(), [200, 0, 3]
+    monkeypatch.delattr("cass_server.rpc.requests.lift")
+    read = reader(sent(request, streamed=streamed))
+    assert read.xyxy.ravel().tolist() == corners.tolist()
+    assert read.offsets.tolist() == [0, 200, 200, 203]
+    assert read.inputs.boxes.counts.tolist() == [200, 0, 3]
+
+
+def test_what_is_small() -> None:
+    """By hand: 16 patches an image, in float32, of which 2^24 are reached in a short time."""
+    reader = MaskReader(Limits(boxes=1 << 24), SMALL)
+
+    def is_small(request: pb.GenerateMaskRequest) -> bool:
+        return reader(request.SerializeToString()).compute_small() is not None
+
+    request = mask_request(images=2, side=4)
+    assert reader(request.SerializeToString()).plan.most_boxes == 2**24 // 16
+    assert is_small(request)
+    assert not is_small(mask_request(side=64, boxes=2**12 + 1))
+    assert not is_small(mask_request(side=512))
+    request.return_owner = True
+    assert not is_small(request)
+    request.dtype, request.return_owner = pb.DATA_TYPE_UINT8, False
+    request.boxes.ClearField("xyxy")
+    request.boxes.counts[:] = [0, 0]
+    assert not is_small(request)
+    assert MaskReader(LIMITS)(mask_request().SerializeToString()).compute_small() is None
+
+
+@pytest.mark.parametrize("streamed", [False, True])
 def test_an_answer_is_a_message(streamed: bool) -> None:
     """Without context a mask is 1 where the box is, from 8 to 24 of 32 pixels, and 0 elsewhere."""
     request = mask_request()
     request.mask_spec.expansion_ratio = 0
-    read = MaskReader(LIMITS, streamed=streamed)(sent(request, streamed=streamed))
-    answer = read.encode(read.compute(CpuEngine().masks))
+    read = MaskReader(LIMITS, SMALL, streamed=streamed)(sent(request, streamed=streamed))
+    answer = answer_of(read)
     if streamed:
         found = pb.StreamMasksResponse.FromString(answer).masks
     else:
@@ -127,7 +190,7 @@ def test_what_was_asked_before_is_not_worked_out_again(
     streamed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And its boxes are checked against the limits all the same."""
-    reader = MaskReader(LIMITS, streamed=streamed)
+    reader = MaskReader(LIMITS, SMALL, streamed=streamed)
     reader(sent(mask_request(images=2, boxes=3), streamed=streamed))
     monkeypatch.delattr("cass.convert.mask_options")
     request = reader(sent(mask_request(images=2, boxes=1), streamed=streamed))
@@ -147,14 +210,14 @@ def test_boxes_that_come_twice_are_merged_each_time() -> None:
     """They are no part of what requests have in common: the later `xyxy` counts."""
     later = pb.GenerateMaskRequest(boxes=pb.BoxBatch(xyxy=struct.pack("<4f", 0, 0, 4, 4)))
     data = mask_request().SerializeToString() + later.SerializeToString()
-    reader = MaskReader(LIMITS)
+    reader = MaskReader(LIMITS, SMALL)
     for _ in range(2):
         request = reader(data)
         assert np.asarray(request.inputs.boxes.xyxy).tolist() == [[0, 0, 4, 4]]
 
 
 def test_a_reader_keeps_a_bounded_number_of_options() -> None:
-    reader = MaskReader(LIMITS)
+    reader = MaskReader(LIMITS, SMALL)
     for width in range(1, 1001):
         request = mask_request()
         request.image_sizes.widths[0] = width
@@ -193,7 +256,7 @@ def test_no_honest_request_is_too_bulky(images: int) -> None:
 def test_the_bytes_of_answers() -> None:
     """By hand: elements of 4 bytes, of 1 byte and an owner of 4, and of a gradient alone."""
     request = mask_request(images=2, side=4, maps=2)
-    reader = MaskReader(LIMITS)
+    reader = MaskReader(LIMITS, SMALL)
     assert reader(request.SerializeToString()).answer_bytes == 2 * 2 * 16 * 4
     request.dtype, request.return_owner = pb.DATA_TYPE_UINT8, True
     assert reader(request.SerializeToString()).answer_bytes == 2 * 2 * 16 * (1 + 4)

@@ -17,7 +17,7 @@ from cass.v1 import cass_pb2 as pb
 from cass.v1 import cass_pb2_grpc
 from cass_core import MaskSpec, generate_mask
 from cass_core.arrays import Array
-from cass_core.masks import MaskInputs
+from cass_core.inputs import MaskInputs
 from cass_server.config.limits import Limits
 from cass_server.engines.base import Checkpoint, CpuEngine
 from cass_server.observability.metrics import Metrics
@@ -48,6 +48,8 @@ DTYPES = {
 
 class Watched(CpuEngine):
     """Keeps how many requests were computed at a time; fails for some."""
+
+    small_fill = None
 
     def __init__(self) -> None:
         """Nothing was computed yet."""

@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import pytest
 
-from cass_core.losses import HostLoss
+from cass_core.results import HostLoss
 from cass_server.engines.base import CpuEngine
 from cass_server.observability.metrics import Metrics
 from tests.server.support.calls import Writer
@@ -30,6 +30,8 @@ REQUESTS = {
 
 class Slow(CpuEngine):
     """Takes 20 ms."""
+
+    small_fill = None
 
     def masks(self, *arguments: Any, **options: Any) -> None:
         """Compute them, slowly."""

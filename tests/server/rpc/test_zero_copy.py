@@ -23,9 +23,8 @@ from cass.v1 import cass_pb2_grpc
 from cass_core import LossSpec
 from cass_core.arrays import Array
 from cass_core.errors import InvalidRequest
-from cass_core.loss_inputs import LossInputs
-from cass_core.losses import HostLoss
-from cass_core.masks import MaskInputs
+from cass_core.inputs import LossInputs, MaskInputs
+from cass_core.results import HostLoss
 from cass_server.engines.base import Checkpoint, CpuEngine
 from tests.server.support.calls import Writer
 from tests.server.support.in_thread import service_channel
@@ -47,6 +46,8 @@ class Recording(CpuEngine):
         keep: whether to keep them.
         error: what to raise instead of computing.
     """
+
+    small_fill = None
 
     def __init__(self, *, keep: bool = True, error: type[Exception] | None = None) -> None:
         """Nothing was given yet."""

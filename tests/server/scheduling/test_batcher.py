@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 
 from cass_core import BoxBatch, MaskSpec, generate_mask
 from cass_core.arrays import storage_dtype
-from cass_core.masks import MaskInputs, compute_masks
+from cass_core.cpu.backend import compute_masks
+from cass_core.inputs import MaskInputs
 from cass_core.synthetic import street_boxes
 from cass_server.exceptions import Cancelled, EngineBroken, Expired, Stopping
 from cass_server.scheduling import batcher as batcher_module

@@ -246,7 +246,9 @@ def test_unchanged_files_are_not_read_again(
         files.write(authority.issue())
         for _ in range(3):
             assert outcome(address, client(authority)) == "OK"
-    read = [record for record in caplog.records if record.name == "cass_server.security.tls"]
+    read = [
+        record for record in caplog.records if record.name == "cass_server.security.reloading_file"
+    ]
     assert [record.getMessage() for record in read] == ["TLS files read again"]
 
 

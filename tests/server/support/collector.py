@@ -12,8 +12,6 @@ from queue import Queue
 from typing import Any
 
 import grpc
-from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2 as metrics
-from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2_grpc as metrics_grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as traces
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc as traces_grpc
 
@@ -22,23 +20,18 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc as tra
 class Collected:
     """What has been sent so far."""
 
-    metrics: Queue[metrics.ExportMetricsServiceRequest] = field(default_factory=Queue)
     traces: Queue[traces.ExportTraceServiceRequest] = field(default_factory=Queue)
 
 
 @contextlib.contextmanager
 def http_collector(collected: Collected) -> Iterator[str]:
     """A collector by HTTP; its address."""
-    kinds: dict[str, tuple[Any, Queue[Any]]] = {
-        "/v1/metrics": (metrics.ExportMetricsServiceRequest, collected.metrics),
-        "/v1/traces": (traces.ExportTraceServiceRequest, collected.traces),
-    }
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            kind, messages = kinds[self.path]
-            messages.put(kind.FromString(body))
+            assert self.path == "/v1/traces"
+            collected.traces.put(traces.ExportTraceServiceRequest.FromString(body))
             self.send_response(200)
             self.end_headers()
 
@@ -59,18 +52,12 @@ def http_collector(collected: Collected) -> Iterator[str]:
 def grpc_collector(collected: Collected) -> Iterator[str]:
     """A collector by gRPC; its address."""
 
-    class Metrics(metrics_grpc.MetricsServiceServicer):
-        def Export(self, request: Any, _: grpc.ServicerContext) -> Any:  # noqa: N802
-            collected.metrics.put(request)
-            return metrics.ExportMetricsServiceResponse()
-
     class Traces(traces_grpc.TraceServiceServicer):
         def Export(self, request: Any, _: grpc.ServicerContext) -> Any:  # noqa: N802
             collected.traces.put(request)
             return traces.ExportTraceServiceResponse()
 
     server = grpc.server(ThreadPoolExecutor(1))
-    metrics_grpc.add_MetricsServiceServicer_to_server(Metrics(), server)
     traces_grpc.add_TraceServiceServicer_to_server(Traces(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()

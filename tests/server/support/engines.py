@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 
 from cass_core.arrays import Array
-from cass_core.masks import MaskInputs
+from cass_core.inputs import MaskInputs
 from cass_server.engines.base import Checkpoint, CpuEngine
 from tests.server.support.processes import LIMIT
 
@@ -22,6 +22,8 @@ class Held(CpuEngine):
         waiting: released once for each request that waits.
         go: set it to let them go, now and later.
     """
+
+    small_fill = None
 
     def __init__(self) -> None:
         """Nothing waits yet."""

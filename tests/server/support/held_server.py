@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cass_core.arrays import Array
-from cass_core.masks import MaskInputs
+from cass_core.inputs import MaskInputs
 from cass_server import cli
 from cass_server.engines.base import Checkpoint, CpuEngine, Engine
 from cass_server.process import main as process_main
@@ -20,6 +20,8 @@ from cass_server.process import main as process_main
 
 class HeldEngine(CpuEngine):
     """Waits for files in a folder."""
+
+    small_fill = None
 
     def __init__(self, folder: Path) -> None:
         """Take the folder."""

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import grpc
 
+from cass.contract import SERVICE_NAME
 from cass.v1 import cass_pb2_grpc
 from cass_server.config.limits import Limits
 from cass_server.engines.base import CpuEngine, Engine
@@ -20,7 +21,7 @@ from cass_server.rpc.calls import Deadlines
 from cass_server.rpc.health import Health
 from cass_server.rpc.receiving import MessageFirst
 from cass_server.rpc.router import Authenticator, Router
-from cass_server.rpc.servicer import SERVICE_NAME, CassService
+from cass_server.rpc.servicer import CassService
 from cass_server.rpc.streams import MaskStreams
 from cass_server.scheduling.admission import Admission
 from cass_server.scheduling.compute_pool import ComputePool

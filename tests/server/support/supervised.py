@@ -23,7 +23,7 @@ from cass_core.errors import CassError
 from cass_server.config.address import reserve_port
 from cass_server.observability.logging import set_up_logging
 from cass_server.process.supervisor import Backoff, Supervisor
-from cass_server.process.worker_channel import Lifeline
+from cass_server.process.worker_channel import WorkerChannel
 
 
 def _arguments() -> argparse.Namespace:
@@ -67,16 +67,16 @@ class _Server(socketserver.ThreadingTCPServer):
     request_queue_size = 128
 
 
-def _work(lifeline: Lifeline, folder: Path, port: int) -> None:
+def _work(channel: WorkerChannel, folder: Path, port: int) -> None:
     # Signals, or None when the supervisor is gone.
     events: SimpleQueue[signal.Signals | None] = SimpleQueue()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _: events.put(signal.Signals(number)))
-    answer = json.dumps([lifeline.index, os.getpid()]).encode()
-    is_stubborn = (folder / f"stubborn-{lifeline.index}").exists()
+    answer = json.dumps([channel.index, os.getpid()]).encode()
+    is_stubborn = (folder / f"stubborn-{channel.index}").exists()
 
     def wait_lost() -> None:
-        lifeline.wait_lost()
+        channel.wait_lost()
         events.put(None)
 
     class Greeter(socketserver.BaseRequestHandler):
@@ -86,38 +86,38 @@ def _work(lifeline: Lifeline, folder: Path, port: int) -> None:
     with _Server(("127.0.0.1", port), Greeter) as server:
         for run in (wait_lost, lambda: server.serve_forever(poll_interval=0.02)):
             threading.Thread(target=run, daemon=True).start()
-        lifeline.ready()
+        channel.ready()
         while (got := events.get()) is not None:
-            told = {"worker": lifeline.index, "signal": got.name}
+            told = {"worker": channel.index, "signal": got.name}
             logging.info("worker got signal", extra=told)
             if not is_stubborn:
                 break
         server.shutdown()
 
 
-def _misbehave(lifeline: Lifeline, folder: Path) -> None:
-    ending = folder / f"exit-{lifeline.index}"
+def _misbehave(channel: WorkerChannel, folder: Path) -> None:
+    ending = folder / f"exit-{channel.index}"
     if ending.exists():
         sys.exit(int(ending.read_text()))
-    if (folder / f"hang-{lifeline.index}").exists():
-        logging.info("worker hangs", extra={"worker": lifeline.index, "pid": os.getpid()})
-        lifeline.wait_lost()
+    if (folder / f"hang-{channel.index}").exists():
+        logging.info("worker hangs", extra={"worker": channel.index, "pid": os.getpid()})
+        channel.wait_lost()
         sys.exit(1)
 
 
 def main() -> int:
-    """Be the supervisor, or a worker if there is a lifeline."""
+    """Be the supervisor, or a worker if there is a channel."""
     set_up_logging("info")
-    lifeline = Lifeline.from_environment()
-    if lifeline is None:
+    channel = WorkerChannel.from_environment()
+    if channel is None:
         try:
             return _supervise(_arguments())
         except CassError as error:
             logging.error("refused", extra={"reason": str(error)})
             return 1
     folder = Path(sys.argv[1])
-    _misbehave(lifeline, folder)
-    _work(lifeline, folder, int(os.environ["PORT"]))
+    _misbehave(channel, folder)
+    _work(channel, folder, int(os.environ["PORT"]))
     return 0
 
 

@@ -16,9 +16,8 @@ from hypothesis import strategies as st
 from cass.codec.encode import loss_request, loss_response, mask_layout
 from cass.v1 import cass_pb2 as pb
 from cass_core import LossSpec, MaskSpec
-from cass_core.loss_inputs import LossInputs
-from cass_core.losses import HostLoss
-from cass_core.masks import MaskInputs
+from cass_core.inputs import LossInputs, MaskInputs
+from cass_core.results import HostLoss
 
 BOX = np.array([[1, 2, 3, 4.5]], np.float32)
 MASK_DTYPES = {

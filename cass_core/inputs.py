@@ -1,0 +1,309 @@
+"""MaskInputs and LossInputs: the checked arguments of a mask or a loss; what a request carries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from cass_core.arrays import (
+    LOGIT_DTYPES,
+    MASK_DTYPES,
+    TARGET_DTYPES,
+    Array,
+    Tensorlike,
+    dtype_name,
+    is_tensor,
+    to_host,
+)
+from cass_core.boxes import BoxBatch
+from cass_core.errors import InvalidRequest
+from cass_core.grid import FeatureMap, Sizes, feature_maps, image_sizes, patch_grid
+from cass_core.specs import LossSpec, MaskSpec, normalizer_of
+
+if TYPE_CHECKING:
+    import torch
+
+_MAX_PATCHES = 2**60
+FillSmall: TypeAlias = Callable[[Array, Array, Sequence[Array]], None]
+"""Fills float32 masks, one a feature map, for read-only boxes in the host's memory and offsets."""
+THREAD_PATCHES = 1 << 18
+"""What is worth a thread of its own: some 100 µs of work, where handing it over takes 20."""
+SHORT_WORK = 1 << 24
+"""Patches that boxes reach in some 10 ms, after which a long computation may be ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class MaskInputs:
+    """The checked arguments of one `generate_mask`.
+
+    Attributes:
+        boxes: the boxes of B images.
+        sizes: ``[1 or B, 2]`` float64, height and width of the images in pixels; a tensor where
+            they came beside the boxes in CUDA memory.
+        maps: (h, w) of each feature map, in cells.
+        single: whether one feature map was asked for rather than a list.
+        spec: the options.
+        dtype: name of the masks' dtype.
+        return_owner: whether owner maps are asked for.
+    """
+
+    boxes: BoxBatch
+    sizes: Sizes | torch.Tensor
+    maps: list[FeatureMap]
+    single: bool
+    spec: MaskSpec
+    dtype: str
+    return_owner: bool
+
+    @classmethod
+    def check(
+        cls,
+        boxes: BoxBatch | Sequence[Any],
+        image_size: Any,
+        feature_map: Any,
+        spec: MaskSpec,
+        dtype: Any,
+        return_owner: bool,
+    ) -> MaskInputs:
+        """Check the arguments of `generate_mask`, which names the errors."""
+        if not isinstance(spec, MaskSpec):
+            raise InvalidRequest("mask_spec", f"must be a MaskSpec, got {type(spec).__name__}")
+        batch = BoxBatch.wrap(boxes)
+        arguments = image_size, feature_map, spec, dtype, return_owner
+        if type(batch.xyxy) is np.ndarray and tuple(map(_kind, arguments)) == _PLAIN:
+            return cls(batch, *_checked(batch.num_images, *arguments))
+        return cls(batch, *_check(batch, *arguments))
+
+    def most_boxes(self) -> int:
+        """With up to so many, this takes no threads, checkpoints or scratch; -1 if always some."""
+        patches = sum(images * rows * columns for images, rows, columns in self.shapes())
+        if self.dtype != "float32" or self.return_owner or not 0 < patches < THREAD_PATCHES:
+            return -1
+        return self.boxes.num_images * SHORT_WORK // patches
+
+    def shapes(self) -> list[tuple[int, int, int]]:
+        """``(B, n_y, n_x)`` of the mask of each feature map."""
+        images, patch_size = self.boxes.num_images, self.spec.patch_size
+        return [(images, *patch_grid(feature_map, patch_size)) for feature_map in self.maps]
+
+
+def _check(
+    boxes: BoxBatch,
+    image_size: Any,
+    feature_map: Any,
+    spec: MaskSpec,
+    dtype: Any,
+    return_owner: bool,
+) -> tuple[Any, ...]:
+    """The fields of `MaskInputs` after the boxes."""
+    maps, single = feature_maps(feature_map)
+    name = dtype_name(dtype, "dtype", MASK_DTYPES)
+    if name == "bfloat16" and not is_tensor(boxes.xyxy):
+        raise InvalidRequest("dtype", "bfloat16 needs boxes given as torch tensors")
+    sizes = check_sizes(image_size, boxes)
+    check_options(boxes.num_images, maps, single, spec, name, return_owner)
+    return sizes, maps, single, spec, name, bool(return_owner)
+
+
+# In a quarter of the time, where all but NumPy's boxes has been checked before.
+@lru_cache(maxsize=256)
+def _checked(num_images: int, *arguments: Any) -> tuple[Any, ...]:
+    return _check(BoxBatch.packed(np.empty((0, 4), np.float32), [0] * num_images), *arguments)
+
+
+def _kind(value: Any) -> Any:
+    """The type, of a pair with those of its two: 1 is not True, though they are equal."""
+    return (tuple, *map(type, value)) if type(value) is tuple else type(value)
+
+
+_PAIR = (tuple, int, int)
+_PLAIN = (_PAIR, _PAIR, MaskSpec, str, bool)
+
+
+def check_options(
+    num_images: int,
+    maps: Sequence[FeatureMap],
+    single: bool,
+    spec: MaskSpec,
+    dtype: str,
+    return_owner: bool,
+) -> None:
+    """Check what concerns several options at once; see `MaskInputs`.
+
+    Raises:
+        InvalidRequest: two of them do not go together, or the answer would be too large.
+    """
+    if return_owner and spec.merge != "max":
+        raise InvalidRequest("return_owner", "needs mask_spec.merge max")
+    if dtype == "uint8" and spec.merge == "sum":
+        raise InvalidRequest(
+            "dtype", "uint8 needs a mask_spec.merge that stays in [0, 1]: max or clipped_sum"
+        )
+    for i, feature_map in enumerate(maps):
+        # NumPy can describe no larger array, not even one of no images.
+        rows, columns = patch_grid(feature_map, spec.patch_size)
+        if max(1, num_images) * rows * columns > _MAX_PATCHES:
+            name = "feature_map" if single else f"feature_map[{i}]"
+            raise InvalidRequest(name, f"{feature_map} is too large for this batch")
+
+
+def check_sizes(value: Any, boxes: BoxBatch) -> Sizes | torch.Tensor:
+    """Image sizes where the boxes are: in CUDA memory only if both came there.
+
+    Raises:
+        InvalidRequest: see `cass_core.grid.image_sizes`.
+    """
+    if is_tensor(boxes.xyxy) and boxes.xyxy.device.type == "cuda":
+        from cass_core.transfer import sizes_on_device
+
+        sizes = sizes_on_device(value, boxes.num_images)
+        if sizes is not None:
+            return sizes
+    return image_sizes(value, boxes.num_images)
+
+
+@dataclass(frozen=True, slots=True)
+class LossInputs:
+    """The checked arguments of one loss, in host arrays.
+
+    Attributes:
+        logits: an array (bfloat16 as bits).
+        logits_dtype: the name of its dtype.
+        target: an array of as many patches, or None where the target is made from boxes.
+        target_dtype: the name of its dtype.
+        mask: what the target is made from, where there is none; it has one feature map.
+        spec: the options.
+        num_boxes: normaliser of ``per_object``.
+        return_grad: whether the gradient is asked for.
+    """
+
+    logits: Array
+    logits_dtype: str
+    target: Array | None
+    target_dtype: str
+    mask: MaskInputs | None
+    spec: LossSpec
+    num_boxes: float | None
+    return_grad: bool
+
+    @classmethod
+    def check(
+        cls,
+        logits: Any,
+        target: Any,
+        spec: LossSpec,
+        num_boxes: float | None,
+        return_grad: bool,
+        mask: MaskInputs | None = None,
+    ) -> LossInputs:
+        """Check the arguments of a loss against a target, or, if that is None, from boxes.
+
+        Raises:
+            InvalidRequest: an argument cannot be used; it is named.
+        """
+        check_spec(spec)
+        logits = check_logits(logits)
+        host_logits, logits_dtype = to_host(logits)
+        host_target, target_dtype = None, ""
+        if target is not None:
+            host_target, target_dtype = to_host(check_target(target, logits))
+        host = host_logits, logits_dtype, host_target, target_dtype
+        return cls.checked(*host, mask, spec, num_boxes, return_grad)
+
+    @classmethod
+    def checked(
+        cls,
+        logits: Array,
+        logits_dtype: str,
+        target: Array | None,
+        target_dtype: str,
+        mask: MaskInputs | None,
+        spec: LossSpec,
+        num_boxes: float | None,
+        return_grad: bool,
+    ) -> LossInputs:
+        """Check what concerns several arguments at once, the rest being good already."""
+        if (target is None) == (mask is None):
+            raise InvalidRequest("target", "give either a target or boxes")
+        if target is not None:
+            check_same_grid(logits.shape, target.shape, "target")
+        if mask is not None:
+            grid = patch_grid(mask.maps[0], mask.spec.patch_size)
+            check_same_grid(logits.shape, (mask.boxes.num_images, *grid), "logits")
+            if num_boxes is None:
+                num_boxes = mask.boxes.num_boxes
+        normalizer_of(spec, logits.size, num_boxes)
+        return cls(
+            logits, logits_dtype, target, target_dtype, mask, spec, num_boxes, bool(return_grad)
+        )
+
+
+def check_logits(logits: Any) -> Tensorlike:
+    """Logits as an array or tensor of a dtype that the losses know.
+
+    Raises:
+        InvalidRequest: not an array, of no dimension, or of another dtype.
+    """
+    return _check_array(logits, "logits", LOGIT_DTYPES)
+
+
+def check_target(target: Any, logits: Tensorlike) -> Tensorlike:
+    """A target of the logits' shape, or with the grid flattened where they are not.
+
+    Raises:
+        InvalidRequest: another shape, dtype, kind or device than the logits'.
+    """
+    checked = _check_array(target, "target", TARGET_DTYPES)
+    if is_tensor(checked) != is_tensor(logits):
+        raise InvalidRequest("target", "must be of the same kind (NumPy or torch) as the logits")
+    if is_tensor(checked) and is_tensor(logits) and checked.device != logits.device:
+        raise InvalidRequest("target", f"is on {checked.device}, the logits on {logits.device}")
+    check_same_grid(tuple(logits.shape), tuple(checked.shape), "target")
+    return checked
+
+
+def check_same_grid(logits: tuple[int, ...], other: tuple[int, ...], field: str) -> None:
+    """Rejects shapes that are neither equal nor ``[B, n_y, n_x]`` beside ``[B, n_y * n_x]``.
+
+    Raises:
+        InvalidRequest: they differ; ``field`` is named.
+    """
+    if logits == other:
+        return
+    short, long = sorted((logits, other), key=len)
+    if len(short) == 2 and len(long) == 3 and short == (long[0], long[1] * long[2]):
+        return
+    if field == "logits":
+        raise InvalidRequest(field, f"have the shape {list(logits)}, the grid is {list(other)}")
+    raise InvalidRequest(field, f"has the shape {list(other)}, the logits have {list(logits)}")
+
+
+def check_spec(spec: Any) -> None:
+    """Rejects what is not a `LossSpec`.
+
+    Raises:
+        InvalidRequest: named ``loss_spec``.
+    """
+    if not isinstance(spec, LossSpec):
+        raise InvalidRequest("loss_spec", f"must be a LossSpec, got {type(spec).__name__}")
+
+
+def _check_array(value: Any, field: str, dtypes: tuple[str, ...]) -> Tensorlike:
+    if not is_tensor(value):
+        try:
+            value = np.asarray(value)
+            if value.dtype.kind not in "fiucb":
+                raise ValueError
+        except ValueError:
+            raise InvalidRequest(field, "must be an array of numbers") from None
+    name = str(value.dtype).removeprefix("torch.")
+    if name not in dtypes:
+        raise InvalidRequest(field, f"must have a dtype of {', '.join(dtypes)}, got {name}")
+    if value.ndim == 0:
+        raise InvalidRequest(field, "must have at least one dimension")
+    array: Tensorlike = value
+    return array

@@ -1,0 +1,129 @@
+"""Checked requests as calls of the operators: what the public functions do on CUDA."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, TypeGuard
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cass_core.boxes import BoxBatch
+from cass_core.grid import Sizes, patch_grid
+from cass_core.inputs import MaskInputs
+from cass_core.ops import registration  # noqa: F401 - defines the operators
+from cass_core.ops.spec_args import loss_options, mask_options
+from cass_core.results import LossResult
+from cass_core.specs import LossSpec, normalizer_of
+from cass_core.transfer import upload
+
+
+class DeviceBoxes(NamedTuple):
+    """The first arguments of the operators that take boxes."""
+
+    xyxy: Tensor
+    offsets: Tensor
+    sizes: Tensor | None
+    image_size: list[int]
+
+
+def is_on_device(boxes: Any, device: torch.device) -> TypeGuard[BoxBatch]:
+    """Whether these are a batch on the device already."""
+    return (
+        isinstance(boxes, BoxBatch)
+        and isinstance(boxes.xyxy, Tensor)
+        and boxes.xyxy.device == device
+    )
+
+
+def offsets_of(boxes: BoxBatch) -> Tensor:
+    """``[B + 1]`` int32 beside the boxes."""
+    if boxes.device_offsets is not None:
+        return boxes.device_offsets
+    return torch.from_numpy(boxes.offsets.astype(np.int32))
+
+
+def to_device(boxes: BoxBatch, sizes: Sizes | Tensor, device: torch.device) -> DeviceBoxes:
+    """Boxes and image sizes on a device, copied only where they are not there yet."""
+    boxes = boxes if is_on_device(boxes, device) else boxes.to(device)
+    xyxy, offsets = torch.as_tensor(boxes.xyxy), offsets_of(boxes)
+    if isinstance(sizes, Tensor):
+        return DeviceBoxes(xyxy, offsets, sizes, [1, 1])
+    if len(sizes) == 1:
+        return DeviceBoxes(xyxy, offsets, None, [int(sizes[0, 0]), int(sizes[0, 1])])
+    return DeviceBoxes(xyxy, offsets, upload(sizes, device), [1, 1])
+
+
+def make_masks(inputs: MaskInputs, device: torch.device) -> tuple[list[Tensor], list[Tensor]]:
+    """Masks and owner maps (none unless asked for) on the device, one of each a feature map."""
+    flat, owners = torch.ops.cass.masks(
+        *to_device(inputs.boxes, inputs.sizes, device),
+        [side for feature_map in inputs.maps for side in feature_map],
+        *mask_options(inputs.spec),
+        getattr(torch, inputs.dtype),
+        inputs.return_owner,
+    )
+    grids = [patch_grid(feature_map, inputs.spec.patch_size) for feature_map in inputs.maps]
+    batch = inputs.boxes.num_images
+    if len(grids) == 1:
+        shape = (batch, *grids[0])
+        return [flat.view(shape)], [owners.view(shape)] if inputs.return_owner else []
+    lengths = [batch * rows * columns for rows, columns in grids]
+
+    def cut(tensor: Tensor) -> list[Tensor]:
+        parts = zip(tensor.split(lengths), grids, strict=True)
+        return [part.view(batch, *grid) for part, grid in parts]
+
+    return cut(flat), cut(owners) if inputs.return_owner else []
+
+
+def take_loss(
+    logits: Tensor,
+    target: Tensor | MaskInputs,
+    spec: LossSpec,
+    num_boxes: float | None,
+    return_grad: bool,
+) -> LossResult:
+    """`cass_core.compute_loss` of checked arguments, on the logits' device.
+
+    Args:
+        target: patches, or the inputs of the mask that they are made as.
+    """
+    patches = logits.numel()
+    grad_dtype = logits.dtype if return_grad else None
+    logits = logits.detach()
+    choices, numbers = loss_options(spec)
+    if isinstance(target, Tensor):
+        normalizer = normalizer_of(spec, patches, num_boxes)
+        loss, total, grad = torch.ops.cass.loss(
+            logits, target.detach(), choices, numbers, normalizer, grad_dtype
+        )
+    else:
+        normalizer = normalizer_of(
+            spec, patches, target.boxes.num_boxes if num_boxes is None else num_boxes
+        )
+        loss, total, grad = boxes_loss(
+            logits,
+            to_device(target.boxes, target.sizes, logits.device),
+            list(target.maps[0]),
+            mask_options(target.spec),
+            (choices, numbers),
+            normalizer,
+            grad_dtype,
+        )
+    return LossResult(loss, total, normalizer, grad if return_grad else None)
+
+
+def boxes_loss(
+    logits: Tensor,
+    boxes: DeviceBoxes,
+    feature_map: list[int],
+    mask: tuple[list[int], list[float]],
+    loss: tuple[list[int], list[float]],
+    normalizer: float,
+    grad_dtype: torch.dtype | None,
+) -> Any:
+    """Loss, sum and gradient straight from boxes; see `cass_core.ops.registration`."""
+    return torch.ops.cass.boxes_loss(
+        logits, *boxes, feature_map, *mask, *loss, normalizer, grad_dtype
+    )

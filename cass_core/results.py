@@ -1,0 +1,88 @@
+"""LossResult and HostLoss, and host arrays in the form that the caller gave the inputs in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from cass_core.arrays import Array, Tensorlike, from_host, is_tensor
+from cass_core.inputs import MaskInputs
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, slots=True)
+class LossResult:
+    """What `compute_loss` returns.
+
+    Attributes:
+        loss: the reduced loss, a scalar of the kind and place of the logits; for
+            ``reduction="none"`` the loss of each patch, in the logits' shape. float32, or
+            float64 for float64 logits.
+        sum: the sum over all patches, a scalar of the same dtype.
+        normalizer: what the sum was divided by; 1 for ``none`` and ``sum``. Data-parallel
+            training adds ``sum`` and ``normalizer`` over its processes and divides itself.
+        grad: gradient of the reduced loss (for ``none``, of the sum) with respect to the
+            logits, of their shape and dtype; None unless asked for.
+    """
+
+    loss: Any
+    sum: Any
+    normalizer: float
+    grad: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class HostLoss:
+    """A `LossResult` in host arrays: what an answer carries."""
+
+    loss: Array
+    total: float
+    normalizer: float
+    grad: Array | None
+
+    def wrap(self, like: Tensorlike, logits_dtype: str) -> LossResult:
+        """In the form that `compute_loss` returns for these logits."""
+        tensors = is_tensor(like)
+        loss_dtype = self.loss.dtype.name
+        total = np.asarray(self.total, self.loss.dtype)
+
+        def place(array: Array, name: str) -> Any:
+            value = from_host(array, name, as_tensor=tensors)
+            if is_tensor(value) and is_tensor(like):
+                return value.to(like.device)
+            return value[()] if value.ndim == 0 else value  # a NumPy scalar
+
+        return LossResult(
+            loss=place(self.loss, loss_dtype),
+            sum=place(total, loss_dtype),
+            normalizer=self.normalizer,
+            grad=None if self.grad is None else place(self.grad, logits_dtype),
+        )
+
+
+def wrap_masks(inputs: MaskInputs, masks: Sequence[Array], owners: Sequence[Array]) -> Any:
+    """Host arrays in the form that `generate_mask` returns for these inputs."""
+    if not is_tensor(inputs.boxes.xyxy):
+        return arrange_masks(inputs, masks, owners)
+    device = inputs.boxes.xyxy.device
+
+    def place(array: Array, name: str) -> Tensorlike:
+        return cast("torch.Tensor", from_host(array, name, as_tensor=True)).to(device)
+
+    return arrange_masks(
+        inputs,
+        [place(mask, inputs.dtype) for mask in masks],
+        [place(owner, "int32") for owner in owners],
+    )
+
+
+def arrange_masks(inputs: MaskInputs, masks: Sequence[Any], owners: Sequence[Any]) -> Any:
+    """One mask or a list, alone or in a pair with the owners."""
+    if not inputs.return_owner:
+        return masks[0] if inputs.single else masks
+    return (masks[0], owners[0]) if inputs.single else (masks, owners)

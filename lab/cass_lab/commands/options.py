@@ -1,0 +1,125 @@
+"""The options of the commands that train, and what becomes of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.progress import TimeElapsedColumn, TimeRemainingColumn
+
+from cass_cli.progress import progress_bar
+from cass_core.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from cass_lab.data.dataset import Dataset
+    from cass_lab.training.train import Recipe
+
+# Change of a picture's width : height that is reported.
+_ASPECT_TOLERANCE = 0.05
+
+
+class Device(StrEnum):
+    """Where to train."""
+
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+def _annotations(help_: str) -> Any:
+    return typer.Option(metavar="FILE.json", exists=True, dir_okay=False, readable=True, help=help_)
+
+
+def _folder(help_: str, exists: bool = False) -> Any:
+    return typer.Option(metavar="DIR", exists=exists, file_okay=False, help=help_)
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """What trainings are made with; each field is an option."""
+
+    train: Annotated[Path, _annotations("COCO object-detection annotations to train on.")]
+    test: Annotated[Path, _annotations("Annotations of other scenes, to measure on.")]
+    images: Annotated[Path, _folder("Folder with the pictures of both files.", exists=True)]
+    out: Annotated[
+        Path,
+        _folder("Folder for results; a second call with the same goes on where the first one was."),
+    ]
+    size: Annotated[
+        str, typer.Option(metavar="WxH", help="Pixels that every picture is stretched to.")
+    ] = "640x384"
+    stride: Annotated[int, typer.Option(help="Pixels of a patch's side: 4, 8, 16 or 32.")] = 8
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each variant.")] = 3
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 5
+    batch_size: Annotated[int, typer.Option(min=1, help="Images a training step.")] = 8
+    learning_rate: Annotated[
+        float, typer.Option(min=1e-6, help="Largest learning rate of the one-cycle schedule.")
+    ] = 5e-3
+    jobs: Annotated[int, typer.Option(min=1, help="Trainings at once, each on one CPU core.")] = 1
+    device: Annotated[Device, typer.Option(help="Where to train.")] = Device.cpu
+    cache: Annotated[
+        Path | None, _folder("Folder for decoded pictures, 3 bytes a pixel; by default OUT/cache.")
+    ] = None
+
+    def recipe(self) -> Recipe:
+        """How to train.
+
+        Raises:
+            InvalidRequest: there is no GPU.
+        """
+        import torch
+
+        from cass_lab.training.train import Recipe
+
+        if self.device is Device.cuda and not torch.cuda.is_available():
+            raise InvalidRequest("--device", "there is no GPU that torch can use")
+        return Recipe(self.epochs, self.batch_size, self.learning_rate, self.device.value)
+
+    def load(self) -> tuple[Dataset, Dataset]:
+        """The two sets, their pictures decoded.
+
+        Raises:
+            InvalidRequest: the size does not fit the stride, or a file cannot be used.
+        """
+        from cass_lab.data.dataset import load_datasets
+
+        size, cache = self._size(), self.cache or self.out / "cache"
+        with progress("pictures", None) as step_done:
+            files = self.train, self.test
+            data = load_datasets(files, self.images, size, cache, lambda: step_done(1))
+        change = max(dataset.aspect_change for dataset in data) - 1
+        if change > _ASPECT_TOLERANCE:
+            typer.echo(
+                f"--size changes width : height of a picture by {100 * change:.0f} %: sizes and "
+                "shapes of objects are those after it is stretched",
+                err=True,
+            )
+        return data
+
+    def _size(self) -> tuple[int, int]:
+        """``640x384`` as (H, W)."""
+        match = re.fullmatch(r"(\d+)x(\d+)", self.size)
+        if match is None:
+            raise InvalidRequest("--size", f"must be WIDTHxHEIGHT as in 640x384, got {self.size!r}")
+        width, height, stride = int(match[1]), int(match[2]), self.stride
+        if stride not in (4, 8, 16, 32):
+            raise InvalidRequest("--stride", f"must be 4, 8, 16 or 32, got {stride}")
+        if not (width and height) or width % stride or height % stride:
+            raise InvalidRequest(
+                "--size", f"both sides must be multiples of {stride}, got {self.size}"
+            )
+        return height, width
+
+
+@contextmanager
+def progress(name: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """A bar on standard error with the time left; a function that moves it by so many steps."""
+    times = TimeElapsedColumn(), TimeRemainingColumn(elapsed_when_finished=True)
+    with progress_bar(*times) as bar:
+        task = bar.add_task(name, total=total)
+        yield lambda steps: bar.advance(task, steps)

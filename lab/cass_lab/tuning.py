@@ -1,0 +1,179 @@
+"""Tuning by Optuna: a grid or a random sample of options, measured like the variants."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.trial import Trial, TrialState
+
+from cass_core.errors import InvalidRequest
+from cass_core.specs import LossSpec, MaskSpec
+from cass_lab.reports.tables import markdown, percent_with_spread
+from cass_lab.training.runs import Record
+from cass_lab.training.variants import Variant
+
+Space = dict[str, list[Any]]
+
+# The audit's.
+AUDIT_SPACE = ("small_target_gain=1.2,1.5,2.0", "alpha=1.5,2.0,2.5", "beta=3,4,5")
+
+# A patch is one cell, and a training step takes the mean.
+_MASK_FIELDS = {field.name for field in dataclasses.fields(MaskSpec)} - {"patch_size"}
+_LOSS_FIELDS = {field.name for field in dataclasses.fields(LossSpec)} - {"reduction"}
+
+
+def parse_space(choices: Sequence[str]) -> Space:
+    """``NAME=V1,V2`` with names of `MaskSpec` and `LossSpec`, values as JSON or plain text.
+
+    Returns:
+        The values of each option, each value once.
+
+    Raises:
+        InvalidRequest: there is no such option, it is given twice, or values cannot be trained
+            with, alone or together.
+
+    Example:
+        >>> parse_space(["alpha=1.5,2", "kind=bce,focal"])
+        {'alpha': [1.5, 2], 'kind': ['bce', 'focal']}
+    """
+    space: Space = {}
+    for choice in choices:
+        name, equals, text = choice.partition("=")
+        if not equals or name not in _MASK_FIELDS | _LOSS_FIELDS:
+            known = ", ".join(sorted(_MASK_FIELDS | _LOSS_FIELDS))
+            raise InvalidRequest("--choice", f"{choice!r} must be one of {known}, =V1,V2,...")
+        if name in space:
+            raise InvalidRequest("--choice", f"{name} is given twice")
+        space[name] = []
+        for value in map(_value, text.split(",")):
+            if value not in space[name]:
+                space[name].append(value)
+        if name == "merge" and "sum" in space[name]:
+            raise InvalidRequest("--choice", "merge=sum exceeds 1, which no loss takes as a target")
+    # A mask's options do not depend on a loss's, so neither side has to go through the other's.
+    for fields in (_MASK_FIELDS, _LOSS_FIELDS):
+        for options in _grid({name: space[name] for name in space if name in fields}):
+            variant_of(options)
+    return space
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _grid(space: Space) -> Iterator[dict[str, Any]]:
+    """Every combination."""
+    for values in itertools.product(*space.values()):
+        yield dict(zip(space, values, strict=True))
+
+
+def variant_of(options: dict[str, Any]) -> Variant:
+    """The improved preset with these options."""
+    mask = {name: value for name, value in options.items() if name in _MASK_FIELDS}
+    loss = {name: value for name, value in options.items() if name in _LOSS_FIELDS}
+    name = ", ".join(f"{name}={value}" for name, value in options.items())
+    return Variant(name, MaskSpec.improved().replace(**mask), LossSpec.improved().replace(**loss))
+
+
+def open_study(
+    out: Path, space: Space, random_trials: int | None, basis: Sequence[str]
+) -> optuna.Study:
+    """The study of this space in ``OUT/tune.db``, as far as it has come.
+
+    Args:
+        out: an existing folder.
+        space: the values to choose from.
+        random_trials: how many random combinations it shall have in all; None for the whole grid.
+        basis: what the result of a trial depends on beside its options: the keys of the runs
+            without any of them. Another basis is another study.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    kind = "grid" if random_trials is None else "random"
+    determined_by = json.dumps([space, list(basis)])
+    study = optuna.create_study(
+        storage=f"sqlite:///{out / 'tune.db'}",
+        study_name=f"{kind} {hashlib.sha256(determined_by.encode()).hexdigest()[:16]}",
+        direction="maximize",
+        load_if_exists=True,
+    )
+    # Another seed for each trial already there, or a study that goes on would repeat itself.
+    study.sampler = optuna.samplers.RandomSampler(seed=len(study.get_trials(deepcopy=False)))
+    if random_trials is None:
+        # Optuna's GridSampler ends a study from within `optimize` alone, which runs one at a time.
+        for options in _grid(space):
+            study.enqueue_trial(options, skip_if_exists=True)
+    return study
+
+
+def combinations(space: Space) -> int:
+    """Size of the grid.
+
+    Example:
+        >>> combinations({"alpha": [1.5, 2], "beta": [3, 4, 5]})
+        6
+    """
+    return math.prod(len(values) for values in space.values())
+
+
+def sweep(
+    study: optuna.Study,
+    space: Space,
+    trials: int,
+    measure: Callable[[Sequence[Variant]], list[list[Record]]],
+    report_done: Callable[[int], None] = lambda trials: None,
+) -> None:
+    """Bring the study to a number of trials.
+
+    The value of a trial is the area under the recall–keep curve of all objects, the mean over
+    seeds.
+
+    Args:
+        study: as of `open_study`; trials that were cut off are carried out first.
+        space: its values to choose from.
+        trials: how many it shall have in all.
+        measure: the records of each variant, one a seed; called once, with all that are missing.
+        report_done: called with how many trials an earlier call has finished.
+    """
+    pending = [
+        Trial(study, trial._trial_id)  # what a killed process asked for
+        for trial in study.get_trials(deepcopy=False, states=[TrialState.RUNNING])
+    ]
+    done = len(study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]))
+    report_done(min(done, trials))
+    pending += [study.ask() for _ in range(trials - done - len(pending))]
+    variants = [
+        variant_of({name: trial.suggest_categorical(name, v) for name, v in space.items()})
+        for trial in pending
+    ]
+    for trial, records in zip(pending, measure(variants), strict=True):
+        areas = [record["results"]["groups"]["all"]["area"] for record in records]
+        trial.set_user_attr("areas", areas)
+        study.tell(trial, float(np.mean(areas)))
+
+
+def table(study: optuna.Study, space: Space) -> str:
+    """All trials, the best first."""
+    done = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
+    done.sort(key=lambda trial: -(trial.value or 0.0))
+    return markdown(
+        [*space, "area, %"],
+        [
+            [
+                *(str(trial.params[name]) for name in space),
+                percent_with_spread(np.array(trial.user_attrs["areas"])),
+            ]
+            for trial in done
+        ],
+    )

@@ -1,0 +1,117 @@
+"""A health check of a server as probes send it, also over TLS."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from cass_core.errors import CassError
+from cass_server.config.address import address_of
+from cass_server.config.settings import Settings
+
+SERVING = "SERVING"
+
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+# Of all that a certificate may be for, such as a URI, what a server is called by.
+_NAME_KINDS = ("DNS", "IP Address")
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """How a check connects; all files' contents are PEM.
+
+    Attributes:
+        ca: authorities of the server's certificate; None for gRPC's own.
+        certificate: the client's certificate, for mutual TLS.
+        key: its key.
+        server_name: name in the server's certificate, if not the host's.
+    """
+
+    ca: bytes | None = None
+    certificate: bytes | None = None
+    key: bytes | None = None
+    server_name: str | None = None
+
+
+def check(address: str, seconds: float, tls: Tls | None = None) -> str:
+    """The status of a server, by the names of ``grpc.health.v1``.
+
+    Args:
+        address: the server's.
+        seconds: time for the answer.
+        tls: how to connect; None for plain text.
+
+    Raises:
+        CassError: there is no answer; has the name of the gRPC status code.
+    """
+    # A new connection for each check: one in back-off would miss a server that has just started.
+    options: list[tuple[str, int | str]] = [("grpc.use_local_subchannel_pool", 1)]
+    if tls is None:
+        connected = grpc.insecure_channel(address, options)
+    else:
+        credentials = grpc.ssl_channel_credentials(tls.ca, tls.key, tls.certificate)
+        if tls.server_name is not None:
+            options.append(("grpc.ssl_target_name_override", tls.server_name))
+        connected = grpc.secure_channel(address, credentials, options)
+    with connected as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        try:
+            answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=seconds)
+        except grpc.RpcError as error:
+            raise CassError(f"{address}: {error.code().name}: {error.details()}") from error
+    return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
+
+
+def check_local(settings: Settings, port: int, seconds: float) -> str:
+    """`check` a server on this machine by its own settings.
+
+    With TLS, its own certificate is trusted, whoever issued it. With mutual TLS that certificate is
+    shown too, so the clients' authority has to accept it.
+
+    Args:
+        settings: of the server.
+        port: that it listens on.
+        seconds: time for each of two answers.
+
+    Raises:
+        CassError: there is no answer.
+    """
+    host = _LOOPBACK.get(settings.host, settings.host)
+    address, certificate = address_of(host, port), settings.tls_certificate
+    if certificate is None or settings.tls_key is None:
+        return check(address, seconds)
+    try:
+        pem = certificate.read_bytes()
+        key = None if settings.tls_client_ca is None else settings.tls_key.read_bytes()
+        name = _certified_name(host, port, certificate, seconds)
+    except OSError as error:
+        raise CassError(f"{address}: {error}") from error
+    return check(address, seconds, Tls(pem, None if key is None else pem, key, name))
+
+
+def _certified_name(host: str, port: int, certificate: Path, seconds: float) -> str:
+    """A name or an address that the certificate of a server is for.
+
+    Raises:
+        OSError: the server does not answer or shows another certificate, or it is for no name.
+    """
+    context = ssl.create_default_context(cafile=str(certificate))
+    # The certificate is its own anchor, as it is for gRPC.
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.check_hostname = False
+    context.set_alpn_protocols(["h2"])
+    with (
+        socket.create_connection((host, port), timeout=seconds) as plain,
+        context.wrap_socket(plain) as secured,
+    ):
+        shown = secured.getpeercert() or {}
+    names = [entry[1] for entry in shown.get("subjectAltName", ()) if entry[0] in _NAME_KINDS]
+    if not names:
+        raise OSError(f"{certificate} is for no DNS name and no IP address")
+    # Any name that the certificate's wildcard matches will do.
+    return str(names[0]).replace("*", "health")

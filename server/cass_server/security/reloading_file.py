@@ -1,0 +1,94 @@
+"""Files that are read again once they have changed, as when a secret is rotated."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from cass_core.errors import CassError
+
+_log = logging.getLogger(__name__)
+
+Content = TypeVar("Content")
+
+
+class ReloadingFiles(Generic[Content]):
+    """The content of files that belong together; safe to use from several threads.
+
+    Files that cannot be used, as between the two halves of a rotation, leave the old content; each
+    new reason is logged once.
+
+    Args:
+        title: names the files in the log.
+        files: the paths by their settings' names.
+        read: reads the content, and raises `CassError` if it cannot be used.
+
+    Attributes:
+        content: the newest content.
+
+    Raises:
+        CassError: a file cannot be used.
+    """
+
+    def __init__(self, title: str, files: Mapping[str, Path], read: Callable[[], Content]) -> None:
+        self._title = title
+        self._files = files
+        self._read = read
+        self._lock = threading.Lock()
+        self._reason = ""
+        self._loaded = self._states()
+        self.content = read()
+
+    def reload(self) -> bool:
+        """Read the files if one of them has changed; whether there is new content."""
+        with self._lock:
+            try:
+                states = self._states()
+                changed = states != self._loaded
+                if changed:
+                    self.content = self._read()
+            except CassError as error:
+                # Tried again at every call: what made a read fail may pass without a trace in the
+                # files' states.
+                if str(error) != self._reason:
+                    self._reason = str(error)
+                    extra = {"reason": self._reason}
+                    _log.error("%s not usable, the old content stays", self._title, extra=extra)
+                return False
+            # Taken before the read, so that a change during it is seen at the next call.
+            self._loaded, self._reason = states, ""
+        if changed:
+            extra = {name: str(path) for name, path in self._files.items()}
+            _log.info("%s read again", self._title, extra=extra)
+        return changed
+
+    def _states(self) -> list[tuple[int, int, int]]:
+        """Times, sizes and inodes, which change when a file is written or a link is moved."""
+        states = []
+        for name, path in self._files.items():
+            try:
+                found = path.stat()
+            except OSError as error:
+                raise unreadable(name, path, error) from None
+            states.append((found.st_mtime_ns, found.st_size, found.st_ino))
+        return states
+
+
+def read_file(name: str, path: Path) -> bytes:
+    """The bytes of the file that a setting names.
+
+    Raises:
+        CassError: the file cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise unreadable(name, path, error) from None
+
+
+def unreadable(name: str, path: Path, error: OSError) -> CassError:
+    """The error for a setting's file that cannot be read."""
+    return CassError(f"{name} {path}: cannot be read: {error.strerror}")
