@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from enum import Enum
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, cast
 
 import grpc
@@ -28,6 +29,7 @@ from cass_server.observability.tracing import Traces
 from cass_server.rpc import health
 from cass_server.rpc.answerer import Answerer
 from cass_server.rpc.calls import Deadlines
+from cass_server.rpc.channel_options import options
 from cass_server.rpc.health import Health
 from cass_server.rpc.launch import LaunchContext
 from cass_server.rpc.receiving import IS_SUPPORTED, MessageFirst
@@ -40,7 +42,6 @@ from cass_server.scheduling.compute_pool import ComputePool
 from cass_server.security.tls import server_credentials
 from cass_server.security.tokens import TokenFile
 
-_NEVER = 2**31 - 1  # ms, as gRPC has it
 # Threads for health checks, reflection and channelz, and for telling watchers: most wait.
 _HELPER_THREADS = 256
 # Threads beyond the cores that answer requests; measured with 0 to 2.
@@ -49,6 +50,8 @@ _MORE_THREADS = 1
 _FAREWELL_SECONDS = 1.0
 # For connections to close once nothing is under way on them.
 _GOODBYE_SECONDS = 1.0
+# How often a signal is looked for that did not end the wait for one.
+_LOOK_SECONDS = 0.5
 
 _log = logging.getLogger(__name__)
 
@@ -116,7 +119,7 @@ def serve(
     started = time.monotonic()
     server.start()
     _report_end(engine.warm_up, events, _Event.WARM)
-    event = events.get()
+    event = _next(events)
     if isinstance(event, Exception):
         raise event
     if event is _Event.WARM:
@@ -127,7 +130,7 @@ def serve(
         status.set(serving=True)
         _log.debug("warm", extra={"warm_up_seconds": round(time.monotonic() - started, 3)})
         launch.serving(address)
-        events.get()
+        _next(events)
     draining = time.monotonic()
     status.end()
     router.close()
@@ -158,6 +161,17 @@ def _has_unsent(server: grpc.Server) -> bool:
 class _Event(Enum):
     WARM = "the engine is warm"
     STOP = "the server is to stop"
+
+
+def _next(events: SimpleQueue[_Event | Exception]) -> _Event | Exception:
+    """Waits for an event, in the main thread.
+
+    Python's handler of a signal runs between two of that thread's instructions. A signal that comes
+    just before the thread begins to wait, or to another thread, does not end the wait.
+    """
+    while True:
+        with contextlib.suppress(Empty):
+            return events.get(timeout=_LOOK_SECONDS)
 
 
 def _report_end(
@@ -206,37 +220,6 @@ def limits_of(settings: Settings) -> Limits:
     )
 
 
-def options(settings: Settings, *, shared: bool) -> Sequence[tuple[str, int]]:
-    """gRPC's options for a server.
-
-    Args:
-        settings: message size, connections and keepalive.
-        shared: whether several processes bind to the port; else a second server on it is a
-            mistake that should be seen.
-    """
-    age = settings.max_connection_age_seconds
-    grace = settings.max_connection_age_grace_seconds
-    return (
-        ("grpc.max_receive_message_length", int(settings.max_message_bytes)),
-        # Bounded by the patches of a request.
-        ("grpc.max_send_message_length", -1),
-        ("grpc.so_reuseport", int(shared)),
-        ("grpc.max_concurrent_streams", settings.max_streams_per_connection),
-        ("grpc.max_connection_age_ms", _milliseconds(age) if age else _NEVER),
-        ("grpc.max_connection_age_grace_ms", _milliseconds(grace)),
-        ("grpc.keepalive_time_ms", _milliseconds(settings.keepalive_seconds)),
-        ("grpc.keepalive_timeout_ms", _milliseconds(settings.keepalive_timeout_seconds)),
-        # The one that is obeyed: gRPC 1.85 waits for this, a minute by default, for any ping.
-        ("grpc.http2.ping_timeout_ms", _milliseconds(settings.keepalive_timeout_seconds)),
-        ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.max_pings_without_data", 0),
-        (
-            "grpc.http2.min_ping_interval_without_data_ms",
-            _milliseconds(settings.keepalive_min_client_seconds),
-        ),
-    )
-
-
 def _batcher(settings: Settings, engine: Engine, metrics: Metrics) -> Batcher | None:
     """What gathers requests, if that is asked for and the engine has launches to save."""
     fill = engine.fill_batch
@@ -249,10 +232,6 @@ def _batcher(settings: Settings, engine: Engine, metrics: Metrics) -> Batcher | 
         max_boxes=settings.batch_max_boxes,
         launched=metrics.batched,
     )
-
-
-def _milliseconds(seconds: float) -> int:
-    return round(seconds * 1000)
 
 
 def _add_helpers(router: Router, status: Health, settings: Settings) -> None:

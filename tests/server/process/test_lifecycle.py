@@ -20,12 +20,21 @@ from tests.server.support.processes import LIMIT, free_port, health, held, statu
 from tests.server.support.requests import mask_request
 from tests.support.servers import ServerProcess, server_process, serving
 
+DEAF = Path(__file__).parents[1] / "support" / "deaf_server.py"
 SIGNALS = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 
 
 def events(server: ServerProcess) -> list[str]:
     """What a process that has ended has logged; every line must be a JSON object."""
     return [json.loads(line)["event"] for line in server.lines]
+
+
+@SIGNALS
+def test_a_signal_that_does_not_interrupt_is_not_lost(number: signal.Signals) -> None:
+    with serving(program=(str(DEAF), "serve")) as server:
+        assert health(server.address) == "SERVING"
+        assert server.stop(number) == 0
+    assert events(server) == ["serving", "stopped"]
 
 
 def test_health_info_and_stop() -> None:
