@@ -140,7 +140,7 @@ class _Replica:
 
     def retry_delay(self, now: float) -> float:
         """Seconds that a refused caller has to wait."""
-        between = admission._PLACES_A_RETURN * self._seconds / max(1, self.calls)
+        between = admission._SLOTS_A_RETURN * self._seconds / max(1, self.calls)
         booked = max(self._booked, now) + between
         self._booked = min(booked, now + admission._LONGEST_DELAY)
         return max(self._booked - now, admission._LEAST_DELAY)

@@ -1,4 +1,4 @@
-"""Computes the answer to a request, and keeps its books whatever comes of it."""
+"""Computes the answer to a request, and records the call however it ends."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Answerer:
         streamed: bool = False,
     ) -> bytes:
         """Read a request and compute its answer, in a thread that has a slot."""
-        # gRPC may be late to tell that the deadline has passed.
+        # gRPC may report late that the deadline has passed.
         if not context.is_active() or context.time_remaining() <= 0:
             raise gone(context)
         request = read(data)
@@ -192,7 +192,7 @@ class Answerer:
             # A flood of requests is not to be a flood of lines.
             _log.debug("request refused", extra={**extra, "reason": str(error)})
         else:
-            # The caller is told nothing of the inside; the log has it all.
+            # The caller learns nothing of the inside; the log has it all.
             _log.error("request failed", extra=extra, exc_info=error)
             if isinstance(error, EngineBroken):
                 self._on_fatal()
@@ -207,7 +207,7 @@ def gone(context: grpc.ServicerContext) -> Rejection:
 
 
 def _checkpoint(context: grpc.ServicerContext) -> Callable[[], None]:
-    """Ends a computation whose answer nobody waits for any more."""
+    """Ends a computation whose caller does not wait any more."""
 
     def check() -> None:
         if not context.is_active():

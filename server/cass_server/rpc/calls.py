@@ -1,4 +1,4 @@
-"""The books of a request, and the end of calls whose peer is stalled."""
+"""The record of a call, and the cancellation of calls whose peers stall."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 
 class Call:
-    """The books of one request, from its arrival until its answer is on its way.
+    """The record of one request, from its arrival until its answer is on its way.
 
     Attributes:
         method: name of the RPC.
@@ -34,7 +34,7 @@ class Call:
         encode: seconds of laying out the answer.
         size: images, boxes and patches; None if nothing was computed.
         held: bytes that are counted as in flight for it.
-        holders: how many still need them: the thread that answers, gRPC, or nobody.
+        holders: how many still need them: the thread that answers and gRPC, one of them, or none.
     """
 
     __slots__ = (
@@ -68,7 +68,7 @@ class Call:
 
 
 class Deadlines:
-    """Cancels calls whose peers do not do in time what is waited for."""
+    """Cancels calls whose peers do not send or read in time."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -76,18 +76,18 @@ class Deadlines:
         threading.Thread(target=self._look, name="stalled peers", daemon=True).start()
 
     def start(self, cancel: Callable[[], object], seconds: float) -> None:
-        """Call ``cancel`` after so many seconds, unless `stop` comes first."""
+        """Calls ``cancel`` after so many seconds, unless `stop` comes first."""
         with self._lock:
             self._due[cancel] = time.monotonic() + seconds
 
     def stop(self, cancel: Callable[[], object]) -> bool:
-        """The peer has done it, or is gone; whether that was in time."""
+        """Ends the deadline; returns whether that was in time."""
         with self._lock:
             return self._due.pop(cancel, None) is not None
 
     @contextmanager
     def within(self, cancel: Callable[[], object], seconds: float) -> Iterator[None]:
-        """Call ``cancel`` unless what is done within, which waits for a peer, ends in time."""
+        """Calls ``cancel`` unless the block, which waits for a peer, ends in time."""
         self.start(cancel, seconds)
         try:
             yield

@@ -1,4 +1,4 @@
-"""Which threads run the function behind a call: gRPC's server asks the function itself."""
+"""Which threads run the function behind a call: gRPC's server reads that from the function."""
 
 from __future__ import annotations
 

@@ -16,18 +16,18 @@ from cass_server.rpc.streams import Send
 
 _Response = health_pb2.HealthCheckResponse
 
-# Threads that tell watchers: not those of probes, since a watcher that does not read holds one
+# Threads that send to watchers: not those of probes, since a watcher that does not read holds one
 # until its time is over.
-_TELLING_THREADS = 64
+_SENDING_THREADS = 64
 
 SERVICE_NAME = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 
 class Health:
-    """Tells one status for the server as a whole and for the services named.
+    """Reports one status for the server as a whole and for the services named.
 
     Unlike grpcio-health-checking's servicer, it ends its watchers' streams when the server ends,
-    which a drain would otherwise wait for, and a watcher that does not read holds up nobody.
+    which a drain would otherwise wait for, and a watcher that does not read delays no other.
     A watch takes a thread only while something is sent.
 
     Args:
@@ -48,7 +48,7 @@ class Health:
         self._deadlines = deadlines
         self._receive_seconds = receive_seconds
         self._pool = pool
-        self._telling = ThreadPoolExecutor(_TELLING_THREADS, thread_name_prefix="watchers")
+        self._telling = ThreadPoolExecutor(_SENDING_THREADS, thread_name_prefix="watchers")
         self._status = _Response.NOT_SERVING
         self._ended = False
         self._lock = threading.Lock()
@@ -68,7 +68,7 @@ class Health:
         self._set(_Response.SERVING if serving else _Response.NOT_SERVING, ended=False)
 
     def end(self) -> None:
-        """Stop serving for good: watchers are told so, and their streams end."""
+        """Stops serving for good: watchers receive that, and their streams end."""
         self._set(_Response.NOT_SERVING, ended=True)
 
     def _set(self, status: int, *, ended: bool) -> None:
@@ -94,11 +94,11 @@ class Health:
     def _watch(self, requests: Iterator[bytes], context: grpc.ServicerContext, send: Send) -> None:
         """The status now and after each change, until the caller goes."""
 
-        def tell(status: bytes | None) -> None:
+        def report(status: bytes | None) -> None:
             with self._deadlines.within(context.cancel, self._receive_seconds):
                 send(status)
 
-        watcher = _Watcher(self, self._service(requests, context), tell)
+        watcher = _Watcher(self, self._service(requests, context), report)
         if not context.add_callback(lambda: self._forget(watcher)):
             return
         with self._lock:

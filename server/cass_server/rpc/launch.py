@@ -1,4 +1,4 @@
-"""What a server process is told by the one that started it."""
+"""What a server process gets from the one that started it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class LaunchContext:
-    """What a process is told by the one that started it.
+    """What a process gets from the one that started it.
 
     Attributes:
         port: port to bind to; 0 for a free one.

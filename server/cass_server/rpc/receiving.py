@@ -1,4 +1,4 @@
-"""Receives messages before the threads that answer them ask for them.
+"""Receives messages before there are threads that answer them.
 
 gRPC's server takes a thread for each call at once, and the thread waits for the message. So callers
 that send nothing would hold threads, and each message would cost two more switches between threads:
@@ -58,14 +58,14 @@ class Method(Protocol):
     """Answers the calls of an RPC that takes one message."""
 
     def admit(self, metadata: Metadata) -> grpc.Status | None:
-        """Let a call in whose message is there, or give the status to end it with."""
+        """Admits a call whose message is there, or returns the status to end it with."""
 
     def __call__(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
-        """Answer a call, which was let in if its messages are `Received`."""
+        """Answers a call, which is admitted already if its messages are `Received`."""
 
 
 class Received:
-    """The messages of a call that was let in: one, or none.
+    """The messages of an admitted call: one, or none.
 
     Attributes:
         started: when the call came, on `time.perf_counter`'s clock.

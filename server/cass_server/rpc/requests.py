@@ -1,4 +1,4 @@
-"""What a request asks for, read from its bytes, and its answer as bytes."""
+"""Requests read from their bytes, and answers as bytes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ M = TypeVar("M", bound=Message)
 Size: TypeAlias = tuple[int, int, int]
 """Images, boxes and patches of a request."""
 Masks: TypeAlias = tuple[Sequence[Array], Sequence[Array]]
-"""Masks and owner maps (none unless asked for), one of each a feature map."""
+"""Masks and owner maps (none unless requested), one of each per feature map."""
 FillMasks: TypeAlias = Callable[[MaskInputs, Sequence[Array], Sequence[Array]], None]
 TakeLosses: TypeAlias = Callable[[LossInputs], HostLoss]
 
@@ -82,7 +82,7 @@ class MaskRequest(NamedTuple):
         return len(self.offsets) - 1, len(self.xyxy), self.plan.patches
 
     def compute_small(self) -> Masks | None:
-        """As `compute`, in a time after which nobody asks; None if it takes longer."""
+        """As `compute`, where that takes too short a time for checkpoints; else None."""
         plan = self.plan
         if plan.fill_small is None or len(self.xyxy) > plan.most_boxes:
             return None
@@ -139,7 +139,7 @@ Reader: TypeAlias = Callable[[bytes], Request]
 class MaskReader:
     """Reads serialized requests for masks.
 
-    What clients ask for beside the boxes is the same from request to request. It is worked out
+    What clients send beside the boxes is the same from request to request. It is worked out
     once, in a `MaskPlan`, and looked up by its bytes. On the CPU the boxes are then read in one
     compiled pass, without protobuf: half of the time that reading takes.
 
@@ -195,7 +195,7 @@ class MaskReader:
         return MaskRequest(read_only(np.asarray(boxes.xyxy)), boxes.offsets, plan)
 
     def _known(self, data: bytes) -> MaskRequest | None:
-        """A good request that asks for what was asked before, as clients lay it out; or None."""
+        """A valid request whose options were read before, as clients lay it out; or None."""
         if self._read is None:
             return None
         xyxy = np.empty((min(len(data) >> 4, self._limits.boxes), 4), np.float32)
@@ -223,7 +223,7 @@ class MaskReader:
         return MaskPlan(options, inputs.most_boxes(), fill, patches, answer_bytes, layout)
 
     def _keep(self, key: tuple[bytes, int], plan: MaskPlan) -> None:
-        if len(key[0]) > _KEPT_BYTES:  # nobody's long list is kept
+        if len(key[0]) > _KEPT_BYTES:  # long lists of sizes are not kept
             return
         if len(self._plans) >= _KEPT_PLANS:
             self._plans.clear()
@@ -244,7 +244,7 @@ def read_loss(data: bytes, limits: Limits) -> LossRequest:
 
 
 def read_info(data: bytes, limits: Limits) -> None:
-    """Check a serialized `GetServerInfoRequest`, which asks for nothing in particular.
+    """Checks a serialized `GetServerInfoRequest`, which has no fields.
 
     Raises:
         InvalidRequest: it is none.

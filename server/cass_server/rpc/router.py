@@ -1,4 +1,4 @@
-"""Finds the handler of each call, or turns the call away before its message is read."""
+"""Finds the handler of each call, or refuses the call before its message is read."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ class Authenticator(Protocol):
     """Decides about callers, such as a `cass_server.security.tokens.TokenFile`."""
 
     def allows(self, metadata: Any) -> bool:
-        """Whether a call with this metadata is let in."""
+        """Whether a call with this metadata is allowed."""
 
 
 class Router(grpc.GenericRpcHandler):
-    """Asks of each call: is there such a method, may the caller, is there room?
+    """Decides on each call: does the method exist, is the caller allowed, is there room?
 
-    gRPC's serving thread asks, before anything else. A call that is turned away ends in that
-    thread: in a flood, that decides how much is still answered. Generated ``add_…_to_server``
+    It does so in gRPC's serving thread, before anything else. A refused call ends in that thread:
+    in a flood, that decides how much is still answered. Generated ``add_…_to_server``
     functions take a router for a server.
 
     Args:
-        service: answers calls, and counts those that are turned away.
-        authenticator: lets callers in; None for everybody.
-        open_services: names of services that ask nobody, and answer while the server stops.
+        service: answers calls, and counts those that are refused.
+        authenticator: decides which callers are allowed; None for all.
+        open_services: names of services that need no token, and answer while the server stops.
         helper_pool: the threads of all other services.
     """
 
@@ -89,12 +89,12 @@ class Router(grpc.GenericRpcHandler):
             return self._refusal(call.method, metadata, error)
 
     def close(self) -> None:
-        """Turn away all calls from now on but those of open services, with UNAVAILABLE."""
+        """Refuses all calls from now on but those of open services, with UNAVAILABLE."""
         self._closed = True
         self._last_call = time.monotonic()
 
-    def wait_quiet(self, seconds: float) -> None:
-        """Return once nobody has called a closed router for a moment, or after so many seconds.
+    def wait_idle(self, seconds: float) -> None:
+        """Returns once a closed router has had no call for a moment, or after so many seconds.
 
         gRPC ends calls that reach a server just as it stops with CANCELLED, which no caller takes
         for a reason to try another one (https://github.com/grpc/grpc/issues/41785).
@@ -114,7 +114,7 @@ class Router(grpc.GenericRpcHandler):
 class Limit:
     """What gRPC's server compares its number of calls with, to refuse a call by itself.
 
-    It compares before it asks the router for a handler, and looks at what came of that after. A
+    It compares before it gets a handler from the router, and looks at the result after that. A
     call that gRPC refuses costs a third less than one that a handler does, and health checks go by
     no number.
     """

@@ -46,10 +46,10 @@ from cass_server.security.tokens import TokenFile
 _HELPER_THREADS = 256
 # Threads beyond the cores that answer requests; measured with 0 to 2.
 _MORE_THREADS = 1
-# For callers who go on calling a server that turns them away.
-_FAREWELL_SECONDS = 1.0
+# For callers who go on calling a server that refuses them.
+_REFUSING_SECONDS = 1.0
 # For connections to close once nothing is under way on them.
-_GOODBYE_SECONDS = 1.0
+_CLOSING_SECONDS = 1.0
 # How often a signal is looked for that did not end the wait for one.
 _LOOK_SECONDS = 0.5
 
@@ -135,16 +135,16 @@ def serve(
     status.end()
     router.close()
     streams.stop()
-    router.wait_quiet(min(_FAREWELL_SECONDS, settings.drain_seconds))
+    router.wait_idle(min(_REFUSING_SECONDS, settings.drain_seconds))
     end = draining + settings.drain_seconds
     left = max(0.0, end - time.monotonic())
     stopped = server.stop(left)
     admission.wait_idle(left)
     streams.wait_ended(max(0.0, end - time.monotonic()))
-    # gRPC waits for every peer to confirm that it is sent away, and a dead one never does.
-    while not stopped.wait(_GOODBYE_SECONDS):
+    # gRPC waits for every peer to confirm the end, and a dead one never does.
+    while not stopped.wait(_CLOSING_SECONDS):
         if not _has_unsent(server) or time.monotonic() >= end:
-            server.stop(0).wait(_GOODBYE_SECONDS)
+            server.stop(0).wait(_CLOSING_SECONDS)
             break
     if batcher is not None:
         batcher.close()
@@ -153,9 +153,9 @@ def serve(
 
 
 def _has_unsent(server: grpc.Server) -> bool:
-    """Whether a caller has still to take an answer; only gRPC's own books have the small ones."""
-    books = getattr(server, "_state", None)
-    return any(getattr(call, "statused", False) for call in tuple(getattr(books, "rpc_states", ())))
+    """Whether an answer is still to be read; only gRPC's own state has the small ones."""
+    state = getattr(server, "_state", None)
+    return any(getattr(call, "statused", False) for call in tuple(getattr(state, "rpc_states", ())))
 
 
 class _Event(Enum):
@@ -177,7 +177,7 @@ def _next(events: SimpleQueue[_Event | Exception]) -> _Event | Exception:
 def _report_end(
     function: Callable[[], None], events: SimpleQueue[_Event | Exception], event: _Event
 ) -> None:
-    """Run a function in a thread that nobody waits for; its end, or its failure, is an event."""
+    """Runs a function in a daemon thread; its end, or its failure, is an event."""
 
     def run() -> None:
         try:
@@ -221,7 +221,7 @@ def limits_of(settings: Settings) -> Limits:
 
 
 def _batcher(settings: Settings, engine: Engine, metrics: Metrics) -> Batcher | None:
-    """What gathers requests, if that is asked for and the engine has launches to save."""
+    """What gathers requests, if that is set and the engine has launches to save."""
     fill = engine.fill_batch
     if not settings.batching or fill is None:
         return None
@@ -235,7 +235,7 @@ def _batcher(settings: Settings, engine: Engine, metrics: Metrics) -> Batcher | 
 
 
 def _add_helpers(router: Router, status: Health, settings: Settings) -> None:
-    """Health checks, reflection, and channelz if it is asked for."""
+    """Adds health checks, reflection, and channelz if it is set."""
     router.add_registered_method_handlers(health.SERVICE_NAME, status.handlers())
     names = [SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME]
     if settings.channelz:

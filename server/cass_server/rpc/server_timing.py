@@ -1,4 +1,4 @@
-"""Where the time of a call went, told to callers who ask."""
+"""Where the time of a call went, for callers who request it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from cass.contract import SERVER_TIMING_KEY, TIMINGS_KEY
 
 
-def asks(metadata: Iterable[tuple[str, str | bytes]]) -> bool:
-    """Whether a call asks for its timings."""
+def wants_timings(metadata: Iterable[tuple[str, str | bytes]]) -> bool:
+    """Whether a call requests its timings."""
     for key, _ in metadata:  # noqa: SIM110 - any() would make a generator for each call
         if key == TIMINGS_KEY:
             return True

@@ -1,4 +1,4 @@
-"""The RPCs: single calls, in threads of the compute pool, and where streams are let in."""
+"""The RPCs: single calls, in threads of the compute pool, and the admission of streams."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from cass_server.rpc.calls import Call, Metadata
 from cass_server.rpc.handlers import Handler, OnPool
 from cass_server.rpc.receiving import Received
 from cass_server.rpc.requests import MaskReader, Reader, read_info, read_loss
-from cass_server.rpc.server_timing import asks, server_timing
+from cass_server.rpc.server_timing import server_timing, wants_timings
 from cass_server.rpc.status import status_of
 from cass_server.rpc.streams import MaskStreams
 
 Opener: TypeAlias = Callable[[Metadata], Handler]
-"""Lets a call in, and gives its handler; raises a `Rejection` if there is no room."""
+"""Admits a call, and returns its handler; raises a `Rejection` if there is no room."""
 
 
 # How long a call that brings no message may turn out to be a caller who has gone.
@@ -60,8 +60,8 @@ class CassService:
     def openers(self) -> Mapping[str, Opener]:
         """The RPCs by name.
 
-        All take streams of requests, which on the wire is the same: so a call is turned away before
-        its message is read, and messages are read here.
+        All take streams of requests, which on the wire is the same: so a call is refused before its
+        message is read, and messages are read here.
         """
         read_mask = MaskReader(self._limits, self._answerer.engine.small_fill)
         read = partial(read_loss, limits=self._limits)
@@ -73,7 +73,7 @@ class CassService:
         }
 
     def refused(self, method: str, metadata: Metadata, error: Rejection) -> grpc.Status:
-        """Count and log a call that was turned away, and the status to end it with."""
+        """Counts and logs a refused call; returns the status to end it with."""
         call = Call(method, metadata, time.perf_counter())
         self._answerer.metrics.started()
         status = self._answerer.refusal(call, error)
@@ -118,7 +118,7 @@ class CassService:
         *,
         in_time: bool = True,
     ) -> bytes:
-        """The answer to a single call that was let in."""
+        """The answer to a single call that was admitted."""
         answerer = self._answerer
         message: bytes = b""
         try:
@@ -126,13 +126,13 @@ class CassService:
                 raise _missing(context) if in_time else Cancelled("no message came in time")
             call.received = len(data)
             message = answerer.answer(call, read, data, context)
-            if asks(call.metadata):
+            if wants_timings(call.metadata):
                 context.set_trailing_metadata(server_timing(call.queue, call.compute, call.encode))
             if call.holders:
                 answerer.deadlines.start(context.cancel, self._limits.send_seconds)
             if context.is_active():
                 call.code, call.sent = "OK", len(message)
-            else:  # gRPC may have told so before the deadline was started
+            else:  # gRPC may have noticed before the deadline was started
                 answerer.deadlines.stop(context.cancel)
         except Exception as error:
             # gRPC keeps what `abort` raises in a cycle, and with it this frame: neither it nor the

@@ -43,7 +43,7 @@ def status_of(error: Exception) -> grpc.Status:
 
 
 def entry_of(error: Exception) -> bytes:
-    """The serialized entry of a stream for an error: what `status_of` tells, as a message."""
+    """The serialized entry of a stream for an error: what `status_of` has, as a message."""
     code: int = code_of(error).value[0]
     entry = pb.Error(code=code, message=_message(error))
     if isinstance(error, InvalidRequest):

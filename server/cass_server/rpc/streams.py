@@ -35,7 +35,7 @@ class MaskStreams:
         self._limits = limits
         self._read = MaskReader(limits, answerer.engine.small_fill, streamed=True)
         self._streams: set[_Stream] = set()
-        # Those let in, of which the newest have no thread yet.
+        # Those admitted, of which the newest have no thread yet.
         self._open = 0
         self._ended = threading.Condition()
         self._stopping = False

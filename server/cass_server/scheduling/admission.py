@@ -9,13 +9,13 @@ from collections.abc import Callable
 from cass_server.config.limits import Limits
 from cass_server.exceptions import Overloaded
 
-# What a refused caller is told to wait, at least and at most.
+# The delay that RetryInfo gives a refused caller, at least and at most.
 _LEAST_DELAY, _LONGEST_DELAY = 0.01, 2.0
-# Places that get free for each caller who is told to come back: the others are taken by callers
-# who come for the first time.
-_PLACES_A_RETURN = 6
-# Callers who are told when to come back: a second, and at once after a calm.
-_TOLD_A_SECOND, _MOST_TOLD = 50, 100
+# Slots that get free for each caller with a delay: the others are taken by callers who come for
+# the first time.
+_SLOTS_A_RETURN = 6
+# Callers who get a delay: per second, and at once after a calm.
+_DELAYS_A_SECOND, _MOST_DELAYS = 50, 100
 # Weight of the newest request in the average time of one.
 _SMOOTHING = 0.05
 
@@ -37,7 +37,7 @@ class Admission:
         self._bytes = 0
         self._seconds = 0.0
         self._booked = 0.0
-        self._told = float(_MOST_TOLD)
+        self._allowed = float(_MOST_DELAYS)
         self._refused = time.monotonic()
 
     def check_room(self) -> None:
@@ -98,7 +98,7 @@ class Admission:
         """As `hold`, once there is room; False if the request is not wanted any more."""
         while not self.try_hold(size):
             with self._lock:
-                # A caller who goes away tells nobody here.
+                # Nothing here notices a caller who goes away.
                 self._changed.wait_for(lambda: self._fits(size), timeout=1.0)
             if not is_wanted():
                 return False
@@ -114,18 +114,18 @@ class Admission:
         return self._bytes == 0 or self._bytes + size <= self._most_bytes
 
     def _overloaded(self, reason: str, limit: int) -> Overloaded:
-        """One caller after the other is told to come back, as places get free.
+        """Callers get delays one after the other, as slots get free.
 
-        If all waited for the same time, they would all come back at once, to be refused again. To
-        tell a caller costs half as much again as to refuse it, so that in a flood few are told.
+        If all waited for the same time, they would all come back at once, to be refused again. A
+        delay costs half as much again as a plain refusal, so that in a flood few callers get one.
         """
         now = time.monotonic()
-        told = min(self._told + _TOLD_A_SECOND * (now - self._refused), _MOST_TOLD)
+        allowed = min(self._allowed + _DELAYS_A_SECOND * (now - self._refused), _MOST_DELAYS)
         self._refused = now
-        if told < 1:
-            self._told = told
+        if allowed < 1:
+            self._allowed = allowed
             return Overloaded(reason, limit, 0.0)
-        self._told = told - 1
-        between = _PLACES_A_RETURN * self._seconds / max(1, self._requests)
+        self._allowed = allowed - 1
+        between = _SLOTS_A_RETURN * self._seconds / max(1, self._requests)
         self._booked = min(max(self._booked, now) + between, now + _LONGEST_DELAY)
         return Overloaded(reason, limit, max(self._booked - now, _LEAST_DELAY))

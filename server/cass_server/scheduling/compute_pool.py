@@ -34,7 +34,7 @@ class ComputePool(Executor):
         self._done.set_result(None)
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Run the function in a thread once there is a slot; the future tells nothing."""
+        """Runs the function in a thread once there is a slot; the future has no result."""
         task = _Task(function, args)
         with self._lock:
             if self._free:
@@ -117,7 +117,7 @@ class _Thread:
 
     def __init__(self) -> None:
         self.task = _NOTHING
-        # Held, until somebody wakes the thread.
+        # Held, until another thread wakes this one.
         self.wake = threading.Lock()
         self.wake.acquire()
 

@@ -121,8 +121,8 @@ def test_a_refusal_comes_before_the_message(method: str) -> None:
 @pytest.fixture
 def few_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Five callers are told when to come back, and ten a second; how many is a matter of tuning."""
-    monkeypatch.setattr(admission_module, "_MOST_TOLD", 5)
-    monkeypatch.setattr(admission_module, "_TOLD_A_SECOND", 10)
+    monkeypatch.setattr(admission_module, "_MOST_DELAYS", 5)
+    monkeypatch.setattr(admission_module, "_DELAYS_A_SECOND", 10)
 
 
 def test_in_a_flood_few_are_told_when_to_come_back(few_told: None) -> None:
