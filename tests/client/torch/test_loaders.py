@@ -18,6 +18,7 @@ import pytest
 from cass_core import generate_mask
 from cass_core.synthetic import street_boxes
 from tests.client.support.loader_programs import MAP, SAMPLES, SIZE, SPEC
+from tests.server.support.processes import held
 from tests.support.servers import ServerProcess, serving
 
 pytestmark = pytest.mark.timeout(220)
@@ -95,11 +96,13 @@ def test_ctrl_c_ends_all(server: ServerProcess) -> None:
         interrupt_after(program, "batch", 1)
 
 
-def test_ctrl_c_ends_workers_that_wait_for_an_answer() -> None:
-    with serving() as stopped:
-        stopped.pause()
-        with started("endless", stopped.address, "fork", "") as program:
-            interrupt_after(program, "asking", 4)  # all workers
+def test_ctrl_c_ends_workers_that_wait_for_an_answer(tmp_path: Path) -> None:
+    (tmp_path / "warm").touch()
+    with (
+        serving("--drain-seconds", "0", program=held(tmp_path)) as holding,
+        started("endless", holding.address, "fork", "") as program,
+    ):
+        interrupt_after(program, "asking", 4)  # all workers
 
 
 def interrupt_after(program: subprocess.Popen[str], line: str, times: int) -> None:
