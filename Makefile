@@ -2,7 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+DEMO := $(VENV)/.demo
 READY := $(VENV)/.ready
+PIP := $(BIN)/pip install --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-all ray-test check lint types proto proto-check docs-check bench bench-rpc bench-loader bench-ray bench-overload bench-fleet soak gpu-check docker-test docs clean
@@ -12,13 +14,18 @@ help: ## list the targets
 
 setup: $(READY) ## make the virtual environment
 
-$(READY): pyproject.toml constraints.txt
+# What the demo needs, and on top of it what everything else does.
+$(DEMO): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version) if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(PIP) -e '.[server,plot]'
 	touch $@
 
-demo: $(READY) ## the main job, end to end; COCO=FILE.json IMAGES=DIR for your own data
+$(READY): $(DEMO)
+	$(PIP) -e '.[dev]'
+	touch $@
+
+demo: $(DEMO) ## the main job, end to end; COCO=FILE.json IMAGES=DIR for your own data
 	$(BIN)/python examples/demo.py $(if $(COCO),--coco $(COCO)) $(if $(IMAGES),--images $(IMAGES))
 
 # Side by side, in more processes than there are cores; see tests/conftest.py.

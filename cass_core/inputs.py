@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,12 +28,6 @@ if TYPE_CHECKING:
     import torch
 
 _MAX_PATCHES = 2**60
-FillSmall: TypeAlias = Callable[[Array, Array, Sequence[Array]], None]
-"""Fills float32 masks, one a feature map, for read-only boxes in the host's memory and offsets."""
-THREAD_PATCHES = 1 << 18
-"""What is worth a thread of its own: some 100 µs of work, where handing it over takes 20."""
-SHORT_WORK = 1 << 24
-"""Patches that boxes reach in some 10 ms, after which a long computation may be ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +71,6 @@ class MaskInputs:
         if type(batch.xyxy) is np.ndarray and tuple(map(_kind, arguments)) == _PLAIN:
             return cls(batch, *_checked(batch.num_images, *arguments))
         return cls(batch, *_check(batch, *arguments))
-
-    def most_boxes(self) -> int:
-        """With up to so many, this takes no threads, checkpoints or scratch; -1 if always some."""
-        patches = sum(images * rows * columns for images, rows, columns in self.shapes())
-        if self.dtype != "float32" or self.return_owner or not 0 < patches < THREAD_PATCHES:
-            return -1
-        return self.boxes.num_images * SHORT_WORK // patches
 
     def shapes(self) -> list[tuple[int, int, int]]:
         """``(B, n_y, n_x)`` of the mask of each feature map."""

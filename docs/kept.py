@@ -13,7 +13,7 @@ import typer
 
 from cass_cli.coco import read_coco
 from cass_cli.figures import load_picture
-from cass_core.plotting.figures import plot_kept
+from cass_core.plotting.predictions import plot_kept
 from cass_lab.scoring import load_trained, pruned, stretch, stretch_boxes
 
 

@@ -14,9 +14,10 @@ from cass_core.cpu import convert, threads
 from cass_core.cpu.boxes import boxes_of_message  # boxes are checked there from now on
 from cass_core.cpu.losses import loss_and_gradient
 from cass_core.cpu.masks import mask_images
+from cass_core.cpu.small import SHORT_WORK, THREAD_PATCHES, SmallFill
 from cass_core.enums import KINDS, MERGES, TEMPERATURES
 from cass_core.grid import FeatureMap, Sizes
-from cass_core.inputs import SHORT_WORK, THREAD_PATCHES, FillSmall, MaskInputs
+from cass_core.inputs import MaskInputs
 from cass_core.specs import LossSpec, MaskSpec
 
 _NO_OWNER = np.empty((0, 0, 0), np.int32)
@@ -78,8 +79,11 @@ def fill_mask(
     threads.split(images, work, _images_per_thread(patches))
 
 
-def small_fill(inputs: MaskInputs) -> FillSmall:
-    """`fill_mask` for `MaskInputs.most_boxes`, whatever they are, with all else as here."""
+def small_fill(inputs: MaskInputs) -> SmallFill | None:
+    """`fill_mask` for other boxes than these, with all else as here; None if it is not small."""
+    patches = sum(images * rows * columns for images, rows, columns in inputs.shapes())
+    if inputs.dtype != "float32" or inputs.return_owner or not 0 < patches < THREAD_PATCHES:
+        return None
     sizes = read_only(np.asarray(inputs.sizes))
     options = [_mask_options(inputs.spec, feature_map) for feature_map in inputs.maps]
 
@@ -87,7 +91,7 @@ def small_fill(inputs: MaskInputs) -> FillSmall:
         for mask, of_map in zip(masks, options, strict=True):
             mask_images(xyxy, offsets, sizes, 0, mask, _NO_OWNER, *of_map)
 
-    return fill
+    return SmallFill(inputs.boxes.num_images * SHORT_WORK // patches, fill)
 
 
 def _images_per_thread(patches: int) -> int:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -15,13 +14,10 @@ from matplotlib.colors import Colormap, ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from cass_core.arrays import is_tensor
 from cass_core.boxes import BoxBatch
 from cass_core.errors import InvalidRequest
 from cass_core.grid import one_feature_map
-
-Values = npt.NDArray[np.float64]
-Flags = npt.NDArray[np.bool_]
+from cass_core.plotting.values import Flags, Values, numbers
 
 _CANVAS = 0.92
 _BOX_COLOUR = "#00e5ff"
@@ -67,51 +63,6 @@ class Scene:
                 )
         xyxy = BoxBatch.from_list([boxes]).xyxy
         self.boxes = numbers(xyxy, "boxes")
-
-
-def numbers(value: Any, field: str) -> Values:
-    """Anything array-like as float64; uint8 as value / 255.
-
-    Raises:
-        InvalidRequest: it is not; ``field`` is named.
-    """
-    if is_tensor(value):
-        import torch
-
-        scale = 255.0 if value.dtype == torch.uint8 else 1.0
-        array: Values = value.detach().double().cpu().numpy()
-        return array / scale
-    try:
-        raw = np.asarray(value)
-        return raw.astype(np.float64) / (255.0 if raw.dtype == np.uint8 else 1.0)
-    except (TypeError, ValueError):
-        raise InvalidRequest(field, "must be an array of numbers") from None
-
-
-def grid(value: Any, field: str) -> Values:
-    """The patches of one image, ``[n_y, n_x]``.
-
-    Raises:
-        InvalidRequest: they are not; ``field`` is named.
-    """
-    array = numbers(value, field)
-    if array.ndim != 2 or array.size == 0:
-        raise InvalidRequest(
-            field, f"must be of one image, [n_y, n_x], got the shape {list(array.shape)}"
-        )
-    return array
-
-
-def check_same_shape(first: Values, second: Values, field: str, other: str) -> None:
-    """Rejects patches of another shape than those beside them.
-
-    Raises:
-        InvalidRequest: the shapes differ; ``field``, the second, is named.
-    """
-    if first.shape != second.shape:
-        raise InvalidRequest(
-            field, f"has the shape {list(second.shape)}, {other} has {list(first.shape)}"
-        )
 
 
 def panels_of(scene: Scene, panels: int) -> tuple[Figure, Sequence[Axes]]:

@@ -87,9 +87,9 @@ def draw(
     """Write the figure.
 
     Args:
-        scores: ``logits``, ``kept`` and ``lost`` of `cass_core.plotting.figures.plot_overview`.
+        scores: ``logits``, ``kept`` and ``lost`` of `cass_core.plotting.predictions.plot_overview`.
     """
-    from cass_core.plotting.figures import plot_overview
+    from cass_core.plotting.predictions import plot_overview
 
     picture, xyxy, size = scene
     before, after = (make_spec(preset, changes) for preset in (Preset.baseline, Preset.improved))

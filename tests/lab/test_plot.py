@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 from cass_cli.figures import save
 from cass_cli.plot import plot as plain_plot
 from cass_core import InvalidRequest, MaskSpec, generate_mask
-from cass_core.plotting.figures import plot_overview
+from cass_core.plotting.predictions import plot_overview
 from cass_core.synthetic import Scene, street_scene
 from cass_lab.commands.plot import plot
 from cass_lab.training.model import Predictor

@@ -8,8 +8,9 @@ from typing import Protocol, TypeAlias
 
 from cass_core.arrays import Array
 from cass_core.cpu.backend import compute_losses, fill_masks
+from cass_core.cpu.small import SmallFill
 from cass_core.errors import CassError
-from cass_core.inputs import FillSmall, LossInputs, MaskInputs
+from cass_core.inputs import LossInputs, MaskInputs
 from cass_core.results import HostLoss
 from cass_server.scheduling.batcher import Compute
 
@@ -31,8 +32,8 @@ class Engine(Protocol):
         """Computes the masks of several requests at once; None if that saves nothing."""
 
     @property
-    def small_fill(self) -> Callable[[MaskInputs], FillSmall] | None:
-        """Makes what is called in place of `masks` up to `MaskInputs.most_boxes`, if anything."""
+    def small_fill(self) -> Callable[[MaskInputs], SmallFill | None] | None:
+        """Makes what fills the masks of small requests in place of `masks`, if anything."""
 
     def masks(
         self,
@@ -64,7 +65,7 @@ class CpuEngine:
     fill_batch = None
 
     @staticmethod
-    def small_fill(inputs: MaskInputs) -> FillSmall:
+    def small_fill(inputs: MaskInputs) -> SmallFill | None:
         """See `Engine`."""
         from cass_core.cpu.run import small_fill
 

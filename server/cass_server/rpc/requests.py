@@ -15,8 +15,9 @@ from cass.dtypes import element_type
 from cass.v1 import cass_pb2 as pb
 from cass_core.arrays import Array, read_only
 from cass_core.boxes import BoxBatch
+from cass_core.cpu.small import SmallFill
 from cass_core.errors import InvalidRequest
-from cass_core.inputs import FillSmall, LossInputs, MaskInputs
+from cass_core.inputs import LossInputs, MaskInputs
 from cass_core.results import HostLoss
 from cass_server.config.limits import Limits
 
@@ -38,16 +39,15 @@ class MaskPlan(NamedTuple):
 
     Attributes:
         options: the fields of its `MaskInputs` after the boxes.
-        most_boxes: with up to so many, ``fill_small`` may be used.
-        fill_small: fills the masks; None if the engine has no such function.
+        small: fills the masks if the boxes are few; None if they are never few enough, or the
+            engine has no such function.
         patches: of all masks together.
         answer_bytes: about the size of the answer.
         layout: of the answer.
     """
 
     options: tuple[Any, ...]
-    most_boxes: int
-    fill_small: FillSmall | None
+    small: SmallFill | None
     patches: int
     answer_bytes: int
     layout: MaskLayout
@@ -83,11 +83,11 @@ class MaskRequest(NamedTuple):
 
     def compute_small(self) -> Masks | None:
         """As `compute`, where that takes too short a time for checkpoints; else None."""
-        plan = self.plan
-        if plan.fill_small is None or len(self.xyxy) > plan.most_boxes:
+        small = self.plan.small
+        if small is None or len(self.xyxy) > small.most_boxes:
             return None
-        masks, owners = plan.layout.arrays()
-        plan.fill_small(self.xyxy, self.offsets, masks)
+        masks, owners = self.plan.layout.arrays()
+        small.fill(self.xyxy, self.offsets, masks)
         return masks, owners
 
     def compute(self, fill: FillMasks) -> Masks:
@@ -153,7 +153,7 @@ class MaskReader:
     def __init__(
         self,
         limits: Limits,
-        small_fill: Callable[[MaskInputs], FillSmall] | None = None,
+        small_fill: Callable[[MaskInputs], SmallFill | None] | None = None,
         *,
         streamed: bool = False,
     ) -> None:
@@ -215,12 +215,12 @@ class MaskReader:
         dtype, owner = inputs.dtype, inputs.return_owner
         layout = MaskLayout(inputs.shapes(), dtype, owner, entry=self._streamed)
         answer_bytes = (element_type(dtype).itemsize + 4 * owner) * patches
-        fill = None
+        small = None
         if self._small_fill is not None:
             from cass_core.cpu.boxes import boxes_of_message
 
-            fill, self._read = self._small_fill(inputs), boxes_of_message
-        return MaskPlan(options, inputs.most_boxes(), fill, patches, answer_bytes, layout)
+            small, self._read = self._small_fill(inputs), boxes_of_message
+        return MaskPlan(options, small, patches, answer_bytes, layout)
 
     def _keep(self, key: tuple[bytes, int], plan: MaskPlan) -> None:
         if len(key[0]) > _KEPT_BYTES:  # long lists of sizes are not kept

@@ -13,14 +13,8 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from cass_core import InvalidRequest
-from cass_core.plotting.figures import (
-    plot_comparison,
-    plot_kept,
-    plot_mask,
-    plot_overview,
-    plot_owner,
-    plot_prediction,
-)
+from cass_core.plotting.figures import plot_comparison, plot_mask, plot_owner
+from cass_core.plotting.predictions import plot_kept, plot_overview, plot_prediction
 
 SIZE = (40, 60)
 PICTURE = np.linspace(0, 255, 40 * 60 * 3).reshape(40, 60, 3).astype(np.uint8)

@@ -156,7 +156,9 @@ def test_what_is_small() -> None:
         return reader(request.SerializeToString()).compute_small() is not None
 
     request = mask_request(images=2, side=4)
-    assert reader(request.SerializeToString()).plan.most_boxes == 2**24 // 16
+    small = reader(request.SerializeToString()).plan.small
+    assert small is not None
+    assert small.most_boxes == 2**24 // 16
     assert is_small(request)
     assert not is_small(mask_request(side=64, boxes=2**12 + 1))
     assert not is_small(mask_request(side=512))

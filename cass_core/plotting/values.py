@@ -1,0 +1,59 @@
+"""What figures take: anything array-like, checked, as float64."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cass_core.arrays import is_tensor
+from cass_core.errors import InvalidRequest
+
+Values = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
+
+
+def numbers(value: Any, field: str) -> Values:
+    """Anything array-like as float64; uint8 as value / 255.
+
+    Raises:
+        InvalidRequest: it is not; ``field`` is named.
+    """
+    if is_tensor(value):
+        import torch
+
+        scale = 255.0 if value.dtype == torch.uint8 else 1.0
+        array: Values = value.detach().double().cpu().numpy()
+        return array / scale
+    try:
+        raw = np.asarray(value)
+        return raw.astype(np.float64) / (255.0 if raw.dtype == np.uint8 else 1.0)
+    except (TypeError, ValueError):
+        raise InvalidRequest(field, "must be an array of numbers") from None
+
+
+def grid(value: Any, field: str) -> Values:
+    """The patches of one image, ``[n_y, n_x]``.
+
+    Raises:
+        InvalidRequest: they are not; ``field`` is named.
+    """
+    array = numbers(value, field)
+    if array.ndim != 2 or array.size == 0:
+        raise InvalidRequest(
+            field, f"must be of one image, [n_y, n_x], got the shape {list(array.shape)}"
+        )
+    return array
+
+
+def check_same_shape(first: Values, second: Values, field: str, other: str) -> None:
+    """Rejects patches of another shape than those beside them.
+
+    Raises:
+        InvalidRequest: the shapes differ; ``field``, the second, is named.
+    """
+    if first.shape != second.shape:
+        raise InvalidRequest(
+            field, f"has the shape {list(second.shape)}, {other} has {list(first.shape)}"
+        )
