@@ -9,6 +9,7 @@ import ctypes
 import json
 import os
 import resource
+import signal
 import sys
 import warnings
 from collections.abc import Iterable, Sequence
@@ -160,6 +161,8 @@ if __name__ == "__main__":
     # It would make each spawned worker two seconds later.
     assert "torch._dynamo" not in sys.modules
     name, address, *rest = sys.argv[1:]
+    # As a terminal leaves it; what a shell's background job starts ignores it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # More workers than cores, and threads (of gRPC) beside a fork: both are what is tested here.
     warnings.filterwarnings("ignore", "This DataLoader will create")
     warnings.filterwarnings("ignore", ".* is multi-threaded, use of fork")
