@@ -15,14 +15,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import grpc
 
 from cass_core.errors import CassError
-
-if TYPE_CHECKING:
-    from cass_server.rpc.calls import Call
+from cass_server.observability.call import Call
 
 METHODS = ("GenerateMask", "ComputeLoss", "StreamMasks", "GetServerInfo")
 COMPUTED_METHODS = METHODS[:3]

@@ -14,13 +14,12 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from cass_core.errors import CassError
+from cass_server.observability.call import Call
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.util.types import AttributeValue
-
-    from cass_server.rpc.calls import Call
 
 _STOP_SECONDS = 5.0
 _PROTOCOLS = {"http/protobuf": "otlp_proto_http", "grpc": "otlp_proto_grpc"}

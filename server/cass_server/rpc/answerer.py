@@ -17,9 +17,10 @@ from cass_core.errors import InvalidRequest
 from cass_core.inputs import MaskInputs
 from cass_server.engines.base import Engine
 from cass_server.exceptions import Cancelled, EngineBroken, Expired, Rejection
+from cass_server.observability.call import Call
 from cass_server.observability.metrics import Metrics
 from cass_server.observability.tracing import Traces
-from cass_server.rpc.calls import Call, Deadlines
+from cass_server.rpc.deadlines import Deadlines
 from cass_server.rpc.request_id import RequestIds
 from cass_server.rpc.requests import FillMasks, MaskRequest, Reader
 from cass_server.rpc.status import clear_tracebacks, code_of, status_of

@@ -10,7 +10,7 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
 
-from cass_server.rpc.calls import Deadlines
+from cass_server.rpc.deadlines import Deadlines
 from cass_server.rpc.handlers import Handler, OnPool
 from cass_server.rpc.streams import Send
 

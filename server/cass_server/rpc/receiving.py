@@ -21,7 +21,8 @@ import grpc
 from grpc import _server
 from grpc._cython import cygrpc
 
-from cass_server.rpc.calls import Deadlines, Metadata
+from cass_server.observability.call import Metadata
+from cass_server.rpc.deadlines import Deadlines
 
 _PARAMETERS = [
     "rpc_event",

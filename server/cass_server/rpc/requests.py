@@ -20,11 +20,10 @@ from cass_core.errors import InvalidRequest
 from cass_core.inputs import LossInputs, MaskInputs
 from cass_core.results import HostLoss
 from cass_server.config.limits import Limits
+from cass_server.observability.call import Size
 
 M = TypeVar("M", bound=Message)
 
-Size: TypeAlias = tuple[int, int, int]
-"""Images, boxes and patches of a request."""
 Masks: TypeAlias = tuple[Sequence[Array], Sequence[Array]]
 """Masks and owner maps (none unless requested), one of each per feature map."""
 FillMasks: TypeAlias = Callable[[MaskInputs, Sequence[Array], Sequence[Array]], None]

@@ -11,7 +11,7 @@ import grpc
 
 from cass.contract import SERVICE_NAME
 from cass_server.exceptions import Overloaded, Rejection, Stopping, Unauthenticated
-from cass_server.rpc.calls import Metadata
+from cass_server.observability.call import Metadata
 from cass_server.rpc.handlers import Handler, on_pool, refusal
 from cass_server.rpc.servicer import CassService, Opener
 

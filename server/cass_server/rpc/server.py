@@ -28,8 +28,8 @@ from cass_server.observability.metrics import Metrics
 from cass_server.observability.tracing import Traces
 from cass_server.rpc import health
 from cass_server.rpc.answerer import Answerer
-from cass_server.rpc.calls import Deadlines
 from cass_server.rpc.channel_options import options
+from cass_server.rpc.deadlines import Deadlines
 from cass_server.rpc.health import Health
 from cass_server.rpc.launch import LaunchContext
 from cass_server.rpc.receiving import IS_SUPPORTED, MessageFirst

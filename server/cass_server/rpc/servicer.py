@@ -16,8 +16,8 @@ from cass_core import __version__
 from cass_core.errors import InvalidRequest
 from cass_server.config.limits import Limits
 from cass_server.exceptions import Cancelled, Rejection
+from cass_server.observability.call import Call, Metadata
 from cass_server.rpc.answerer import Answerer, gone
-from cass_server.rpc.calls import Call, Metadata
 from cass_server.rpc.handlers import Handler, OnPool
 from cass_server.rpc.receiving import Received
 from cass_server.rpc.requests import MaskReader, Reader, read_info, read_loss

@@ -11,8 +11,8 @@ import grpc
 
 from cass_server.config.limits import Limits
 from cass_server.exceptions import Overloaded, Stopping
+from cass_server.observability.call import Call, Metadata
 from cass_server.rpc.answerer import Answerer
-from cass_server.rpc.calls import Call, Metadata
 from cass_server.rpc.handlers import Handler, OnPool
 from cass_server.rpc.receiving import ReadAheadPool
 from cass_server.rpc.requests import MaskReader

@@ -19,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from cass_core.errors import CassError
 from cass_server.observability import metrics as metrics_module
+from cass_server.observability.call import Call
 from cass_server.observability.metrics import CODES, FAMILIES, METHODS, REJECTIONS, SLOTS, Metrics
 from cass_server.observability.prometheus import (
     MetricsServer,
@@ -26,7 +27,6 @@ from cass_server.observability.prometheus import (
     WorkerMetrics,
     serve_metrics,
 )
-from cass_server.rpc.calls import Call
 from tests.server.support.observed import Samples, exposed, samples, value
 
 LIMIT = 30.0
@@ -235,7 +235,7 @@ COUNT = """
 import sys
 from pathlib import Path
 from cass_server.observability.metrics import Metrics
-from cass_server.rpc.calls import Call
+from cass_server.observability.call import Call
 
 metrics = Metrics.open(Path(sys.argv[1]))
 for _ in range(int(sys.argv[2])):

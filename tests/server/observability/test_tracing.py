@@ -27,8 +27,8 @@ from cass_client import AsyncCassClient, CassClient, MaskRequest, MaskSpec
 from cass_client.transport.trace_context import trace_metadata
 from cass_core.errors import CassError
 from cass_server.observability import tracing
+from cass_server.observability.call import Call
 from cass_server.observability.tracing import start_traces
-from cass_server.rpc.calls import Call
 from tests.server.support.collector import Collected, grpc_collector, http_collector
 from tests.server.support.load import numbered_request
 from tests.server.support.processes import LIMIT

@@ -11,11 +11,11 @@ import pytest
 
 from cass_core.errors import CassError
 from cass_server.config.sources import load_settings
+from cass_server.observability.call import Call
 from cass_server.observability.metrics import Metrics
 from cass_server.ray.autoscaling import replicas_for_load
 from cass_server.ray.load import Load
 from cass_server.ray.spec import check_name, replica_bounds, settings_of_replicas
-from cass_server.rpc.calls import Call
 
 
 def test_load_is_the_mean_in_flight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

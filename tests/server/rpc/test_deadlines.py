@@ -13,8 +13,8 @@ from collections.abc import Callable
 
 import pytest
 
-from cass_server.rpc import calls as calls_module
-from cass_server.rpc.calls import Deadlines
+from cass_server.rpc import deadlines as deadlines_module
+from cass_server.rpc.deadlines import Deadlines
 from tests.server.support.processes import LIMIT
 
 
@@ -61,7 +61,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
     fake = types.SimpleNamespace(monotonic=made.monotonic, sleep=made.sleep)
-    monkeypatch.setattr(calls_module, "time", fake)
+    monkeypatch.setattr(deadlines_module, "time", fake)
     return made
 
 

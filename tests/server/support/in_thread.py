@@ -17,7 +17,7 @@ from cass_server.engines.base import CpuEngine, Engine
 from cass_server.observability.metrics import Metrics
 from cass_server.rpc import health
 from cass_server.rpc.answerer import Answerer
-from cass_server.rpc.calls import Deadlines
+from cass_server.rpc.deadlines import Deadlines
 from cass_server.rpc.health import Health
 from cass_server.rpc.receiving import MessageFirst
 from cass_server.rpc.router import Authenticator, Router

@@ -1,0 +1,58 @@
+"""The record of a call: what metrics, traces and logs have of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypeAlias
+
+Metadata: TypeAlias = Iterable[tuple[str, str | bytes]]
+Size: TypeAlias = tuple[int, int, int]
+"""Images, boxes and patches of a request."""
+
+
+class Call:
+    """The record of one request, from its arrival until its answer is on its way.
+
+    Attributes:
+        method: name of the RPC.
+        metadata: of the call.
+        started: when it came, on `time.perf_counter`'s clock.
+        begun: when it was read and in its turn, likewise.
+        received: bytes of its message.
+        sent: bytes of its answer.
+        code: name of the gRPC status that it ended with.
+        compute: seconds of computing.
+        encode: seconds of laying out the answer.
+        size: images, boxes and patches; None if nothing was computed.
+        held: bytes that are counted as in flight for it.
+        holders: how many still need them: the thread that answers and gRPC, one of them, or none.
+    """
+
+    __slots__ = (
+        "begun",
+        "code",
+        "compute",
+        "encode",
+        "held",
+        "holders",
+        "metadata",
+        "method",
+        "received",
+        "sent",
+        "size",
+        "started",
+    )
+
+    def __init__(self, method: str, metadata: Metadata, started: float) -> None:
+        self.method = method
+        self.metadata = metadata
+        self.started = self.begun = started
+        self.received = self.sent = self.held = self.holders = 0
+        self.code = "CANCELLED"  # unless it turns out otherwise
+        self.compute = self.encode = 0.0
+        self.size: Size | None = None
+
+    @property
+    def queue(self) -> float:
+        """Seconds that it waited, for a slot and for its message, and was read."""
+        return self.begun - self.started
