@@ -46,7 +46,8 @@ def at_work(costs: Costs, fleet: Fleet) -> Figures:
     seconds = max(_CALLS * cycle / fleet.loaders, 4 * cycle)
     outcome = simulate(costs, fleet, seconds)
     taken = [took for begun, took in outcome.answers if begun >= 1.5 * cycle]
-    p50, p99 = np.percentile(taken, (50, 99))
+    # Where everything stands still, no later call has been answered by then.
+    p50, p99 = np.percentile(taken, (50, 99)) if taken else (math.inf, math.inf)
     return Figures(
         replicas=fleet.replicas,
         rate=len(outcome.answers) / seconds,

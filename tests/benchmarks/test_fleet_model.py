@@ -9,6 +9,7 @@ from statistics import fmean
 import pytest
 
 from benchmarks.fleet.model import REFUSAL_SECONDS, Costs, Fleet, Outcome, simulate
+from benchmarks.fleet.plan import at_work
 
 SECONDS = 1e-3  # of the replica's core, a call
 
@@ -107,3 +108,10 @@ def test_one_seed_has_one_outcome() -> None:
     )
     assert first == second
     assert first.answers != other.answers
+
+
+def test_a_fleet_that_stands_still_is_not_enough() -> None:
+    """All loaders call at once: nobody who called later has an answer while it is watched."""
+    figures = at_work(costs(), Fleet(5000, 0.0))
+    assert not figures.is_enough
+    assert at_work(costs(), Fleet(10, 0.1)).is_enough
