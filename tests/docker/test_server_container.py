@@ -121,6 +121,8 @@ def test_limits_come_before_the_kernel_s(engine: Engine, server_image: str) -> N
     limit = 400 * MEBIBYTE
     memory = ("--memory", str(limit), "--memory-swap", str(limit))
     limits = {"MAX_MESSAGE_BYTES": "8MiB", "MAX_PATCHES": "4000000", "MAX_QUEUE_BYTES": "64MiB"}
+    # All calls below are on one connection; gRPC refuses more with UNAVAILABLE.
+    limits |= {"MAX_STREAMS_PER_CONNECTION": "64", "MAX_IN_FLIGHT": "64"}
     options = [f"--env=CASS_{name}={value}" for name, value in limits.items()]
     with engine.container(server_image, *PLAIN, *memory, *options) as server:
         server.wait_until_serving()
