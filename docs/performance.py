@@ -33,8 +33,8 @@ WAYS = {  # of Ray: their names in the results, and here
 }
 FLOODS = {
     "8 callers": "8 callers who wait for each answer",
-    "64 callers, who wait as told": "64 callers who retry in time",
-    "4 × the best rate, by chance": "callers who never wait, at 4 times the best rate",
+    "64 callers, who retry when it says": "64 callers who retry in time",
+    "4 × the best rate, at random": "callers who never wait, at 4 times the best rate",
 }
 
 
@@ -103,9 +103,9 @@ def losses() -> Iterator[str]:
 
 def remote() -> Iterator[str]:
     """A call in the process and to a server."""
-    yield from run_of("remote")
+    yield from run_of("rpc")
     yield from head("ms per batch", "32: local", "32: remote", "8: local", "8: remote")
-    found = results("remote")["milliseconds_per_batch"]
+    found = results("rpc")["milliseconds_per_batch"]
     for call in ("masks, float32", "masks, float16", "masks, uint8", "loss and gradient"):
         pairs = [found[f"{stride}, {call}"] for stride in STRIDES]
         yield row(call, *(number(pair[where]) for pair in pairs for where in ("local", "remote")))
@@ -142,18 +142,22 @@ def rpc() -> Iterator[str]:
         "calls per second", "CASS", "threads", "asyncio", "Triton", "/ threads", "/ Triton"
     )
     for name, case in cases.items():
-        rates = [number(case["medians"][server]["calls_per_second"]) for server in servers]
-        ratios = [case["ratios"][f"rate: ours / {server}"] for server in ("bare threads", "Triton")]
-        yield row(name, *rates, *(f"{ratio['ratio']:.2f}" for ratio in ratios))
+        rates = [number(case["medians"][server]["rate"]) for server in servers]
+        ratios = [case["ratios"][server]["rate"] for server in ("bare threads", "Triton")]
+        yield row(
+            name.replace(" float32,", ""), *rates, *(f"{ratio['ratio']:.2f}" for ratio in ratios)
+        )
     yield ""
     yield from head("CPU µs per call", "server: CASS", "threads", "client: CASS", "bare stub")
     for name, case in cases.items():
         pair = [case["medians"][server] for server in servers[:2]]
-        parts = [f"{side}_cpu_microseconds" for side in ("server", "client")]
-        yield row(name, *(number(one[part]) for part in parts for one in pair))
+        yield row(
+            name.replace(" float32,", ""),
+            *(number(one[side]) for side in ("server", "client") for one in pair),
+        )
     yield ""
-    streams = [f"{stride}, kept memory, stream, 8 in flight" for stride in STRIDES]
-    rates = [cases[name]["medians"]["ours, uint8"]["calls_per_second"] for name in streams]
+    streams = [f"{stride}, float32, 8 in flight, stream, kept memory" for stride in STRIDES]
+    rates = [cases[name]["medians"]["ours, uint8"]["rate"] for name in streams]
     yield (
         f"Streamed as uint8 with kept memory, CASS answers {number(rates[0])} calls per second "
         "at stride 32"
