@@ -34,7 +34,7 @@ WAYS = {  # of Ray: their names in the results, and here
 FLOODS = {
     "8 callers": "8 callers who wait for each answer",
     "64 callers, who retry when it says": "64 callers who retry in time",
-    "4 × the best rate, at random": "callers who never wait, at 4 times the best rate",
+    "4 × the best rate, at random": "callers who never wait, 4 times the best rate",
 }
 
 
