@@ -1,7 +1,7 @@
 """Exits with 0 if the server of this container serves, else with 1: the images' health check.
 
 Finds the server by the settings of the environment, or of the file that CASS_CONFIG names. With
-TLS it trusts the server's own certificate, whoever issued it. With mutual TLS it shows that
+TLS it trusts the server's own certificate, without a CA. With mutual TLS it shows that
 certificate too, so the clients' authority has to accept it; where it does not, give the container a
 health check of its own (`docker run --health-cmd`).
 """

@@ -25,7 +25,7 @@ async function decode(i) {
   const inflated = stream.pipeThrough(new DecompressionStream("deflate"));
   const buffer = await new Response(inflated).arrayBuffer();
   const n = entry.grid[0] * entry.grid[1];
-  // Written by cass_lab.sheet_page: four bytes a patch first, so that all are aligned.
+  // Written by cass_lab.sheet.page: four bytes a patch first, so that all are aligned.
   const image = {
     ...entry,
     at: i,

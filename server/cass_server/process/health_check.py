@@ -70,8 +70,8 @@ def check(address: str, seconds: float, tls: Tls | None = None) -> str:
 def check_local(settings: Settings, port: int, seconds: float) -> str:
     """`check` a server on this machine by its own settings.
 
-    With TLS, its own certificate is trusted, whoever issued it. With mutual TLS that certificate is
-    shown too, so the clients' authority has to accept it.
+    With TLS, the server's own certificate is trusted, without a CA. With mutual TLS it is also the
+    client certificate, so the CA of the clients has to accept it.
 
     Args:
         settings: of the server.

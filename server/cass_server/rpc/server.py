@@ -21,6 +21,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from cass.contract import SERVICE_NAME
 from cass_core.errors import CassError
 from cass_server.config.address import address_of, is_unix, refuse_taken_socket
+from cass_server.config.channel_options import options
 from cass_server.config.limits import Limits
 from cass_server.config.settings import Settings
 from cass_server.engines.base import Engine
@@ -28,7 +29,6 @@ from cass_server.observability.metrics import Metrics
 from cass_server.observability.tracing import Traces
 from cass_server.rpc import health
 from cass_server.rpc.answerer import Answerer
-from cass_server.rpc.channel_options import options
 from cass_server.rpc.deadlines import Deadlines
 from cass_server.rpc.health import Health
 from cass_server.rpc.launch import LaunchContext

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import queue
+import time
+from types import SimpleNamespace
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -11,6 +14,8 @@ from cass.v1 import cass_pb2 as pb
 from cass.v1 import cass_pb2_grpc
 from cass_server.config.limits import Limits
 from cass_server.rpc import receiving
+from cass_server.rpc.receiving import Received
+from tests.server.support.calls import requests_counted
 from tests.server.support.engines import HELD, Held
 from tests.server.support.in_thread import SLOTS, running, service_channel
 from tests.server.support.processes import LIMIT
@@ -71,3 +76,37 @@ def test_calls_without_messages_take_no_thread() -> None:
         for call in waiting:
             call.cancel()
             unsent.put(None)
+
+
+class Late:
+    """The context of a call that was cancelled, as far as gRPC has not reported that yet."""
+
+    status: grpc.Status | None = None
+
+    def invocation_metadata(self) -> tuple[()]:
+        return ()
+
+    def add_callback(self, _: object) -> bool:
+        return True
+
+    def time_remaining(self) -> float:
+        return LIMIT
+
+    def abort_with_status(self, status: grpc.Status) -> None:
+        self.status = status
+
+
+@pytest.mark.parametrize(("in_time", "code"), [(True, "INVALID_ARGUMENT"), (False, "CANCELLED")])
+def test_a_call_without_a_message_ends_by_what_happened(in_time: bool, code: str) -> None:
+    """One that was cancelled for it was no invalid request, even if gRPC reports it too late."""
+    with running() as server:
+        call = SimpleNamespace(method="/cass.v1.CassService/GenerateMask", invocation_metadata=())
+        handler = server.router.service(cast(grpc.HandlerCallDetails, call))
+        assert handler is not None
+        method: Any = handler.stream_unary
+        context = Late()
+        assert method.admit(()) is None
+        method(Received(None, time.perf_counter(), in_time), context)
+        assert context.status is not None
+        assert context.status.code.name == code
+        assert requests_counted(server.metrics) == {("GenerateMask", code): 1}

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from cass.v1 import cass_pb2 as pb
 from cass_core import InvalidRequest
+from cass_core.cpu.boxes import boxes_of_message
 from cass_server.config.limits import Limits
 from cass_server.engines.base import CpuEngine
 from cass_server.rpc.requests import MaskPlan, MaskReader, MaskRequest, Reader, read_loss
@@ -146,6 +147,17 @@ def test_what_was_asked_before_needs_no_protobuf(
     assert read.xyxy.ravel().tolist() == corners.tolist()
     assert read.offsets.tolist() == [0, 200, 200, 203]
     assert read.inputs.boxes.counts.tolist() == [200, 0, 3]
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_nothing_is_read_behind_a_message(streamed: bool) -> None:
+    """Cut off anywhere, it is refused, though the memory behind it has what is missing."""
+    request = pb.GenerateMaskRequest(boxes=mask_request(images=3, boxes=2).boxes)
+    whole = np.frombuffer(sent(request, streamed=streamed), np.uint8)
+    xyxy, offsets = np.empty((6, 4), np.float32), np.empty(4, np.int64)
+    assert boxes_of_message(whole, streamed, xyxy, offsets) == (6, 3, len(whole))
+    for end in range(len(whole)):
+        assert boxes_of_message(whole[:end], streamed, xyxy, offsets) == (0, 0, 0)
 
 
 def test_what_is_small() -> None:
