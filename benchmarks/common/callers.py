@@ -51,7 +51,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A closed loop: answers a second, seconds of each call, and CPU seconds a call."""
+    """A closed loop: answers per second, seconds of each call, and CPU seconds per call."""
 
     rate: float
     latencies: tuple[float, ...]

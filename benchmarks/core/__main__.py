@@ -59,7 +59,7 @@ def main(
 
 
 def mask_table(masks: MaskTimes, rounds: int) -> Table:
-    """Microseconds an image of each function, and ratios."""
+    """Microseconds per image of each function, and ratios."""
     shown = ("audited", "heatmaps", "baseline", "improved", "from a list", "zeros")
     ratios = (("audited", "improved"), ("heatmaps", "improved"), ("improved", "zeros"))
     rows = (

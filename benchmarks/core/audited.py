@@ -25,7 +25,7 @@ def audited_masks(
     """Masks ``[B, n_y, n_x]`` of the baseline preset.
 
     Args:
-        boxes: ``[N_i, 4]`` float32 xyxy in pixels, one an image.
+        boxes: ``[N_i, 4]`` float32 xyxy in pixels, one per image.
         image_size: (H, W) in pixels.
         feature_map: (h, w) in cells.
         patch_size: side of a patch in cells.

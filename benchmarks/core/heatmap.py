@@ -37,7 +37,7 @@ def heatmaps(
     """Heatmaps ``[B, h, w]``: 1 at each box's centre, the greater of two Gaussians elsewhere.
 
     Args:
-        boxes: ``[N_i, 4]`` xyxy in pixels, one an image.
+        boxes: ``[N_i, 4]`` xyxy in pixels, one per image.
         image_size: (H, W) in pixels.
         feature_map: (h, w) in cells.
     """

@@ -18,12 +18,12 @@ from cass_core.synthetic import street_boxes
 BOUNDS = {"stride 32": 250, "stride 8": 800}
 """How many times faster than the audited algorithm the masks are to be."""
 PACKING_BOUND = 60.0
-"""Microseconds a batch that checking and packing a plain list may take."""
+"""Microseconds per batch that checking and packing a plain list may take."""
 _PAIRS_A_ROUND = 100
 
 
 def time_masks(rounds: int) -> dict[str, dict[str, float]]:
-    """Microseconds a batch of 16 images, by stride and function.
+    """Microseconds per batch of 16 images, by stride and function.
 
     ``packing`` is what a list of arrays costs beyond the kernel, taken call by call.
     """

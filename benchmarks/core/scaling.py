@@ -1,4 +1,4 @@
-"""Times of `generate_mask` over sweeps: boxes an image, patches, images a batch."""
+"""Times of `generate_mask` over sweeps: boxes per image, patches, images per batch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _COMPARED = ("audited", "heatmaps")
 _MANY_ROUNDS = 10
 
 Point = tuple[int, int, tuple[int, int], tuple[int, int]]
-"""One size of a sweep: images, boxes an image, image size, feature map."""
+"""One size of a sweep: images, boxes per image, image size, feature map."""
 Times = dict[str, dict[int, float]]
 """Seconds of a call, by function and then by what grows."""
 
@@ -45,7 +45,7 @@ def _square(patches: int) -> Point:
 
 SWEEPS = (
     Sweep(
-        "boxes an image",
+        "boxes per image",
         "16 images, 92×160 patches",
         lambda boxes: (16, boxes, IMAGE_SIZE, (92, 160)),
         (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
@@ -57,8 +57,8 @@ SWEEPS = (
         tuple(side**2 for side in (10, 18, 32, 56, 100, 178, 316, 562, 1000)),
     ),
     Sweep(
-        "images a batch",
-        "15 boxes an image, 23×40 patches",
+        "images per batch",
+        "15 boxes per image, 23×40 patches",
         lambda images: (images, 15, IMAGE_SIZE, (23, 40)),
         (1, 2, 4, 8, 16, 32, 64, 128, 256),
     ),

@@ -18,7 +18,7 @@ _CALLS = 6000
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """A fleet at work: answers a second, seconds of a call, shares of cores and wires in use.
+    """A fleet at work: answers per second, seconds of a call, shares of cores and wires in use.
 
     ``refused`` are tries without room, a call, and ``failed`` calls without an answer in time.
     """

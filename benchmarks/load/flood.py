@@ -38,7 +38,7 @@ class Sample:
 
     @property
     def goodput(self) -> float:
-        """Answers a second, of those in time."""
+        """Answers per second, of those in time."""
         return self.tally.in_time / self.tally.seconds
 
     def milliseconds(self, name: str, percentile: float) -> float:

@@ -97,4 +97,4 @@ def idle_table(result: Mapping[str, Any]) -> Table:
     caption = f"open: {counted(result['open'])}; the server has {result['threads']} threads"
     title = f"One caller, {_UNARY.stride}, beside idle calls on {CONNECTIONS} connections"
     caption += f", {result['resident_mib']:+.0f} MiB"
-    return table(title, ("ms a call", "alone", "beside", "ratio"), rows, caption)
+    return table(title, ("ms per call", "alone", "beside", "ratio"), rows, caption)

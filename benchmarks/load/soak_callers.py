@@ -31,7 +31,7 @@ from cass_core.cpu.backend import compute_losses, compute_masks
 from cass_core.inputs import LossInputs, MaskInputs
 from cass_core.synthetic import street_boxes
 
-# Images, boxes an image, feature map, and whether owners are requested. The last is computed in
+# Images, boxes per image, feature map, and whether owners are requested. The last is computed in
 # a thread.
 SIZES = (
     (1, 5, (23, 40), True),

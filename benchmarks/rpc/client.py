@@ -25,7 +25,7 @@ _TOLERANCE = {"float32": 1e-6, "uint8": 1.0}
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Answers a second, CPU µs a call, milliseconds of a unary call (0 for streams).
+    """Answers per second, CPU µs a call, milliseconds of a unary call (0 for streams).
 
     ``calls`` are all that the server has answered, with those before the measurement.
     """

@@ -60,5 +60,5 @@ def local_table(results: dict[str, dict[str, float]]) -> Table:
         (name, f"{ms['local']:.3f}", f"{ms['remote']:.2f}", f"{ms['remote'] / ms['local']:.0f}")
         for name, ms in results.items()
     )
-    title = f"ms a batch of {IMAGES} images, one caller, server on another core"
+    title = f"ms per batch of {IMAGES} images, one caller, server on another core"
     return table(title, ("call", "local", "remote", "remote / local"), rows)

@@ -31,7 +31,7 @@ def mean_seconds(outcome: Outcome) -> float:
 
 
 def by_mean_value_analysis(loaders: int, think: float) -> tuple[float, float]:
-    """Answers a second and mean seconds of a call, for exponential service times.
+    """Answers per second and mean seconds of a call, for exponential service times.
 
     M. Reiser and S. S. Lavenberg, Mean-Value Analysis of Closed Multichain Queuing Networks,
     JACM 27 (1980); it holds for any distribution of the pauses.

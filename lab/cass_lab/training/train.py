@@ -36,7 +36,7 @@ class Recipe:
 
     Attributes:
         epochs: passes over the training images.
-        batch_size: images a step.
+        batch_size: images per step.
         learning_rate: the largest of the one-cycle schedule.
         device: ``cpu`` or ``cuda``.
     """

@@ -187,7 +187,7 @@ def test_several_maps_and_image_sizes_in_one_call() -> None:
 
 
 def test_more_boxes_than_are_looked_at_together() -> None:
-    """100 boxes an image, in any order of the tiles that they reach."""
+    """100 boxes per image, in any order of the tiles that they reach."""
     boxes = street_boxes(2, 100, image_size=SIZE, seed=8)
     placed = to_device(BoxBatch.from_list(boxes), np.array([SIZE], np.float64), torch.device("cpu"))
     flat, owners = OPERATORS.masks(*placed, [*CELLS], *mask_options(MASK), torch.float32, True)
