@@ -101,8 +101,7 @@ def loss_and_slope(
 
     Args:
         parameters: alpha, beta, gamma, weight, of the dtype of ``s``.
-        KIND: as in `cass_core.enums.KINDS`.
-        WHOLE: alpha, beta, gamma where they are whole and at most 4, else -1.
+        KIND, WHOLE: as of `cass_core.ops.spec_args.Loss`.
     """
     alpha, beta, gamma, weight = parameters
     t = _exp(-tl.abs(s))

@@ -167,12 +167,24 @@ def test_no_gradient_into_boxes() -> None:
     assert not CassLoss(PATCH)(some_logits(), boxes, **PLACE).requires_grad
 
 
-def test_differentiable_once() -> None:
-    logits = some_logits().requires_grad_()
-    value = CassLoss(PATCH)(logits, BOXES, **PLACE) ** 2
-    (grad,) = torch.autograd.grad(value, logits, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        grad.sum().backward()
+@pytest.mark.parametrize("power", [1, 2])
+@pytest.mark.parametrize("after_backward", [False, True])
+@pytest.mark.parametrize("from_boxes", [True, False])
+def test_a_second_derivative_is_refused(from_boxes: bool, after_backward: bool, power: int) -> None:
+    """Whatever the outer gradient is: where it is one, nothing else would show that it is wrong."""
+    weight = torch.eye(20, requires_grad=True)
+    logits = some_logits(torch.float32, (3, 20)) @ weight
+    if from_boxes:
+        value = CassLoss(PATCH)(logits, BOXES, **PLACE) ** power
+    else:
+        value = MaskLoss()(logits, the_mask()) ** power
+    (plain,) = torch.autograd.grad(value, weight, retain_graph=True)
+    if after_backward:
+        value.backward(retain_graph=True)
+    (grad,) = torch.autograd.grad(value, weight, create_graph=True)
+    torch.testing.assert_close(grad, plain)
+    with pytest.raises(RuntimeError, match="can be differentiated only once"):
+        (value + grad.pow(2).sum()).backward()
 
 
 def test_no_grad() -> None:
