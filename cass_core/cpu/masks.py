@@ -36,13 +36,7 @@ def _is_beyond(value: float, bound: float, is_open: bool) -> bool:
 
 @inline
 def _reached(
-    low: float,
-    high: float,
-    cells: float,
-    is_open: bool,
-    patch: float,
-    inverse: float,
-    count: int,
+    low: float, high: float, cells: float, is_open: bool, patch: float, inverse: float, count: int
 ) -> tuple[int, int]:
     """First and one past the last patch with its centre on the map and between low and high.
 
@@ -76,13 +70,7 @@ def _distance(
 
 @kernel
 def mask_images(
-    xyxy: Any,
-    offsets: Any,
-    sizes: Any,
-    first_image: int,
-    mask: Any,
-    owner: Any,
-    options: Any,
+    xyxy: Any, offsets: Any, sizes: Any, first_image: int, mask: Any, owner: Any, options: Any
 ) -> None:
     """Fill ``mask`` (``[K, n_y, n_x]`` float32) with images first_image .. first_image + K.
 

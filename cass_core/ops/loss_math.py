@@ -88,11 +88,7 @@ def _power_of_log(
 
 @triton.jit
 def loss_and_slope(
-    s: tl.tensor,
-    y: tl.tensor,
-    parameters: tl.tuple,
-    KIND: tl.constexpr,
-    WHOLE: tl.constexpr,
+    s: tl.tensor, y: tl.tensor, parameters: tl.tuple, KIND: tl.constexpr, WHOLE: tl.constexpr
 ) -> tl.tuple:
     """Loss of logits ``s`` against targets ``y`` of the same shape and dtype, and its slope.
 

@@ -112,14 +112,7 @@ def _loss_of(
     spec = loss_spec(choices, numbers)
     found = compute_losses(
         LossInputs.checked(
-            array,
-            name,
-            host_target,
-            target_name,
-            mask,
-            spec,
-            normalizer,
-            grad_dtype is not None,
+            array, name, host_target, target_name, mask, spec, normalizer, grad_dtype is not None
         )
     )
 

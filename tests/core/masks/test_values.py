@@ -308,11 +308,7 @@ def test_min_radius(make: MakeMask) -> None:
 @both_paths
 def test_without_context(make: MakeMask, min_radius: float, anisotropic: bool) -> None:
     mask = one(
-        make,
-        BOX,
-        expansion_ratio=0.0,
-        min_radius=min_radius,
-        use_anisotropic_gaussian=anisotropic,
+        make, BOX, expansion_ratio=0.0, min_radius=min_radius, use_anisotropic_gaussian=anisotropic
     )
     expected = np.zeros((16, 16))
     expected[4:8, 4:8] = 1
