@@ -221,8 +221,14 @@ def test_descent_leads_to_the_mask(kind: Any) -> None:
         ({"logits": torch.zeros(3, 4, 5, dtype=torch.int32)}, "logits",
          "must have a dtype of float32, float16, bfloat16, float64, got int32"),
         ({"logits": torch.zeros(2, 4, 5)}, "logits",
-         "have the shape [2, 4, 5], the grid is [3, 4, 5]"),
-        ({"logits": torch.zeros(3, 21)}, "logits", "have the shape [3, 21], the grid is [3, 4, 5]"),
+         "have the shape [2, 4, 5], the grid is [3, 4, 5] or [3, 20]: feature_map (8, 10) with "
+         "mask_spec.patch_size 2"),
+        ({"logits": torch.zeros(3, 8, 10)}, "logits",
+         "have the shape [3, 8, 10], the grid is [3, 4, 5] or [3, 20]: feature_map (8, 10) with "
+         "mask_spec.patch_size 2; these would fit mask_spec.patch_size 1"),
+        ({"logits": torch.zeros(3, 6)}, "logits",
+         "have the shape [3, 6], the grid is [3, 4, 5] or [3, 20]: feature_map (8, 10) with "
+         "mask_spec.patch_size 2; these would fit mask_spec.patch_size 4"),
         ({"feature_map": [(8, 10)]}, "feature_map", "must be one (h, w) here"),
         ({"image_size": (0, 32)}, "image_size",
          "must be two whole numbers from 1 to 2147483647, got (0, 32)"),
