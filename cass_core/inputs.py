@@ -22,7 +22,7 @@ from cass_core.formats import check_canvas
 from cass_core.grid import FeatureMap, Sizes, feature_maps, image_sizes, patch_grid
 from cass_core.logits import check_grid, check_logits, check_same_patches, check_target
 from cass_core.plausible import warn_of_boxes, warn_of_sizes
-from cass_core.specs import LossSpec, MaskSpec, normalizer_of
+from cass_core.specs import LossSpec, MaskSpec, check_flag, normalizer_of
 from cass_core.warn import is_due
 
 if TYPE_CHECKING:
@@ -93,11 +93,12 @@ def _check(
     """The fields of `MaskInputs` after the boxes."""
     maps, single = feature_maps(feature_map)
     name = dtype_name(dtype, "dtype", MASK_DTYPES)
+    owner = check_flag(return_owner, "return_owner")
     if name == "bfloat16" and not is_tensor(boxes.xyxy):
         raise InvalidRequest("dtype", "bfloat16 needs boxes given as torch tensors")
     sizes = check_sizes(image_size, boxes)
-    check_options(boxes.num_images, maps, single, spec, name, return_owner)
-    return sizes, maps, single, spec, name, bool(return_owner)
+    check_options(boxes.num_images, maps, single, spec, name, owner)
+    return sizes, maps, single, spec, name, owner
 
 
 # In a quarter of the time, where all but NumPy's boxes has been checked before.
@@ -245,9 +246,8 @@ class LossInputs:
             if num_boxes is None:
                 num_boxes = mask.boxes.num_boxes
         normalizer_of(spec, logits.size, num_boxes)
-        return cls(
-            logits, logits_dtype, target, target_dtype, mask, spec, num_boxes, bool(return_grad)
-        )
+        wanted = check_flag(return_grad, "return_grad")
+        return cls(logits, logits_dtype, target, target_dtype, mask, spec, num_boxes, wanted)
 
 
 def check_spec(spec: Any) -> None:

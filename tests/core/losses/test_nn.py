@@ -187,6 +187,21 @@ def test_a_second_derivative_is_refused(from_boxes: bool, after_backward: bool, 
         (value + grad.pow(2).sum()).backward()
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # its own
+@pytest.mark.parametrize("loss", [lambda s: CassLoss(PATCH)(s, BOXES, **PLACE),
+                                  lambda s: MaskLoss()(s, the_mask())])  # fmt: skip
+def test_a_forward_derivative_is_refused(loss: Any) -> None:
+    """torch would take it for 0."""
+    logits = some_logits()
+    with pytest.raises(RuntimeError, match="have no forward-mode derivative"):
+        torch.func.jvp(loss, (logits,), (logits,))
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(logits, logits)
+        with pytest.raises(RuntimeError, match="have no forward-mode derivative"):
+            loss(dual)
+        loss(logits)
+
+
 def test_repr() -> None:
     shown = repr(CassLoss(MaskSpec(patch_size=7), LossSpec(kind="varifocal")))
     assert shown.startswith("CassLoss(MaskSpec(patch_size=7, ")
