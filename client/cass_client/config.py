@@ -44,12 +44,7 @@ class Tls:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The checked arguments of a client; see `cass_client.CassClient`.
-
-    Raises:
-        InvalidRequest: one of them cannot be used.
-        CassError: it needs the core, whose dependencies are not installed.
-    """
+    """The checked arguments of a client; see `cass_client.CassClient`."""
 
     target: str
     timeout: float
@@ -121,11 +116,7 @@ class Settings:
 
 
 def read_file(name: str, path: str | os.PathLike[str]) -> bytes:
-    """The content of a file that a setting names.
-
-    Raises:
-        InvalidRequest: it cannot be read.
-    """
+    """The content of a file that a setting names."""
     try:
         return Path(path).read_bytes()
     except OSError as error:
@@ -133,11 +124,7 @@ def read_file(name: str, path: str | os.PathLike[str]) -> bytes:
 
 
 def check_token(name: str, token: Any) -> None:
-    """Rejects what cannot be sent as a token; the error does not contain it.
-
-    Raises:
-        InvalidRequest: it is empty, or has a character that is none of printable ASCII.
-    """
+    """Rejects what cannot be sent as a token; the error does not contain it."""
     if not (isinstance(token, str) and token and all("!" <= c <= "~" for c in token)):
         raise InvalidRequest(name, "must be printable ASCII without blanks")
 

@@ -22,11 +22,7 @@ class Unavailable(CassError):
 
 
 class NoReplicas(Unavailable):
-    """No replica of a service on Ray is known.
-
-    Attributes:
-        is_certain: True if the directory says that there is none, False if it does not answer.
-    """
+    """No replica of a service on Ray is listed, or, if not certain, its directory is silent."""
 
     def __init__(self, message: str, is_certain: bool = True) -> None:
         super().__init__(message)

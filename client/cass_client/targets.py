@@ -20,9 +20,6 @@ _PORT = re.compile(r"[0-9]+(,|$)")
 def service_of(target: str) -> str | None:
     """The service that ``ray:NAME`` names; None for other targets.
 
-    Raises:
-        InvalidRequest: it cannot be the name of one.
-
     Example:
         >>> service_of("ray:cass"), service_of("ray:50051")
         ('cass', None)
@@ -45,11 +42,7 @@ def is_list(target: str) -> bool:
 
 
 def hosts_of(target: str) -> list[tuple[str, int]]:
-    """The hosts and ports of a list.
-
-    Raises:
-        InvalidRequest: a part of it is no ``HOST:PORT``.
-    """
+    """The hosts and ports of a list."""
     found = []
     for part in map(str.strip, target.split(",")):
         host, colon, port = part.rpartition(":")
@@ -61,15 +54,7 @@ def hosts_of(target: str) -> list[tuple[str, int]]:
 
 
 def grpc_target(target: str) -> str:
-    """The target for a channel that is opened now.
-
-    Args:
-        target: a gRPC target, ``HOST:PORT``, or several of these with commas between them, whose
-            hosts are looked up; those without an address are left out.
-
-    Raises:
-        InvalidRequest: a part of a list is no ``HOST:PORT``.
-        Unavailable: no host of a list has an address.
+    """The target for a channel that is opened now; hosts of a list are looked up here.
 
     Example:
         >>> grpc_target("trainer.example:50051")

@@ -72,15 +72,7 @@ ENUMS = {
     ),
     "Reduction": ("REDUCTION", ["UNSPECIFIED", "NONE", "MEAN", "SUM", "PER_OBJECT"]),
 }
-_TYPES = {
-    1: "double",
-    4: "uint64",
-    5: "int32",
-    8: "bool",
-    9: "string",
-    12: "bytes",
-    13: "uint32",
-}
+_TYPES = {1: "double", 4: "uint64", 5: "int32", 8: "bool", 9: "string", 12: "bytes", 13: "uint32"}
 
 
 def _field(field: Any) -> str:

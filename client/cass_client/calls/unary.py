@@ -103,11 +103,7 @@ def request_profile(
 
 
 def read(message: bytes, kind: type[M], connection: Connection) -> tuple[M, Views]:
-    """Parses an answer; its tensors stay views.
-
-    Raises:
-        ServerError: it is no such message.
-    """
+    """Parses an answer; its tensors stay views."""
     try:
         return lift(message, kind)
     except DecodeError as error:

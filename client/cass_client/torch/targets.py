@@ -16,21 +16,9 @@ _BBOX = "must be four numbers: x, y, width, height"
 
 
 def boxes_and_size(sample: Any, position: int, boxes: str, image: str) -> tuple[Any, Any]:
-    """The boxes of a sample and the size of its image, (H, W) in pixels.
+    """The boxes of a sample (COCO annotations as ``[N, 4]`` xyxy) and (H, W) of its image.
 
-    Args:
-        sample: a dict, or a tuple that begins with image and target.
-        position: of the sample in its batch, which errors name.
-        boxes: key of the boxes in a dict or in a target that is one.
-        image: key of the image in a dict.
-
-    Returns:
-        The boxes as they are, if those are not a list of COCO annotations, else ``[N, 4]`` float64
-        xyxy; and the size.
-
-    Raises:
-        InvalidRequest: there are none, or they are of another form; named ``boxes[position]`` or
-            ``image_size[position]``.
+    Errors name ``boxes[position]`` or ``image_size[position]``.
     """
     name, size_name = f"boxes[{position}]", f"image_size[{position}]"
     if isinstance(sample, Mapping):

@@ -33,12 +33,7 @@ LOCAL = CassClient("local:")
 
 @pytest.mark.parametrize(
     "options",
-    [
-        {},
-        {"dtype": "float16"},
-        {"dtype": "uint8"},
-        {"return_owner": True},
-    ],
+    [{}, {"dtype": "float16"}, {"dtype": "uint8"}, {"return_owner": True}],
 )
 @pytest.mark.parametrize("feature_map", [MAP, [MAP, (6, 10)], []])
 def test_masks(options: dict[str, Any], feature_map: Any) -> None:

@@ -60,33 +60,37 @@ def collate(**options: Any) -> MaskCollate:
 # --- samples ---
 
 
-@pytest.mark.parametrize("form", ["lists", "arrays", "tensors", "ints"])
+FORMS: dict[str, Any] = {
+    "lists": list,
+    "arrays": lambda b: np.array(b).reshape(-1, 4),
+    "tensors": lambda b: torch.tensor(b).reshape(-1, 4),
+    "ints": lambda b: torch.tensor(b, dtype=torch.int64).reshape(-1, 4),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_boxes_in_a_target(form: str) -> None:
-    convert: Any = {
-        "lists": list,
-        "arrays": lambda b: np.array(b).reshape(-1, 4),
-        "tensors": lambda b: torch.tensor(b).reshape(-1, 4),
-        "ints": lambda b: torch.tensor(b, dtype=torch.int64).reshape(-1, 4),
-    }[form]
-    pairs = [(image(s), {"boxes": convert(b)}) for s, b in zip(SIZES, BOXES, strict=True)]
+    pairs = [(image(s), {"boxes": FORMS[form](b)}) for s, b in zip(SIZES, BOXES, strict=True)]
     images, targets, masks = collate()(pairs)
     assert list(map(id, images)) == [id(pair[0]) for pair in pairs]
     assert list(map(id, targets)) == [id(pair[1]) for pair in pairs]
     same(masks, expected())
 
 
-def test_boxes_as_the_target() -> None:
-    pairs = [
-        (image(s), torch.tensor(b).reshape(-1, 4), 5) for s, b in zip(SIZES, BOXES, strict=True)
-    ]
-    batch = collate()(pairs)
+@pytest.mark.parametrize(
+    ("targets", "options"),
+    [
+        ([torch.tensor(b).reshape(-1, 4) for b in BOXES], {}),
+        ([coco(b) for b in BBOXES], {}),
+        ([{"image_id": 1, "annotations": coco(b)} for b in BBOXES], {"boxes": "annotations"}),
+    ],
+    ids=["boxes", "COCO", "COCO in a dict"],
+)
+def test_other_targets(targets: list[Any], options: dict[str, Any]) -> None:
+    samples = [(image(s), target, 5) for s, target in zip(SIZES, targets, strict=True)]
+    batch = collate(**options)(samples)
     assert len(batch) == 4
     same(batch[-1], expected())
-
-
-def test_coco_annotations_as_the_target() -> None:
-    pairs = [(image(s), coco(b)) for s, b in zip(SIZES, BBOXES, strict=True)]
-    same(collate()(pairs)[-1], expected())
 
 
 def test_crowds_are_left_out() -> None:
@@ -94,14 +98,6 @@ def test_crowds_are_left_out() -> None:
     annotations[0]["iscrowd"] = 1
     masks = collate()([(image(SIZES[0]), annotations)])[-1]
     same(masks, expected(boxes=[BOXES[0][1:]], sizes=SIZES[:1]))
-
-
-def test_coco_annotations_in_a_target() -> None:
-    pairs = [
-        (image(s), {"image_id": 1, "annotations": coco(b)})
-        for s, b in zip(SIZES, BBOXES, strict=True)
-    ]
-    same(collate(boxes="annotations")(pairs)[-1], expected())
 
 
 @pytest.mark.parametrize("keys", [("boxes", "image"), ("bbox", "pixels")])
