@@ -12,11 +12,13 @@ from cass_client.config import Settings
 from cass_client.discovery.endpoint_file import Addresses
 from cass_client.discovery.resolver import Replicas
 from cass_client.errors import Unavailable
-from cass_client.targets import grpc_target, is_list
+from cass_client.targets import endpoints_of, grpc_target, is_list
 from cass_client.transport import fork_safety
 from cass_client.transport.channel_options import channel_options
 from cass_client.transport.circuit_breaker import CircuitBreaker
 from cass_client.transport.credentials import Credentials, Metadata
+from cass_client.transport.diagnosis import explain
+from cass_client.transport.proxy import proxy_of
 
 _PREFIX = f"/{SERVICE_NAME}/"
 _UNARY = tuple(method.name for method in SERVICE.methods if not method.client_streaming)
@@ -78,7 +80,10 @@ class Connection:
     def _open(self, api: Any, target: Target) -> Channel:
         """A channel of `grpc` or `grpc.aio`."""
         address, replicas, credentials = target
-        options = channel_options(self._settings.server_name)
+        hosts = [] if replicas else [host for host, _ in endpoints_of(self.target)]
+        # What only gRPC understands is left to it.
+        through_proxy = not replicas and (not hosts or proxy_of(hosts) is not None)
+        options = channel_options(self._settings.server_name, through_proxy)
         if credentials.channel is None:
             channel = api.insecure_channel(address, options)
         else:
@@ -86,6 +91,13 @@ class Connection:
         fork_safety.opened(channel)
         rpcs = {name: channel.unary_unary(_PREFIX + name) for name in _UNARY}
         return Channel(channel, rpcs, credentials.metadata, replicas)
+
+    def explain(self, error: Unavailable) -> Unavailable:
+        """The error with what the server's addresses answer, and what helps."""
+        replicas = () if self._channel is None else self._channel.replicas
+        details = str(error).removeprefix(f"{self.target}: ")
+        text = explain(self._settings, replicas, details)
+        return Unavailable(f"{self.target}: {text}")
 
     def renew(self, before: float) -> bool:
         """Whether certificates and token are others than those read before this time.

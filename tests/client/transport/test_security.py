@@ -202,6 +202,8 @@ def test_a_file_that_is_gone_is_no_reason_to_stop(tmp_path: Path) -> None:
         ({"tls": "ca.pem"}, "tls: must be a Tls, got str"),
         ({"token": "a", "token_file": "b"}, "token_file: cannot be given beside a token"),
         ({"token": "a\nb"}, "token: must be printable ASCII without blanks"),
+        ({"token": ""}, "token: must be printable ASCII without blanks"),
+        ({"token_file": ""}, "token_file: must be the path of a file, got ''"),
         ({"fallback": "remote"}, "fallback: must be \"local\" or None, got 'remote'"),
     ],
 )
@@ -211,12 +213,29 @@ def test_refused(options: dict[str, Any], error: str) -> None:
     assert str(caught.value) == error
 
 
-def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequest, match=r"^token_file: cannot read : "):
-        ask("localhost:1", token_file="")
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"certificate": "a"}, "tls: a certificate and its key go together"),
+        ({"ca": ""}, "tls.ca: must be the path of a file, got ''"),
+        ({"ca": b"-----BEGIN"}, "tls.ca: must be the path of a file, got b'-----BEGIN'"),
+        ({"certificate": "a", "key": ""}, "tls.key: must be the path of a file, got ''"),
+        *(
+            (
+                {"server_name": name},
+                f"tls.server_name: must be a host's name without a port, got {name!r}",
+            )
+            for name in ("", " ", "cass.example:50051", "https://cass.example", 7)
+        ),
+    ],
+)
+def test_tls_that_cannot_be_used(options: dict[str, Any], error: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        Tls(certificate="a")
-    assert str(caught.value) == "tls: a certificate and its key go together"
+        Tls(**options)
+    assert str(caught.value) == error
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     absent = tmp_path / "absent"
     for options, field in (
         ({"tls": Tls(ca=absent)}, "tls.ca"),
