@@ -47,8 +47,6 @@ class RemoteCassLoss(nn.Module):
         self.mask_spec = mask_spec
         self.loss_spec = loss_spec
 
-    # torch.compile leaves its graph for the call.
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(
         self,
         logits: Tensor,
@@ -70,6 +68,21 @@ class RemoteCassLoss(nn.Module):
             InvalidRequest: an argument cannot be used, or is beyond the server's limits.
             CassError: the server did not answer; see `CassClient.generate_mask`.
         """
+        loss = self._loss
+        # A compiled graph is left for the call. As a decorator this would load torch's compiler
+        # with the module, some 2 s for each spawned worker.
+        if torch.compiler.is_compiling():
+            loss = torch.compiler.disable(loss)  # type: ignore[no-untyped-call]
+        return loss(logits, boxes, image_size, feature_map, num_boxes)
+
+    def _loss(
+        self,
+        logits: Tensor,
+        boxes: BoxBatch | Sequence[Any],
+        image_size: Any,
+        feature_map: Any,
+        num_boxes: float | None,
+    ) -> Tensor:
         if not isinstance(logits, Tensor):
             raise InvalidRequest("logits", f"must be a torch tensor, got {type(logits).__name__}")
         wanted = logits.requires_grad and torch.is_grad_enabled()
