@@ -35,11 +35,29 @@ def test_every_forked_child_is_answered(address: str) -> None:
     assert printed("-c", FORKS, address) == "0 failed\n"
 
 
-HEAVY = "print(sorted({'torch', 'numba', 'matplotlib', 'PIL', 'typer'} & set(sys.modules)))"
+NAMES = {"torch", "torch._dynamo", "numba", "triton", "matplotlib", "PIL", "typer"}
+HEAVY = f"print(sorted({NAMES} & set(sys.modules)))"
 
 
 def test_import_is_light() -> None:
     assert printed("-c", f"import sys, cass_client; {HEAVY}") == "[]\n"
+    torch_alone = "['torch']\n"  # and not its compiler, which takes as long once more
+    assert printed("-c", f"import sys, cass_client.torch; {HEAVY}") == torch_alone
+
+
+def test_without_torch() -> None:
+    program = """
+        import sys
+        sys.modules["torch"] = None  # as good as not installed
+        try:
+            import cass_client.torch
+        except ModuleNotFoundError as error:
+            print(error.name, error, sep=": ")
+    """
+    assert printed("-c", program) == (
+        "torch: cass_client.torch needs PyTorch: pip install torch, or with cass_core's losses "
+        'too: pip install "cass[torch]"\n'
+    )
 
 
 def test_remote_calls_load_nothing_heavy(address: str) -> None:
