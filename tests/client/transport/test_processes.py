@@ -66,7 +66,7 @@ def test_remote_calls_load_nothing_heavy(address: str) -> None:
         from cass_client import CassClient
         client = CassClient(sys.argv[1])
         client.generate_mask([[[8, 8, 24, 24]]], (32, 32), (4, 4))
-        client.compute_loss([[[0.0]]], boxes=[None], image_size=(8, 8), feature_map=(2, 2),
+        client.compute_loss([[[0.0]]], boxes=[None], image_size=(8, 8), feature_map=(1, 1),
                             return_grad=True)
         {HEAVY}
     """
