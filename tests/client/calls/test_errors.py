@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -74,15 +73,6 @@ def test_no_room_is_not_a_message_that_is_too_large(text: str, kind: type[CassEr
         error = ask(address, timeout=2)
     assert type(error) is kind
     assert str(error).endswith(text)
-
-
-def test_nobody_is_there() -> None:
-    with socket.socket() as probe:  # bound, not listening: nobody else can take the port
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
-        error = ask(address)
-    assert type(error) is Unavailable
-    assert str(error).startswith(f"{address}: ")
 
 
 def test_no_answer() -> None:

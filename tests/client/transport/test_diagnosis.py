@@ -14,7 +14,8 @@ import pytest
 
 from cass_client import AsyncCassClient, CassClient, FallbackWarning, Tls, Unavailable
 from cass_client.calls import retry
-from tests.server.support.certificates import Authority, put
+from tests.client.support.tls_files import Files
+from tests.server.support.certificates import put
 from tests.server.support.processes import LIMIT, free_port, health, held
 from tests.support.servers import ServerProcess, server_process, serving
 
@@ -112,99 +113,73 @@ def test_an_http_1_server(old: bool) -> None:
             thread.join(LIMIT)
 
 
-class Files:
-    """An authority and a stranger, and files that they have signed."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._authorities = Authority(), Authority("A stranger")
-        self.ca, self.other_ca = (
-            put(folder / f"{name}.pem", authority.certificate)
-            for name, authority in zip(("ca", "other"), self._authorities, strict=True)
-        )
-
-    def pair(self, host: str, *, strange: bool = False, expired: bool = False) -> tuple[Path, Path]:
-        """Files with a certificate and its key."""
-        pair = self._authorities[strange].issue(host, expired=expired)
-        stem = self.folder / f"{host}-{strange}-{expired}"
-        return put(Path(f"{stem}.pem"), pair.certificate), put(Path(f"{stem}.key"), pair.key)
-
-
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     return Files(tmp_path_factory.mktemp("tls"))
 
 
-def arguments(pair: tuple[Path, Path], *more: object) -> list[str]:
-    return ["--tls-certificate", str(pair[0]), "--tls-key", str(pair[1]), *map(str, more)]
-
-
-@pytest.fixture(scope="module")
-def secured(files: Files) -> Iterator[ServerProcess]:
-    """A server with TLS."""
-    with serving(*arguments(files.pair("127.0.0.1"))) as server:
-        yield server
-
-
 @pytest.fixture(scope="module")
 def mutual(files: Files) -> Iterator[ServerProcess]:
     """A server that wants certificates of its clients."""
-    pair = files.pair("127.0.0.1")
-    with serving(*arguments(pair, "--tls-client-ca", files.ca)) as server:
+    with serving(*files.server_arguments("--tls-client-ca", files.ca)) as server:
         yield server
 
 
 AUTHORITY = "give the certificate of its authority as Tls(ca=...)"
 
 
-def test_tls_and_no_tls(files: Files, secured: ServerProcess, server: ServerProcess) -> None:
+def test_tls_and_no_tls(files: Files, server: ServerProcess) -> None:
     def said(target: str, **options: Any) -> str:
-        found = reason(target, **options)
-        address = target.replace("localhost", "127.0.0.1")
-        assert f"{address}: " in found
-        return found.rpartition(f"{address}: ")[2]
+        address = target.replace("localhost", "127.0.0.1")  # the last one, beside another family's
+        return reason(target, **options).partition(f"{address}: ")[2]
 
-    address = secured.address
-    local = address.replace("127.0.0.1", "localhost")
-    for target in (address, local):  # the other family's address refuses connections
-        assert said(target) == "speaks TLS alone): give tls=Tls(ca=...)"
-    unknown = "its certificate is of no authority that"
-    assert said(address, tls=Tls()) == f"{unknown} the system knows): {AUTHORITY}"
-    assert said(address, tls=Tls(files.other_ca)) == f"{unknown} tls.ca has): {AUTHORITY}"
-    name = "give Tls(server_name=...) a name that it is for"
-    assert said(local, tls=Tls(files.ca)) == f"its certificate is not for localhost): {name}"
-    for name in ("cass.example", "10.0.0.1"):
-        assert f"is not for {name})" in said(address, tls=Tls(files.ca, server_name=name))
+    with serving(*files.server_arguments()) as secured:
+        address = secured.address
+        local = address.replace("127.0.0.1", "localhost")
+        for target in (address, local):
+            assert said(target) == "speaks TLS alone): give tls=Tls(ca=...)"
+        unknown = "its certificate is of no authority that"
+        assert said(address, tls=Tls()) == f"{unknown} the system knows): {AUTHORITY}"
+        assert said(address, tls=Tls(files.other_ca)) == f"{unknown} tls.ca has): {AUTHORITY}"
+        for target, name in ((local, None), (address, "cass.example"), (address, "10.0.0.1")):
+            assert said(target, tls=Tls(files.ca, server_name=name)) == (
+                f"its certificate is not for {name or 'localhost'}): give Tls(server_name=...) a "
+                "name that it is for"
+            )
     none = "does not speak TLS): leave tls out, or start it with --tls-certificate"
     for target in (server.address, server.address.replace("127.0.0.1", "localhost")):
         assert said(target, tls=Tls(files.ca)) == none
 
 
 def test_an_expired_certificate(files: Files) -> None:
-    with serving(*arguments(files.pair("127.0.0.1", expired=True))) as server:
+    files.issue("expired", "127.0.0.1", expired=True)
+    with serving(*files.server_arguments(name="expired")) as server:
         said = reason(server.address, tls=Tls(files.ca))
         assert said.endswith(": its certificate has expired): renew it")
 
 
 def test_certificates_of_clients(files: Files, mutual: ServerProcess) -> None:
-    def said(*pair: Path) -> str:
-        return reason(mutual.address, tls=Tls(files.ca, *pair)).removeprefix(
-            f"cannot be reached ({mutual.address}: "
-        )
+    def said(tls: Tls) -> str:
+        return reason(mutual.address, tls=tls).partition(f"({mutual.address}: ")[2]
 
-    assert said() == "wants a client certificate): give Tls(certificate=..., key=...)"
-    refused = "refuses the client's certificate): give a valid one of an authority it knows"
-    assert said(*files.pair("loader", strange=True)) == refused
-    assert said(*files.pair("loader", expired=True)) == refused
+    assert said(Tls(files.ca)) == "wants a client certificate): give Tls(certificate=..., key=...)"
+    files.issue("stranger", "loader", strange=True)
+    files.issue("late", "loader", expired=True)
+    for name in ("stranger", "late"):
+        assert said(files.tls(name)) == (
+            "refuses the client's certificate): give a valid one of an authority it knows"
+        )
 
 
 def test_files_that_are_wrong(files: Files, mutual: ServerProcess) -> None:
-    certificate, key = files.pair("loader")
-    _, other_key = files.pair("loader", strange=True)
+    certificate, key = files.pair("client")
     nothing = put(files.folder / "nothing", b"nothing")
     for tls, text in (
         (Tls(nothing), f"tls.ca: {nothing} has no certificate in PEM"),
-        (Tls(files.ca, certificate, other_key), "tls.key: is not the key of tls.certificate"),
+        (
+            Tls(files.ca, certificate, files.pair("server")[1]),
+            "tls.key: is not the key of tls.certificate",
+        ),
         (
             Tls(files.ca, nothing, key),
             "tls.certificate, tls.key: are not a pair in PEM with a key that is not encrypted",
