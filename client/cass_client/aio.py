@@ -31,7 +31,7 @@ class AsyncCassClient(BaseClient[AsyncTransport]):
         ...     async with AsyncCassClient("local:") as client:
         ...         return await client.generate_mask([[[8, 8, 24, 24]]], (32, 32), (8, 8))
         >>> asyncio.run(make_mask()).shape
-        (1, 2, 2)
+        (1, 8, 8)
     """
 
     _make_connection = AsyncTransport

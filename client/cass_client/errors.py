@@ -72,7 +72,10 @@ def from_rpc_error(error: grpc.RpcError, target: str) -> CassError:
         return Unavailable(f"{target}: {error.details()}")
     if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
         return Unauthenticated(f"{target}: {error.details()}")
-    return ServerError(f"{target}: {code.name}: {error.details()}{_request_id(error)}")
+    hint = ""
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        hint = ": there is a gRPC server, but perhaps not of CASS"
+    return ServerError(f"{target}: {code.name}: {error.details()}{hint}{_request_id(error)}")
 
 
 def _is_too_large(error: grpc.RpcError) -> bool:

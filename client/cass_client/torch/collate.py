@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import default_collate, get_worker_info
 
 from cass import malloc
-from cass_client.client import CassClient
+from cass_client.client import CassClient, check_client
 from cass_client.notices import warn_without_patch
 from cass_client.torch.targets import boxes_and_size
 from cass_core.boxes import BoxBatch
@@ -90,7 +90,7 @@ class MaskCollate:
     ) -> None:
         # Found out here, not by each worker.
         inputs = MaskInputs.check(_pack([None]), (1, 1), feature_map, spec, dtype, False)
-        self._client = client
+        self._client = check_client(client)
         self._feature_map = inputs.maps[0] if inputs.single else inputs.maps
         self._spec = spec
         self._dtype = inputs.dtype

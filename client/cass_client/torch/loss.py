@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cass_client.client import CassClient
+from cass_client.client import CassClient, check_client
 from cass_core.boxes import BoxBatch
 from cass_core.errors import InvalidRequest
 from cass_core.specs import LossSpec, MaskSpec
@@ -43,7 +43,7 @@ class RemoteCassLoss(nn.Module):
         loss_spec: LossSpec = LossSpec(),  # noqa: B008 - frozen
     ) -> None:
         super().__init__()
-        self.client = client
+        self.client = check_client(client)
         self.mask_spec = mask_spec
         self.loss_spec = loss_spec
 

@@ -5,6 +5,7 @@ gRPC reports the address that it tried last, and most mistakes with TLS as a clo
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 import time
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import ssl
 
 _SECONDS = 2.0  # for all addresses
+_MOST_ADDRESSES = 8
 _ANSWER_SECONDS = 1.0
 # What an HTTP/2 client begins with: its preface and empty SETTINGS (RFC 9113, 3.4).
 _HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
@@ -41,7 +43,7 @@ class _Finding(NamedTuple):
 
 
 _SPEAKS_GRPC = _Finding("speaks HTTP/2")
-_HTTP_1 = _Finding("an HTTP/1 server", "give the address of a CASS server")
+_HTTP_1 = _Finding("an HTTP/1 server", "give the address of a CASS server, not of its metrics")
 _SILENT = _Finding("accepts connections, but does not answer", "see whether it is a CASS server")
 _OTHER = _Finding("does not speak HTTP/2", "give the address of a CASS server")
 _TLS_ALONE = _Finding("speaks TLS alone", "give tls=Tls(ca=...)")
@@ -73,7 +75,7 @@ def explain(settings: Settings, replicas: Sequence[str], details: str) -> str:
         return f"cannot be reached: {error}"
     end = time.monotonic() + _SECONDS
     found: dict[str, _Finding] = {}
-    for address in _addresses(target, found):
+    for address in itertools.islice(_addresses(target, found), _MOST_ADDRESSES):
         name = settings.server_name or address.host
         found[address.label] = _ask(address, context, name, settings.tls, end)
     if not found or _SPEAKS_GRPC in found.values():

@@ -41,7 +41,11 @@ def ask(address: str, timeout: float = 60) -> CassError:
     [
         (grpc.StatusCode.INTERNAL, ServerError, "INTERNAL: why"),
         (grpc.StatusCode.UNKNOWN, ServerError, "UNKNOWN: why"),
-        (grpc.StatusCode.UNIMPLEMENTED, ServerError, "UNIMPLEMENTED: why"),
+        (
+            grpc.StatusCode.UNIMPLEMENTED,
+            ServerError,
+            "UNIMPLEMENTED: why: there is a gRPC server, but perhaps not of CASS",
+        ),
         # Without a BadRequest no field is known.
         (grpc.StatusCode.INVALID_ARGUMENT, ServerError, "INVALID_ARGUMENT: why"),
         (grpc.StatusCode.UNAVAILABLE, Unavailable, "why"),

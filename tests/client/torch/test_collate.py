@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cass_client import CassClient, InvalidRequest, MaskSpec, notices
+from cass_client import AsyncCassClient, CassClient, InvalidRequest, MaskSpec, notices
 from cass_client.torch import MaskCollate
 from cass_core import generate_mask
 from tests.server.support.observed import scrape, value
@@ -442,6 +442,8 @@ def test_unknown_samples_need_a_collate_fn() -> None:
 @pytest.mark.parametrize(
     ("change", "field"),
     [
+        ({"client": "localhost:50051"}, "client"),
+        ({"client": AsyncCassClient("local:")}, "client"),
         ({"feature_map": (0, 4)}, "feature_map"),
         ({"feature_map": [(4, 4), 3]}, "feature_map[1]"),
         ({"spec": 4}, "mask_spec"),
@@ -451,7 +453,7 @@ def test_unknown_samples_need_a_collate_fn() -> None:
 )
 def test_bad_arguments_are_told_by_the_constructor(change: dict[str, Any], field: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        MaskCollate(LOCAL, **{"feature_map": MAP, **change})
+        MaskCollate(**{"client": LOCAL, "feature_map": MAP, **change})
     assert caught.value.field == field
 
 

@@ -107,7 +107,9 @@ def test_an_http_1_server(old: bool) -> None:
         try:
             address = f"127.0.0.1:{server.server_port}"
             said = f"cannot be reached ({address}: an HTTP/1 server)"
-            assert reason(address) == f"{said}: give the address of a CASS server"
+            assert (
+                reason(address) == f"{said}: give the address of a CASS server, not of its metrics"
+            )
         finally:
             server.shutdown()
             thread.join(LIMIT)
