@@ -141,18 +141,20 @@ def on_ray(
     except CassError as error:
         raise _failure(error, 2) from error
     plan = Plan(name, settings, least, most, target_in_flight, calm_seconds, num_cpus, num_gpus)
-    from cass_server.ray.command import start_service, stop_service
+    from cass_server.ray import deployment
+    from cass_server.ray.connection import connected
 
     def report(progress: str) -> None:
         typer.echo(f"{name}: {progress}", err=True)
 
     try:
-        if stop:
-            stop_service(address, name, timeout, report)
-            report("stopped")
-            return
-        for found in start_service(address, plan, timeout, report):
-            typer.echo(found)
+        with connected(address):
+            if stop:
+                deployment.stop(name, timeout, report)
+                report("stopped")
+                return
+            for found in deployment.start(plan, timeout, report):
+                typer.echo(found)
     except CassError as error:
         raise _failure(error, 1) from error
 

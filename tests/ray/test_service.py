@@ -192,7 +192,8 @@ def test_stopped_by_somebody_else(monkeypatch: pytest.MonkeyPatch, serve_has_end
     monkeypatch.setattr(deployment, "close_directory", lambda _: False)
     with pytest.raises(CassError, match=r"^service cass was stopped meanwhile$"):
         deployment.wait_until_running("cass", LIMIT, pytest.fail)
-    assert not deployment.stop("cass", LIMIT, pytest.fail)
+    with pytest.raises(CassError, match=r"^no service cass on this cluster$"):
+        deployment.stop("cass", LIMIT, pytest.fail)
 
 
 def test_scaled_by_load_beside_others(service: RayCluster) -> None:
