@@ -53,13 +53,7 @@ def start(plan: Plan, seconds: float, report: _Progress) -> tuple[str, ...]:
 
     Serve is started if it does not run, without HTTP.
 
-    Args:
-        plan: the service.
-        seconds: the longest to wait.
-        report: called with each change.
-
-    Returns:
-        The replicas' addresses.
+    Returns the replicas' addresses.
 
     Raises:
         CassError: a node's address is not allowed, or see `wait_until_running`.

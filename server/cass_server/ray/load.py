@@ -18,10 +18,6 @@ class Load:
 
     It is the growth of the summed request durations (Little's law). A sample of the number in
     flight would miss nearly all requests.
-
-    Args:
-        metrics: the worker's.
-        clock: seconds, from anywhere.
     """
 
     def __init__(self, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:

@@ -48,14 +48,7 @@ def settings_at(settings: Settings, host: str) -> Settings:
 class NativeServer:
     """Serves on a free port, from the time it is made until `stop`; ends with this process too.
 
-    What it logs goes to this process's standard error.
-
-    Args:
-        settings: of the server; the port is ignored.
-
-    Attributes:
-        address: the server's.
-        load: its mean requests in flight.
+    What it logs goes to this process's standard error. The port of its settings is ignored.
 
     Raises:
         CassError: it cannot be started, with its own reason.
@@ -125,11 +118,7 @@ class NativeServer:
 
 
 class _Log:
-    """Forwards what a process writes, and keeps its last lines.
-
-    Attributes:
-        reason: why it ended, by its own account; empty if it has not said.
-    """
+    """Forwards what a process writes, and keeps its last lines."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
@@ -139,6 +128,7 @@ class _Log:
 
     @property
     def reason(self) -> str:
+        """Why the process ended, by its own account; empty if it has not said."""
         lines = [line for line in self._last if line.startswith(_REASON)] or list(self._last)[-1:]
         return "; ".join(line.removeprefix(_REASON).strip() for line in lines)
 

@@ -26,18 +26,7 @@ REJECTED_SETTINGS = {
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A service on a cluster.
-
-    Attributes:
-        name: of the service.
-        settings: of each replica; its address is ignored.
-        min_replicas: replicas without load.
-        max_replicas: replicas under the highest load.
-        target_in_flight: target for the mean requests in flight per replica.
-        calm_seconds: seconds of low load before scaling down.
-        num_cpus: CPUs reserved for a replica.
-        num_gpus: GPUs reserved for a replica; may be a fraction of one.
-    """
+    """A service on a cluster: the options of `cass-server ray`, and the settings of replicas."""
 
     name: str
     settings: Settings
