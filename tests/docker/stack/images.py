@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.docker.engine import LIMIT, Engine
-from tests.docker.stack.proxy import program
+from tests.docker.stack.programs import program
 
 _PULL_SECONDS = 600.0
 

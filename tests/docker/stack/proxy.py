@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import subprocess
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
 from tests.docker.conftest import ROOT
 from tests.docker.engine import LIMIT
+from tests.docker.stack.programs import program
 from tests.server.support.observed import Samples, samples, value
 from tests.server.support.processes import free_port
 from tests.support.waiting import wait_until
 
 PROXY = ROOT / "docker" / "proxy"
-
-
-def program(name: str) -> str:
-    """Path of an installed program; the test is skipped without."""
-    # Debian has servers where only root looks.
-    found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/bin")
-    if found is None:
-        pytest.skip(f"needs {name} (of the Debian package of that name)")
-    return found
 
 
 @dataclass(frozen=True)

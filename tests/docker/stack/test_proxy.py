@@ -15,7 +15,8 @@ from cass_client import CassClient, Tls, Unavailable
 from tests.docker.conftest import ROOT
 from tests.docker.engine import LIMIT
 from tests.docker.stack.names import name_server
-from tests.docker.stack.proxy import Proxy, Replacement, program, proxy
+from tests.docker.stack.programs import program
+from tests.docker.stack.proxy import Proxy, Replacement, proxy
 from tests.server.support.observed import scrape, value
 from tests.server.support.processes import free_port, health, held
 from tests.support.callers import calling
