@@ -6,8 +6,10 @@ Whoever started them has ended each time: `cass-server ray` is a process that is
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from cass_client import CassClient, Tls, Unauthenticated
 from cass_core.errors import CassError
 from tests.client.support.faults import ask, assert_right
 from tests.server.support.certificates import Authority, put
+from tests.server.support.observed import samples, value
 from tests.support.callers import Callers
 from tests.support.callers import calling as callers_of
 from tests.support.waiting import wait_until
@@ -224,17 +227,30 @@ def start_other() -> Any:
     return serve.run(Other.bind(), name="other", route_prefix=None)
 
 
+def answers_of(target: str) -> float:
+    """The masks that a replica has made, by its metrics."""
+    with urllib.request.urlopen(f"http://{target}/metrics", timeout=LIMIT) as answer:
+        found = samples(answer.read().decode())
+    return value(found, "cass_requests_total", method="GenerateMask", code="OK")
+
+
 def test_scaled_by_load_beside_others(service: RayCluster) -> None:
     """Up and down under load; neither another service nor another application notices."""
     before = replicas()
     other = start_other()
     answer = other.remote().result(timeout_s=LIMIT)
     bounds = ("--min-replicas", "1", "--max-replicas", "2", "--target-in-flight", "0.1")
-    done = service.server(*ARGUMENTS, "--name", "busy", *bounds, "--calm-seconds", "1")
+    options = (*bounds, "--calm-seconds", "1", "--metrics-port", "0")
+    done = service.server(*ARGUMENTS, "--name", "busy", *options)
     assert done.returncode == 0, done.stderr
     (first,) = done.stdout.split()
     with calling("busy", number=6):
         wait_until(lambda: len(replicas("busy")) == 2)
+    (found,) = json.loads(service.server("--name", "busy", "--scrape-targets").stdout)
+    assert found["labels"] == {"service": "busy"}
+    answered = [answers_of(target) for target in found["targets"]]
+    assert len(answered) == 2
+    assert all(answered)
     with calling("busy", number=1, pause=0.2) as callers:
         wait_until(lambda: len(replicas("busy")) == 1)
         wait_until(callers.more(20))

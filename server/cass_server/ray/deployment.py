@@ -22,7 +22,7 @@ from cass.discovery import Listing
 from cass_core.errors import CassError
 from cass_server.ray.autoscaling import replicas_for_load
 from cass_server.ray.connection import check_nodes
-from cass_server.ray.directory import close_directory, open_directory
+from cass_server.ray.directory import close_directory, find_directory, open_directory
 from cass_server.ray.replica import Replica, stop_seconds
 from cass_server.ray.spec import Plan
 
@@ -103,6 +103,18 @@ def stop(service: str, seconds: float, report: _Progress) -> None:
         raise CassError(f"no service {service} on this cluster")
     if _is_idle():
         serve.shutdown()
+
+
+def scrape_targets(service: str) -> list[dict[str, Any]]:
+    """Where replicas serve metrics, as Prometheus reads it from files (``file_sd_configs``).
+
+    Raises:
+        CassError: there is no such service.
+    """
+    if (directory := find_directory(service)) is None:
+        raise CassError(f"no service {service} on this cluster")
+    found = ray.get(directory.metrics.remote(), timeout=_DIRECTORY_SECONDS)
+    return [{"targets": found, "labels": {"service": service}}]
 
 
 def _deployment(plan: Plan) -> Any:

@@ -15,10 +15,12 @@ from typing import IO
 
 from pydantic import ValidationError
 
+from cass_core import __version__
 from cass_core.errors import CassError, InvalidRequest
 from cass_server.config.address import address_of, reserve_port
 from cass_server.config.settings import Settings
 from cass_server.observability.metrics import Metrics
+from cass_server.observability.prometheus import OneWorker, WorkerMetrics, serve_metrics
 from cass_server.process.health_check import SERVING, check_local
 from cass_server.process.main import FOLDER_VARIABLE, PORT_VARIABLE, SETTINGS_VARIABLE
 from cass_server.process.worker_channel import READY, start_worker
@@ -48,7 +50,8 @@ def settings_at(settings: Settings, host: str) -> Settings:
 class NativeServer:
     """Serves on a free port, from the time it is made until `stop`; ends with this process too.
 
-    What it logs goes to this process's standard error. The port of its settings is ignored.
+    What it logs goes to the standard error of this process, which also serves its metrics if a
+    port is set for them. The port of its settings is ignored.
 
     Raises:
         CassError: it cannot be started, with its own reason.
@@ -63,8 +66,15 @@ class NativeServer:
             # Both processes have the file of the metrics open when it is removed: nothing is left,
             # however they end.
             with tempfile.TemporaryDirectory(prefix="cass-replica-") as folder:
-                self.load = Load(Metrics.open(Path(folder, "worker-0")))
+                metrics = Metrics.open(Path(folder, "worker-0"))
                 self._start(stack, folder)
+            self.load = Load(metrics)
+            self.metrics_address = ""
+            if settings.metrics_port is not None:
+                found = WorkerMetrics([metrics], OneWorker(), __version__, settings.device)
+                exposed = serve_metrics(settings.host, settings.metrics_port, found)
+                stack.callback(exposed.stop)
+                self.metrics_address = address_of(settings.host, exposed.port)
             self._all = stack.pop_all()
 
     def _start(self, stack: contextlib.ExitStack, folder: str) -> None:

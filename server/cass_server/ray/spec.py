@@ -18,8 +18,7 @@ REJECTED_SETTINGS = {
     "host": "a replica listens on its node's address",
     "port": "a replica takes a free port",
     "workers": "a replica is one process",
-    "metrics_host": "a replica serves no metrics",
-    "metrics_port": "a replica serves no metrics",
+    "metrics_host": "a replica serves metrics on its node's address",
 }
 """Settings that replicas do not take, each with the reason."""
 

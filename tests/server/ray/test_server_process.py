@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import tempfile
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from cass_server.config.settings import Settings
 from cass_server.ray.server_process import NativeServer, settings_at
 from tests.client.support.faults import ask, assert_right
 from tests.server.support.certificates import Authority, put
+from tests.server.support.observed import samples, value
 from tests.server.support.processes import LIMIT
 
 pytestmark = pytest.mark.timeout(90)
@@ -38,6 +40,19 @@ def test_serves_and_tells_its_load(server: NativeServer) -> None:
     assert server.exit_code is None
     server.stop()
     assert server.exit_code == 0
+
+
+def test_serves_the_metrics_of_its_process() -> None:
+    server = NativeServer(settings_at(Settings(device="cpu", metrics_port=0), "127.0.0.3"))
+    try:
+        with CassClient(server.address, timeout=LIMIT) as client:
+            assert_right([ask(client, 3)], [3])
+        assert server.metrics_address.startswith("127.0.0.3:")
+        with urllib.request.urlopen(f"http://{server.metrics_address}/metrics") as answer:
+            found = samples(answer.read().decode())
+        assert value(found, "cass_requests_total", method="GenerateMask", code="OK") == 1
+    finally:
+        server.stop()
 
 
 def test_says_that_its_process_is_gone(server: NativeServer) -> None:
