@@ -26,13 +26,13 @@ def show(title: str, cases: Mapping[str, Any]) -> None:
     if not all(isinstance(figures, Mapping) for figures in cases.values()):
         cases = {"": cases}
     flat = {case: dict(_flat(figures)) for case, figures in cases.items()}
-    made = Table("", title=title, title_justify="left")
+    made = Table("")
     for case in flat:
         made.add_column(case, justify="right")
     for name in dict.fromkeys(name for figures in flat.values() for name in figures):
         cells = (figures.get(name, "") for figures in flat.values())
         made.add_row(name.replace("_", " "), *cells)
-    CONSOLE.print(made)
+    CONSOLE.print(f"\n{title}", made, sep="\n", markup=False)
 
 
 def number(value: float) -> str:

@@ -24,7 +24,7 @@ ROUNDS = 51
 REPEATS = 20
 # Logits take turns, so that nobody finds them in the cache.
 SETS = 4
-SPEC = MaskSpec(patch_size=1)
+SPEC = MaskSpec()
 # Of the speed of a copy that moves as many bytes.
 _LEAST = 0.7
 

@@ -68,9 +68,7 @@ def _calls(stride: str) -> dict[str, Callable[[], Any]]:
     batch, sizes = BoxBatch.from_list(arrays), (IMAGE_SIZE, feature_map)
     calls: dict[str, Callable[[], Any]] = {
         **compared(arrays, *sizes),
-        "baseline": partial(
-            generate_mask, batch, *sizes, MaskSpec.baseline().replace(patch_size=1)
-        ),
+        "baseline": partial(generate_mask, batch, *sizes, MaskSpec.baseline()),
         "from a list": partial(generate_mask, arrays, *sizes, SPEC),
         "bare kernel": partial(kernel_masks, batch, feature_map),
     }
