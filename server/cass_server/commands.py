@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -122,6 +123,13 @@ def on_ray(
         float, typer.Option(min=1, help="Seconds to wait until all replicas run or have stopped.")
     ] = 300.0,
     stop: Annotated[bool, typer.Option("--stop", help="Stop the service.")] = False,
+    scrape_targets: Annotated[
+        bool,
+        typer.Option(
+            "--scrape-targets",
+            help="Print where replicas serve metrics (--metrics-port), for Prometheus' file_sd.",
+        ),
+    ] = False,
     config: Annotated[
         Path | None, typer.Option(metavar="FILE", help="TOML file with settings.")
     ] = None,
@@ -141,18 +149,23 @@ def on_ray(
     except CassError as error:
         raise _failure(error, 2) from error
     plan = Plan(name, settings, least, most, target_in_flight, calm_seconds, num_cpus, num_gpus)
-    from cass_server.ray.command import start_service, stop_service
+    from cass_server.ray import deployment
+    from cass_server.ray.connection import connected
 
     def report(progress: str) -> None:
         typer.echo(f"{name}: {progress}", err=True)
 
     try:
-        if stop:
-            stop_service(address, name, timeout, report)
-            report("stopped")
-            return
-        for found in start_service(address, plan, timeout, report):
-            typer.echo(found)
+        with connected(address):
+            if stop:
+                deployment.stop(name, timeout, report)
+                report("stopped")
+                return
+            if scrape_targets:
+                typer.echo(json.dumps(deployment.scrape_targets(name)))
+                return
+            for found in deployment.start(plan, timeout, report):
+                typer.echo(found)
     except CassError as error:
         raise _failure(error, 1) from error
 

@@ -18,26 +18,14 @@ REJECTED_SETTINGS = {
     "host": "a replica listens on its node's address",
     "port": "a replica takes a free port",
     "workers": "a replica is one process",
-    "metrics_host": "a replica serves no metrics",
-    "metrics_port": "a replica serves no metrics",
+    "metrics_host": "a replica serves metrics on its node's address",
 }
 """Settings that replicas do not take, each with the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A service on a cluster.
-
-    Attributes:
-        name: of the service.
-        settings: of each replica; its address is ignored.
-        min_replicas: replicas without load.
-        max_replicas: replicas under the highest load.
-        target_in_flight: target for the mean requests in flight per replica.
-        calm_seconds: seconds of low load before scaling down.
-        num_cpus: CPUs reserved for a replica.
-        num_gpus: GPUs reserved for a replica; may be a fraction of one.
-    """
+    """A service on a cluster: the options of `cass-server ray`, and the settings of replicas."""
 
     name: str
     settings: Settings

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,8 @@ from cass_server.config.settings import PREFIX, Settings
 from cass_server.observability.metrics import Metrics
 from cass_server.observability.prometheus import OneWorker, WorkerMetrics
 from tests.docker.conftest import ROOT
-from tests.docker.engine import LIMIT
 from tests.docker.stack.compose import COMPOSE
-from tests.docker.stack.proxy import program
+from tests.docker.stack.programs import promtool
 
 PROMETHEUS = ROOT / "docker" / "prometheus"
 ALERTS = yaml.safe_load((PROMETHEUS / "alerts.yml").read_text())
@@ -32,19 +30,6 @@ def content() -> dict[str, Any]:
 
 
 SERVICES: dict[str, dict[str, Any]] = content()["services"]
-
-
-def promtool(*arguments: str) -> str:
-    done = subprocess.run(
-        [program("promtool"), *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=LIMIT,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
-    return done.stdout
 
 
 def test_the_file_is_what_the_specification_allows() -> None:
