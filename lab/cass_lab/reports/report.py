@@ -6,13 +6,16 @@ import os
 import platform
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from cass_cli.figures import save
+from cass_cli.files import whole_file
 from cass_lab.data.dataset import Dataset
 from cass_lab.data.objects import SHAPES, SIZES, class_group
-from cass_lab.data.targets import box_facts, distinct_targets, target_change
+from cass_lab.data.targets import FACTS, box_facts, target_change
 from cass_lab.measures.ap import AP_NAMES
 from cass_lab.measures.blind import training_prior
 from cass_lab.measures.keeping import KEEP_RATIOS, ObjectMeasures
@@ -32,9 +35,23 @@ from cass_lab.training.detector import KEEP_RATIOS as DETECTOR_KEEP_RATIOS
 from cass_lab.training.runs import Record, Store
 from cass_lab.training.variants import BASELINE, Variant
 
+_DPI = 120
 # Where few enough patches are kept that variants differ.
 HEADLINE = 0.1
-_FACTS = ("size", "boxes", "cut", "at the border", "outside", "thin band", "no context")
+
+
+class Report(NamedTuple):
+    """A written report, and what of it a terminal has room for.
+
+    Attributes:
+        path: the Markdown file.
+        head: of the columns.
+        rows: one a variant.
+    """
+
+    path: Path
+    head: list[str]
+    rows: list[list[str]]
 
 
 def write_reports(
@@ -43,7 +60,7 @@ def write_reports(
     data: tuple[Dataset, Dataset],
     stride: int,
     store: Store,
-) -> list[Path]:
+) -> list[Report]:
     """Write ``recall.md`` or ``ap.md``, whichever was measured, and their plots beside the results.
 
     Args:
@@ -56,32 +73,70 @@ def write_reports(
     Raises:
         InvalidRequest: the baseline is missing, or a variant has other seeds than it.
     """
-    train, test = data
     written = []
-    for measure in ("recall", "ap"):
+    for measure, write in (("recall", _write_recall), ("ap", _write_ap)):
         mine = [record for record in records if record["settings"]["measure"] == measure]
-        if not mine:
-            continue
-        head = _head(mine, data, stride)
-        if measure == "recall":
-            comparison = Comparison(mine, test, store)
-            parts = [
-                head,
-                recall_section(comparison, training_prior(data, stride)),
-                _targets(variants, train, stride),
-            ]
-            plots.save(plots.recall_curves(comparison), store.folder / "recall.png")
-            plots.save(
-                plots.recall_differences(comparison, HEADLINE), store.folder / "differences.png"
-            )
-        else:
-            named = by_variant(mine)
-            parts = [head, _ap(named)]
-            plots.save(plots.ap_differences(named), store.folder / "ap.png")
-        path = store.folder / f"{measure}.md"
-        path.write_text("\n\n".join(parts) + "\n")
-        written.append(path)
+        if mine:
+            sections, table = write(mine, variants, data, stride, store)
+            path = store.folder / f"{measure}.md"
+            with whole_file(path) as file:
+                text = "\n\n".join([_head(mine, data, stride), *sections]) + "\n"
+                file.write(text.encode())
+            written.append(Report(path, *table))
     return written
+
+
+_Table = tuple[list[str], list[list[str]]]
+
+
+def _write_recall(
+    records: Sequence[Record],
+    variants: Sequence[Variant],
+    data: tuple[Dataset, Dataset],
+    stride: int,
+    store: Store,
+) -> tuple[list[str], _Table]:
+    comparison = Comparison(records, data[1], store)
+    save(plots.recall_curves(comparison), store.folder / "recall.png", dpi=_DPI)
+    save(plots.recall_differences(comparison, HEADLINE), store.folder / "differences.png", dpi=_DPI)
+    sections = [
+        recall_section(comparison, training_prior(data, stride)),
+        _targets(variants, data[0], stride),
+    ]
+    rows = [
+        [
+            result.name,
+            percent_with_spread(comparison.recall(result, "all", HEADLINE)),
+            ""
+            if result is comparison.baseline
+            else points(comparison.recall_difference(result, "all", HEADLINE)),
+        ]
+        for result in comparison.results
+    ]
+    return sections, (["variant", f"recall at {100 * HEADLINE:g} %", "difference"], rows)
+
+
+def _write_ap(
+    records: Sequence[Record],
+    variants: Sequence[Variant],
+    data: tuple[Dataset, Dataset],
+    stride: int,
+    store: Store,
+) -> tuple[list[str], _Table]:
+    detectors = by_variant(records)
+    save(plots.ap_differences(detectors), store.folder / "ap.png", dpi=_DPI)
+    keep = min(DETECTOR_KEEP_RATIOS)
+    rows = [
+        [
+            name,
+            percent_with_spread(ap_values(mine, keep, "AP")),
+            ""
+            if name == BASELINE
+            else points(ap_difference(mine, detectors[BASELINE], keep, "AP")),
+        ]
+        for name, mine in detectors.items()
+    ]
+    return [_ap(detectors)], (["variant", f"AP at {100 * keep:g} %", "difference"], rows)
 
 
 def _head(records: Sequence[Record], data: tuple[Dataset, Dataset], stride: int) -> str:
@@ -243,30 +298,19 @@ def _ap_table(detectors: dict[str, list[Record]], name: str) -> str:
 
 
 def _targets(variants: Sequence[Variant], train: Dataset, stride: int) -> str:
-    masks = distinct_targets([(variant.name, variant.mask) for variant in variants])
-    baseline = masks.pop(BASELINE)
-    changes = {name: target_change(train, stride, baseline, mask) for name, mask in masks.items()}
-    change_rows = [
-        [
-            name,
-            *(percent(change.changed[group]) for group in ("all", *SIZES)),
-            f"{change.mean_change:.3f}",
-            percent(change.mass),
-        ]
-        for name, change in changes.items()
-    ]
-    facts = box_facts(train, stride, baseline)
+    # Of several variants with one target, the first one's name.
+    names = {variant.mask: variant.name for variant in reversed(variants)}
+    baseline = next(variant.mask for variant in variants if variant.name == BASELINE)
+    change_rows = []
+    for mask in dict.fromkeys(variant.mask for variant in variants):
+        if mask != baseline:
+            change = target_change(train, stride, baseline, mask)
+            shares = [percent(change.changed[group]) for group in ("all", *SIZES)]
+            mean = f"{change.mean_change:.3f}"
+            change_rows.append([names[mask], *shares, mean, percent(change.mass)])
     fact_rows = [
-        [
-            name,
-            str(fact.objects),
-            percent(fact.cut),
-            percent(fact.at_border),
-            percent(fact.outside),
-            percent(fact.thin_band),
-            percent(fact.no_band),
-        ]
-        for name, fact in facts.items()
+        [name, str(objects), *map(percent, shares)]
+        for name, (objects, shares) in box_facts(train, stride, baseline).items()
     ]
     return f"""## What changes in the target itself
 
@@ -281,4 +325,4 @@ size, those that reach to it, those wholly outside (sub-pixel anchoring concerns
 the border cuts off a box lies where no patch is), those whose band of context is narrower than a \
 patch on every side, and those with no patch of context at all.
 
-{markdown(_FACTS, fact_rows)}"""
+{markdown(["size", "boxes", *FACTS], fact_rows)}"""

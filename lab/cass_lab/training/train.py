@@ -14,11 +14,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from cass_cli.files import whole_file
 from cass_core.boxes import BoxBatch
 from cass_core.masks import generate_mask
 from cass_core.nn import CassLoss
 from cass_lab.data.dataset import Dataset
-from cass_lab.data.files import whole_file
 from cass_lab.training.detector import KEEP_RATIOS, Detector, detection_loss
 from cass_lab.training.model import Predictor
 from cass_lab.training.variants import Variant

@@ -14,6 +14,7 @@ from cass_lab.measures.keeping import KEEP_RATIOS
 from cass_lab.reports.comparison import Comparison
 from cass_lab.reports.report import recall_section
 from cass_lab.training.runs import Store
+from tests.lab.support.drawn import boxes_alone
 
 # 12 images: 24 squares of a class named like a group, 3 tall objects of another, in 3 images.
 SQUARE, TALL = (0, 0, 8, 8), (8, 0, 12, 32)
@@ -21,16 +22,8 @@ SQUARE, TALL = (0, 0, 8, 8), (8, 0, 12, 32)
 
 def drawn() -> Dataset:
     boxes = [[SQUARE, SQUARE, *([TALL] if image < 3 else [])] for image in range(12)]
-    flat = np.array([box for image in boxes for box in image], np.float32)
-    return Dataset(
-        Path("none"),
-        (32, 32),
-        flat,
-        np.cumsum([0, *map(len, boxes)]),
-        (flat[:, 3] == 32).astype(np.int64),
-        ("tall", "pole"),
-        "",
-    )
+    labels = [int(box == TALL) for image in boxes for box in image]
+    return boxes_alone(boxes, (32, 32), labels, ("tall", "pole"))
 
 
 def compared(folder: Path, seeds: int) -> Comparison:
