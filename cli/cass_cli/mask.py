@@ -30,6 +30,7 @@ from cass_cli.options import (
     takes,
 )
 from cass_cli.progress import load_coco, progress_bar
+from cass_core.coverage import boxes_without_patch
 from cass_core.errors import InvalidRequest
 from cass_core.grid import patch_grid
 from cass_core.specs import MaskSpec
@@ -89,6 +90,7 @@ def mask(
     shapes = np.array(
         [patch_grid((int(h), int(w)), spec.patch_size) for h, w in maps], np.int64
     ).reshape(-1, 2)
+    without_patch = 0
     paths = [] if plot is None else figures.figure_paths(plot, file.image_ids)
     with (
         connection.client() as client,
@@ -101,6 +103,7 @@ def mask(
             boxes, sizes = file.boxes(first, last), file.sizes[first:last]
             masks = client.generate_mask(boxes, sizes, cells, spec, dtype=dtype.value)
             write(masks)
+            without_patch += int(boxes_without_patch(boxes, sizes, cells, spec).sum())
             for i, values in enumerate(masks, start=first):
                 if plot is not None:
                     _draw(file, i, values, cells, spec, images, paths[i])
@@ -109,6 +112,14 @@ def mask(
     if out.is_file():
         words += f", {out.stat().st_size:,} bytes"
     typer.echo(words, err=True)
+    if without_patch:
+        remedy = "--set patch_size=1" if spec.patch_size > 1 else "a smaller --stride"
+        typer.echo(
+            f"{without_patch} of {len(file.xyxy)} boxes have no patch: patch_size is "
+            f"{spec.patch_size} at stride {stride}, and no patch's centre lies in them; {remedy} "
+            "gives one to those that are in their image",
+            err=True,
+        )
 
 
 def _batches(

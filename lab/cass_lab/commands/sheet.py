@@ -48,6 +48,7 @@ def sheet(
 
     Example: cass sheet test.json --images images/ --predictor out/models/X.pt --out sheet.html
     """
+    from cass_core.coverage import boxes_without_patch
     from cass_core.masks import generate_mask
     from cass_lab.data.dataset import stretch
     from cass_lab.scoring import load_trained, stretch_boxes
@@ -89,6 +90,7 @@ def sheet(
                     generate_mask([xyxy], size, cells, baseline, dtype="uint8")[0],
                     mask[0],
                     owner[0],
+                    boxes_without_patch([xyxy], size, cells, improved),
                     None if trained is None else trained.logits(picture),
                 )
             )

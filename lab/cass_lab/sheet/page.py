@@ -42,6 +42,7 @@ class SheetImage:
         baseline: ``[n_y, n_x]`` uint8 mask.
         improved: ``[n_y, n_x]`` uint8 mask.
         owner: ``[n_y, n_x]`` index of the box that gave a patch its improved value, or -1.
+        bare: ``[N]`` whether a box has no patch in the improved mask.
         logits: ``[n_y, n_x]`` float32, or None without a predictor.
     """
 
@@ -53,6 +54,7 @@ class SheetImage:
     baseline: npt.NDArray[np.uint8]
     improved: npt.NDArray[np.uint8]
     owner: npt.NDArray[np.int32]
+    bare: npt.NDArray[np.bool_]
     logits: npt.NDArray[np.float32] | None
 
     def facts(self) -> dict[str, Any]:
@@ -71,6 +73,7 @@ class SheetImage:
             "labels": self.labels.tolist(),
             "ranges": ranges.tolist(),
             "best": best,
+            "bare": self.bare.tolist(),
         }
 
     def block(self) -> dict[str, str]:

@@ -91,6 +91,7 @@ def image_of(
         np.zeros_like(mask),
         mask,
         np.where(mask, 0, -1).astype(np.int32),
+        np.array([box[0] >= 60 for box in boxes], np.bool_),
         logits.astype(np.float32),
     )
 
@@ -196,9 +197,11 @@ def test_nothing_of_the_data_set_runs(by_hand: Path, tmp_path: Path) -> None:
     found = run_in(by_hand, script, tmp_path)
     title = HOSTILE + "{{SCRIPT}}"
     assert found[:3] == [f"{title} – contact sheet"] * 2 + [title]
-    assert found[3] == f"{HOSTILE} · {HOSTILE}.png · 48 × 32 px"
+    assert found[3] == (
+        f"{HOSTILE} · {HOSTILE}.png · 48 × 32 px · 1 of 3 objects have no patch (dotted)"
+    )
     assert found[4] == f"Picture {HOSTILE}.png"
-    assert found[5] == f"Layer none of {HOSTILE}: 3 objects, 1 lost at 30 %"
+    assert found[5] == f"Layer improved of {HOSTILE}: 3 objects, 1 lost at 30 %"
     assert found[6] == HOSTILE
     # Three images, the sheet, the page's own script and the test's; one picture.
     assert found[7:] == [6, 1]
@@ -268,7 +271,10 @@ def test_pixels(by_hand: Path, tmp_path: Path) -> None:
         const at = (row, column) => [...canvas.getContext("2d").getImageData(
           (8 * column + 4) * scale, (8 * row + 4) * scale, 1, 1).data];
         set("boxes", false); set("opacity", 100); set("keep", 25);
-        const found = {none: [at(0, 5), at(1, 0)]};
+        const found = {opened: [at(1, 2), at(1, 3)]};
+        document.querySelector("[value=none]").click();
+        await settled();
+        found.none = [at(0, 5), at(1, 0)];
         set("prune", false);
         for (const layer of ["baseline", "improved", "difference", "owner", "scores"]) {
           document.querySelector(`[value=${layer}]`).click();
@@ -283,6 +289,7 @@ def test_pixels(by_hand: Path, tmp_path: Path) -> None:
     found = run_in(by_hand, script, tmp_path)
     clear = [0, 0, 0, 0]
     assert found == {
+        "opened": [[0xFC, 0xFF, 0xA4, 255], [0, 0, 0, 199]],  # the improved mask, over pruned patches
         "none": [clear, [0, 0, 0, 199]],  # six of 24 patches are kept, the first row; 0.78
         "baseline": [clear, clear],
         "improved": [[0xFC, 0xFF, 0xA4, 255], clear],
