@@ -6,22 +6,27 @@ import dataclasses
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Sequence
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
+import sqlalchemy
 from optuna.trial import Trial, TrialState
 
 from cass_cli.options import require_known
-from cass_core.errors import InvalidRequest
+from cass_core.errors import CassError, InvalidRequest
 from cass_core.specs import LossSpec, MaskSpec
 from cass_lab.reports.tables import markdown, percent_with_spread
 from cass_lab.training.runs import Record
 from cass_lab.training.variants import Variant
 
 Space = dict[str, list[Any]]
+
+DATABASE = "tune.db"
 
 # The audit's.
 AUDIT_SPACE = ("small_target_gain=1.2,1.5,2.0", "alpha=1.5,2.0,2.5", "beta=3,4,5")
@@ -89,6 +94,16 @@ def variant_of(options: dict[str, Any]) -> Variant:
     return Variant(name, MaskSpec.improved().replace(**mask), LossSpec.improved().replace(**loss))
 
 
+@contextmanager
+def database_errors(out: Path) -> Iterator[None]:
+    """Raises a `CassError` with the path for what the study's database cannot do."""
+    try:
+        yield
+    except (sqlalchemy.exc.DatabaseError, optuna.exceptions.StorageInternalError) as error:
+        reason = str(error.__cause__ or error).partition("\n")[0]
+        raise CassError(f"{out / DATABASE}: {reason}") from error
+
+
 def open_study(
     out: Path, space: Space, random_trials: int | None, basis: Sequence[str]
 ) -> optuna.Study:
@@ -104,8 +119,16 @@ def open_study(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     kind = "grid" if random_trials is None else "random"
     determined_by = json.dumps([space, list(basis)])
+    # Not by a URL, in which a folder's ? and % would mean something.
+    storage = optuna.storages.RDBStorage(
+        "sqlite://",
+        engine_kwargs={
+            "creator": lambda: sqlite3.connect(out / DATABASE),
+            "poolclass": sqlalchemy.NullPool,
+        },
+    )
     study = optuna.create_study(
-        storage=f"sqlite:///{out / 'tune.db'}",
+        storage=storage,
         study_name=f"{kind} {hashlib.sha256(determined_by.encode()).hexdigest()[:16]}",
         direction="maximize",
         load_if_exists=True,

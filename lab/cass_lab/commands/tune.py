@@ -47,7 +47,6 @@ def tune(
     data, store = options.load(), Store(options.out)
     plain = tuning.variant_of({})
     basis = [Run(plain, "recall", i, stride, recipe).key(*data) for i in range(seeds)]
-    study = tuning.open_study(options.out, space, random, basis)
     trials = random or len(tuning.combinations(space))
 
     def measure(variants: Sequence[Variant]) -> list[list[Record]]:
@@ -55,8 +54,11 @@ def tune(
         records = run_all(options, runs, data, store)
         return [records[i : i + seeds] for i in range(0, len(records), seeds)]
 
-    tuning.sweep(study, space, trials, measure)
+    with tuning.database_errors(options.out):
+        study = tuning.open_study(options.out, space, random, basis)
+        tuning.sweep(study, space, trials, measure)
+        table = tuning.table(study, space)
     path = options.out / "tune.md"
     with whole_file(path) as file:
-        file.write((tuning.table(study, space) + "\n").encode())
+        file.write((table + "\n").encode())
     typer.echo(str(path))

@@ -19,6 +19,7 @@ import torch
 
 import cass_core
 from cass_cli.files import whole_file
+from cass_core.errors import CassError
 from cass_lab.data.dataset import Dataset
 from cass_lab.data.objects import groups, patch_ranges
 from cass_lab.measures.ap import average_precision
@@ -114,11 +115,20 @@ class Store:
     def add(self, record: Record) -> None:
         """Append a finished run."""
         line = json.dumps(record, allow_nan=False).encode()
-        with self._lines.open("a+b") as file:
-            torn = file.tell() > 0 and not self._ends_a_line()
-            file.write((b"\n" if torn else b"") + line + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with self._lines.open("a+b", buffering=0) as file:
+                before = file.tell()
+                torn = before > 0 and not self._ends_a_line()
+                rest = (b"\n" if torn else b"") + line + b"\n"
+                try:
+                    while rest:
+                        rest = rest[file.write(rest) :]
+                except OSError:
+                    file.truncate(before)
+                    raise
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise CassError(f"{self._lines}: {error.strerror}") from error
 
     def _ends_a_line(self) -> bool:
         with self._lines.open("rb") as file:

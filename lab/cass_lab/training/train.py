@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import time
 from collections.abc import Callable
@@ -160,8 +161,11 @@ def object_weights(
 
 def save(state: object, path: Path) -> None:
     """Write a file that is there whole or not at all."""
+    # By way of memory: torch reports a full disk as an error of its own.
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
     with whole_file(path) as file:
-        torch.save(state, file)
+        file.write(buffer.getbuffer())
 
 
 def _load(checkpoint: Path, device: str) -> dict[str, Any] | None:

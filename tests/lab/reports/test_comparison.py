@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from markdown_it import MarkdownIt
 
 from cass_lab.data.dataset import Dataset
 from cass_lab.measures.blind import training_prior
 from cass_lab.measures.keeping import KEEP_RATIOS
 from cass_lab.reports.comparison import Comparison
-from cass_lab.reports.report import recall_section
+from cass_lab.reports.sections import recall_section
+from cass_lab.reports.tables import literal, markdown
 from cass_lab.training.runs import Store
 from tests.lab.support.drawn import boxes_alone
 
@@ -74,3 +76,29 @@ def test_one_seed_has_no_interval(tmp_path: Path) -> None:
     text = recall_section(compared(tmp_path, 1), training_prior(data, 8))
     assert "| better | +25.0 | +25.0 | +25.0 | +25.0 | +25.0 | +25.0 |" in text
     assert "**" not in text
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "cone|barrel",
+        "a\\|b",
+        "*all*",
+        "**a**",
+        "_a_",
+        "a__b__c",
+        "`x|y`",
+        "<b>a</b>",
+        "&amp;",
+        "[a](b)",
+    ]
+    + ["traffic_light", "a \n b", "![a](b)", "~~a~~", "https://a.b", "\\", "a\\", "# a", ":smile:"],
+)
+def test_names_in_tables_are_as_they_are(name: str) -> None:
+    table = markdown(["variant", literal(name)], [[literal(name), "1"]])
+    tokens = MarkdownIt("gfm-like", {"linkify": False}).parse(table)
+    cells = [token for token in tokens if token.type == "inline"]
+    assert len(cells) == 4
+    for cell in (cells[1], cells[2]):
+        assert {child.type for child in cell.children or ()} <= {"text", "text_special"}
+        assert "".join(c.content for c in cell.children or ()) == " ".join(name.split())

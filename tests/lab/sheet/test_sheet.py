@@ -289,7 +289,10 @@ def test_pixels(by_hand: Path, tmp_path: Path) -> None:
     found = run_in(by_hand, script, tmp_path)
     clear = [0, 0, 0, 0]
     assert found == {
-        "opened": [[0xFC, 0xFF, 0xA4, 255], [0, 0, 0, 199]],  # the improved mask, over pruned patches
+        "opened": [
+            [0xFC, 0xFF, 0xA4, 255],
+            [0, 0, 0, 199],
+        ],  # improved, the rest pruned
         "none": [clear, [0, 0, 0, 199]],  # six of 24 patches are kept, the first row; 0.78
         "baseline": [clear, clear],
         "improved": [[0xFC, 0xFF, 0xA4, 255], clear],
