@@ -64,8 +64,9 @@ def ablate(
     ]
     records = run_all(options, runs, data, store)
     for report in write_reports(records, chosen, data, stride, store):
-        table = Table(*report.head, box=None, pad_edge=False)
-        for row in report.rows:
+        head, *rows = report.table
+        table = Table(*head, box=None, pad_edge=False)
+        for row in rows:
             table.add_row(*row)
         Console(markup=False, highlight=False, emoji=False).print(table)
         typer.echo(f"{report.path}")

@@ -11,18 +11,18 @@ from cass_cli.files import whole_file
 from cass_lab.data.dataset import Dataset
 from cass_lab.measures.blind import training_prior
 from cass_lab.reports import plots
-from cass_lab.reports.comparison import Comparison, ap_difference, ap_values, by_variant
+from cass_lab.reports.comparison import Comparison, by_variant
 from cass_lab.reports.sections import (
     HEADLINE,
     ap_section,
+    ap_summary,
     head_section,
     recall_section,
+    recall_summary,
     targets_section,
 )
-from cass_lab.reports.tables import percent_with_spread, points
-from cass_lab.training.detector import KEEP_RATIOS as DETECTOR_KEEP_RATIOS
 from cass_lab.training.runs import Record, Store
-from cass_lab.training.variants import BASELINE, Variant
+from cass_lab.training.variants import Variant
 
 _DPI = 120
 
@@ -32,13 +32,11 @@ class Report(NamedTuple):
 
     Attributes:
         path: the Markdown file.
-        head: of the columns.
-        rows: one a variant.
+        table: its head and a row for each variant.
     """
 
     path: Path
-    head: list[str]
-    rows: list[list[str]]
+    table: list[list[str]]
 
 
 def write_reports(
@@ -61,66 +59,29 @@ def write_reports(
         InvalidRequest: the baseline is missing, or a variant has other seeds than it.
     """
     written = []
-    for measure, write in (("recall", _write_recall), ("ap", _write_ap)):
+    for measure in ("recall", "ap"):
         mine = [record for record in records if record["settings"]["measure"] == measure]
-        if mine:
-            sections, table = write(mine, variants, data, stride, store)
-            path = store.folder / f"{measure}.md"
-            with whole_file(path) as file:
-                text = "\n\n".join([head_section(mine, data, stride), *sections]) + "\n"
-                file.write(text.encode())
-            written.append(Report(path, *table))
+        if not mine:
+            continue
+        if measure == "recall":
+            comparison = Comparison(mine, data[1], store)
+            curves, differences = (
+                store.folder / f"{name}.png" for name in ("recall", "differences")
+            )
+            save(plots.recall_curves(comparison), curves, _DPI)
+            save(plots.recall_differences(comparison, HEADLINE), differences, _DPI)
+            prior = training_prior(data, stride)
+            sections = [
+                recall_section(comparison, prior),
+                targets_section(variants, data[0], stride),
+            ]
+            table = recall_summary(comparison)
+        else:
+            detectors = by_variant(mine)
+            save(plots.ap_differences(detectors), store.folder / "ap.png", _DPI)
+            sections, table = [ap_section(detectors)], ap_summary(detectors)
+        path = store.folder / f"{measure}.md"
+        with whole_file(path) as file:
+            file.write(("\n\n".join([head_section(mine, data, stride), *sections]) + "\n").encode())
+        written.append(Report(path, table))
     return written
-
-
-_Table = tuple[list[str], list[list[str]]]
-
-
-def _write_recall(
-    records: Sequence[Record],
-    variants: Sequence[Variant],
-    data: tuple[Dataset, Dataset],
-    stride: int,
-    store: Store,
-) -> tuple[list[str], _Table]:
-    comparison = Comparison(records, data[1], store)
-    save(plots.recall_curves(comparison), store.folder / "recall.png", dpi=_DPI)
-    save(plots.recall_differences(comparison, HEADLINE), store.folder / "differences.png", dpi=_DPI)
-    sections = [
-        recall_section(comparison, training_prior(data, stride)),
-        targets_section(variants, data[0], stride),
-    ]
-    rows = [
-        [
-            result.name,
-            percent_with_spread(comparison.recall(result, "all", HEADLINE)),
-            ""
-            if result is comparison.baseline
-            else points(comparison.recall_difference(result, "all", HEADLINE)),
-        ]
-        for result in comparison.results
-    ]
-    return sections, (["variant", f"recall at {100 * HEADLINE:g} %", "difference"], rows)
-
-
-def _write_ap(
-    records: Sequence[Record],
-    variants: Sequence[Variant],
-    data: tuple[Dataset, Dataset],
-    stride: int,
-    store: Store,
-) -> tuple[list[str], _Table]:
-    detectors = by_variant(records)
-    save(plots.ap_differences(detectors), store.folder / "ap.png", dpi=_DPI)
-    keep = min(DETECTOR_KEEP_RATIOS)
-    rows = [
-        [
-            name,
-            percent_with_spread(ap_values(mine, keep, "AP")),
-            ""
-            if name == BASELINE
-            else points(ap_difference(mine, detectors[BASELINE], keep, "AP")),
-        ]
-        for name, mine in detectors.items()
-    ]
-    return [ap_section(detectors)], (["variant", f"AP at {100 * keep:g} %", "difference"], rows)

@@ -158,6 +158,27 @@ def _group_cell(comparison: Comparison, result: VariantResult, name: str) -> str
     return points(comparison.recall_difference(result, name, HEADLINE))
 
 
+def recall_summary(comparison: Comparison) -> list[list[str]]:
+    """A table's head and rows: recall at the headline's ratio and its difference."""
+    rows = [["variant", f"recall at {100 * HEADLINE:g} %", "difference"]]
+    for result in comparison.results:
+        recall = percent_with_spread(comparison.recall(result, "all", HEADLINE))
+        difference = points(comparison.recall_difference(result, "all", HEADLINE))
+        rows.append([result.name, recall, "" if result is comparison.baseline else difference])
+    return rows
+
+
+def ap_summary(detectors: dict[str, list[Record]]) -> list[list[str]]:
+    """A table's head and rows: AP at the smallest keep ratio and its difference."""
+    keep = min(DETECTOR_KEEP_RATIOS)
+    rows = [["variant", f"AP at {100 * keep:g} %", "difference"]]
+    for name, mine in detectors.items():
+        difference = points(ap_difference(mine, detectors[BASELINE], keep, "AP"))
+        ap = percent_with_spread(ap_values(mine, keep, "AP"))
+        rows.append([name, ap, "" if name == BASELINE else difference])
+    return rows
+
+
 def ap_section(detectors: dict[str, list[Record]]) -> str:
     """The tables of AP, by the names of variants."""
     tables = "\n\n".join(_ap_table(detectors, name) for name in AP_NAMES)

@@ -81,18 +81,10 @@ def test_one_seed_has_no_interval(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "cone|barrel",
-        "a\\|b",
-        "*all*",
-        "**a**",
-        "_a_",
-        "a__b__c",
-        "`x|y`",
-        "<b>a</b>",
-        "&amp;",
-        "[a](b)",
-    ]
-    + ["traffic_light", "a \n b", "![a](b)", "~~a~~", "https://a.b", "\\", "a\\", "# a", ":smile:"],
+        *("cone|barrel", "a\\|b", "*all*", "**a**", "_a_", "a__b__c", "`x|y`", "<b>a</b>", "&amp;"),
+        *("[a](b)", "traffic_light", "a \n b", "![a](b)", "~~a~~", "https://a.b", "\\", "a\\"),
+        *("# a", ":smile:", "$x$", "<script>"),
+    ],
 )
 def test_names_in_tables_are_as_they_are(name: str) -> None:
     table = markdown(["variant", literal(name)], [[literal(name), "1"]])
