@@ -75,7 +75,7 @@ class Scene(NamedTuple):
 def plot(*, options: PlotOptions, connection: Connection) -> None:
     """Draw the masks of one image by both presets, their difference, and whose patch is whose.
 
-    Example: cass plot instances.json --image 42 --images train/ --set patch_size=1 --out 42.png
+    Example: cass plot instances.json --image 42 --images train/ --out 42.png
     """
     figures.require_plots()
     draw(connection, options, options.scene())

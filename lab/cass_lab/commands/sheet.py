@@ -54,10 +54,10 @@ def sheet(
     from cass_lab.scoring import load_trained, stretch_boxes
     from cass_lab.sheet.page import SheetImage, sheet_page
 
-    specs = [make_spec(p, ["patch_size=1", *(changes or ())]) for p in Preset]
+    specs = [make_spec(preset, changes) for preset in (Preset.baseline, Preset.improved)]
     if any(spec.patch_size != 1 or spec.merge != "max" for spec in specs):
         raise InvalidRequest("--set", "patch_size and merge cannot be changed in a sheet")
-    improved, baseline = specs
+    baseline, improved = specs
     keep_inputs("--out", out, coco, predictor)
     file = load_coco(coco, skip_invalid=skip_invalid, categories=True, limit=limit)
     if not file.image_ids:
