@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TypeAlias
+from collections.abc import Callable, Iterable
+from typing import Self, TypeAlias
 
 Metadata: TypeAlias = Iterable[tuple[str, str | bytes]]
 Size: TypeAlias = tuple[int, int, int]
@@ -12,6 +12,8 @@ Size: TypeAlias = tuple[int, int, int]
 
 class Call:
     """The record of one request, from its arrival until its answer is on its way.
+
+    A context manager: whatever ends the block, ``on_end`` receives the call.
 
     Attributes:
         method: name of the RPC.
@@ -24,17 +26,20 @@ class Call:
         compute: seconds of computing.
         encode: seconds of laying out the answer.
         size: images, boxes and patches; None if nothing was computed.
+        is_admitted: whether it is counted among the requests in flight.
         held: bytes that are counted as in flight for it.
         holders: how many still need them: the thread that answers and gRPC, one of them, or none.
     """
 
     __slots__ = (
+        "_on_end",
         "begun",
         "code",
         "compute",
         "encode",
         "held",
         "holders",
+        "is_admitted",
         "metadata",
         "method",
         "received",
@@ -43,14 +48,30 @@ class Call:
         "started",
     )
 
-    def __init__(self, method: str, metadata: Metadata, started: float) -> None:
+    def __init__(
+        self,
+        method: str,
+        metadata: Metadata,
+        started: float,
+        on_end: Callable[[Call], None] = lambda _: None,
+        *,
+        is_admitted: bool = False,
+    ) -> None:
         self.method = method
         self.metadata = metadata
         self.started = self.begun = started
+        self._on_end = on_end
+        self.is_admitted = is_admitted
         self.received = self.sent = self.held = self.holders = 0
         self.code = "CANCELLED"  # unless it turns out otherwise
         self.compute = self.encode = 0.0
         self.size: Size | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._on_end(self)
 
     @property
     def queue(self) -> float:

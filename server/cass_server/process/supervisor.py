@@ -84,9 +84,6 @@ class Supervisor:
             started in its slot.
         margin_seconds: time for a worker to end after its drain, before it is killed.
         new_backoff: makes the back-off of one worker.
-
-    Attributes:
-        restarts: replacements of workers that had served.
     """
 
     def __init__(
@@ -109,16 +106,15 @@ class Supervisor:
         self._slots = [_Slot(new_backoff()) for _ in range(workers)]
         self._running: dict[int, _Process] = {}
         self._selector = selectors.DefaultSelector()
-        self.restarts = 0
+        self._restarts = 0
         self._announced = False
         self._stopping = False
         self._kill_at = math.inf
         self._exit_code = 0
 
-    @property
-    def alive(self) -> int:
-        """Worker processes that run; any thread may read it."""
-        return len(self._running)
+    def counts(self) -> tuple[int, int]:
+        """Worker processes that run, and replacements of those that had served; for any thread."""
+        return len(self._running), self._restarts
 
     def run(self) -> int:
         """Runs the workers to their end. Call once, in the main thread, which gets the signals.
@@ -176,7 +172,7 @@ class Supervisor:
             self._start_later(index, 0.0, {"reason": str(error)})
             return
         process = self._running[index] = _Process(popen, channel)
-        self.restarts += slot.served
+        self._restarts += slot.served
         reader = partial(self._read_message, index, process)
         self._selector.register(channel, selectors.EVENT_READ, reader)
 

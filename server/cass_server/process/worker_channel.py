@@ -9,15 +9,41 @@ import contextlib
 import os
 import socket
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from cass_core.errors import CassError
+from cass_server.config.settings import Settings
 
 READY = b"R"
 """Sent by a worker once it serves."""
+COMMAND = (sys.executable, "-m", "cass_server.process.worker")
+"""Starts a worker of the server; see `worker_environment`."""
 
 _DESCRIPTOR = "CASS_WORKER_CHANNEL"
 _INDEX = "CASS_WORKER_INDEX"
+_SETTINGS = "CASS_WORKER_SETTINGS"
+_PORT = "CASS_WORKER_PORT"
+_FOLDER = "CASS_WORKER_FOLDER"
+
+
+def worker_environment(settings: Settings, port: int, folder: str) -> dict[str, str]:
+    """The variables of the server's workers, beside those of the channel.
+
+    Args:
+        settings: of the server.
+        port: that all workers bind to.
+        folder: of the files that workers count in, ``worker-INDEX``.
+    """
+    given = {_SETTINGS: settings.model_dump_json(), _PORT: str(port), _FOLDER: folder}
+    return {**os.environ, **given}
+
+
+def worker_arguments() -> tuple[Settings, int, Path]:
+    """What `worker_environment` gave to this process: settings, port and folder."""
+    settings = Settings.model_validate_json(os.environ[_SETTINGS])
+    return settings, int(os.environ[_PORT]), Path(os.environ[_FOLDER])
 
 
 def start_worker(

@@ -21,8 +21,7 @@ from cass_core.errors import CassError, InvalidRequest
 from cass_server.config.address import address_of, reserve_port
 from cass_server.config.settings import Settings
 from cass_server.process.health_check import SERVING, check_local
-from cass_server.process.main import FOLDER_VARIABLE, PORT_VARIABLE, SETTINGS_VARIABLE
-from cass_server.process.worker_channel import READY, start_worker
+from cass_server.process.worker_channel import COMMAND, READY, start_worker, worker_environment
 from cass_server.ray.load import Load
 
 END_SECONDS = 5.0
@@ -74,15 +73,9 @@ class NativeServer:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=_FOLDER))
             self.address = address_of(settings.host, self._port)
             self.file = Path(folder, "worker-0")
-            environment = {
-                "GRPC_VERBOSITY": "NONE",
-                **os.environ,
-                SETTINGS_VARIABLE: settings.model_dump_json(),
-                PORT_VARIABLE: str(self._port),
-                FOLDER_VARIABLE: folder,
-            }
-            command = [sys.executable, "-m", "cass_server.process.worker"]
-            self._process, channel = start_worker(command, 0, environment, stderr=subprocess.PIPE)
+            environment = worker_environment(settings, self._port, folder)
+            environment.setdefault("GRPC_VERBOSITY", "NONE")
+            self._process, channel = start_worker(COMMAND, 0, environment, stderr=subprocess.PIPE)
             stack.enter_context(channel)
             stack.callback(self._kill)
             assert self._process.stderr is not None

@@ -21,8 +21,10 @@ import grpc
 from grpc import _server
 from grpc._cython import cygrpc
 
-from cass_server.observability.call import Metadata
+from cass_server.observability.call import Call, Metadata
 from cass_server.rpc.deadlines import Deadlines
+from cass_server.rpc.handlers import refuse
+from cass_server.scheduling.compute_pool import DONE
 
 _PARAMETERS = [
     "rpc_event",
@@ -58,7 +60,7 @@ IS_SUPPORTED = _is_supported()
 class Method(Protocol):
     """Answers the calls of an RPC that takes one message."""
 
-    def admit(self, metadata: Metadata) -> grpc.Status | None:
+    def admit(self, metadata: Metadata, started: float) -> Call | grpc.Status:
         """Admits a call whose message is there, or returns the status to end it with."""
 
     def __call__(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
@@ -69,13 +71,13 @@ class Received:
     """The messages of an admitted call: one, or none.
 
     Attributes:
-        started: when the call came, on `time.perf_counter`'s clock.
+        call: the record of the call.
         in_time: whether the message, or that there is none, came before the call was cancelled.
     """
 
-    def __init__(self, message: bytes | None, started: float, in_time: bool) -> None:
+    def __init__(self, message: bytes | None, call: Call, in_time: bool) -> None:
         self._message = message
-        self.started = started
+        self.call = call
         self.in_time = in_time
 
     def __iter__(self) -> Iterator[bytes]:
@@ -103,9 +105,6 @@ class MessageFirst(Executor):
         self._pool = pool
         self._deadlines = deadlines
         self._seconds = receive_seconds
-        # gRPC wants a future, and to know no more of it than that it is done.
-        self._done: Future[Any] = Future()
-        self._done.set_result(None)
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Receive the message of a call and then have it answered; returns at once.
@@ -123,21 +122,20 @@ class MessageFirst(Executor):
             outcome = receive(event)
             in_time = self._deadlines.stop(cancel)
             message, state.request = state.request, None
-            status = method.admit(rpc_event.invocation_metadata or ())
-            if status is None:
-                messages = Received(message, started, in_time)
+            call = method.admit(rpc_event.invocation_metadata or (), started)
+            if isinstance(call, Call):
+                messages = Received(message, call, in_time)
                 self._pool.submit(
                     function, respond, rpc_event, state, method, lambda: messages, *rest
                 )
             else:
-                refuse = _refuse(status)
-                function(respond, rpc_event, state, refuse, lambda: (), *rest)
+                function(respond, rpc_event, state, refuse(call), lambda: (), *rest)
             return outcome
 
         self._deadlines.start(cancel, self._seconds)
         rpc_event.call.start_server_batch((cygrpc.ReceiveMessageOperation(0),), received)
         state.due.add(_server._RECEIVE_MESSAGE_TOKEN)
-        return self._done
+        return DONE
 
 
 class ReadAheadPool(ThreadPoolExecutor):
@@ -193,10 +191,3 @@ class _ReadAhead:
                 raise StopIteration
             self._receive()
             return message
-
-
-def _refuse(status: grpc.Status) -> Callable[[Any, grpc.ServicerContext], None]:
-    def refuse(_: Any, context: grpc.ServicerContext) -> None:
-        context.abort_with_status(status)
-
-    return refuse

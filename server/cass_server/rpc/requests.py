@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
+import grpc
 import numpy as np
 from google.protobuf.message import DecodeError, Message
 
@@ -26,8 +27,9 @@ M = TypeVar("M", bound=Message)
 
 Masks: TypeAlias = tuple[Sequence[Array], Sequence[Array]]
 """Masks and owner maps (none unless requested), one of each per feature map."""
-FillMasks: TypeAlias = Callable[[MaskInputs, Sequence[Array], Sequence[Array]], None]
-TakeLosses: TypeAlias = Callable[[LossInputs], HostLoss]
+FillMasks: TypeAlias = Callable[
+    [MaskInputs, Sequence[Array], Sequence[Array], grpc.ServicerContext], None
+]
 
 # The longest options that are remembered, and how many.
 _KEPT_BYTES, _KEPT_PLANS = 512, 256
@@ -80,19 +82,14 @@ class MaskRequest(NamedTuple):
         """What is counted of it."""
         return len(self.offsets) - 1, len(self.xyxy), self.plan.patches
 
-    def compute_small(self) -> Masks | None:
-        """As `compute`, where that takes too short a time for checkpoints; else None."""
+    def compute(self, fill: FillMasks, context: grpc.ServicerContext) -> Masks:
+        """Masks and owner maps; small ones, which need no checkpoints, without ``fill``."""
+        masks, owners = self.plan.layout.arrays()
         small = self.plan.small
-        if small is None or len(self.xyxy) > small.most_boxes:
-            return None
-        masks, owners = self.plan.layout.arrays()
-        small.fill(self.xyxy, self.offsets, masks)
-        return masks, owners
-
-    def compute(self, fill: FillMasks) -> Masks:
-        """Masks and owner maps, filled by the function of an engine."""
-        masks, owners = self.plan.layout.arrays()
-        fill(self.inputs, masks, owners)
+        if small is not None and len(self.xyxy) <= small.most_boxes:
+            small.fill(self.xyxy, self.offsets, masks)
+        else:
+            fill(self.inputs, masks, owners, context)
         return masks, owners
 
     def encode(self, result: Masks) -> bytes:
@@ -116,14 +113,6 @@ class LossRequest(NamedTuple):
         """See `MaskRequest`."""
         mask, logits = self.inputs.mask, self.inputs.logits
         return logits.shape[0], 0 if mask is None else mask.boxes.num_boxes, logits.size
-
-    def compute(self, take: TakeLosses) -> HostLoss:
-        """Loss, sum, normaliser and gradient, by the function of an engine.
-
-        Raises:
-            InvalidRequest: the target leaves [0, 1].
-        """
-        return take(self.inputs)
 
     def encode(self, result: HostLoss) -> bytes:
         """The serialized answer."""

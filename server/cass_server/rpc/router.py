@@ -51,7 +51,7 @@ class Router(grpc.GenericRpcHandler):
         self._authenticator = authenticator
         self._open = tuple(f"/{name}/" for name in open_services)
         self._openers: dict[str, Opener] = {
-            f"/{SERVICE_NAME}/{name}": opener for name, opener in service.openers().items()
+            f"/{SERVICE_NAME}/{name}": opener for name, opener in service.openers.items()
         }
         self._helper_pool = helper_pool
         self._helpers: dict[str, Handler] = {}
@@ -80,13 +80,14 @@ class Router(grpc.GenericRpcHandler):
             if self._authenticator is not None and not self._authenticator.allows(metadata):
                 raise Unauthenticated
             opener = self._openers.get(call.method)
-            return self._helpers.get(call.method) if opener is None else opener(metadata)
+            return self._helpers.get(call.method) if opener is None else opener()
         except Rejection as error:
+            method = call.method.removeprefix(f"/{SERVICE_NAME}/")
             if isinstance(error, Overloaded) and not error.delay:
-                self._service.refused_by_grpc(call.method.rpartition("/")[2])
+                self._service.refused_by_grpc(method)
                 self.limit.is_exceeded = True
                 return _NO_HANDLER
-            return self._refusal(call.method, metadata, error)
+            return refusal(self._service.refused(method, metadata, error))
 
     def close(self) -> None:
         """Refuses all calls from now on but those of open services, with UNAVAILABLE."""
@@ -102,13 +103,6 @@ class Router(grpc.GenericRpcHandler):
         end = time.monotonic() + seconds
         while (wait := min(self._last_call + _QUIET_SECONDS, end) - time.monotonic()) > 0:
             time.sleep(wait)
-
-    def _refusal(self, path: str, metadata: Metadata, error: Rejection) -> Handler:
-        if path in self._openers:
-            status = self._service.refused(path.rpartition("/")[2], metadata, error)
-        else:
-            status = self._service.refused_elsewhere(error)
-        return refusal(status)
 
 
 class Limit:

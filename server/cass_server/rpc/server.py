@@ -31,7 +31,6 @@ from cass_server.rpc import health
 from cass_server.rpc.answerer import Answerer
 from cass_server.rpc.deadlines import Deadlines
 from cass_server.rpc.health import Health
-from cass_server.rpc.launch import LaunchContext
 from cass_server.rpc.receiving import IS_SUPPORTED, MessageFirst
 from cass_server.rpc.router import Router
 from cass_server.rpc.servicer import CassService
@@ -60,13 +59,27 @@ def serve(
     settings: Settings,
     engine: Engine,
     metrics: Metrics,
-    launch: LaunchContext,
+    port: int,
+    *,
+    shared: bool,
+    serving: Callable[[str], None],
+    wait_lost: Callable[[], None] | None = None,
     traces: Traces | None = None,
 ) -> int:
     """Serve until SIGTERM or SIGINT, then answer what is in flight and return.
 
     For the main thread, which gets the signals. A computation that takes longer than the drain is
     left to its thread. If the device breaks, serving ends too, so that the process can be replaced.
+
+    Args:
+        settings: of the server; ``port`` and ``workers`` are the caller's concern.
+        engine: where to compute.
+        metrics: counts.
+        port: port to bind to; 0 for a free one.
+        shared: whether other processes bind to it too.
+        serving: called with the address once requests are answered.
+        wait_lost: returns when the process is to drain beside a signal, if ever.
+        traces: records spans, if given.
 
     Returns:
         The exit code of the process: 0, or 1 if the device is broken.
@@ -78,8 +91,8 @@ def serve(
     events: SimpleQueue[_Event | Exception] = SimpleQueue()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: events.put(_Event.STOP))
-    if launch.wait_lost is not None:
-        _report_end(launch.wait_lost, events, _Event.STOP)
+    if wait_lost is not None:
+        _report_end(wait_lost, events, _Event.STOP)
     is_broken = threading.Event()
 
     def on_fatal() -> None:
@@ -113,9 +126,9 @@ def serve(
         cast(ThreadPoolExecutor, MessageFirst(pool, deadlines, limits.receive_seconds)),
         handlers=[router],
         maximum_concurrent_rpcs=cast(int, router.limit),
-        options=options(settings, shared=launch.shared),
+        options=options(settings, shared=shared),
     )
-    address = _bind(server, settings, launch.port)
+    address = _bind(server, settings, port)
     started = time.monotonic()
     server.start()
     _report_end(engine.warm_up, events, _Event.WARM)
@@ -129,7 +142,7 @@ def serve(
         gc.freeze()
         status.set(serving=True)
         _log.debug("warm", extra={"warm_up_seconds": round(time.monotonic() - started, 3)})
-        launch.serving(address)
+        serving(address)
         _next(events)
     draining = time.monotonic()
     status.end()
@@ -190,6 +203,11 @@ def _report_end(
     threading.Thread(target=run, name=function.__name__, daemon=True).start()
 
 
+def core_count() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def compute_threads(settings: Settings) -> int:
     """How many threads read, compute and answer at a time.
 
@@ -197,9 +215,8 @@ def compute_threads(settings: Settings) -> int:
     """
     if settings.compute_threads != "auto":
         return settings.compute_threads
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    workers = settings.workers if settings.workers != "auto" else cores
-    return max(1, (cores or 1) // (workers or 1)) + _MORE_THREADS
+    workers = core_count() if settings.workers == "auto" else settings.workers
+    return max(1, core_count() // workers) + _MORE_THREADS
 
 
 def limits_of(settings: Settings) -> Limits:

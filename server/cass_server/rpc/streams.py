@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
@@ -11,7 +10,7 @@ import grpc
 
 from cass_server.config.limits import Limits
 from cass_server.exceptions import Overloaded, Stopping
-from cass_server.observability.call import Call, Metadata
+from cass_server.observability.call import Call
 from cass_server.rpc.answerer import Answerer
 from cass_server.rpc.handlers import Handler, OnPool
 from cass_server.rpc.receiving import ReadAheadPool
@@ -44,7 +43,7 @@ class MaskStreams:
             OnPool(self._run, pool, sends=True)
         )
 
-    def open(self, _: Metadata) -> Handler:
+    def open(self) -> Handler:
         """The handler of a stream.
 
         Raises:
@@ -78,9 +77,8 @@ class MaskStreams:
             for data in messages:
                 if not stream.begin():
                     return
-                call = Call("StreamMasks", metadata, time.perf_counter())
-                self._answerer.metrics.started()
-                self._entry(call, data, context, send)
+                with self._answerer.call("StreamMasks", metadata) as call:
+                    self._answer(call, data, context, send)
                 del data  # which a stream that waits would keep
                 if not stream.wait():
                     return
@@ -93,29 +91,24 @@ class MaskStreams:
                 self._open -= 1
                 self._ended.notify_all()
 
-    def _entry(self, call: Call, data: bytes, context: grpc.ServicerContext, send: Send) -> None:
+    def _answer(self, call: Call, data: bytes, context: grpc.ServicerContext, send: Send) -> None:
         answerer = self._answerer
         call.received = len(data)
+        answerer.pool.acquire()
         try:
-            answerer.pool.acquire()
-            try:
-                message = answerer.answer(call, self._read, data, context, streamed=True)
-                code = "OK"
-            except Exception as error:
-                code = code_of(error).name
-                answerer.report(call, error)
-                message = entry_of(error)
-            finally:
-                answerer.pool.release()
-            call.sent = len(message)
-            answerer.deadlines.start(context.cancel, self._limits.send_seconds)
-            send(message)
-            if answerer.deadlines.stop(context.cancel) and context.is_active():
-                call.code = code
+            message = answerer.answer(call, self._read, data, context, streamed=True)
+            code = "OK"
+        except Exception as error:
+            code = code_of(error).name
+            answerer.report(call, error)
+            message = entry_of(error)
         finally:
-            if call.holders:
-                answerer.let_go(call)
-            answerer.finished(call)
+            answerer.pool.release()
+        call.sent = len(message)
+        answerer.deadlines.start(context.cancel, self._limits.send_seconds)
+        send(message)
+        if answerer.deadlines.stop(context.cancel) and context.is_active():
+            call.code = code
 
 
 class _Stream:

@@ -5,11 +5,16 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 _log = logging.getLogger(__name__)
+
+DONE: Future[Any] = Future()
+"""What gRPC's server gets for a call that it submits; it only wants to know that it is done."""
+DONE.set_result(None)
 
 
 class ComputePool(Executor):
@@ -29,9 +34,6 @@ class ComputePool(Executor):
         self._queue: deque[_Task | _Thread] = deque()
         self._idle: list[_Thread] = []
         self._local = threading.local()
-        # gRPC wants a future, and to know no more of it than that it is done.
-        self._done: Future[Any] = Future()
-        self._done.set_result(None)
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Runs the function in a thread once there is a slot; the future has no result."""
@@ -42,7 +44,7 @@ class ComputePool(Executor):
                 self._start(task)
             else:
                 self._queue.append(task)
-        return self._done
+        return DONE
 
     def acquire(self) -> None:
         """Wait for a slot: in a thread of another pool, or after `release`."""
@@ -60,6 +62,15 @@ class ComputePool(Executor):
         """Give the slot of this thread to the next in the queue."""
         with self._lock:
             self._release()
+
+    @contextmanager
+    def lent(self) -> Iterator[None]:
+        """Lets others have the slot of this thread while it waits for something."""
+        self.release()
+        try:
+            yield
+        finally:
+            self.acquire()
 
     def _start(self, task: _Task) -> None:
         """Run a task, for which there is a slot, in the thread that was idle last or a new one."""
