@@ -18,11 +18,7 @@ def takes_settings(
     """Give a command an option for each setting, in place of its ``**`` parameter.
 
     The options are text, and None where not given: `load_settings` checks types and ranges for all
-    sources, so that each has the same messages.
-
-    Args:
-        command: the command's function.
-        hidden: settings that the command rejects, left out of its help.
+    sources, so that each has the same messages. Hidden ones are left out of the help.
     """
     own = [
         parameter

@@ -20,33 +20,14 @@ class Call:
         metadata: of the call.
         started: when it came, on `time.perf_counter`'s clock.
         begun: when it was read and in its turn, likewise.
-        received: bytes of its message.
-        sent: bytes of its answer.
+        received, sent: bytes of its message and of its answer.
         code: name of the gRPC status that it ended with.
-        compute: seconds of computing.
-        encode: seconds of laying out the answer.
+        compute, encode: seconds of computing, and of laying out the answer.
         size: images, boxes and patches; None if nothing was computed.
         is_admitted: whether it is counted among the requests in flight.
         held: bytes that are counted as in flight for it.
         holders: how many still need them: the thread that answers and gRPC, one of them, or none.
     """
-
-    __slots__ = (
-        "_on_end",
-        "begun",
-        "code",
-        "compute",
-        "encode",
-        "held",
-        "holders",
-        "is_admitted",
-        "metadata",
-        "method",
-        "received",
-        "sent",
-        "size",
-        "started",
-    )
 
     def __init__(
         self,

@@ -27,11 +27,8 @@ from cass_server.observability.metrics import FAMILIES, SLOTS, STARTS, Family, M
 class WorkerMetrics(Collector):
     """Adds up the metrics of all workers, at every scrape.
 
-    Args:
-        sources: a worker's `Metrics` in this process, or its file, which may not be there yet.
-        version: of this package.
-        device: where the server computes.
-        count_workers: returns how many worker processes run, and how many replaced one that ended.
+    A source is a worker's `Metrics` in this process, or its file, which may not be there yet.
+    ``count_workers`` returns how many worker processes run, and how many replaced one that ended.
     """
 
     def __init__(
@@ -92,15 +89,7 @@ def _metric(family: Family, totals: Sequence[float]) -> Metric:
 
 @contextlib.contextmanager
 def serve_metrics(host: str, port: int, metrics: WorkerMetrics) -> Iterator[int]:
-    """Serves metrics over HTTP, in a thread, within the block.
-
-    Args:
-        host: address to bind to.
-        port: port to bind to; 0 for a free one.
-        metrics: what a scrape returns.
-
-    Yields:
-        The port.
+    """Serves metrics over HTTP, in a thread, within the block; yields the port.
 
     Raises:
         CassError: the address cannot be bound.

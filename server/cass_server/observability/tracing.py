@@ -36,12 +36,7 @@ _FAULTS = {
 
 
 class Traces:
-    """Records requests that are over, each as a span below the caller's, if it sent one.
-
-    Args:
-        provider: where spans go.
-        service: full name of the service.
-    """
+    """Records requests of a service that are over, each as a span below the caller's if any."""
 
     def __init__(self, provider: TracerProvider, service: str) -> None:
         # Spans are made where these packages are installed.
@@ -90,18 +85,11 @@ class Traces:
 
 
 def start_traces(service_version: str, service: str) -> Traces | None:
-    """Send spans in batches, from a thread of OpenTelemetry's.
+    """Sends spans in batches, from a thread of OpenTelemetry's.
 
     OpenTelemetry's environment variables configure it: ``OTEL_EXPORTER_OTLP_ENDPOINT``,
     ``OTEL_EXPORTER_OTLP_PROTOCOL`` (``http/protobuf`` or ``grpc``), ``OTEL_SERVICE_NAME``,
-    ``OTEL_TRACES_SAMPLER`` and others.
-
-    Args:
-        service_version: version of this package, an attribute of all spans.
-        service: full name of the service.
-
-    Returns:
-        The traces; None if ``OTEL_TRACES_EXPORTER`` is ``none``.
+    ``OTEL_TRACES_SAMPLER`` and others. None if ``OTEL_TRACES_EXPORTER`` is ``none``.
 
     Raises:
         CassError: a package is missing, or a variable has an unknown value.

@@ -23,28 +23,18 @@ _NAME_KINDS = ("DNS", "IP Address")
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """How a check connects; all files' contents are PEM.
-
-    Attributes:
-        ca: authorities of the server's certificate; None for gRPC's own.
-        certificate: the client's certificate, for mutual TLS.
-        key: its key.
-        server_name: name in the server's certificate, if not the host's.
-    """
+    """How a check connects; the contents of files in PEM."""
 
     ca: bytes | None = None
+    """Authorities of the server's certificate; None for gRPC's own."""
     certificate: bytes | None = None
     key: bytes | None = None
     server_name: str | None = None
+    """Name in the server's certificate, if not the host's."""
 
 
 def check(address: str, seconds: float, tls: Tls | None = None) -> str:
-    """The status of a server, by the names of ``grpc.health.v1``.
-
-    Args:
-        address: the server's.
-        seconds: time for the answer.
-        tls: how to connect; None for plain text.
+    """The status of a server, by the names of ``grpc.health.v1``; without ``tls`` in plain text.
 
     Raises:
         CassError: there is no answer; has the name of the gRPC status code.
@@ -71,12 +61,7 @@ def check_local(settings: Settings, port: int, seconds: float) -> str:
     """`check` a server on this machine by its own settings.
 
     With TLS, the server's own certificate is trusted, without a CA. With mutual TLS it is also the
-    client certificate, so the CA of the clients has to accept it.
-
-    Args:
-        settings: of the server.
-        port: that it listens on.
-        seconds: time for each of two answers.
+    client certificate, so the CA of the clients has to accept it. Each of two answers has the time.
 
     Raises:
         CassError: there is no answer.

@@ -29,13 +29,7 @@ _FOLDER = "CASS_WORKER_FOLDER"
 
 
 def worker_environment(settings: Settings, port: int, folder: str) -> dict[str, str]:
-    """The variables of the server's workers, beside those of the channel.
-
-    Args:
-        settings: of the server.
-        port: that all workers bind to.
-        folder: of the files that workers count in, ``worker-INDEX``.
-    """
+    """The variables of the server's workers, which count in files ``worker-INDEX`` of a folder."""
     given = {_SETTINGS: settings.model_dump_json(), _PORT: str(port), _FOLDER: folder}
     return {**os.environ, **given}
 
@@ -52,18 +46,9 @@ def start_worker(
     environment: Mapping[str, str],
     stderr: int | None = None,
 ) -> tuple[subprocess.Popen[bytes], socket.socket]:
-    """Start a process with a channel.
+    """Starts a worker; returns it and the supervisor's end of its channel, which does not block.
 
     It is in a process group of its own, so that a terminal's Ctrl-C does not reach it.
-
-    Args:
-        command: program and arguments.
-        index: which of the workers it is, from 0.
-        environment: all its variables but those of the channel.
-        stderr: where its standard error goes, as `subprocess.Popen` has it; this process's if None.
-
-    Returns:
-        The process, and the supervisor's end of the channel, which does not block.
 
     Raises:
         OSError: the command cannot be run.

@@ -36,15 +36,7 @@ _log = logging.getLogger(__name__)
 class Answerer:
     """What single calls and streams have in common.
 
-    Args:
-        engine: where to compute.
-        admission: how many bytes may be in flight.
-        deadlines: end calls whose callers do not take their answers.
-        pool: the slots in which requests compute.
-        metrics: counts.
-        batcher: computes mask requests together, if given.
-        traces: records spans, if given.
-        on_fatal: called when the engine can compute nothing any more.
+    ``on_fatal`` is called when the engine can compute nothing any more.
     """
 
     def __init__(

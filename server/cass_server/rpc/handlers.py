@@ -16,13 +16,9 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 class OnPool:
     """A function that answers calls in the threads of a pool.
 
-    gRPC's server looks for the two attributes, which grpcio-health-checking uses as well.
-
-    Args:
-        function: answers a call.
-        pool: the threads.
-        sends: whether the function takes a third argument, by which it sends answers, and in the
-            end None; else it returns them.
+    gRPC's server looks for the two attributes, which grpcio-health-checking uses as well. A
+    function that ``sends`` takes a third argument, by which it sends answers and in the end None;
+    others return them.
     """
 
     def __init__(

@@ -28,13 +28,7 @@ class Health:
 
     Unlike grpcio-health-checking's servicer, it ends its watchers' streams when the server ends,
     which a drain would otherwise wait for, and a watcher that does not read delays no other.
-    A watch takes a thread only while something is sent.
-
-    Args:
-        services: names of the services, beside the empty one.
-        pool: threads for probes.
-        deadlines: end calls that bring no message, and watches that are not read.
-        receive_seconds: time for a message to arrive, and for a status to be taken.
+    A watch takes a thread only while something is sent, and has ``receive_seconds`` to read it.
     """
 
     def __init__(
@@ -50,12 +44,12 @@ class Health:
         self._pool = pool
         self._telling = ThreadPoolExecutor(_SENDING_THREADS, thread_name_prefix="watchers")
         self._status = _Response.NOT_SERVING
-        self._ended = False
+        self.ended = False
         self._lock = threading.Lock()
         self._watchers: set[_Watcher] = set()
 
     def handlers(self) -> dict[str, Handler]:
-        """Of the service's methods."""
+        """The handlers of the service's methods."""
         return {
             "Check": grpc.stream_unary_rpc_method_handler(OnPool(self._check, self._pool)),
             "Watch": grpc.stream_stream_rpc_method_handler(
@@ -63,25 +57,23 @@ class Health:
             ),
         }
 
-    def set(self, serving: bool) -> None:
-        """Change the status, unless the server is ending."""
-        self._set(_Response.SERVING if serving else _Response.NOT_SERVING, ended=False)
-
     def end(self) -> None:
         """Stops serving for good: watchers receive that, and their streams end."""
-        self._set(_Response.NOT_SERVING, ended=True)
+        self.set(False, ended=True)
 
-    def _set(self, status: int, *, ended: bool) -> None:
+    def set(self, serving: bool, *, ended: bool = False) -> None:
+        """Changes the status, unless the server has ended."""
         with self._lock:
-            if self._ended:
+            if self.ended:
                 return
-            self._status, self._ended = status, ended
+            self._status = _Response.SERVING if serving else _Response.NOT_SERVING
+            self.ended = ended
             watchers = list(self._watchers)
         for watcher in watchers:
             self._telling.submit(watcher.update)
 
     def status(self, service: str) -> int:
-        """Of the contract's numbers."""
+        """The status of a service, by the contract's numbers."""
         return int(self._status if service in self._services else _Response.SERVICE_UNKNOWN)
 
     def _check(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
@@ -117,11 +109,6 @@ class Health:
         except (StopIteration, DecodeError):
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "request: is no HealthCheckRequest")
             raise
-
-    @property
-    def ended(self) -> bool:
-        """Whether the status will not change any more."""
-        return self._ended
 
 
 class _Watcher:

@@ -91,15 +91,7 @@ class Received:
 
 
 class MessageFirst(Executor):
-    """Takes a thread for a call only when the call's message is there.
-
-    Stands before the pool that gRPC's server is given.
-
-    Args:
-        pool: runs calls whose message is there.
-        deadlines: end calls whose message does not come.
-        receive_seconds: time for a message to arrive.
-    """
+    """Takes a thread of a pool for a call once the call's message is there; stands before it."""
 
     def __init__(self, pool: Executor, deadlines: Deadlines, receive_seconds: float) -> None:
         self._pool = pool

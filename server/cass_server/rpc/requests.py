@@ -36,32 +36,19 @@ _KEPT_BYTES, _KEPT_PLANS = 512, 256
 
 
 class MaskPlan(NamedTuple):
-    """What follows from all of a mask request but its boxes.
-
-    Attributes:
-        options: the fields of its `MaskInputs` after the boxes.
-        small: fills the masks if the boxes are few; None if they are never few enough, or the
-            engine has no such function.
-        patches: of all masks together.
-        answer_bytes: about the size of the answer.
-        layout: of the answer.
-    """
+    """What follows from all of a mask request but its boxes."""
 
     options: tuple[Any, ...]
+    """The fields of its `MaskInputs` after the boxes."""
     small: SmallFill | None
+    """Fills the masks if the boxes are few; None if the engine has no such function."""
     patches: int
     answer_bytes: int
     layout: MaskLayout
 
 
 class MaskRequest(NamedTuple):
-    """Masks to make.
-
-    Attributes:
-        xyxy: as `BoxBatch` has it, checked, read-only.
-        offsets: likewise.
-        plan: the rest.
-    """
+    """Masks to make: checked, read-only boxes as `BoxBatch` has them, and the rest."""
 
     xyxy: Array
     offsets: Array
@@ -79,7 +66,7 @@ class MaskRequest(NamedTuple):
 
     @property
     def size(self) -> Size:
-        """What is counted of it."""
+        """Images, boxes and patches."""
         return len(self.offsets) - 1, len(self.xyxy), self.plan.patches
 
     def compute(self, fill: FillMasks, context: grpc.ServicerContext) -> Masks:
@@ -131,11 +118,8 @@ class MaskReader:
     once, in a `MaskPlan`, and looked up by its bytes. On the CPU the boxes are then read in one
     compiled pass, without protobuf: half of the time that reading takes.
 
-    Args:
-        limits: the largest request.
-        small_fill: of the engine, where it computes on the CPU.
-        streamed: whether messages are of `StreamMasks`, and answers are entries of its stream,
-            else of `GenerateMask`.
+    Messages are of `GenerateMask`, or if ``streamed`` of `StreamMasks`, whose answers are entries
+    of its stream.
     """
 
     def __init__(

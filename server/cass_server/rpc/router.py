@@ -31,13 +31,13 @@ class Router(grpc.GenericRpcHandler):
 
     It does so in gRPC's serving thread, before anything else. A refused call ends in that thread:
     in a flood, that decides how much is still answered. Generated ``add_…_to_server``
-    functions take a router for a server.
+    functions take a router for a server; their services get the threads of ``helper_pool``.
 
     Args:
         service: answers calls, and counts those that are refused.
         authenticator: decides which callers are allowed; None for all.
         open_services: names of services that need no token, and answer while the server stops.
-        helper_pool: the threads of all other services.
+        helper_pool: see above.
     """
 
     def __init__(

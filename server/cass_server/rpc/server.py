@@ -72,13 +72,13 @@ def serve(
     left to its thread. If the device breaks, serving ends too, so that the process can be replaced.
 
     Args:
-        settings: of the server; ``port`` and ``workers`` are the caller's concern.
+        settings: of the server, but for the port and the number of processes.
         engine: where to compute.
-        metrics: counts.
+        metrics: counts requests.
         port: port to bind to; 0 for a free one.
         shared: whether other processes bind to it too.
         serving: called with the address once requests are answered.
-        wait_lost: returns when the process is to drain beside a signal, if ever.
+        wait_lost: returns when the process is to drain without a signal, if ever.
         traces: records spans, if given.
 
     Returns:

@@ -33,17 +33,10 @@ _GONE_SECONDS = 0.05
 
 
 class CassService:
-    """Answers requests within limits.
+    """The RPCs by name, in ``openers``.
 
-    Args:
-        answerer: computes.
-        limits: the largest request taken, and how long a caller may take.
-        streams: answer the calls of ``StreamMasks``.
-        helper_pool: the threads of ``GetServerInfo``, which is answered however full the server is.
-
-    Attributes:
-        openers: the RPCs by name. All take streams of requests, which on the wire is the same: so a
-            call is refused before its message is read, and messages are read here.
+    All take streams of requests, which on the wire is the same: so a call is refused before its
+    message is read. ``GetServerInfo`` has threads of its own, however full the server is.
     """
 
     def __init__(

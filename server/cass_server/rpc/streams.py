@@ -22,12 +22,7 @@ Send: TypeAlias = Callable[[bytes | None], None]
 
 
 class MaskStreams:
-    """Answers the calls of ``StreamMasks``, each with its requests one after the other.
-
-    Args:
-        answerer: computes.
-        limits: the largest request taken, how many streams, and how long a caller may take.
-    """
+    """Answers the calls of ``StreamMasks``, each with its requests one after the other."""
 
     def __init__(self, answerer: Answerer, limits: Limits) -> None:
         self._answerer = answerer

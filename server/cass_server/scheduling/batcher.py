@@ -29,21 +29,16 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BatchRequest:
-    """One request for masks.
-
-    Attributes:
-        inputs: the checked arguments, in the host's memory.
-        masks: arrays to fill, one a feature map, of the answer's shapes and dtypes, contiguous.
-        owners: likewise, int32; empty unless owners are requested.
-        expires: the deadline on `time.monotonic`'s clock; None for none.
-        is_wanted: whether the caller is still there; called from any thread, must not block.
-    """
+    """One request for masks: its checked arguments, and the contiguous arrays to fill."""
 
     inputs: MaskInputs
     masks: Sequence[Array]
     owners: Sequence[Array]
+    """Empty unless owners are requested."""
     expires: float | None
+    """The deadline on `time.monotonic`'s clock; None for none."""
     is_wanted: Callable[[], bool]
+    """Whether the caller is still there; called from any thread, must not block."""
 
 
 @dataclass(slots=True, eq=False)

@@ -22,9 +22,6 @@ class ComputePool(Executor):
 
     A slot is the right to read, compute and answer. The thread that was idle last runs the next
     call: what it works with is in the caches.
-
-    Args:
-        slots: how many calls run at a time.
     """
 
     def __init__(self, slots: int) -> None:
@@ -115,8 +112,6 @@ class ComputePool(Executor):
 
 
 class _Task(NamedTuple):
-    """A call to run."""
-
     function: Callable[..., Any]
     args: tuple[Any, ...]
 
