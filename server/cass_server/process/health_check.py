@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import ssl
-from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
@@ -21,32 +20,27 @@ _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 _NAME_KINDS = ("DNS", "IP Address")
 
 
-@dataclass(frozen=True, slots=True)
-class Tls:
-    """How a check connects; the contents of files in PEM."""
+def check(
+    address: str,
+    seconds: float,
+    credentials: grpc.ChannelCredentials | None = None,
+    server_name: str | None = None,
+) -> str:
+    """The status of a server, by the names of ``grpc.health.v1``.
 
-    ca: bytes | None = None
-    """Authorities of the server's certificate; None for gRPC's own."""
-    certificate: bytes | None = None
-    key: bytes | None = None
-    server_name: str | None = None
-    """Name in the server's certificate, if not the host's."""
-
-
-def check(address: str, seconds: float, tls: Tls | None = None) -> str:
-    """The status of a server, by the names of ``grpc.health.v1``; without ``tls`` in plain text.
+    Without credentials the connection is plain text. The server's certificate has the name, if not
+    the address's.
 
     Raises:
         CassError: there is no answer; has the name of the gRPC status code.
     """
     # A new connection for each check: one in back-off would miss a server that has just started.
     options: list[tuple[str, int | str]] = [("grpc.use_local_subchannel_pool", 1)]
-    if tls is None:
+    if server_name is not None:
+        options.append(("grpc.ssl_target_name_override", server_name))
+    if credentials is None:
         connected = grpc.insecure_channel(address, options)
     else:
-        credentials = grpc.ssl_channel_credentials(tls.ca, tls.key, tls.certificate)
-        if tls.server_name is not None:
-            options.append(("grpc.ssl_target_name_override", tls.server_name))
         connected = grpc.secure_channel(address, credentials, options)
     with connected as channel:
         stub = health_pb2_grpc.HealthStub(channel)
@@ -76,7 +70,8 @@ def check_local(settings: Settings, port: int, seconds: float) -> str:
         name = _certified_name(host, port, certificate, seconds)
     except OSError as error:
         raise CassError(f"{address}: {error}") from error
-    return check(address, seconds, Tls(pem, None if key is None else pem, key, name))
+    credentials = grpc.ssl_channel_credentials(pem, key, None if key is None else pem)
+    return check(address, seconds, credentials, name)
 
 
 def _certified_name(host: str, port: int, certificate: Path, seconds: float) -> str:

@@ -13,7 +13,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from cass_core.errors import CassError
 from cass_server.config.settings import Settings
 
 READY = b"R"
@@ -86,25 +85,12 @@ class WorkerChannel:
 
     @classmethod
     def from_environment(cls) -> WorkerChannel | None:
-        """The channel of this process; None if it has no supervisor.
-
-        Removes it from the environment: children do not inherit it.
-
-        Raises:
-            CassError: the environment's variables are not those that a supervisor sets.
-        """
+        """The channel of this process, which its children do not inherit; None if it has none."""
         number = os.environ.pop(_DESCRIPTOR, None)
         if number is None:
             return None
-        index = os.environ.get(_INDEX, "")
-        try:
-            position = int(index)
-            os.set_inheritable(int(number), False)
-            return cls(socket.socket(fileno=int(number)), position)
-        except (ValueError, OSError) as error:
-            raise CassError(
-                f"{_DESCRIPTOR}={number}, {_INDEX}={index}: only a supervisor sets these: {error}"
-            ) from error
+        os.set_inheritable(int(number), False)
+        return cls(socket.socket(fileno=int(number)), int(os.environ[_INDEX]))
 
     def ready(self) -> None:
         """Report to the supervisor that this worker serves."""

@@ -70,12 +70,12 @@ class MaskStreams:
                 stream.stop()
             metadata = context.invocation_metadata() or ()
             for data in messages:
-                if not stream.begin():
+                if not stream.turn(busy=True):
                     return
                 with self._answerer.call("StreamMasks", metadata) as call:
                     self._answer(call, data, context, send)
                 del data  # which a stream that waits would keep
-                if not stream.wait():
+                if not stream.turn(busy=False):
                     return
             stream.end()
         except grpc.RpcError:
@@ -113,21 +113,15 @@ class _Stream:
         self._context = context
         self._send = send
         self._lock = threading.Lock()
-        self._is_idle = True
+        self._is_busy = False
         self._is_stopping = False
         self._has_ended = False
 
-    def begin(self) -> bool:
-        """There is a request; whether it is to be answered."""
+    def turn(self, *, busy: bool) -> bool:
+        """A request begins, or is answered; whether the stream goes on."""
         with self._lock:
-            self._is_idle = False
-            return not self._has_ended
-
-    def wait(self) -> bool:
-        """The request is answered; whether there may be another."""
-        with self._lock:
-            self._is_idle = True
-            if self._is_stopping:
+            self._is_busy = busy
+            if self._is_stopping and not busy:
                 self._end()
             return not self._has_ended
 
@@ -135,7 +129,7 @@ class _Stream:
         """End it with UNAVAILABLE, now or when its request is answered."""
         with self._lock:
             self._is_stopping = True
-            if self._is_idle:
+            if not self._is_busy:
                 self._end()
 
     def end(self) -> None:
