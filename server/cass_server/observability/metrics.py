@@ -13,7 +13,7 @@ import time
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import accumulate, product
 from pathlib import Path
 from typing import Literal
 
@@ -97,17 +97,9 @@ FAMILIES = (
 )
 
 
-def _starts() -> tuple[Mapping[str, int], int]:
-    """The first slot of each family by its name, and the number of slots."""
-    starts: dict[str, int] = {}
-    end = 0
-    for family in FAMILIES:
-        starts[family.name] = end
-        end += family.width * len(family.series)
-    return starts, end
-
-
-STARTS, SLOTS = _starts()
+*_STARTS, SLOTS = accumulate((family.width * len(family.series) for family in FAMILIES), initial=0)
+STARTS = {family.name: start for family, start in zip(FAMILIES, _STARTS, strict=True)}
+"""The first slot of each family by its name."""
 _BYTES = 8 * SLOTS
 
 

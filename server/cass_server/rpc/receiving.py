@@ -26,30 +26,19 @@ from cass_server.rpc.deadlines import Deadlines
 from cass_server.rpc.handlers import refuse
 from cass_server.scheduling.compute_pool import DONE
 
-_PARAMETERS = [
-    "rpc_event",
-    "state",
-    "behavior",
-    "argument_thunk",
-    "request_deserializer",
-    "response_serializer",
-]
+_PARAMETERS = "rpc_event state behavior argument_thunk request_deserializer response_serializer"
+_NAMES = (
+    "_CANCELLED _RECEIVE_MESSAGE_TOKEN _is_rpc_state_active _raise_rpc_error _receive_message"
+    " _stream_response_in_pool"
+)
 
 
 def _is_supported() -> bool:
     respond = getattr(_server, "_unary_response_in_pool", None)
-    names = (
-        "_CANCELLED",
-        "_RECEIVE_MESSAGE_TOKEN",
-        "_is_rpc_state_active",
-        "_raise_rpc_error",
-        "_receive_message",
-        "_stream_response_in_pool",
-    )
     return (
         respond is not None
-        and list(inspect.signature(respond).parameters) == _PARAMETERS
-        and all(hasattr(_server, name) for name in names)
+        and " ".join(inspect.signature(respond).parameters) == _PARAMETERS
+        and all(hasattr(_server, name) for name in _NAMES.split())
         and hasattr(cygrpc, "ReceiveMessageOperation")
     )
 
@@ -70,9 +59,7 @@ class Method(Protocol):
 class Received:
     """The messages of an admitted call: one, or none.
 
-    Attributes:
-        call: the record of the call.
-        in_time: whether the message, or that there is none, came before the call was cancelled.
+    ``in_time`` says whether that one, or that there is none, came before the call was cancelled.
     """
 
     def __init__(self, message: bytes | None, call: Call, in_time: bool) -> None:

@@ -118,8 +118,9 @@ def serve(
     helpers = ThreadPoolExecutor(_HELPER_THREADS, thread_name_prefix="helper")
     service = CassService(answerer, limits, streams, helpers)
     status = Health((SERVICE_NAME,), helpers, deadlines, limits.receive_seconds)
-    tokens = None if settings.token_file is None else TokenFile(settings.token_file)
-    router = Router(service, tokens, (health.SERVICE_NAME,), helpers)
+    allows = None if settings.token_file is None else TokenFile(settings.token_file).allows
+    router = Router(service, allows, helpers)
+
     _add_helpers(router, status, settings)
     server = grpc.server(
         # What gRPC uses of a pool is `submit`.
