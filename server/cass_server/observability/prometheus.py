@@ -89,11 +89,7 @@ def _metric(family: Family, totals: Sequence[float]) -> Metric:
 
 @contextlib.contextmanager
 def serve_metrics(host: str, port: int, metrics: WorkerMetrics) -> Iterator[int]:
-    """Serves metrics over HTTP, in a thread, within the block; yields the port.
-
-    Raises:
-        CassError: the address cannot be bound.
-    """
+    """Serves metrics over HTTP, in a thread, within the block; yields the port."""
     # Described, so that a scrape can ask for some of the families.
     registry = CollectorRegistry(auto_describe=True)
     registry.register(metrics)

@@ -77,8 +77,7 @@ def check_local(settings: Settings, port: int, seconds: float) -> str:
 def _certified_name(host: str, port: int, certificate: Path, seconds: float) -> str:
     """A name or an address that the certificate of a server is for.
 
-    Raises:
-        OSError: the server does not answer or shows another certificate, or it is for no name.
+    Raises `OSError` if the server does not answer, shows another one, or it is for no name.
     """
     context = ssl.create_default_context(cafile=str(certificate))
     # The certificate is its own anchor, as it is for gRPC.

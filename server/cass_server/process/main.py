@@ -32,11 +32,7 @@ _log = logging.getLogger(__name__)
 
 
 def run(settings: Settings) -> NoReturn:
-    """Serve until SIGTERM or SIGINT, and end the process.
-
-    Raises:
-        CassError: the server cannot be started; the setting is named.
-    """
+    """Serves until SIGTERM or SIGINT, and ends the process; raises `CassError` if it cannot."""
     set_up_logging(settings.log_level)
     workers = settings.workers
     if workers == "auto":
@@ -67,11 +63,7 @@ def exit_process(code: int) -> NoReturn:
 def serve_in_process(
     settings: Settings, engine: Engine, metrics: Metrics, port: int, **options: Any
 ) -> int:
-    """`cass_server.rpc.server.serve` with memory settings and traces; returns the exit code.
-
-    Raises:
-        CassError: the server cannot be started.
-    """
+    """`cass_server.rpc.server.serve` with memory settings and traces; returns the exit code."""
     keep_memory(arenas=1)
     traces = start_traces(__version__, SERVICE_NAME) if settings.telemetry else None
     try:

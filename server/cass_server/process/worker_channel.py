@@ -40,17 +40,12 @@ def worker_arguments() -> tuple[Settings, int, Path]:
 
 
 def start_worker(
-    command: Sequence[str],
-    index: int,
-    environment: Mapping[str, str],
-    stderr: int | None = None,
+    command: Sequence[str], index: int, environment: Mapping[str, str], stderr: int | None = None
 ) -> tuple[subprocess.Popen[bytes], socket.socket]:
     """Starts a worker; returns it and the supervisor's end of its channel, which does not block.
 
-    It is in a process group of its own, so that a terminal's Ctrl-C does not reach it.
-
-    Raises:
-        OSError: the command cannot be run.
+    It is in a process group of its own, so that a terminal's Ctrl-C does not reach it. Raises
+    `OSError` if the command cannot be run.
     """
     ours, theirs = socket.socketpair()
     ours.setblocking(False)

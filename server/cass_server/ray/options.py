@@ -31,8 +31,7 @@ def on_ray(
         int | None, typer.Option(min=1, help="Number of replicas. [default: 1]")
     ] = None,
     min_replicas: Annotated[
-        int | None,
-        typer.Option(min=1, help="Fewest replicas, with --max-replicas. [default: 1]"),
+        int | None, typer.Option(min=1, help="Fewest replicas, with --max-replicas. [default: 1]")
     ] = None,
     max_replicas: Annotated[
         int | None, typer.Option(min=1, help="Most replicas; turns on autoscaling.")

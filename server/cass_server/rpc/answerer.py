@@ -68,11 +68,7 @@ class Answerer:
         return Call(method, metadata, time.perf_counter(), self._ended)
 
     def admit(self, method: str, metadata: Metadata, started: float) -> Call:
-        """As `call`, for one that counts among the requests in flight.
-
-        Raises:
-            Overloaded: there is no place for it.
-        """
+        """As `call`, among the requests in flight; raises `Overloaded` if there is no room."""
         self.admission.enter()
         self.metrics.started()
         return Call(method, metadata, started, self._ended, is_admitted=True)
@@ -128,8 +124,7 @@ class Answerer:
     def _hold(self, call: Call, size: int, context: grpc.ServicerContext) -> None:
         """Count the bytes of a request, which this thread has, and gRPC until the answer is taken.
 
-        Raises:
-            Overloaded: there is no room for them.
+        Raises `Overloaded` if there is no room for them.
         """
         self.admission.hold(size)
         call.held, call.holders = size, 2

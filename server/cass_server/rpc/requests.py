@@ -137,11 +137,7 @@ class MaskReader:
         self._plans: dict[tuple[bytes, int], MaskPlan] = {}
 
     def __call__(self, data: bytes) -> MaskRequest:
-        """The request in a message.
-
-        Raises:
-            InvalidRequest: it cannot be used, or is beyond the limits.
-        """
+        """The request in a message; raises `InvalidRequest` if it cannot be used."""
         known = self._known(data)
         if known is not None:
             return known
@@ -203,11 +199,7 @@ class MaskReader:
 
 
 def read_loss(data: bytes, limits: Limits) -> LossRequest:
-    """The request in a serialized `ComputeLossRequest`.
-
-    Raises:
-        InvalidRequest: it cannot be used, or is beyond the limits.
-    """
+    """The request in a `ComputeLossRequest`; raises `InvalidRequest` if it cannot be used."""
     request, views = _parse(data, pb.ComputeLossRequest, limits)
     # The logits bound the work: they are in the message, and a mask must have their shape.
     limits.check_boxes(len(convert.boxes_data(request.mask, views, "mask.boxes")))
@@ -216,11 +208,7 @@ def read_loss(data: bytes, limits: Limits) -> LossRequest:
 
 
 def read_info(data: bytes, limits: Limits) -> None:
-    """Checks a serialized `GetServerInfoRequest`, which has no fields.
-
-    Raises:
-        InvalidRequest: it is none.
-    """
+    """Checks a serialized `GetServerInfoRequest`, which has no fields."""
     _parse(data, pb.GetServerInfoRequest, limits)
 
 

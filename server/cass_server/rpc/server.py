@@ -120,7 +120,6 @@ def serve(
     status = Health((SERVICE_NAME,), helpers, deadlines, limits.receive_seconds)
     allows = None if settings.token_file is None else TokenFile(settings.token_file).allows
     router = Router(service, allows, helpers)
-
     _add_helpers(router, status, settings)
     server = grpc.server(
         # What gRPC uses of a pool is `submit`.

@@ -39,11 +39,7 @@ class MaskStreams:
         )
 
     def open(self) -> Handler:
-        """The handler of a stream.
-
-        Raises:
-            Overloaded: there are as many as there may be.
-        """
+        """The handler of a stream; raises `Overloaded` if there are as many as there may be."""
         with self._ended:
             if self._open >= self._limits.streams:
                 raise Overloaded("streams", self._limits.streams, 1.0)
