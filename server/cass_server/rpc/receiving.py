@@ -15,13 +15,12 @@ import inspect
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Any
 
-import grpc
 from grpc import _server
 from grpc._cython import cygrpc
 
-from cass_server.observability.call import Call, Metadata
+from cass_server.observability.call import Call
 from cass_server.rpc.deadlines import Deadlines
 from cass_server.rpc.handlers import refuse
 from cass_server.scheduling.compute_pool import DONE
@@ -46,16 +45,6 @@ def _is_supported() -> bool:
 IS_SUPPORTED = _is_supported()
 
 
-class Method(Protocol):
-    """Answers the calls of an RPC that takes one message."""
-
-    def admit(self, metadata: Metadata, started: float) -> Call | grpc.Status:
-        """Admits a call whose message is there, or returns the status to end it with."""
-
-    def __call__(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
-        """Answers a call, which is admitted already if its messages are `Received`."""
-
-
 class Received:
     """The messages of an admitted call: one, or none.
 
@@ -78,7 +67,11 @@ class Received:
 
 
 class MessageFirst(Executor):
-    """Takes a thread of a pool for a call once the call's message is there; stands before it."""
+    """Takes a thread of a pool for a call once the call's message is there; stands before it.
+
+    What answers an RPC of one message has a method ``admit``: the record of a call whose message is
+    there, or the status to end it with. It answers an admitted call if its messages are `Received`.
+    """
 
     def __init__(self, pool: Executor, deadlines: Deadlines, receive_seconds: float) -> None:
         self._pool = pool

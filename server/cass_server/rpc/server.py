@@ -11,9 +11,8 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from enum import Enum
 from queue import Empty, SimpleQueue
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
@@ -52,6 +51,10 @@ _CLOSING_SECONDS = 1.0
 # How often a signal is looked for that did not end the wait for one.
 _LOOK_SECONDS = 0.5
 
+# What the main thread waits for, beside errors.
+_WARM, _STOP = "the engine is warm", "the server is to stop"
+_Event: TypeAlias = str | Exception
+
 _log = logging.getLogger(__name__)
 
 
@@ -88,17 +91,17 @@ def serve(
         CassError: the address cannot be bound, or a file cannot be used.
     """
     # Signal handlers may put into it.
-    events: SimpleQueue[_Event | Exception] = SimpleQueue()
+    events: SimpleQueue[_Event] = SimpleQueue()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: events.put(_Event.STOP))
+        signal.signal(number, lambda *_: events.put(_STOP))
     if wait_lost is not None:
-        _report_end(wait_lost, events, _Event.STOP)
+        _report_end(wait_lost, events, _STOP)
     is_broken = threading.Event()
 
     def on_fatal() -> None:
         is_broken.set()
         status.end()
-        events.put(_Event.STOP)
+        events.put(_STOP)
 
     limits = limits_of(settings)
     pool = ComputePool(compute_threads(settings) if IS_SUPPORTED else limits.requests_in_flight)
@@ -131,11 +134,11 @@ def serve(
     address = _bind(server, settings, port)
     started = time.monotonic()
     server.start()
-    _report_end(engine.warm_up, events, _Event.WARM)
+    _report_end(engine.warm_up, events, _WARM)
     event = _next(events)
     if isinstance(event, Exception):
         raise event
-    if event is _Event.WARM:
+    if event is _WARM:
         # What is loaded by now stays: to look through it for garbage takes 60 ms, in which nothing
         # else runs.
         gc.collect()
@@ -171,12 +174,7 @@ def _has_unsent(server: grpc.Server) -> bool:
     return any(getattr(call, "statused", False) for call in tuple(getattr(state, "rpc_states", ())))
 
 
-class _Event(Enum):
-    WARM = "the engine is warm"
-    STOP = "the server is to stop"
-
-
-def _next(events: SimpleQueue[_Event | Exception]) -> _Event | Exception:
+def _next(events: SimpleQueue[_Event]) -> _Event:
     """Waits for an event, in the main thread.
 
     Python's handler of a signal runs between two of that thread's instructions. A signal that comes
@@ -187,9 +185,7 @@ def _next(events: SimpleQueue[_Event | Exception]) -> _Event | Exception:
             return events.get(timeout=_LOOK_SECONDS)
 
 
-def _report_end(
-    function: Callable[[], None], events: SimpleQueue[_Event | Exception], event: _Event
-) -> None:
+def _report_end(function: Callable[[], None], events: SimpleQueue[_Event], event: _Event) -> None:
     """Runs a function in a daemon thread; its end, or its failure, is an event."""
 
     def run() -> None:

@@ -94,7 +94,7 @@ class CassService:
 
 
 class _Unary:
-    """An RPC with one message; see `cass_server.rpc.receiving.Method`."""
+    """An RPC with one message; see `cass_server.rpc.receiving.MessageFirst`."""
 
     def __init__(self, name: str, read: Reader, answerer: Answerer, limits: Limits) -> None:
         self._name = name
