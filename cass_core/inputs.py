@@ -17,13 +17,11 @@ from cass_core.arrays import (
     to_host,
 )
 from cass_core.boxes import BoxBatch
+from cass_core.checks.logits import check_grid, check_logits, check_same_patches, check_target
+from cass_core.checks.plausible import check_plausible
 from cass_core.errors import InvalidRequest
-from cass_core.formats import check_canvas
 from cass_core.grid import FeatureMap, Sizes, feature_maps, image_sizes, patch_grid
-from cass_core.logits import check_grid, check_logits, check_same_patches, check_target
-from cass_core.plausible import warn_of_boxes, warn_of_sizes
 from cass_core.specs import LossSpec, MaskSpec, check_flag, normalizer_of
-from cass_core.warn import is_due
 
 if TYPE_CHECKING:
     import torch
@@ -141,23 +139,6 @@ def check_options(
         if max(1, num_images) * rows * columns > _MAX_PATCHES:
             name = "feature_map" if single else f"feature_map[{i}]"
             raise InvalidRequest(name, f"{feature_map} is too large for this batch")
-
-
-def check_plausible(
-    given: Any, boxes: BoxBatch, sizes: Sizes | torch.Tensor, maps: Sequence[FeatureMap]
-) -> None:
-    """Warn of boxes, sizes and maps that do not look right; of what was given as these boxes.
-
-    Raises:
-        InvalidRequest: see `cass_core.formats.check_canvas`.
-    """
-    if not isinstance(sizes, np.ndarray):
-        return
-    if given is not boxes and is_tensor(boxes.xyxy):
-        check_canvas(given, sizes)
-    if is_due():
-        warn_of_sizes(sizes, maps)
-        warn_of_boxes(boxes, sizes, maps)
 
 
 def check_sizes(value: Any, boxes: BoxBatch) -> Sizes | torch.Tensor:

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from torch.autograd.forward_ad import unpack_dual
 
 from cass_core.boxes import BoxBatch
+from cass_core.checks.logits import check_grid, check_logits, check_target
+from cass_core.checks.plausible import check_plausible
 from cass_core.errors import InvalidRequest
 from cass_core.grid import FeatureMap, image_sizes, one_feature_map, one_image_size
-from cass_core.inputs import check_plausible, check_sizes
-from cass_core.logits import check_grid, check_logits, check_target
+from cass_core.inputs import check_sizes
 from cass_core.ops.backend import DeviceBoxes, boxes_loss, is_on_device, offsets_of, to_device
 from cass_core.ops.spec_args import loss_options, mask_options
 from cass_core.specs import LossSpec, MaskSpec, normalizer_of
