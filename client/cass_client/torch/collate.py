@@ -11,12 +11,12 @@ from torch import Tensor
 from torch.utils.data import default_collate, get_worker_info
 
 from cass import malloc
+from cass_client.arguments import loader_inputs
 from cass_client.client import CassClient, check_client
 from cass_client.notices import warn_without_patch
 from cass_client.torch.targets import boxes_and_size
 from cass_core.boxes import BoxBatch
 from cass_core.errors import InvalidRequest
-from cass_core.inputs import MaskInputs
 from cass_core.specs import MaskSpec
 
 
@@ -89,7 +89,7 @@ class MaskCollate:
         keep_memory: bool = True,
     ) -> None:
         # Found out here, not by each worker.
-        inputs = MaskInputs.check(_pack([None]), (1, 1), feature_map, spec, dtype, False)
+        inputs = loader_inputs(_pack([None]), None, feature_map, spec, dtype)
         self._client = check_client(client)
         self._feature_map = inputs.maps[0] if inputs.single else inputs.maps
         self._spec = spec
