@@ -6,7 +6,8 @@ from typing import Any
 
 from cass_core.arrays import is_tensor
 from cass_core.cpu.backend import compute_losses
-from cass_core.inputs import LossInputs, check_logits, check_spec, check_target
+from cass_core.inputs import LossInputs, check_spec
+from cass_core.logits import check_logits, check_target
 from cass_core.results import LossResult
 from cass_core.specs import LossSpec
 

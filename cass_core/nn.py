@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from cass_core.boxes import BoxBatch
 from cass_core.errors import InvalidRequest
-from cass_core.grid import one_feature_map, one_image_size, patch_grid
-from cass_core.inputs import check_logits, check_same_grid, check_sizes, check_target
+from cass_core.grid import FeatureMap, image_sizes, one_feature_map, one_image_size
+from cass_core.inputs import check_plausible, check_sizes
+from cass_core.logits import check_grid, check_logits, check_target
 from cass_core.ops.backend import DeviceBoxes, boxes_loss, is_on_device, offsets_of, to_device
 from cass_core.ops.spec_args import loss_options, mask_options
 from cass_core.specs import LossSpec, MaskSpec, normalizer_of
+
+T = TypeVar("T")
 
 
 class CassLoss(nn.Module):
@@ -71,19 +74,20 @@ class CassLoss(nn.Module):
         if not isinstance(logits, Tensor):
             raise InvalidRequest("logits", f"must be a torch tensor, got {type(logits).__name__}")
         check_logits(logits)
-        batch = boxes if is_on_device(boxes, logits.device) else _pack(boxes, logits.device)
         cells = one_feature_map(feature_map)
-        grid = patch_grid(cells, self.mask_spec.patch_size)
-        check_same_grid(tuple(logits.shape), (batch.num_images, *grid), "logits")
+        # Reading a tensor would make the host wait for its device.
+        size = None if isinstance(image_size, Tensor) else one_image_size(image_size)
+        if size is not None and is_on_device(boxes, logits.device):
+            batch = boxes
+            placed = DeviceBoxes(torch.as_tensor(batch.xyxy), offsets_of(batch), None, list(size))
+            if not torch.compiler.is_compiling():
+                check_plausible(batch, batch, image_sizes(size, batch.num_images), [cells])
+        else:
+            batch, placed = _untraced(_place, boxes, image_size, cells, logits.device)
+        check_grid(tuple(logits.shape), batch.num_images, cells, self.mask_spec.patch_size)
         normalizer = normalizer_of(
             self.loss_spec, logits.numel(), batch.num_boxes if num_boxes is None else num_boxes
         )
-        # Reading a tensor would make the host wait for its device.
-        size = None if isinstance(image_size, Tensor) else one_image_size(image_size)
-        if size is None:
-            placed = _to_device(batch, image_size, logits.device)
-        else:
-            placed = DeviceBoxes(torch.as_tensor(batch.xyxy), offsets_of(batch), None, list(size))
         value: Tensor
         value, _, _ = boxes_loss(
             logits,
@@ -162,14 +166,21 @@ def _grad_dtype(logits: Tensor) -> torch.dtype | None:
     return torch.float64 if logits.dtype == torch.float64 else torch.float32
 
 
-# torch.compile leaves its graph for these; placed boxes and one size for all images need neither.
+def _untraced(function: Callable[..., T], *args: Any) -> T:
+    """Call a function that torch.compile leaves its graph for.
+
+    `torch.compiler.disable` as a decorator would load torch's compiler when this is imported.
+    """
+    if torch.compiler.is_compiling():
+        function = torch.compiler.disable(function)
+    return function(*args)
 
 
-@torch.compiler.disable
-def _pack(boxes: BoxBatch | Sequence[Any], device: torch.device) -> BoxBatch:
-    return BoxBatch.wrap(boxes).to(device)
-
-
-@torch.compiler.disable
-def _to_device(boxes: BoxBatch, image_size: Any, device: torch.device) -> DeviceBoxes:
-    return to_device(boxes, check_sizes(image_size, boxes), device)
+def _place(
+    boxes: BoxBatch | Sequence[Any], image_size: Any, cells: FeatureMap, device: torch.device
+) -> tuple[BoxBatch, DeviceBoxes]:
+    given = BoxBatch.wrap(boxes)
+    batch = given.to(device)
+    sizes = check_sizes(image_size, batch)
+    check_plausible(boxes, given, sizes, [cells])
+    return batch, to_device(batch, sizes, device)

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cass_client import InvalidRequest, MaskSpec, notices
+from cass_client import InvalidRequest, MaskSpec
 from cass_client.ray import MaskBatch
-from cass_core import generate_mask
+from cass_core import generate_mask, warn
 from cass_core.synthetic import street_boxes
 from tests.support.programs import printed
 
@@ -92,7 +92,7 @@ def test_forms_of_boxes(column: np.ndarray) -> None:
 
 
 def test_boxes_without_a_patch_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(notices, "_said", set())
+    monkeypatch.setattr(warn, "_shown", set())
     add_masks = MaskBatch("local:", MAP, MaskSpec(patch_size=8), image_size=(736, 1280))
     with pytest.warns(UserWarning, match=r"^2 of 3 boxes have no patch: patch_size is 8, "):
         add_masks({"boxes": objects([arrow_row(b) for b in BOXES])})
