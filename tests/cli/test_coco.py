@@ -263,6 +263,10 @@ def test_categories_and_limit(tmp_path: Path) -> None:
     ):
         read_coco(write(tmp_path, content), categories=True)
     assert len(read_coco(write(tmp_path, content)).xyxy) == 3
+    del content["categories"]
+    unnamed = read_coco(write(tmp_path, content), categories=True)
+    assert [unnamed.class_names[label] for label in unnamed.labels] == ["7", "2", "5"]
+    assert unnamed.used_names() == {"2", "5", "7"}
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,21 @@ def test_a_device_stays_one(folder: Path, through_link: bool) -> None:
     assert names(folder) == {"file.json", "null", "link"}
 
 
+@needs_nodes
+def test_a_full_device(folder: Path) -> None:
+    os.mknod(folder / "full", stat.S_IFCHR | 0o666, os.makedev(1, 7))
+    errors = mask(folder, "full", code=1)
+    assert errors.endswith("cass: full: No space left on device; it is not written\n")
+    assert (folder / "full").is_char_device()
+
+
+@needs_nodes
+def test_endless_input_is_refused(folder: Path) -> None:
+    (folder / "file.json").unlink()
+    os.mknod(folder / "file.json", stat.S_IFCHR | 0o666, os.makedev(1, 5))
+    assert mask(folder, "m.npz", code=1) == "cass: file.json: is neither a file nor a pipe\n"
+
+
 def test_standard_output(folder: Path) -> None:
     command = [sys.executable, "-m", "cass_cli", "mask", "file.json", "--out", "/dev/stdout"]
     piped = subprocess.run(command, cwd=folder, capture_output=True, timeout=100, check=True)
