@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import io
 import json
 import os
+import pty
+import re
 import resource
 import signal
 import stat
+import struct
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Iterator
@@ -273,3 +279,29 @@ def test_errors_of_others_keep_their_words(tmp_path: Path) -> None:
         with pytest.raises((CassError, OSError), match=str(path)), whole_file(path):
             pass
     assert names(tmp_path) == {"b.bin"}
+
+
+def test_progress_on_a_terminal(folder: Path) -> None:
+    images = [IMAGE | {"id": i, "height": 64 + i} for i in range(5)]
+    (folder / "file.json").write_text(json.dumps({"images": images, "annotations": []}))
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 160, 0, 0))
+    command = [sys.executable, "-m", "cass_cli", "mask", "file.json", "--out", "m.npz"]
+    env = {**os.environ, "TERM": "xterm", "COLUMNS": "160"}
+    process = subprocess.Popen([*command, "--plot", "f"], cwd=folder, stderr=theirs, env=env)
+    os.close(theirs)
+    shown = b""
+    try:
+        with contextlib.suppress(OSError):  # Linux ends a terminal so
+            while part := os.read(ours, 1 << 16):
+                shown += part
+        assert process.wait(timeout=100) == 0
+    finally:
+        process.kill()
+        os.close(ours)
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode()).replace("\r", "\n")
+    assert re.search(r"file\.json: images .*bytes.* left", text)  # while the file is read
+    steps = re.findall(r"images .* ([0-5])/5 +(?:\d[\d,.]*/s)? +0:\d\d:\d\d done, \S+ left", text)
+    assert len(set(steps)) > 2  # a figure takes longer than from one look to the next
+    assert "5" in steps
+    assert re.search(r" 5/5 \d[\d,.]*/s ", text)
