@@ -173,7 +173,11 @@ def _read(entries: Entries, skip_invalid: bool, categories: bool, limit: int | N
         labels=np.array(labels, np.int64)[order],
         class_names=[] if classes is None else classes.names,
         notes=[
-            *(f"{n} {what}{'s' * (n > 1)} left out" for what, n in left_out.items() if n),
+            *(
+                f"{n} {what}{'s' * (n > 1)} left out, whose area is background"
+                for what, n in left_out.items()
+                if n
+            ),
             *([f"{invalid.entries} left out as invalid: {invalid}"] if invalid.count else []),
             *_doubts(xyxy, shapes[owner]),
         ],
