@@ -33,7 +33,7 @@ from tests.support.programs import ended
 
 IMAGE = {"id": 1, "height": 64, "width": 96}
 FILE = {"images": [IMAGE], "annotations": [{"image_id": 1, "bbox": [8, 8, 16, 16]}]}
-needs_nodes = pytest.mark.skipif(os.geteuid() != 0, reason="only the superuser makes devices")
+needs_nodes = pytest.mark.skipif(os.geteuid() != 0, reason="needs the superuser")
 
 
 @pytest.fixture
@@ -73,6 +73,21 @@ def test_links_are_followed(folder: Path) -> None:
         assert holds_masks(folder / link)
     assert names(folder / "there") == {"old.npz", "new.npz"}
     assert stat.S_IMODE((folder / "there" / "old.npz").stat().st_mode) == 0o640
+
+
+@needs_nodes
+def test_owners_are_kept(folder: Path) -> None:
+    (folder / "m.npz").touch()
+    os.chown(folder / "m.npz", 1234, 2345)
+    mask(folder, "m.npz")
+    assert ((folder / "m.npz").stat().st_uid, (folder / "m.npz").stat().st_gid) == (1234, 2345)
+
+
+def test_names_do_nothing_to_a_terminal(folder: Path) -> None:
+    image = IMAGE | {"file_name": "a\x1b[31m\nb\x9b.png"}
+    (folder / "file.json").write_text(json.dumps({"images": [image], "annotations": []}))
+    errors = mask(folder, "m.npz", "--plot", "f", "--images", ".", code=1)
+    assert errors.splitlines()[-1] == "cass: --images: a\\x1b[31m\\nb\\x9b.png: no such file"
 
 
 def test_a_link_to_itself_is_refused(folder: Path) -> None:
