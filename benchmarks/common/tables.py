@@ -32,7 +32,8 @@ def show(title: str, cases: Mapping[str, Any]) -> None:
     for name in dict.fromkeys(name for figures in flat.values() for name in figures):
         cells = (figures.get(name, "") for figures in flat.values())
         made.add_row(name.replace("_", " "), *cells)
-    CONSOLE.print(f"\n{title}", made, sep="\n", markup=False)
+    CONSOLE.print(f"\n{title}", markup=False)
+    CONSOLE.print(made)
 
 
 def number(value: float) -> str:

@@ -16,14 +16,14 @@ from torch.utils.data import DataLoader
 
 from cass_core import LossSpec, MaskSpec, compute_loss, generate_mask
 from cass_core.synthetic import street_boxes
+from tests.e2e.pages import ROOT, page, programs
 from tests.server.support.observed import scrape
 from tests.support.programs import printed
 from tests.support.servers import ServerProcess, serving
 
-ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
-PAGE = (ROOT / "docs" / "loaders.md").read_text()
-PROGRAMS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+PAGE = page("docs/loaders.md")
+PROGRAMS = programs(PAGE)
 SPEC = MaskSpec(patch_size=1)
 SIZE, STRIDE_32 = (736, 1280), (23, 40)
 
