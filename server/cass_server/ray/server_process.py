@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import select
 import subprocess
 import sys
@@ -20,10 +19,9 @@ from cass_core.errors import CassError, InvalidRequest
 from cass_server.config.address import address_of, reserve_port
 from cass_server.config.settings import Settings
 from cass_server.observability.metrics import Metrics
-from cass_server.observability.prometheus import OneWorker, WorkerMetrics, serve_metrics
+from cass_server.observability.prometheus import WorkerMetrics, serve_metrics
 from cass_server.process.health_check import SERVING, check_local
-from cass_server.process.main import FOLDER_VARIABLE, PORT_VARIABLE, SETTINGS_VARIABLE
-from cass_server.process.worker_channel import READY, start_worker
+from cass_server.process.worker_channel import COMMAND, READY, start_worker, worker_environment
 from cass_server.ray.load import Load
 
 END_SECONDS = 5.0
@@ -71,22 +69,15 @@ class NativeServer:
             self.load = Load(metrics)
             self.metrics_address = ""
             if settings.metrics_port is not None:
-                found = WorkerMetrics([metrics], OneWorker(), __version__, settings.device)
+                found = WorkerMetrics([metrics], __version__, settings.device)
                 exposed = serve_metrics(settings.host, settings.metrics_port, found)
-                stack.callback(exposed.stop)
-                self.metrics_address = address_of(settings.host, exposed.port)
+                self.metrics_address = address_of(settings.host, stack.enter_context(exposed))
             self._all = stack.pop_all()
 
     def _start(self, stack: contextlib.ExitStack, folder: str) -> None:
-        environment = {
-            "GRPC_VERBOSITY": "NONE",
-            **os.environ,
-            SETTINGS_VARIABLE: self._settings.model_dump_json(),
-            PORT_VARIABLE: str(self._port),
-            FOLDER_VARIABLE: folder,
-        }
-        command = [sys.executable, "-m", "cass_server.process.worker"]
-        self._process, channel = start_worker(command, 0, environment, stderr=subprocess.PIPE)
+        environment = worker_environment(self._settings, self._port, folder)
+        environment.setdefault("GRPC_VERBOSITY", "NONE")
+        self._process, channel = start_worker(COMMAND, 0, environment, stderr=subprocess.PIPE)
         stack.enter_context(channel)
         stack.callback(self._kill)
         assert self._process.stderr is not None

@@ -46,13 +46,13 @@ def settings_of_replicas(loaded: LoadedSettings, cpus: float, gpus: float) -> Se
         SettingsError: one of them is not for replicas.
     """
     faults = [
-        f"{loaded.origins[name].label}: not on a Ray cluster: {reason}"
+        f"{loaded.given[name]}: not on a Ray cluster: {reason}"
         for name, reason in REJECTED_SETTINGS.items()
-        if loaded.origins[name].source != "default"
+        if name in loaded.given
     ]
     settings = loaded.settings
     if gpus == 0 and settings.device.startswith("cuda"):
-        faults.append(f"{loaded.origins['device'].label}: {settings.device} needs --num-gpus")
+        faults.append(f"{loaded.given['device']}: {settings.device} needs --num-gpus")
     if gpus > 1 and not gpus.is_integer():
         faults.append(f"--num-gpus {gpus:g}: must be a whole number, or below 1")
     for option, amount in (("--num-cpus", cpus), ("--num-gpus", gpus)):

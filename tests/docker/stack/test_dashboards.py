@@ -10,7 +10,7 @@ import yaml
 from prometheus_client import generate_latest
 
 from cass_server.observability.metrics import Metrics
-from cass_server.observability.prometheus import OneWorker, WorkerMetrics
+from cass_server.observability.prometheus import WorkerMetrics
 from tests.docker.conftest import ROOT
 from tests.docker.stack.compose import COMPOSE
 from tests.docker.stack.dashboard import DASHBOARD, expressions, panels
@@ -58,7 +58,7 @@ def test_panels_have_names_and_places_of_their_own() -> None:
 
 
 def test_every_metric_of_the_server_is_shown_and_none_that_it_lacks() -> None:
-    exposed = generate_latest(WorkerMetrics([Metrics()], OneWorker(), "1", "cpu")).decode()
+    exposed = generate_latest(WorkerMetrics([Metrics()], "1", "cpu")).decode()
     families = set(re.findall(r"^# TYPE (cass_\w+)", exposed, re.MULTILINE)) - {"cass_build_info"}
     asked = " ".join(expression for panel in panels() for expression in expressions(panel))
     shown = {re.sub("_(bucket|sum|count)$", "", name) for name in re.findall(r"cass_\w+", asked)}

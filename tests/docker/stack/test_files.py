@@ -13,7 +13,7 @@ from prometheus_client import generate_latest
 
 from cass_server.config.settings import PREFIX, Settings
 from cass_server.observability.metrics import Metrics
-from cass_server.observability.prometheus import OneWorker, WorkerMetrics
+from cass_server.observability.prometheus import WorkerMetrics
 from tests.docker.conftest import ROOT
 from tests.docker.stack.compose import COMPOSE
 from tests.docker.stack.programs import promtool
@@ -124,7 +124,7 @@ def test_an_alert_says_what_is_wrong_and_what_to_do(rule: dict[str, Any]) -> Non
 
 
 def test_alerts_are_about_metrics_of_the_server() -> None:
-    exposed = generate_latest(WorkerMetrics([Metrics()], OneWorker(), "1", "cpu")).decode()
+    exposed = generate_latest(WorkerMetrics([Metrics()], "1", "cpu")).decode()
     names = set(re.findall(r"\bcass_\w+", " ".join(rule["expr"] for rule in RULES)))
     assert names
     assert names <= set(re.findall(r"^cass_\w+", exposed, re.MULTILINE))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import subprocess
 import sys
@@ -21,29 +20,15 @@ from cass_core.errors import CassError
 from cass_server.observability import metrics as metrics_module
 from cass_server.observability.call import Call
 from cass_server.observability.metrics import CODES, FAMILIES, METHODS, REJECTIONS, SLOTS, Metrics
-from cass_server.observability.prometheus import (
-    MetricsServer,
-    OneWorker,
-    WorkerMetrics,
-    serve_metrics,
-)
+from cass_server.observability.prometheus import WorkerMetrics, serve_metrics
 from tests.server.support.observed import Samples, exposed, samples, value
 
 LIMIT = 30.0
 
 
-@contextlib.contextmanager
-def served(metrics: WorkerMetrics) -> Iterator[MetricsServer]:
-    server = serve_metrics("127.0.0.1", 0, metrics)
-    try:
-        yield server
-    finally:
-        server.stop()
-
-
-def fetch(server: MetricsServer, query: str = "") -> Samples:
+def fetch(port: int, query: str = "") -> Samples:
     """What a scrape over HTTP brings."""
-    url = f"http://127.0.0.1:{server.port}/metrics{query}"
+    url = f"http://127.0.0.1:{port}/metrics{query}"
     with urllib.request.urlopen(url, timeout=LIMIT) as answer:
         assert answer.headers["Content-Type"].startswith("text/plain; version=")
         return samples(answer.read().decode())
@@ -94,10 +79,10 @@ def count_some(metrics: Metrics) -> None:
 def test_scrape() -> None:
     metrics = Metrics()
     count_some(metrics)
-    with served(WorkerMetrics([metrics], OneWorker(), "1.2.3", "cuda:0")) as server:
-        got = fetch(server)
+    with serve_metrics("127.0.0.1", 0, WorkerMetrics([metrics], "1.2.3", "cuda:0")) as port:
+        got = fetch(port)
         count_some(metrics)
-        again = fetch(server)
+        again = fetch(port)
     assert value(again, "cass_images_total") == 32
     assert value(got, "cass_requests_total", method="GenerateMask", code="OK") == 1
     assert value(got, "cass_requests_total", method="ComputeLoss", code="INVALID_ARGUMENT") == 1
@@ -332,28 +317,29 @@ def test_full_disk() -> None:
 
 
 def test_workers() -> None:
-    got = exposed([Metrics()], OneWorker(alive=3, restarts=2))
+    got = exposed([Metrics()], (3, 2))
     assert (value(got, "cass_workers"), value(got, "cass_worker_restarts_total")) == (3, 2)
 
 
 def test_port_that_is_taken() -> None:
-    metrics = WorkerMetrics([Metrics()], OneWorker(), "1", "cpu")
-    with served(metrics) as server:
-        reason = f"cannot serve metrics on 127.0.0.1:{server.port}: Address already in use"
+    metrics = WorkerMetrics([Metrics()], "1", "cpu")
+    with serve_metrics("127.0.0.1", 0, metrics) as port:
+        reason = f"cannot serve metrics on 127.0.0.1:{port}: Address already in use"
         with pytest.raises(CassError, match=reason):
-            serve_metrics("127.0.0.1", server.port, metrics)
-    serve_metrics("127.0.0.1", server.port, metrics).stop()  # free again at once
+            serve_metrics("127.0.0.1", port, metrics).__enter__()
+    with serve_metrics("127.0.0.1", port, metrics):
+        pass  # free again at once
 
 
 def test_host_that_does_not_exist() -> None:
-    metrics = WorkerMetrics([Metrics()], OneWorker(), "1", "cpu")
+    metrics = WorkerMetrics([Metrics()], "1", "cpu")
     with pytest.raises(CassError, match=r"cannot serve metrics on 192\.0\.2\.1:0: "):
-        serve_metrics("192.0.2.1", 0, metrics)
+        serve_metrics("192.0.2.1", 0, metrics).__enter__()
 
 
 def test_some_families() -> None:
-    with served(WorkerMetrics([Metrics()], OneWorker(), "1", "cpu")) as server:
-        assert set(fetch(server, "?name[]=cass_images_total")) == {("cass_images_total", ())}
+    with serve_metrics("127.0.0.1", 0, WorkerMetrics([Metrics()], "1", "cpu")) as port:
+        assert set(fetch(port, "?name[]=cass_images_total")) == {("cass_images_total", ())}
 
 
 def test_names() -> None:
@@ -361,7 +347,7 @@ def test_names() -> None:
 
     https://github.com/prometheus/client_golang/tree/main/prometheus/testutil/promlint
     """
-    told = WorkerMetrics([Metrics()], OneWorker(), "1", "cpu")
+    told = WorkerMetrics([Metrics()], "1", "cpu")
     families = list(text_string_to_metric_families(generate_latest(told).decode()))
     assert len(families) == len(FAMILIES) + 3
     abbreviations = {"s", "ms", "us", "ns", "sec", "b", "kb", "mb", "gb", "kib", "mib", "m", "h"}

@@ -11,10 +11,11 @@ import grpc
 import pytest
 
 from cass.v1 import cass_pb2 as pb
-from cass_server.rpc.request_id import RequestIds
+from cass_server.rpc.request_metadata import request_id
 from tests.server.support.in_thread import service
 from tests.server.support.processes import LIMIT
 from tests.server.support.requests import mask_request
+from tests.support.programs import printed
 
 OURS = re.compile(rf"[0-9a-f]{{8}}-{os.getpid()}-\d+")
 
@@ -72,9 +73,9 @@ def test_the_requests_of_a_stream_have_its_id(caplog: pytest.LogCaptureFixture) 
 @pytest.mark.parametrize("value", ["two\nlines", "tab\t", "ü", "\x7f", b"bytes"])
 def test_what_could_forge_a_line_is_not_taken(value: str | bytes) -> None:
     """gRPC's own clients do not send such; others may."""
-    assert OURS.fullmatch(RequestIds().of([("x-request-id", value)]))
+    assert OURS.fullmatch(request_id([("x-request-id", value)]))
 
 
 def test_two_processes_do_not_make_the_same_ids() -> None:
-    first, second = RequestIds().of([]), RequestIds().of([])
-    assert first != second
+    make = "from cass_server.rpc.request_metadata import request_id; print(request_id([]))"
+    assert printed("-c", make) != printed("-c", make)

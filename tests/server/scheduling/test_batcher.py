@@ -247,7 +247,7 @@ def request(
     name: int,
     images: int = 1,
     boxes: int = 1,
-    expires: float | None = None,
+    expires: float = math.inf,
     is_wanted: Callable[[], bool] = lambda: True,
     **changes: Any,
 ) -> BatchRequest:
@@ -267,7 +267,7 @@ def request(
 
 def unfilled(
     inputs: MaskInputs,
-    expires: float | None = None,
+    expires: float = math.inf,
     is_wanted: Callable[[], bool] = lambda: True,
 ) -> BatchRequest:
     masks = [np.full(shape, 77, storage_dtype(inputs.dtype)) for shape in inputs.shapes()]
@@ -865,7 +865,7 @@ def test_an_error_does_not_keep_arrays(error: Exception | None) -> None:
         raise AssertionError if error is None else error
 
     def fill() -> weakref.ref[Any]:
-        one = request(1, expires=None if error is not None else 0)
+        one = request(1, expires=math.inf if error is not None else 0)
         with pytest.raises(Expired if error is None else ValueError):
             batcher.fill(one)
         return weakref.ref(one.masks[0])
@@ -971,7 +971,7 @@ def test_everybody_gets_its_own_answer(
         requests = []
         for name, entry in enumerate(schedule):
             engine.errors[name] = [ValueError(name) for _ in range(entry.failures)]
-            expires = None if entry.patience is None else entry.time + entry.patience
+            expires = math.inf if entry.patience is None else entry.time + entry.patience
             leaves = math.inf if entry.leaves_after is None else entry.time + entry.leaves_after
             requests.append(
                 request(

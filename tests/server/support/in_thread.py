@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, cast
@@ -14,13 +14,14 @@ from cass.contract import SERVICE_NAME
 from cass.v1 import cass_pb2_grpc
 from cass_server.config.limits import Limits
 from cass_server.engines.base import CpuEngine, Engine
+from cass_server.observability.call import Metadata
 from cass_server.observability.metrics import Metrics
 from cass_server.rpc import health
 from cass_server.rpc.answerer import Answerer
 from cass_server.rpc.deadlines import Deadlines
 from cass_server.rpc.health import Health
 from cass_server.rpc.receiving import MessageFirst
-from cass_server.rpc.router import Authenticator, Router
+from cass_server.rpc.router import Router
 from cass_server.rpc.servicer import CassService
 from cass_server.rpc.streams import MaskStreams
 from cass_server.scheduling.admission import Admission
@@ -53,7 +54,7 @@ def running(
     engine: Engine | None = None,
     limits: Limits | None = None,
     metrics: Metrics | None = None,
-    authenticator: Authenticator | None = None,
+    allows: Callable[[Metadata], bool] | None = None,
     slots: int = SLOTS,
 ) -> Iterator[Running]:
     """A server of messages of any size, which does not tell yet that it serves."""
@@ -65,7 +66,7 @@ def running(
     helpers = ThreadPoolExecutor(256)
     status = Health((SERVICE_NAME,), helpers, _deadlines, limits.receive_seconds)
     service = CassService(answerer, limits, streams, helpers)
-    router = Router(service, authenticator, (health.SERVICE_NAME,), helpers)
+    router = Router(service, allows, helpers)
     router.add_registered_method_handlers(health.SERVICE_NAME, status.handlers())
     server = grpc.server(
         cast(ThreadPoolExecutor, MessageFirst(pool, _deadlines, limits.receive_seconds)),
