@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from cass_core.warn import warn_once
 from torch import Tensor
 
+from cass_core.checks.warn import warn_once
 from cass_core.errors import InvalidRequest
 
 _MOST_CHANNELS = 4
