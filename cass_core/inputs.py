@@ -128,11 +128,7 @@ def check_options(
     dtype: str,
     return_owner: bool,
 ) -> None:
-    """Check what concerns several options at once; see `MaskInputs`.
-
-    Raises:
-        InvalidRequest: two of them do not go together, or the answer would be too large.
-    """
+    """Check what concerns several options at once; see `MaskInputs`."""
     if return_owner and spec.merge != "max":
         raise InvalidRequest("return_owner", "needs mask_spec.merge max")
     if dtype == "uint8" and spec.merge == "sum":
@@ -148,11 +144,7 @@ def check_options(
 
 
 def check_sizes(value: Any, boxes: BoxBatch) -> Sizes | torch.Tensor:
-    """Image sizes where the boxes are: in CUDA memory only if both came there.
-
-    Raises:
-        InvalidRequest: see `cass_core.grid.image_sizes`.
-    """
+    """Image sizes where the boxes are: in CUDA memory only if both came there."""
     if is_tensor(boxes.xyxy) and boxes.xyxy.device.type == "cuda":
         from cass_core.transfer import sizes_on_device
 
@@ -196,11 +188,7 @@ class LossInputs:
         return_grad: bool,
         mask: MaskInputs | None = None,
     ) -> LossInputs:
-        """Check the arguments of a loss against a target, or, if that is None, from boxes.
-
-        Raises:
-            InvalidRequest: an argument cannot be used; it is named.
-        """
+        """Check the arguments of a loss against a target, or, if that is None, from boxes."""
         check_spec(spec)
         logits = check_logits(logits)
         host_logits, logits_dtype = to_host(logits)
@@ -239,10 +227,6 @@ class LossInputs:
 
 
 def check_spec(spec: Any) -> None:
-    """Rejects what is not a `LossSpec`.
-
-    Raises:
-        InvalidRequest: named ``loss_spec``.
-    """
+    """Rejects what is not a `LossSpec`."""
     if not isinstance(spec, LossSpec):
         raise InvalidRequest("loss_spec", f"must be a LossSpec, got {type(spec).__name__}")

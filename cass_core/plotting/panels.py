@@ -105,11 +105,7 @@ def draw_difference(
 def draw_owner(
     axes: Axes, scene: Scene, owner: Values, patch_pixels: PatchPixels, title: str | None
 ) -> None:
-    """Each patch in the colour that the outline of its box has.
-
-    Raises:
-        InvalidRequest: ``owner`` holds something else than indices of the boxes and -1.
-    """
+    """Each patch in the colour that the outline of its box has."""
     if not (np.equal(owner, np.floor(owner)) & (owner >= -1) & (owner < len(scene.boxes))).all():
         raise InvalidRequest("owner", "must hold indices of the boxes, or -1")
     colours = [_OWNER_COLOURS(i % _OWNER_COLOURS.N) for i in range(max(1, len(scene.boxes)))]

@@ -18,11 +18,7 @@ PatchPixels = tuple[float, float] | None
 
 
 def numbers(value: Any, field: str) -> Values:
-    """Anything array-like as float64; uint8 as value / 255.
-
-    Raises:
-        InvalidRequest: it is not; ``field`` is named.
-    """
+    """Anything array-like as float64; uint8 as value / 255."""
     if is_tensor(value):
         import torch
 
@@ -39,11 +35,7 @@ def numbers(value: Any, field: str) -> Values:
 
 
 def grid(value: Any, field: str) -> Values:
-    """The patches of one image, ``[n_y, n_x]``.
-
-    Raises:
-        InvalidRequest: they are not; ``field`` is named.
-    """
+    """The patches of one image, ``[n_y, n_x]``."""
     array = numbers(value, field)
     if np.ndim(value) == 2 and hasattr(value, "dtype"):
         warn_of_ones(value, field)
@@ -55,11 +47,7 @@ def grid(value: Any, field: str) -> Values:
 
 
 def check_same_shape(first: Values, second: Values, field: str, other: str) -> None:
-    """Rejects patches of another shape than those beside them.
-
-    Raises:
-        InvalidRequest: the shapes differ; ``field``, the second, is named.
-    """
+    """Rejects patches of another shape than those beside them."""
     if first.shape != second.shape:
         raise InvalidRequest(
             field, f"has the shape {list(second.shape)}, {other} has {list(first.shape)}"
