@@ -69,8 +69,7 @@ class MaskInputs:
         return_owner: bool,
     ) -> MaskInputs:
         """Check the arguments of `generate_mask`, which names the errors."""
-        if not isinstance(spec, MaskSpec):
-            raise InvalidRequest("mask_spec", f"must be a MaskSpec, got {type(spec).__name__}")
+        check_spec(spec, MaskSpec)
         batch = BoxBatch.wrap(boxes)
         arguments = image_size, feature_map, spec, dtype, return_owner
         if type(batch.xyxy) is np.ndarray and tuple(map(_kind, arguments)) == _PLAIN:
@@ -226,7 +225,8 @@ class LossInputs:
         return cls(logits, logits_dtype, target, target_dtype, mask, spec, num_boxes, wanted)
 
 
-def check_spec(spec: Any) -> None:
-    """Rejects what is not a `LossSpec`."""
-    if not isinstance(spec, LossSpec):
-        raise InvalidRequest("loss_spec", f"must be a LossSpec, got {type(spec).__name__}")
+def check_spec(spec: Any, kind: type[MaskSpec] | type[LossSpec] = LossSpec) -> None:
+    """Rejects what is no spec of this kind."""
+    if not isinstance(spec, kind):
+        field = "mask_spec" if kind is MaskSpec else "loss_spec"
+        raise InvalidRequest(field, f"must be a {kind.__name__}, got {type(spec).__name__}")

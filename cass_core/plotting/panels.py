@@ -153,6 +153,8 @@ class _Layer(NamedTuple):
         if self.patch_pixels is None:
             warn_of_sizes(np.array([[scene.height, scene.width]], np.float64), [(rows, columns)])
         patch_y, patch_x = self.patch_pixels or (scene.height / rows, scene.width / columns)
+        if not (patch_y > 0 and patch_x > 0):
+            raise InvalidRequest("patch_pixels", "must be two numbers above 0")
         picture = scene.image
         if picture.ndim == 3 and not in_colour:
             picture = picture @ [0.299, 0.587, 0.114]
