@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from cass_core.arrays import Array, Tensorlike, is_tensor, read_only
+from cass_core.arrays import Array, Tensorlike, corners, is_tensor, read_only
 from cass_core.errors import InvalidRequest
-from cass_core.formats import corners
 
 if TYPE_CHECKING:
     import torch

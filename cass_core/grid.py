@@ -108,7 +108,10 @@ def image_sizes(value: Any, num_images: int) -> Sizes:
             else value
         )
     try:
-        sizes = np.asarray(value, np.float64)
+        given = np.asarray(value)
+        if given.dtype.kind not in "iuf" and given.size:  # text of digits, too
+            raise TypeError
+        sizes = given.astype(np.float64)
     except (TypeError, ValueError, OverflowError):
         raise InvalidRequest("image_size", _SIZE_FORM) from None
     if sizes.size == 0 and num_images == 0:

@@ -17,13 +17,11 @@ from cass_core.arrays import (
     to_host,
 )
 from cass_core.boxes import BoxBatch
+from cass_core.checks.logits import check_grid, check_logits, check_same_patches, check_target
+from cass_core.checks.plausible import check_plausible
 from cass_core.errors import InvalidRequest
-from cass_core.formats import check_canvas
 from cass_core.grid import FeatureMap, Sizes, feature_maps, image_sizes, patch_grid
-from cass_core.logits import check_grid, check_logits, check_same_patches, check_target
-from cass_core.plausible import warn_of_boxes, warn_of_sizes
-from cass_core.specs import LossSpec, MaskSpec, normalizer_of
-from cass_core.warn import is_due
+from cass_core.specs import LossSpec, MaskSpec, check_flag, normalizer_of
 
 if TYPE_CHECKING:
     import torch
@@ -93,11 +91,12 @@ def _check(
     """The fields of `MaskInputs` after the boxes."""
     maps, single = feature_maps(feature_map)
     name = dtype_name(dtype, "dtype", MASK_DTYPES)
+    owner = check_flag(return_owner, "return_owner")
     if name == "bfloat16" and not is_tensor(boxes.xyxy):
         raise InvalidRequest("dtype", "bfloat16 needs boxes given as torch tensors")
     sizes = check_sizes(image_size, boxes)
-    check_options(boxes.num_images, maps, single, spec, name, return_owner)
-    return sizes, maps, single, spec, name, bool(return_owner)
+    check_options(boxes.num_images, maps, single, spec, name, owner)
+    return sizes, maps, single, spec, name, owner
 
 
 # In a quarter of the time, where all but NumPy's boxes has been checked before.
@@ -140,23 +139,6 @@ def check_options(
         if max(1, num_images) * rows * columns > _MAX_PATCHES:
             name = "feature_map" if single else f"feature_map[{i}]"
             raise InvalidRequest(name, f"{feature_map} is too large for this batch")
-
-
-def check_plausible(
-    given: Any, boxes: BoxBatch, sizes: Sizes | torch.Tensor, maps: Sequence[FeatureMap]
-) -> None:
-    """Warn of boxes, sizes and maps that do not look right; of what was given as these boxes.
-
-    Raises:
-        InvalidRequest: see `cass_core.formats.check_canvas`.
-    """
-    if not isinstance(sizes, np.ndarray):
-        return
-    if given is not boxes and is_tensor(boxes.xyxy):
-        check_canvas(given, sizes)
-    if is_due():
-        warn_of_sizes(sizes, maps)
-        warn_of_boxes(boxes, sizes, maps)
 
 
 def check_sizes(value: Any, boxes: BoxBatch) -> Sizes | torch.Tensor:
@@ -245,9 +227,8 @@ class LossInputs:
             if num_boxes is None:
                 num_boxes = mask.boxes.num_boxes
         normalizer_of(spec, logits.size, num_boxes)
-        return cls(
-            logits, logits_dtype, target, target_dtype, mask, spec, num_boxes, bool(return_grad)
-        )
+        wanted = check_flag(return_grad, "return_grad")
+        return cls(logits, logits_dtype, target, target_dtype, mask, spec, num_boxes, wanted)
 
 
 def check_spec(spec: Any) -> None:

@@ -7,12 +7,14 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.forward_ad import unpack_dual
 
 from cass_core.boxes import BoxBatch
+from cass_core.checks.logits import check_grid, check_logits, check_target
+from cass_core.checks.plausible import check_plausible
 from cass_core.errors import InvalidRequest
 from cass_core.grid import FeatureMap, image_sizes, one_feature_map, one_image_size
-from cass_core.inputs import check_plausible, check_sizes
-from cass_core.logits import check_grid, check_logits, check_target
+from cass_core.inputs import check_sizes
 from cass_core.ops.backend import DeviceBoxes, boxes_loss, is_on_device, offsets_of, to_device
 from cass_core.ops.spec_args import loss_options, mask_options
 from cass_core.specs import LossSpec, MaskSpec, normalizer_of
@@ -66,14 +68,13 @@ class CassLoss(nn.Module):
 
         Returns:
             A float32 scalar (float64 for float64 logits), or for ``reduction="none"`` the
-            losses in the logits' shape. Differentiable once with respect to the logits.
+            losses in the logits' shape. Differentiable once with respect to the logits; a second
+            or a forward-mode derivative is a RuntimeError.
 
         Raises:
             InvalidRequest: an argument cannot be used; it is named.
         """
-        if not isinstance(logits, Tensor):
-            raise InvalidRequest("logits", f"must be a torch tensor, got {type(logits).__name__}")
-        check_logits(logits)
+        _check_tensor(logits)
         cells = one_feature_map(feature_map)
         # Reading a tensor would make the host wait for its device.
         size = None if isinstance(image_size, Tensor) else one_image_size(image_size)
@@ -139,9 +140,8 @@ class MaskLoss(nn.Module):
         Raises:
             InvalidRequest: an argument cannot be used; it is named.
         """
-        if not isinstance(logits, Tensor):
-            raise InvalidRequest("logits", f"must be a torch tensor, got {type(logits).__name__}")
-        target = torch.as_tensor(check_target(mask, check_logits(logits)))
+        _check_tensor(logits)
+        target = torch.as_tensor(check_target(mask, logits))
         normalizer = normalizer_of(self.loss_spec, logits.numel(), num_boxes)
         options = loss_options(self.loss_spec)
         value: Tensor
@@ -153,6 +153,15 @@ class MaskLoss(nn.Module):
     def extra_repr(self) -> str:
         """What torch shows between the parentheses."""
         return f"{self.loss_spec}"
+
+
+def _check_tensor(logits: Tensor) -> None:
+    if not isinstance(logits, Tensor):
+        raise InvalidRequest("logits", f"must be a torch tensor, got {type(logits).__name__}")
+    check_logits(logits)
+    # torch would take an operator without a forward derivative for a constant.
+    if not torch.compiler.is_compiling() and unpack_dual(logits).tangent is not None:
+        raise RuntimeError("CassLoss and MaskLoss have no forward-mode derivative")
 
 
 def _grad_dtype(logits: Tensor) -> torch.dtype | None:

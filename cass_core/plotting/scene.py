@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 
 from cass_core.boxes import BoxBatch
+from cass_core.checks.plausible import check_canvas, warn_of_boxes
 from cass_core.errors import InvalidRequest
-from cass_core.formats import check_canvas
 from cass_core.grid import same_image_size
-from cass_core.plausible import warn_of_boxes
 from cass_core.plotting.values import Flags, numbers
 
 MOST_PIXELS = 32e6

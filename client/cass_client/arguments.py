@@ -11,10 +11,10 @@ import numpy as np
 
 from cass_core.arrays import Array, is_tensor
 from cass_core.boxes import BoxBatch
+from cass_core.checks.logits import check_logits
 from cass_core.errors import InvalidRequest
 from cass_core.grid import feature_maps, one_feature_map
 from cass_core.inputs import LossInputs, MaskInputs, check_spec
-from cass_core.logits import check_logits
 from cass_core.specs import LossSpec, MaskSpec
 
 Masks: TypeAlias = tuple[list[Array], list[Array]]

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from cass_core.checks.warn import warn_once
 from cass_core.errors import InvalidRequest
-from cass_core.warn import warn_once
 
 _MOST_CHANNELS = 4
 _BBOX = "must be four numbers: x, y, width, height"

@@ -187,6 +187,25 @@ def test_a_second_derivative_is_refused(from_boxes: bool, after_backward: bool, 
         (value + grad.pow(2).sum()).backward()
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # its own
+@pytest.mark.parametrize("from_boxes", [True, False])
+def test_a_forward_derivative_is_refused(from_boxes: bool) -> None:
+    """torch would take it for 0."""
+    mask = the_mask()
+
+    def loss(logits: Tensor) -> Any:
+        return CassLoss(PATCH)(logits, BOXES, **PLACE) if from_boxes else MaskLoss()(logits, mask)
+
+    logits = some_logits()
+    with pytest.raises(RuntimeError, match="have no forward-mode derivative"):
+        torch.func.jvp(loss, (logits,), (logits,))
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(logits, logits)
+        with pytest.raises(RuntimeError, match="have no forward-mode derivative"):
+            loss(dual)
+        loss(logits)
+
+
 def test_repr() -> None:
     shown = repr(CassLoss(MaskSpec(patch_size=7), LossSpec(kind="varifocal")))
     assert shown.startswith("CassLoss(MaskSpec(patch_size=7, ")

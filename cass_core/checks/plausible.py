@@ -4,18 +4,73 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cass_core.arrays import Array, is_tensor, read_only
 from cass_core.boxes import BoxBatch
+from cass_core.checks.warn import is_due, warn_once, were_shown
+from cass_core.errors import InvalidRequest
 from cass_core.grid import FeatureMap, Sizes
-from cass_core.warn import warn_once, were_shown
+
+if TYPE_CHECKING:
+    import torch
 
 # Boxes may well reach beyond their image, by so much of it.
 _BEYOND = 1.1
 # On smaller images boxes of less than a pixel are none that were normalised.
 _LEAST_PIXELS = 32
+
+
+def check_plausible(
+    given: Any, boxes: BoxBatch, sizes: Sizes | torch.Tensor, maps: Sequence[FeatureMap]
+) -> None:
+    """Warn of boxes, sizes and maps that do not look right; of what was given as these boxes.
+
+    Raises:
+        InvalidRequest: see `check_canvas`.
+    """
+    if not isinstance(sizes, np.ndarray):
+        return
+    if given is not boxes and is_tensor(boxes.xyxy):
+        check_canvas(given, sizes)
+    if is_due():
+        warn_of_sizes(sizes, maps)
+        warn_of_boxes(boxes, sizes, maps)
+
+
+def check_canvas(boxes: Any, sizes: Sizes) -> None:
+    """Rejects boxes on a canvas that the image's size contradicts.
+
+    A smaller canvas is fine, since images are padded to the size of a batch; but there is a warning
+    for one of the same aspect, as of boxes that were resized.
+
+    Args:
+        boxes: as of `BoxBatch.from_list`.
+        sizes: ``[1 or B, 2]``.
+
+    Raises:
+        InvalidRequest: a canvas is higher or wider than its image; named ``image_size`` or
+            ``image_size[i]``.
+    """
+    for i, entry in enumerate(boxes):
+        canvas = getattr(entry, "canvas_size", None)
+        if canvas is None:
+            continue
+        row = 0 if len(sizes) == 1 else i
+        size = tuple(map(int, sizes[row]))
+        if np.any(np.asarray(canvas) > sizes[row]):
+            field = "image_size" if len(sizes) == 1 else f"image_size[{i}]"
+            raise InvalidRequest(
+                field, f"is {size}, the canvas_size of boxes[{i}] is {tuple(canvas)} (H, W)"
+            )
+        if tuple(canvas) != size and abs(canvas[0] * size[1] - canvas[1] * size[0]) < max(size):
+            warn_once(
+                "canvas",
+                f"boxes[{i}] have the canvas_size {tuple(canvas)}, image_size is {size}, the same "
+                "at another scale: is it the size before the image was resized?",
+            )
 
 
 def warn_of_sizes(sizes: Sizes, maps: Sequence[FeatureMap]) -> None:

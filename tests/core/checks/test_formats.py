@@ -146,6 +146,6 @@ def test_a_canvas_smaller_than_its_padded_image(recwarn: pytest.WarningsRecorder
 
 def test_a_canvas_of_another_scale(monkeypatch: pytest.MonkeyPatch) -> None:
     """As of boxes that were resized with their image, whose first size is given."""
-    monkeypatch.setattr("cass_core.warn._shown", set())
+    monkeypatch.setattr("cass_core.checks.warn._shown", set())
     with pytest.warns(InputWarning, match="resized"):
         generate_mask([like_torchvision([[0, 8, 33, 40]], "XYXY", (368, 640))], SIZE, CELLS)

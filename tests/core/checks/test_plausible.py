@@ -23,8 +23,8 @@ FEW = np.array([[3, 2, 5, 6]], np.float32)
 
 @pytest.fixture(autouse=True)
 def _none_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cass_core.warn._shown", set())
-    monkeypatch.setattr("cass_core.warn._calls", iter(range(10**6)))
+    monkeypatch.setattr("cass_core.checks.warn._shown", set())
+    monkeypatch.setattr("cass_core.checks.warn._calls", iter(range(10**6)))
 
 
 def by_loss(boxes: Any, size: Any, cells: tuple[int, int]) -> Any:
