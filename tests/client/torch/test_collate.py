@@ -15,7 +15,8 @@ from torch import Tensor
 
 from cass_client import AsyncCassClient, CassClient, InvalidRequest, MaskSpec
 from cass_client.torch import MaskCollate
-from cass_core import generate_mask, warn
+from cass_core import generate_mask
+from cass_core.checks import warn
 from tests.server.support.observed import scrape, value
 from tests.support.compare import same
 from tests.support.servers import serving
