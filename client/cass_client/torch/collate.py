@@ -16,8 +16,8 @@ from cass_client.client import CassClient, check_client
 from cass_client.notices import warn_without_patch
 from cass_client.torch.targets import boxes_and_size
 from cass_core.boxes import BoxBatch
+from cass_core.checks.plausible import check_canvas
 from cass_core.errors import InvalidRequest
-from cass_core.formats import check_canvas
 from cass_core.grid import image_sizes
 from cass_core.specs import MaskSpec
 
