@@ -48,7 +48,7 @@ COVERED: dict[str, dict[str, str]] = {
         "docker compose -f docker/compose.yaml up -d": f"{STACK}::plain",
         "docker compose -f docker/compose.yaml build": "not: the images are there already",
         "mkdir client-tls": f"{STACK}::test_mutual_tls",
-        "old=$(docker compose": f"{STACK}::test_upgrade",
+        "old=$(docker ps": f"{STACK}::test_upgrade",
         "docker ps": f"{STACK}::test_upgrade",
         "docker stop": f"{STACK}::test_upgrade",
     },
@@ -175,6 +175,7 @@ def test_info(server: ServerProcess, tmp_path: Path) -> None:
         assert server.address in told
 
 
+@pytest.mark.slow  # the README has one like it
 def test_pictures(tmp_path: Path) -> None:
     write_coco(tmp_path / "test.json", tmp_path / "pictures", (41, 42))
     (command,) = (c for c in shown("docs/pictures.md", "cass plot") if "--predictor" not in c)
