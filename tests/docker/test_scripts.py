@@ -42,7 +42,7 @@ def test_an_extra_brings_the_extras_that_it_names() -> None:
 
 
 def test_only_the_image_for_cuda_has_torch() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     requirements = script("requirements")["requirements"]
 
     def names(*extras: str) -> set[str]:
@@ -76,10 +76,10 @@ def test_kernels_that_are_there_stay(tmp_path: Path, monkeypatch: pytest.MonkeyP
         if there:
             (cache / "index").unlink()
         take_kernels()
-        assert (cache / "index").read_text() == "of the image"
+        assert (cache / "index").read_text(encoding="utf-8") == "of the image"
     (cache / "index").write_text("its own")
     take_kernels()
-    assert (cache / "index").read_text() == "its own"
+    assert (cache / "index").read_text(encoding="utf-8") == "its own"
 
 
 @pytest.mark.parametrize("name", ["x86-64-v2", None])

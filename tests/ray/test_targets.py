@@ -327,7 +327,7 @@ def test_a_list_that_is_cleared_away_is_written_again(
         file.unlink()
         service.kill_directory()  # else it takes the seconds that a directory has to answer
         wait_until(file.exists)
-        assert json.loads(file.read_text()) == [replicas[FIRST]]
+        assert json.loads(file.read_text(encoding="utf-8")) == [replicas[FIRST]]
 
 
 @pytest.mark.parametrize("has_directory", [True, False])

@@ -29,7 +29,7 @@ NEVER_ON_A_CPU = {"Requests in a batch"}
 @pytest.fixture(scope="module")
 def images(engine: Engine, server_image: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Those that the services name."""
-    services = yaml.safe_load(COMPOSE.read_text())["services"]
+    services = yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))["services"]
     engine("tag", server_image, services["server"]["image"])
     for service in ("proxy", "prometheus"):
         provide(engine, services[service]["image"], tmp_path_factory.mktemp(service))
