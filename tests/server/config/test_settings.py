@@ -182,11 +182,6 @@ def test_what_is_printed_gives_the_same_settings(config: Path) -> None:
         ),
         (
             "host",
-            "[::1]",
-            "must be an IP address (no brackets), a host name or unix:PATH, got [::1]",
-        ),
-        (
-            "host",
             "::1:50051:",
             "must be an IP address (no brackets), a host name or unix:PATH, got ::1:50051:",
         ),
@@ -219,7 +214,7 @@ def test_a_wrong_value_is_told_with_its_source(
         ("[server]\nport = 1", "server ({}): is no setting"),
         ("config = 'x'", "config ({}): is no setting"),
         ("port = ", "--config (command line): {} is not TOML: Invalid value (at end of document)"),
-        ("host = '\udcff'", "--config (command line): {} is not TOML: 'utf-8' codec can't decode"),
+        ("host = '\udcff'", "--config (command line): {} is not UTF-8 text"),
     ],
 )
 def test_a_wrong_line_of_a_file_is_told_with_it(line: str, reason: str, config: Path) -> None:

@@ -139,7 +139,7 @@ def test_every_wrong_setting_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         (["serve", "--prot", "1"], "--prot"),
         (["health", "--timeout", "0"], "'--timeout'"),
         (["health", "--tls-key", "k.pem"], "--tls-certificate and --tls-key go together"),
-        (["health", "--tls-ca", "/nowhere"], "--tls-ca: cannot read /nowhere: No such file"),
+        (["health", "--tls-ca", "/nowhere"], "--tls-ca /nowhere: cannot be read: No such file"),
     ],
 )
 def test_wrong_usage(arguments: list[str], error: str) -> None:
