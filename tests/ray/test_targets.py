@@ -95,7 +95,8 @@ def program(text: str, *arguments: str, **env: str) -> str:
         text=True,
         timeout=LIMIT,
         check=False,
-        env={**os.environ, **env},
+        # Without what clients of this process leave to their own children.
+        env={k: v for k, v in os.environ.items() if k != FOLDER_VARIABLE} | env,
     )
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
