@@ -263,7 +263,7 @@ def _check_values(xyxy: Array, offsets: npt.NDArray[np.int64]) -> None:
             f"{name}.{_COORDINATES[coordinate]}", f"is not finite ({xyxy[box, coordinate]})"
         )
     axis = "x" if xyxy[box, 2] < xyxy[box, 0] else "y"
-    raise InvalidRequest(f"{name}.{axis}2", f"is smaller than {axis}1")
+    raise InvalidRequest(f"{name}.{axis}2", f"is smaller than {axis}1; boxes are x1, y1, x2, y2")
 
 
 def _shape(value: Tensorlike) -> list[int]:

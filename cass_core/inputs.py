@@ -17,7 +17,13 @@ from cass_core.arrays import (
     to_host,
 )
 from cass_core.boxes import BoxBatch
-from cass_core.checks.logits import check_grid, check_logits, check_same_patches, check_target
+from cass_core.checks.logits import (
+    check_grid,
+    check_logits,
+    check_same_patches,
+    check_target,
+    warn_of_ones,
+)
 from cass_core.checks.plausible import check_plausible
 from cass_core.errors import InvalidRequest
 from cass_core.grid import FeatureMap, Sizes, feature_maps, image_sizes, patch_grid
@@ -201,6 +207,7 @@ class LossInputs:
         host_target, target_dtype = None, ""
         if target is not None:
             host_target, target_dtype = to_host(check_target(target, logits))
+            warn_of_ones(host_target, "target")
         host = host_logits, logits_dtype, host_target, target_dtype
         return cls.checked(*host, mask, spec, num_boxes, return_grad)
 

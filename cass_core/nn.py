@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.forward_ad import unpack_dual
 
 from cass_core.boxes import BoxBatch
-from cass_core.checks.logits import check_grid, check_logits, check_target
+from cass_core.checks.logits import check_grid, check_logits, check_target, warn_of_ones
 from cass_core.checks.plausible import check_plausible
 from cass_core.errors import InvalidRequest
 from cass_core.grid import FeatureMap, image_sizes, one_feature_map, one_image_size
@@ -142,6 +142,8 @@ class MaskLoss(nn.Module):
         """
         _check_tensor(logits)
         target = torch.as_tensor(check_target(mask, logits))
+        if not torch.compiler.is_compiling():
+            warn_of_ones(target, "mask")
         normalizer = normalizer_of(self.loss_spec, logits.numel(), num_boxes)
         options = loss_options(self.loss_spec)
         value: Tensor

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from cass_core.arrays import LOGIT_DTYPES, TARGET_DTYPES, Tensorlike, is_tensor
+from cass_core.checks.warn import is_due, warn_once, were_shown
 from cass_core.errors import InvalidRequest
 from cass_core.grid import FeatureMap, patch_grid
 
@@ -35,6 +36,22 @@ def check_target(target: Any, logits: Tensorlike) -> Tensorlike:
         raise InvalidRequest("target", f"is on {checked.device}, the logits on {logits.device}")
     check_same_patches(tuple(logits.shape), tuple(checked.shape))
     return checked
+
+
+def warn_of_ones(mask: Tensorlike, field: str) -> None:
+    """Warns of a uint8 mask that has no larger value than 1; a device's is not read."""
+    if str(mask.dtype).removeprefix("torch.") != "uint8" or were_shown("ones") or not is_due():
+        return
+    if is_tensor(mask):
+        if mask.device.type != "cpu":
+            return
+        mask = mask.numpy()
+    if np.max(mask, initial=0) == 1:
+        warn_once(
+            "ones",
+            f"{field} is uint8, which stands for value / 255, and its largest value is 1: a mask "
+            "of 0 and 1 must be float",
+        )
 
 
 def check_same_patches(logits: Shape, target: Shape) -> None:

@@ -17,6 +17,8 @@ from cass_core.grid import FeatureMap, Sizes
 if TYPE_CHECKING:
     import torch
 
+# Normalised boxes reach as far, and a bit beyond.
+_ONE = 1.05
 # Boxes may well reach beyond their image, by so much of it.
 _BEYOND = 1.1
 # On smaller images boxes of less than a pixel are none that were normalised.
@@ -102,8 +104,8 @@ def warn_of_boxes(boxes: BoxBatch, sizes: Sizes, maps: Sequence[FeatureMap] = ()
         return
     right, low = _reach(np.asarray(xyxy))
     height, width = (sizes[0] if len(sizes) == 1 else sizes.max(axis=0)).tolist()
-    if 0 < max(right, low) <= 1:
-        if sizes.min() >= _LEAST_PIXELS:
+    if 0 < max(right, low) <= _ONE:
+        if sizes.min() >= _LEAST_PIXELS and float(xyxy.min()) > -_ONE:
             warn_once(
                 "normalised",
                 "all boxes lie within [0, 1]: they look normalised, and must be in pixels of "

@@ -14,6 +14,7 @@ from matplotlib.colors import Colormap, ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from cass_core.checks.plausible import warn_of_sizes
 from cass_core.errors import InvalidRequest
 from cass_core.plotting.scene import MOST_PIXELS, Scene
 from cass_core.plotting.values import Flags, PatchPixels, Values
@@ -153,6 +154,8 @@ class _Layer(NamedTuple):
     ) -> ScalarMappable:
         """The image, in grey unless its colours are asked for, the values, and the boxes."""
         rows, columns = self.values.shape
+        if self.patch_pixels is None:
+            warn_of_sizes(np.array([[scene.height, scene.width]], np.float64), [(rows, columns)])
         patch_y, patch_x = self.patch_pixels or (scene.height / rows, scene.width / columns)
         picture = scene.image
         if picture.ndim == 3 and not in_colour:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cass_core.arrays import is_tensor
+from cass_core.checks.logits import warn_of_ones
 from cass_core.errors import InvalidRequest
 
 Values = npt.NDArray[np.float64]
@@ -44,6 +45,8 @@ def grid(value: Any, field: str) -> Values:
         InvalidRequest: they are not; ``field`` is named.
     """
     array = numbers(value, field)
+    if np.ndim(value) == 2 and hasattr(value, "dtype"):
+        warn_of_ones(value, field)
     if array.ndim != 2 or array.size == 0:
         raise InvalidRequest(
             field, f"must be of one image, [n_y, n_x], got the shape {list(array.shape)}"
