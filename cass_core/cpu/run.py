@@ -192,10 +192,10 @@ def warm_up() -> None:
 
     boxes = BoxBatch(np.array([[2, 2, 6, 6]], np.float32), np.array([1]))
     sizes = np.array([[8.0, 8.0]])
-    for dtype in MASK_DTYPES:
-        mask = np.empty((1, 2, 2), storage_dtype(dtype))
-        fill_mask(boxes, sizes, (8, 8), MaskSpec(), dtype, mask, None)
     inputs = MaskInputs(boxes, sizes, [(8, 8)], True, MaskSpec(), "float32", False)
+    for dtype in MASK_DTYPES:
+        mask = np.empty(inputs.shapes()[0], storage_dtype(dtype))
+        fill_mask(boxes, sizes, (8, 8), MaskSpec(), dtype, mask, None)
     counter(inputs)(read_only(np.asarray(boxes.xyxy)), boxes.offsets)
     message = np.frombuffer(b"\0", np.uint8)
     boxes_of_message(message, False, np.empty((0, 4), np.float32), np.empty(1, np.int64))

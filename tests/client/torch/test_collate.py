@@ -428,6 +428,7 @@ def test_unknown_samples_need_a_collate_fn() -> None:
     [
         ({"client": "localhost:50051"}, "client"),
         ({"client": AsyncCassClient("local:")}, "client"),
+        ({"keep_memory": "False"}, "keep_memory"),
         ({"feature_map": (0, 4)}, "feature_map"),
         ({"feature_map": [(4, 4), 3]}, "feature_map[1]"),
         ({"spec": 4}, "mask_spec"),
