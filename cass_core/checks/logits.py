@@ -15,20 +15,12 @@ Shape = tuple[int, ...]
 
 
 def check_logits(logits: Any) -> Tensorlike:
-    """Logits as an array or tensor of a dtype that the losses know.
-
-    Raises:
-        InvalidRequest: not an array, of no dimension, or of another dtype.
-    """
+    """Logits as an array or tensor of a dtype that the losses know."""
     return _check_array(logits, "logits", LOGIT_DTYPES)
 
 
 def check_target(target: Any, logits: Tensorlike) -> Tensorlike:
-    """A target of the logits' shape, or with the grid flattened where they are not.
-
-    Raises:
-        InvalidRequest: another shape, dtype, kind or device than the logits'.
-    """
+    """A target of the logits' shape, or with the grid flattened where they are not."""
     checked = _check_array(target, "target", TARGET_DTYPES)
     if is_tensor(checked) != is_tensor(logits):
         raise InvalidRequest("target", "must be of the same kind (NumPy or torch) as the logits")
@@ -55,11 +47,7 @@ def warn_of_ones(mask: Tensorlike, field: str) -> None:
 
 
 def check_same_patches(logits: Shape, target: Shape) -> None:
-    """Rejects shapes that are neither equal nor ``[B, n_y, n_x]`` beside ``[B, n_y * n_x]``.
-
-    Raises:
-        InvalidRequest: they differ; named ``target``.
-    """
+    """Rejects shapes that are neither equal nor ``[B, n_y, n_x]`` beside ``[B, n_y * n_x]``."""
     if not _go_together(logits, target):
         raise InvalidRequest(
             "target", f"has the shape {list(target)}, the logits have {list(logits)}"
@@ -67,11 +55,7 @@ def check_same_patches(logits: Shape, target: Shape) -> None:
 
 
 def check_grid(logits: Shape, images: int, feature_map: FeatureMap, patch_size: int) -> None:
-    """Rejects logits that are not one for each patch of a feature map, flattened or not.
-
-    Raises:
-        InvalidRequest: they are not; named ``logits``, with the patch size that would fit.
-    """
+    """Rejects logits that are not one for each patch of a feature map, flattened or not."""
     rows, columns = patch_grid(feature_map, patch_size)
     if _go_together(logits, (images, rows, columns)):
         return

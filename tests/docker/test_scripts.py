@@ -154,6 +154,6 @@ def test_health_is_checked_by_a_name_that_the_certificate_has(tmp_path: Path) ->
 def test_health_is_checked_where_the_server_listens(
     host: str, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(health_check_module, "check", lambda address, _: address)
+    monkeypatch.setattr(health_check_module, "check", lambda address, *_, **__: address)
     settings = Settings(insecure=True, host=host)
     assert health_check_module.check_local(settings, 6000, 1.0) == address

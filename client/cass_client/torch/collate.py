@@ -19,7 +19,7 @@ from cass_core.boxes import BoxBatch
 from cass_core.checks.plausible import check_canvas
 from cass_core.errors import InvalidRequest
 from cass_core.grid import image_sizes
-from cass_core.specs import MaskSpec
+from cass_core.specs import MaskSpec, check_flag
 
 
 class MaskCollate:
@@ -100,7 +100,7 @@ class MaskCollate:
         self._image = image
         self._key = key
         self._collate_fn = collate_fn
-        self._keep_memory = keep_memory
+        self._keep_memory = check_flag(keep_memory, "keep_memory")
 
     def __call__(self, samples: Sequence[Any]) -> Any:
         """The batch of these samples, with their masks.

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from cass_client import AsyncCassClient, CassClient, InvalidRequest, MaskSpec
 from cass_client.torch import MaskCollate
-from cass_core import generate_mask, warn
+from cass_core import generate_mask
+from cass_core.checks import warn
 from tests.server.support.observed import scrape, value
 from tests.support.compare import same
 from tests.support.servers import serving
@@ -427,6 +428,7 @@ def test_unknown_samples_need_a_collate_fn() -> None:
     [
         ({"client": "localhost:50051"}, "client"),
         ({"client": AsyncCassClient("local:")}, "client"),
+        ({"keep_memory": "False"}, "keep_memory"),
         ({"feature_map": (0, 4)}, "feature_map"),
         ({"feature_map": [(4, 4), 3]}, "feature_map[1]"),
         ({"spec": 4}, "mask_spec"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-import cass_core.cpu.boxes  # noqa: F401 - used from now on
 from cass_core import BoxBatch, CassLoss, InputWarning, MaskLoss, compute_loss, generate_mask
 from cass_core.plotting.figures import plot_mask
 from cass_core.synthetic import street_boxes
@@ -104,14 +102,6 @@ def test_bytes_that_are_no_255ths(kind: Any) -> None:
 def test_a_mask_of_bytes_that_are_no_255ths() -> None:
     with pytest.warns(InputWarning, match="mask is uint8"):
         MaskLoss()(torch.zeros(1, 2), torch.tensor([[0, 1]], dtype=torch.uint8))
-
-
-@pytest.mark.parametrize("loaded", [True, False])
-def test_whether_or_not_the_loops_are_loaded(loaded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not loaded:
-        monkeypatch.delitem(sys.modules, "cass_core.cpu.boxes")
-    with pytest.warns(InputWarning, match=r"x = 1240, y = 700"):
-        generate_mask([FEW, WIDE], (1280, 736), (40, 23))
 
 
 RIGHT = [

@@ -267,7 +267,7 @@ def ask_in_vain(address: str) -> None:
 
 
 def test_log(tmp_path: Path) -> None:
-    """One line at the start, one a failed request, one at the end; none for good ones."""
+    """Two lines at the start, one a failed request, one at the end; none for good ones."""
     for name in ("warm", "go"):
         (tmp_path / name).touch()
     with serving(program=held(tmp_path)) as server:
@@ -277,7 +277,8 @@ def test_log(tmp_path: Path) -> None:
         (tmp_path / "fail").touch()
         ask_in_vain(address)
         assert server.stop() == 0
-    started, refused, failed, stopped = records(server)
+    warming, started, refused, failed, stopped = records(server)
+    assert (warming["event"], warming["level"]) == ("warming up", "INFO")
     assert (started["event"], started["level"]) == ("serving", "INFO")
     assert (started["address"], started["device"]) == (address, "cpu")
     assert (started["pid"], started["version"]) == (server.process.pid, __version__)

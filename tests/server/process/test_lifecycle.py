@@ -172,9 +172,21 @@ def test_port_taken() -> None:
         with server_process("--port", port) as second:
             assert second.process.wait(timeout=LIMIT) == 1
         assert second.lines[1:] == [
-            f"cass-server: cannot listen on {first.address}: is the port taken?\n"
+            f"cass-server: cannot listen on {first.address}: Address already in use\n"
         ]
         assert health(first.address) == "SERVING"
+
+
+@pytest.mark.parametrize(
+    ("host", "reason"),
+    [("192.0.2.1", "Cannot assign requested address"), ("no.such.host.invalid", "not known")],
+)
+def test_a_host_that_is_none_of_this_machine(host: str, reason: str) -> None:
+    with server_process("--host", host, "--insecure") as server:
+        assert server.process.wait(timeout=LIMIT) == 1
+    line = server.lines[-1]
+    assert line.startswith(f"cass-server: cannot listen on {host}:0: ")
+    assert line.endswith(f"{reason}\n")
 
 
 def test_ipv6_address_in_the_log_can_be_connected_to() -> None:
