@@ -120,6 +120,16 @@ def test_what_a_mask_does_not_teach_is_counted(tmp_path: Path) -> None:
     assert "\n1 of 3 boxes have no patch: patch_size is 1 at stride 8, " in errors
 
 
+def test_warnings_are_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "file.json"
+    path.write_text(json.dumps(coco([(64, 64)], [np.array([[0, 0, 1, 1]])])))
+    errors = cass("mask", path, "--out", tmp_path / "m.npz").stderr
+    assert [line[:48] for line in errors.splitlines() if "[0, 1]" in line] == [
+        "cass: warning: all boxes lie within [0, 1]: they"
+    ]
+    assert ".py" not in errors
+
+
 def test_version() -> None:
     assert cass("--version").stdout == f"cass {cass_core.__version__}\n"
 
