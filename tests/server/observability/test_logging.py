@@ -1,8 +1,7 @@
-"""JSON lines, lost rather than fatal where they cannot be written; and request ids."""
+"""JSON lines, lost rather than fatal where they cannot be written."""
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import subprocess
@@ -12,9 +11,7 @@ from typing import Any
 
 import pytest
 
-from cass_server.rpc.request_id import RequestIds
-
-LIMIT = 30.0
+from tests.server.support.processes import LIMIT
 
 PROGRAM = """
 import logging
@@ -145,29 +142,3 @@ def test_mistake_in_a_call_is_seen() -> None:
     printed, lines = run("log.info('%d requests', 'many')")
     assert printed == "went on\n"
     assert any("TypeError" in line for line in lines)
-
-
-@pytest.mark.parametrize("sane", ["a", "x" * 128, "7f6e-1/2:3 {~}", " ! "])
-def test_request_id_of_the_caller(sane: str) -> None:
-    metadata = [("user-agent", "grpc"), ("x-request-id", sane), ("x-request-id", "second")]
-    assert RequestIds().of(metadata) == sane
-
-
-@pytest.mark.parametrize(
-    "strange",
-    ["", "x" * 129, "a\nb", "a\x7f", "a\x1b[31m", "é", "\u2028", "a\x00", b"bytes"],
-)
-def test_strange_request_id(strange: str | bytes) -> None:
-    ids = RequestIds()
-    metadata = [("x-request-id", strange), ("x-request-id", "second")]
-    made = ids.of(metadata)
-    assert made not in (strange, "second")
-    assert made.isascii()
-    assert made.isprintable()
-
-
-def test_own_request_ids_differ() -> None:
-    one, other = RequestIds(), RequestIds()
-    made = [ids.of([]) for ids, _ in itertools.product((one, other), range(100))]
-    assert len(set(made)) == 200
-    assert all(0 < len(each) <= 40 for each in made)

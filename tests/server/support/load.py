@@ -57,12 +57,17 @@ def _corner(number: int) -> tuple[int, int]:
     return number % places, number // places % places
 
 
-def connect(address: str, credentials: grpc.ChannelCredentials | None = None) -> grpc.Channel:
-    """A channel with a connection of its own, which is tried again at once when it is lost."""
+def connect(
+    address: str, credentials: grpc.ChannelCredentials | None = None, receive_bytes: int = -1
+) -> grpc.Channel:
+    """A channel with a connection of its own, which is tried again at once when it is lost.
+
+    Answers may have at most ``receive_bytes``; -1 for any number.
+    """
     options = [
         ("grpc.use_local_subchannel_pool", 1),
         ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.max_receive_message_length", -1),
+        ("grpc.max_receive_message_length", receive_bytes),
     ]
     if credentials is None:
         return grpc.insecure_channel(address, options)

@@ -42,6 +42,15 @@ def samples(exposition: str) -> Samples:
     }
 
 
+def counted(metrics: Metrics) -> dict[tuple[str, ...], float]:
+    """What is exposed and is not 0, by name and the values of the labels, but for times."""
+    return {
+        (name, *(value for _, value in labels)): value
+        for (name, labels), value in exposed([metrics]).items()
+        if value and "_seconds" not in name and name not in {"cass_build_info", "cass_workers"}
+    }
+
+
 def value(samples: Samples, name: str, **labels: str) -> float:
     """One sample's value."""
     return samples[name, tuple(sorted(labels.items()))]

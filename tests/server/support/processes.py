@@ -22,9 +22,45 @@ LIMIT = 60.0
 _HELD = Path(__file__).with_name("held_server.py")
 
 
-def held(folder: Path) -> tuple[str, ...]:
-    """The program whose engine does what the files in this folder say; see `held_server`."""
+def held(folder: Path, *files: str) -> tuple[str, ...]:
+    """The program whose engine does what the files in this folder say; see `held_server`.
+
+    Args:
+        folder: of the files.
+        files: names of those to make now.
+    """
+    for file in files:
+        (folder / file).touch()
     return str(_HELD), str(folder), "serve"
+
+
+class Gate:
+    """Holds threads until the test lets them go on."""
+
+    def __init__(self) -> None:
+        self._held = threading.Semaphore(0)
+        self._go = threading.Semaphore(0)
+        self._is_open = False
+
+    def wait(self) -> None:
+        """Block the calling thread."""
+        self._held.release()
+        if not self._is_open:
+            assert self._go.acquire(timeout=LIMIT)
+
+    def wait_held(self, threads: int = 1) -> None:
+        """Return once so many more have come."""
+        for _ in range(threads):
+            assert self._held.acquire(timeout=LIMIT)
+
+    def let_go(self, threads: int = 1) -> None:
+        """Let so many go on."""
+        self._go.release(threads)
+
+    def open(self) -> None:
+        """Hold nobody any more."""
+        self._is_open = True
+        self._go.release(1000)
 
 
 def wait_until(condition: Callable[[], bool], server: ServerProcess | None = None) -> None:

@@ -6,6 +6,8 @@ import socket
 import struct
 from collections.abc import Mapping
 
+from google.protobuf.message import Message
+
 from tests.server.support.processes import LIMIT
 
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
@@ -65,6 +67,12 @@ def call(
             **metadata,
         },
     )
+
+
+def request(method: str, message: Message, stream: int = 1, **metadata: str) -> bytes:
+    """The frames of a call with one message, which is its last."""
+    data = prefixed(message.SerializeToString())
+    return call(method, stream, **metadata) + data_frames(data, stream)
 
 
 def header_frame(stream: int, headers: Mapping[str, str], end: bool = False) -> bytes:
@@ -128,6 +136,15 @@ class Connection:
             if on == stream and kind in (DATA, HEADERS) and flags & END_STREAM:
                 break
         return received[5:]
+
+    def refusal(self, stream: int = 1) -> bytes:
+        """The headers that end a stream on which no message may come before."""
+        while (got := self.read()) is not None:
+            kind, flags, on, payload = got
+            assert kind != DATA
+            if on == stream and kind == HEADERS and flags & END_STREAM:
+                return payload
+        raise AssertionError("the connection has ended")
 
     def wait_read(self) -> None:
         """Return once the server has read all that was sent; what comes until then is dropped."""
