@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
+import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import grpc
@@ -15,6 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from cass.v1 import cass_pb2 as pb
 from cass.v1 import cass_pb2_grpc
+from tests.server.support.details import fails
 from tests.server.support.load import (
     Stream,
     connect,
@@ -23,9 +25,10 @@ from tests.server.support.load import (
     more_answers,
     numbered_request,
 )
-from tests.server.support.observed import complaints, in_flight, scrape, value
+from tests.server.support.observed import complaints, in_flight, scrape, value, worker_pids
 from tests.server.support.processes import LIMIT, held, status_name, wait_until
-from tests.server.support.raw_http2 import Connection, call, data_frames, more, opening, prefixed
+from tests.server.support.raw_http2 import Connection, more, opening, request
+from tests.support.programs import running_program
 from tests.support.servers import ServerProcess, serving
 
 GIVEN_UP_SECONDS = 20.0
@@ -37,10 +40,21 @@ WAITED_SECONDS = 2.5
 STOPPING = (grpc.StatusCode.UNAVAILABLE, "the server is stopping")
 
 
+def listens(address: str) -> bool:
+    """Whether a new connection finds a server."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", int(address.rpartition(":")[2]))) == 0
+
+
+def assert_waits(server: ServerProcess) -> None:
+    """It goes on, for longer than it would if it waited for nobody."""
+    with pytest.raises(subprocess.TimeoutExpired):
+        server.process.wait(WAITED_SECONDS)
+
+
 def test_sigterm_answers_what_was_accepted(tmp_path: Path) -> None:
     """And nothing else: idle streams end, callers are sent away, what was written ahead is not."""
-    (tmp_path / "warm").touch()
-    program = held(tmp_path)
+    program = held(tmp_path, "warm")
     with (
         serving("--drain-seconds", "600", "--metrics-port", "0", program=program) as server,
         connect(server.address) as channel,
@@ -60,9 +74,9 @@ def test_sigterm_answers_what_was_accepted(tmp_path: Path) -> None:
         server.process.send_signal(signal.SIGTERM)
         assert [status_name(answer) for answer in watch] == ["NOT_SERVING"]
         assert idle.end() == STOPPING
-        with pytest.raises(grpc.RpcError) as refused:
+        with fails("UNAVAILABLE"):
             ask(numbered_request(5), timeout=LIMIT)
-        assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+        wait_until(lambda: not listens(server.address), server)
         assert in_flight(server) == 5
         assert not any(call.done() for call in accepted)
 
@@ -75,23 +89,34 @@ def test_sigterm_answers_what_was_accepted(tmp_path: Path) -> None:
     assert complaints(server) == []
 
 
-def test_sigterm_under_load() -> None:
-    """Every caller has right answers, then one UNAVAILABLE, whatever else is connected."""
+@pytest.mark.parametrize(
+    ("workers", "number"), [(1, signal.SIGTERM), (2, signal.SIGTERM), (2, signal.SIGKILL)]
+)
+def test_a_signal_under_load(workers: int, number: signal.Signals) -> None:
+    """Every caller has right answers, then one UNAVAILABLE, whatever else is connected.
+
+    Workers whose supervisor was killed drain and end, too.
+    """
     with (
-        serving("--drain-seconds", "600") as server,
+        serving("--drain-seconds", "600", "--workers", str(workers)) as server,
         contextlib.ExitStack() as stack,
         load(server.address) as callers,
     ):
+        ends = [os.pidfd_open(pid) for pid in worker_pids(server).values()]
+        for end in ends:
+            stack.callback(os.close, end)
         for _ in range(8):
             stack.enter_context(Connection(server.address))
             stack.enter_context(Connection(server.address)).send(opening())
         stream = Stream(stack.enter_context(connect(server.address)))
-        stream.ask(7)
-        assert stream.answers(7)
+        assert stream.is_right(7)
         wait_until(more_answers(callers), server)
-        server.process.send_signal(signal.SIGTERM)
+        server.process.send_signal(number)
         assert stream.end() == STOPPING
-        assert server.process.wait(GIVEN_UP_SECONDS * 3 / 4) == 0
+        expected = -number if number == signal.SIGKILL else 0
+        assert server.process.wait(GIVEN_UP_SECONDS * 3 / 4) == expected
+        for end in ends:
+            assert select.select([end], (), (), GIVEN_UP_SECONDS * 3 / 4)[0]
         for caller in callers:
             record = caller.join()
             assert record.wrong == []
@@ -99,21 +124,14 @@ def test_sigterm_under_load() -> None:
     assert complaints(server) == []
 
 
-def assert_waits(server: ServerProcess) -> None:
-    """It goes on, for longer than it would if it waited for nobody."""
-    with pytest.raises(subprocess.TimeoutExpired):
-        server.process.wait(WAITED_SECONDS)
-
-
 @pytest.mark.parametrize(("images", "side"), [(1, 16), (8, 1024)])
 def test_sigterm_waits_for_a_slow_reader(images: int, side: int) -> None:
     """Whose answer, of 256 bytes or 8 MiB, is computed and cannot be sent yet."""
-    request = numbered_request(7, images, side).SerializeToString()
     with (
         serving("--drain-seconds", "600", "--metrics-port", "0") as server,
         Connection(server.address) as reader,
     ):
-        reader.send(opening(window=0), call("GenerateMask"), data_frames(prefixed(request)))
+        reader.send(opening(window=0), request("GenerateMask", numbered_request(7, images, side)))
         wait_until(lambda: value(scrape(server), "cass_images_total") == images, server)
         server.process.send_signal(signal.SIGTERM)
         assert_waits(server)
@@ -125,22 +143,20 @@ def test_sigterm_waits_for_a_slow_reader(images: int, side: int) -> None:
 
 
 def test_sigterm_waits_for_a_stream_that_is_answered(tmp_path: Path) -> None:
-    (tmp_path / "warm").touch()
-    program = held(tmp_path)
+    program = held(tmp_path, "warm")
     with (
-        serving("--drain-seconds", "600", "--metrics-port", "0", program=program) as server,
+        serving("--drain-seconds", "600", program=program) as server,
         connect(server.address) as channel,
     ):
         stream = Stream(channel)
         stream.ask(7)
-        wait_until(lambda: in_flight(server) == 1, server)
+        wait_until((tmp_path / "waiting").exists, server)
         server.process.send_signal(signal.SIGTERM)
         assert_waits(server)
         (tmp_path / "go").touch()
         assert stream.answers(7)
         assert stream.end() == STOPPING
         assert server.process.wait(LIMIT) == 0
-    assert complaints(server) == []
 
 
 CLIENT = """
@@ -176,16 +192,8 @@ time.sleep(600)
 def test_peers_that_were_killed_hold_up_nothing(workers: str) -> None:
     """With streams open, idle and busy, and watches, just before the signal."""
     with serving("--drain-seconds", "600", "--workers", workers) as server:
-        with subprocess.Popen(
-            [sys.executable, "-c", CLIENT, server.address],
-            stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        ) as client:
-            try:
-                assert client.stdout is not None
-                assert client.stdout.readline() == b"connected\n"
-            finally:
-                client.kill()
+        with running_program(CLIENT, server.address):
+            pass
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(GIVEN_UP_SECONDS * 3 / 4) == 0
     assert complaints(server) == []

@@ -74,6 +74,13 @@ def connect(
     return grpc.secure_channel(address, credentials, options)
 
 
+@contextlib.contextmanager
+def service_of(address: str) -> Iterator[Any]:
+    """A stub of the service with a connection of its own."""
+    with connect(address) as channel:
+        yield cass_pb2_grpc.CassServiceStub(channel)
+
+
 @dataclass
 class Record:
     """What one caller has seen.
@@ -170,6 +177,11 @@ class Stream:
     def answers(self, number: int) -> bool:
         """Whether the next answer is the right one to that request."""
         return is_answer(next(self._answers).masks, number)
+
+    def is_right(self, number: int) -> bool:
+        """Whether that request is answered with the right numbers."""
+        self.ask(number)
+        return self.answers(number)
 
     def end(self) -> tuple[grpc.StatusCode, str]:
         """The status that it ends with, instead of an answer."""

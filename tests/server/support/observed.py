@@ -70,3 +70,10 @@ def in_flight(server: ServerProcess) -> int:
 def complaints(server: ServerProcess) -> list[str]:
     """Lines of the log that are no JSON, or tell of more than the server's course."""
     return [line for line in server.lines if '"level": "INFO"' not in line]
+
+
+def worker_pids(server: ServerProcess) -> dict[int, int]:
+    """Process ids of a server's workers by their indices; each one's newest."""
+    records = [json.loads(line) for line in server.lines]
+    ready = [record for record in records if record["event"] == "worker ready"]
+    return {record["worker"]: record["pid"] for record in ready}

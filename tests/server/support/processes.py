@@ -7,6 +7,7 @@ import random
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -65,14 +66,12 @@ class Gate:
 
 def wait_until(condition: Callable[[], bool], server: ServerProcess | None = None) -> None:
     """Poll with a hard limit; fails if the server's process ends."""
-    poll = threading.Event()
-    for _ in range(int(LIMIT / 0.02)):
-        if condition():
-            return
-        if server is not None:
-            assert server.process.poll() is None, "".join(server.lines)
-        poll.wait(0.02)
-    raise AssertionError("it does not come true" if server is None else "".join(server.lines))
+    end = time.monotonic() + LIMIT
+    while not condition():
+        log = "" if server is None else "".join(server.lines)
+        assert server is None or server.process.poll() is None, log
+        assert time.monotonic() < end, f"it does not come true: {log}"
+        time.sleep(0.02)
 
 
 def lasting_ports(number: int) -> list[str]:
