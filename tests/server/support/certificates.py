@@ -10,6 +10,7 @@ import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -81,6 +82,12 @@ class Authority:
             serialization.NoEncryption(),
         )
         return Pair(_pem(certificate), plain, certificate.serial_number)
+
+    def trusted(self, pair: Pair | None = None) -> grpc.ChannelCredentials:
+        """Credentials of a client that trusts this authority and shows this certificate."""
+        if pair is None:
+            return grpc.ssl_channel_credentials(self.certificate)
+        return grpc.ssl_channel_credentials(self.certificate, pair.key, pair.certificate)
 
 
 def encrypted(key: bytes, password: bytes) -> bytes:
