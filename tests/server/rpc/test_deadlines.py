@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import queue
@@ -9,7 +10,6 @@ import threading
 import time
 import types
 import weakref
-from collections.abc import Callable
 
 import pytest
 
@@ -22,20 +22,15 @@ class Clock:
     """A time that the test sets; who looks at it sleeps until the test lets it look.
 
     The threads of earlier `Deadlines`, of other tests in this process, keep the real time.
-
-    Attributes:
-        now: the time.
     """
 
     def __init__(self) -> None:
-        """It is 0."""
         self.now = 0.0
         self._go = threading.Semaphore(0)
         self._sleeps = threading.Semaphore(0)
         self._earlier = {t.ident for t in threading.enumerate() if t.name == "stalled peers"}
 
     def monotonic(self) -> float:
-        """The time."""
         return time.monotonic() if threading.get_ident() in self._earlier else self.now
 
     def sleep(self, seconds: float) -> None:
@@ -46,15 +41,15 @@ class Clock:
         self._sleeps.release()
         self._go.acquire()
 
-    def begin(self) -> None:
-        """Wait until it sleeps for the first time."""
+    def wait_asleep(self) -> None:
+        """Wait until whoever looks at it sleeps."""
         assert self._sleeps.acquire(timeout=LIMIT)
 
     def look(self, now: float) -> None:
         """Let it look at this time, and wait until it has done what there is to do."""
         self.now = now
         self._go.release()
-        assert self._sleeps.acquire(timeout=LIMIT)
+        self.wait_asleep()
 
 
 @pytest.fixture
@@ -68,52 +63,37 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 @pytest.fixture
 def deadlines(clock: Clock) -> Deadlines:
     made = Deadlines()
-    clock.begin()
+    clock.wait_asleep()
     return made
 
 
 class Peer:
     """Counts how often its call was cancelled; as a call's `cancel` is, each is made anew."""
 
-    def __init__(self) -> None:
-        """Never yet."""
-        self.cancelled = 0
+    cancelled = 0
 
     def cancel(self) -> None:
-        """Once more."""
         self.cancelled += 1
 
 
-def test_who_is_late_is_cancelled_once(clock: Clock, deadlines: Deadlines) -> None:
-    peer = Peer()
-    deadlines.start(peer.cancel, 10)
-    seen = []
-    for now in (9.9, 10, 11, 100):
-        clock.look(now)
-        seen.append(peer.cancelled)
-    assert seen == [0, 1, 1, 1]
-    assert not deadlines.stop(peer.cancel)
-
-
-def test_who_is_in_time_is_not(clock: Clock, deadlines: Deadlines) -> None:
-    peer = Peer()
-    deadlines.start(peer.cancel, 10)
-    clock.look(9)
-    assert deadlines.stop(peer.cancel)
-    clock.look(11)
-    assert peer.cancelled == 0
-    assert not deadlines.stop(peer.cancel)
-
-
-def test_each_has_its_own_time(clock: Clock, deadlines: Deadlines) -> None:
-    peers = [Peer() for _ in range(3)]
-    for peer, seconds in zip(peers, (30, 10, 20), strict=True):
+def test_calls_are_cancelled_once_when_their_time_is_over(
+    clock: Clock, deadlines: Deadlines, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each at its own time, but for those that were stopped before."""
+    peers, quick = [Peer() for _ in range(3)], Peer()
+    for peer, seconds in zip([*peers, quick], (30, 10, 20, 10), strict=True):
         deadlines.start(peer.cancel, seconds)
     seen = []
-    for now in (10, 20, 30):
-        clock.look(now)
-        seen.append([peer.cancelled for peer in peers])
-    assert seen == [[0, 1, 0], [0, 1, 1], [1, 1, 1]]
+    with caplog.at_level(logging.DEBUG, "cass_server"):
+        for now in (9.9, 10, 20, 30, 100):
+            clock.look(now)
+            if now < 10:
+                assert deadlines.stop(quick.cancel)
+            seen.append([peer.cancelled for peer in peers])
+    assert seen == [[0, 0, 0], [0, 1, 0], [0, 1, 1], [1, 1, 1], [1, 1, 1]]
+    assert quick.cancelled == 0
+    assert not any(deadlines.stop(peer.cancel) for peer in (*peers, quick))
+    assert caplog.messages == ["peer stalled, call cancelled"] * 3
 
 
 def test_what_is_begun_anew_has_its_whole_time(clock: Clock, deadlines: Deadlines) -> None:
@@ -133,21 +113,17 @@ def test_within(fails: bool, clock: Clock, deadlines: Deadlines) -> None:
     """What is done within is late if it lasts; what has ended, however, is not."""
     late, quick = Peer(), Peer()
 
-    def use(peer: Peer, inside: Callable[[], None]) -> None:
-        with deadlines.within(peer.cancel, 10):
-            inside()
+    def run(peer: Peer, lasts: float) -> None:
+        with (
+            pytest.raises(queue.Empty) if fails else contextlib.nullcontext(),
+            deadlines.within(peer.cancel, 10),
+        ):
+            clock.look(lasts)
             if fails:
                 raise queue.Empty
 
-    def run(peer: Peer, inside: Callable[[], None]) -> None:
-        if fails:
-            with pytest.raises(queue.Empty):
-                use(peer, inside)
-        else:
-            use(peer, inside)
-
-    run(late, lambda: clock.look(10))
-    run(quick, lambda: None)
+    run(late, 10)
+    run(quick, 11)
     clock.look(100)
     assert (late.cancelled, quick.cancelled) == (1, 0)
 
@@ -165,12 +141,14 @@ def test_one_that_stops_while_others_are_cancelled_is_not(
     assert was_in_time == [not second.cancelled]
 
 
-@pytest.mark.parametrize("way", ["in time", "late"])
-def test_a_call_that_has_ended_is_not_kept(way: str, clock: Clock, deadlines: Deadlines) -> None:
+@pytest.mark.parametrize("in_time", [True, False])
+def test_a_call_that_has_ended_is_not_kept(
+    in_time: bool, clock: Clock, deadlines: Deadlines
+) -> None:
     peer = Peer()
     watched = weakref.ref(peer)
     deadlines.start(peer.cancel, 10)
-    if way == "in time":
+    if in_time:
         deadlines.stop(peer.cancel)
     clock.look(10)
     del peer
@@ -179,13 +157,3 @@ def test_a_call_that_has_ended_is_not_kept(way: str, clock: Clock, deadlines: De
     clock.look(30)
     gc.collect()
     assert watched() is None
-
-
-def test_it_is_told_of_in_the_log(
-    clock: Clock, deadlines: Deadlines, caplog: pytest.LogCaptureFixture
-) -> None:
-    peer = Peer()
-    with caplog.at_level(logging.DEBUG, "cass_server"):
-        deadlines.start(peer.cancel, 10)
-        clock.look(10)
-    assert [record.getMessage() for record in caplog.records] == ["peer stalled, call cancelled"]
