@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tracemalloc
 
-import grpc
 import pytest
 from google.protobuf.message import Message
 
@@ -94,17 +93,6 @@ def test_a_refusal_allocates_nothing_large(side: int, text: str) -> None:
             tracemalloc.stop()
     assert text in caught.value.details()
     assert peak < 1 << 20  # the mask would have 100 MB, or 1 EB and more
-
-
-@pytest.mark.parametrize("side", [40_000, 2**31 - 1])
-def test_no_image_on_a_map_of_any_size(side: int) -> None:
-    """No image has no patch: such a request is answered or refused, it is no failure inside."""
-    with running() as server:
-        call = server.stub.GenerateMask.future(mask_request(images=0, side=side), timeout=LIMIT)
-        assert call.code() in {grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT}
-        if call.code() is grpc.StatusCode.OK:
-            (mask,) = call.result().masks
-            assert (list(mask.shape), mask.data) == ([0, side, side], b"")
 
 
 def padded(request: pb.GenerateMaskRequest, size: int) -> bytes:

@@ -8,13 +8,11 @@ import struct
 import pytest
 
 from cass.v1 import cass_pb2 as pb
-from cass_core import __version__
-from cass_server.config.limits import Limits
 from tests.server.support.details import fails, violations
 from tests.server.support.engines import FAILING, HELD, HoldingEngine
 from tests.server.support.in_thread import running
 from tests.server.support.processes import LIMIT
-from tests.server.support.requests import loss_request, mask_request
+from tests.server.support.requests import mask_request
 
 
 def test_bad_requests_name_the_field() -> None:
@@ -51,41 +49,3 @@ def test_errors_do_not_disturb_what_is_in_flight(caplog: pytest.LogCaptureFixtur
     assert (refused.getMessage(), refused.levelname) == ("request refused", "WARNING")
     assert vars(refused)["reason"] == reason
     assert (failed.getMessage(), failed.levelname) == ("request failed", "ERROR")
-
-
-def test_loss_from_boxes() -> None:
-    """A logit of 0 is a probability p of 1/2; the gradient is 2 (p - y) p (1 - p)."""
-    request = loss_request()
-    request.loss_spec.kind = pb.LOSS_KIND_MSE
-    request.loss_spec.reduction = pb.REDUCTION_SUM
-    # Without context (expansion 0) the mask is 0 or 1: each patch has a loss of 1/4.
-    request.mask.mask_spec.expansion_ratio = 0
-    with running() as server:
-        answer = server.stub.ComputeLoss(request, timeout=LIMIT)
-    assert (answer.sum, answer.normalizer) == (4.0, 1.0)
-    assert (answer.loss.data, list(answer.loss.shape)) == (struct.pack("<f", 4), [])
-    rows = ((0.25,) * 4, (0.25, -0.25, -0.25, 0.25))
-    expected = (*rows[0], *rows[1], *rows[1], *rows[0])
-    assert (answer.grad.data, list(answer.grad.shape)) == (
-        struct.pack("<16f", *expected),
-        [1, 4, 4],
-    )
-
-
-def test_server_info() -> None:
-    values = {
-        "message_bytes": 1,
-        "images": 2,
-        "boxes": 3,
-        "patches": 4,
-        "feature_maps": 5,
-        "requests_in_flight": 6,
-        "queue_bytes": 7,
-        "streams_per_connection": 8,
-        "keepalive_min_seconds": 0.5,
-    }
-    limits = Limits(**values)  # type: ignore[arg-type]
-    with running(limits=limits) as server:
-        info = server.stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=LIMIT)
-    assert (info.version, info.device) == (__version__, "cpu")
-    assert info.limits == pb.Limits(**values)  # type: ignore[arg-type]
