@@ -12,7 +12,6 @@ from cass_core import InvalidRequest
 from cass_server.config.limits import Limits
 from tests.server.support.details import fails, violations
 from tests.server.support.in_thread import running
-from tests.server.support.load import connect
 from tests.server.support.processes import LIMIT
 from tests.server.support.requests import loss_request, mask_request
 
@@ -93,25 +92,3 @@ def test_a_refusal_allocates_nothing_large(side: int, text: str) -> None:
             tracemalloc.stop()
     assert text in caught.value.details()
     assert peak < 1 << 20  # the mask would have 100 MB, or 1 EB and more
-
-
-def padded(request: pb.GenerateMaskRequest, size: int) -> bytes:
-    """The request's message with an unknown field (number 100) that fills it to this size."""
-    known = request.SerializeToString()
-    length = size - len(known) - 6
-    varint = bytes([0x80 | (length >> shift & 0x7F) for shift in (0, 7, 14)] + [length >> 21])
-    return known + b"\xa2\x06" + varint + bytes(length)
-
-
-def test_message_at_and_over_the_limit(address: str) -> None:
-    """gRPC itself refuses it; the real process must have set its limit."""
-    limit = 64 << 20
-    with connect(address) as channel:
-        call = channel.unary_unary("/cass.v1.CassService/GenerateMask")
-        with fails("RESOURCE_EXHAUSTED"):
-            call(padded(mask_request(), limit + 1), timeout=LIMIT)
-        with fails("INVALID_ARGUMENT") as caught:
-            call(padded(mask_request(), limit), timeout=LIMIT)
-    # The service's own words: it has read the message.
-    told = "has 67108846 bytes beside its boxes and tensors, the server's limit is 131328"
-    assert violations(caught.value) == [("request", told)]

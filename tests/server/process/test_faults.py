@@ -38,6 +38,7 @@ from tests.server.support.raw_http2 import (
     prefixed,
     request,
 )
+from tests.server.support.requests import mask_request
 from tests.support.programs import running_program
 from tests.support.servers import ServerProcess, serving
 
@@ -238,16 +239,21 @@ def test_a_flood_is_dropped_before_it_piles_up() -> None:
 
 
 def test_a_message_over_the_limit_ends_its_call_alone(server: ServerProcess) -> None:
-    too_large = numbered_request(0)
-    too_large.boxes.xyxy = bytes(MIB)
+    """One that has just as many bytes is answered."""
+    message = mask_request(boxes=65_000).SerializeToString()
+    # And an unknown field (number 100) that fills it up.
+    size = MIB - len(message) - 5
+    message += b"\xa2\x06" + bytes([size & 0x7F | 0x80, size >> 7 | 0x80, 0]) + bytes(size)
     with connect(server.address) as channel:
-        stream, stub = Stream(channel), cass_pb2_grpc.CassServiceStub(channel)
+        stream = Stream(channel)
+        call = channel.unary_unary("/cass.v1.CassService/GenerateMask")
         for number in range(3):
             with fails("RESOURCE_EXHAUSTED") as caught:
-                stub.GenerateMask(too_large, timeout=LIMIT)
+                call(message + b"\0", timeout=LIMIT)
             assert "larger than max (" in caught.value.details()
             # On the same connection, which would have taken it along.
             assert stream.is_right(number)
+        assert call(message, timeout=LIMIT)
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

@@ -76,45 +76,27 @@ def test_one_signal_stops_all_workers_once(tmp_path: Path, number: signal.Signal
         assert _exits(tmp_path) == ["0", "1"]
 
 
-def test_workers_share_a_port_and_each_that_ends_is_replaced(tmp_path: Path) -> None:
+def test_workers_that_end_are_replaced_later_and_later_in_a_crash_loop(tmp_path: Path) -> None:
+    """Beside others, which serve on the same port."""
     with _supervisor(tmp_path, "--workers", "3") as server:
         pids = _serving_pids(server, workers=3)
-        assert sorted(pids) == [0, 1, 2]
-        assert len({server.process.pid, *pids.values()}) == 4
         assert _answers(server) == pids
-        for index, number, ending in (
-            (0, signal.SIGKILL, ("signal", "SIGKILL")),
-            (2, signal.SIGTERM, ("exit_code", 0)),
-        ):
-            os.kill(pids[index], number)
-            died = server.wait_for("worker died")
-            assert (died["worker"], died["pid"]) == (index, pids[index])
-            assert ending in died.items()
-            ready = server.wait_for("worker ready")
-            assert ready["worker"] == index
-            assert ready["pid"] != pids[index]
-            pids[index] = ready["pid"]
-            assert _answers(server) == pids
-        assert _exits(tmp_path) == ["0", "2"]
-        assert server.stop() == 0
-        assert len(_events(server, "serving")) == 1
-
-
-def test_a_crash_loop_backs_off_beside_a_worker_that_serves(tmp_path: Path) -> None:
-    with _supervisor(tmp_path) as server:
-        pids = _serving_pids(server)
         (tmp_path / "exit-0").write_text("7")
-        os.kill(pids[0], signal.SIGKILL)
+        os.kill(pids[0], signal.SIGTERM)
         died = [server.wait_for("worker died") for _ in range(3)]
-        assert _answer(server) == (1, pids[1])
-        assert [record.get("exit_code") for record in died] == [None, 7, 7]
+        assert _answers(server) == {1: pids[1], 2: pids[2]}
+        assert died[0]["pid"] == pids[0]
+        assert [record["exit_code"] for record in died] == [0, 7, 7]
         # From 0.04 s, doubled, each shortened by up to half.
         for record, wait in zip(died, (0.04, 0.08, 0.16), strict=True):
             assert record["worker"] == 0
             assert wait / 2 <= record["restart_in_seconds"] <= wait
         (tmp_path / "exit-0").unlink()
-        ready = server.wait_for("worker ready")
-        assert _answers(server) == {0: ready["pid"], 1: pids[1]}
+        pids[0] = server.wait_for("worker ready")["pid"]
+        assert _answers(server) == pids
+        assert set(_exits(tmp_path)) == {"0"}
+        assert server.stop() == 0
+        assert len(_events(server, "serving")) == 1
 
 
 def test_a_worker_that_cannot_be_started_again_backs_off(tmp_path: Path) -> None:

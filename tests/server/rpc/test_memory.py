@@ -130,6 +130,7 @@ def traced() -> Iterator[Callable[[], int]]:
 
 
 LARGE_MASK = mask_request(side=256, boxes=20_000)
+LARGE_MASK.boxes.xyxy = bytes(16 * 20_000)  # as small as boxes get
 LARGE_LOSS = loss_request(side=300)
 BROKEN = mask_request(side=256, boxes=20_000)
 BROKEN.boxes.counts[0] += 1
