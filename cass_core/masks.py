@@ -52,7 +52,7 @@ def generate_mask(
     Example:
         >>> import numpy as np
         >>> box = np.array([[8.0, 8.0, 24.0, 24.0]])
-        >>> generate_mask([box], (32, 32), (4, 4), MaskSpec(patch_size=1))[0].round(2)
+        >>> generate_mask([box], (32, 32), (4, 4))[0].round(2)
         array([[0.64, 0.8 , 0.8 , 0.64],
                [0.8 , 1.  , 1.  , 0.8 ],
                [0.8 , 1.  , 1.  , 0.8 ],

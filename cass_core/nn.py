@@ -26,7 +26,7 @@ class CassLoss(nn.Module):
             ``num_boxes`` is given.
 
     Example:
-        >>> loss = CassLoss(MaskSpec(patch_size=1), LossSpec(kind="bce"))
+        >>> loss = CassLoss(MaskSpec(), LossSpec(kind="bce"))
         >>> logits = torch.zeros(1, 4, 4, requires_grad=True)
         >>> value = loss(logits, [[[8, 8, 24, 24]]], image_size=(32, 32), feature_map=(4, 4))
         >>> value.backward()

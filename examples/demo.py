@@ -32,7 +32,7 @@ from cass_core.synthetic import street_boxes, street_scene
 
 IMAGES = 16
 STRIDES = (8, 16, 32)
-SPEC = MaskSpec(patch_size=1)
+SPEC = MaskSpec()
 START_SECONDS = 120.0
 
 
@@ -192,7 +192,7 @@ def main(
             f"{here_ms:.2f}",
             difference(np.append(there.grad, there.loss), np.append(here.grad, here.loss)),
         )
-        baseline = masks(server, MaskSpec.baseline().replace(patch_size=1), 8)[batch.shown]
+        baseline = masks(server, MaskSpec.baseline(), 8)[batch.shown]
         improved = masks(server, SPEC, 8)[batch.shown]
     offsets = batch.boxes.offsets
     xyxy = np.asarray(batch.boxes.xyxy[offsets[batch.shown] : offsets[batch.shown + 1]])

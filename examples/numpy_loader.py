@@ -34,7 +34,7 @@ def boxes_of_batches() -> Iterator[Boxes]:
 
 def batches(client: CassClient) -> Iterator[tuple[Boxes, list[Any]]]:
     """The boxes of each batch, and its masks at each stride, values in [0, 1]."""
-    spec = MaskSpec(patch_size=1)
+    spec = MaskSpec()
     sent, kept = tee(boxes_of_batches())
     requests = (MaskRequest(boxes, IMAGE_SIZE, FEATURE_MAPS, spec) for boxes in sent)
     yield from zip(kept, client.stream_masks(requests, in_flight=4), strict=True)

@@ -43,7 +43,7 @@ def main(
         fn_constructor_kwargs={
             "target": server,
             "feature_map": (23, 40),
-            "spec": MaskSpec(patch_size=1),
+            "spec": MaskSpec(),
             "image_size": IMAGE_SIZE,
         },
         batch_size=BATCH,

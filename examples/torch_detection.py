@@ -24,8 +24,8 @@ from cass_core.synthetic import LABELS, street_scene
 
 IMAGES, BOXES, BATCH, EPOCHS = 48, 8, 8, 4
 IMAGE_SIZE, FEATURE_MAP = (96, 160), (12, 20)
-MASKS = MaskSpec(patch_size=1)
-LOSS = LossSpec(kind="focal")
+MASKS = MaskSpec()
+LOSS = LossSpec()
 
 Sample = tuple[Tensor, dict[str, Tensor]]
 

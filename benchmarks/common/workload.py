@@ -17,7 +17,7 @@ STREAM_MASKS = f"/{SERVICE}/StreamMasks"
 IMAGES, IMAGE_SIZE = 16, (736, 1280)
 MAPS = {"stride 32": ((23, 40), 15), "stride 8": ((92, 160), 30)}
 """By stride, the feature map and the boxes of an image."""
-SPEC = MaskSpec(patch_size=1)
+SPEC = MaskSpec()
 _SIZES = np.array([IMAGE_SIZE], np.float64)
 CHANNEL_OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.use_local_subchannel_pool", 1))
 
@@ -78,7 +78,7 @@ def covered_request(
         ),
         image_sizes=pb.ImageSizes(heights=[side], widths=[side]),
         feature_maps=[pb.FeatureMap(height=feature_map[0], width=feature_map[1])],
-        mask_spec=pb.MaskSpec(patch_size=1),
+        mask_spec=pb.MaskSpec(),
         dtype=f"DATA_TYPE_{dtype.upper()}",
         return_owner=owners,
     ).SerializeToString()

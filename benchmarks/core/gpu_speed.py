@@ -24,7 +24,7 @@ ROUNDS = 51
 REPEATS = 20
 # Logits take turns, so that nobody finds them in the cache.
 SETS = 4
-SPEC = MaskSpec(patch_size=1)
+SPEC = MaskSpec()
 
 Call = Callable[[int], object]
 """Work for the device; told which turn it is."""

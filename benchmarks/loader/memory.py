@@ -51,7 +51,7 @@ def measured(address: str, batches: int, images: str, keep: bool) -> dict[str, f
     collate = MaskCollate(
         CassClient(address),
         MAP,
-        MaskSpec(patch_size=1),
+        MaskSpec(),
         boxes=boxes_and_size,
         collate_fn=partial(batch_and_usage, images),
         keep_memory=keep,

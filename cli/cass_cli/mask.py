@@ -52,7 +52,7 @@ def mask(
         Path, typer.Option(metavar="FILE.npz", dir_okay=False, help="The file to write.")
     ],
     stride: StrideOption = 32,
-    preset: PresetOption = Preset.improved,
+    preset: PresetOption = Preset.recommended,
     changes: SetOption = None,
     dtype: Annotated[
         MaskDtype, typer.Option(help="uint8 stands for value / 255.")
@@ -69,7 +69,7 @@ def mask(
     masks have one shape, else flat, mask i being masks[offsets[i]:offsets[i + 1]]. Crowd regions
     are left out; an image without boxes has a mask of zeros.
 
-    Example: cass mask instances.json --stride 32 --set patch_size=1 --out masks.npz
+    Example: cass mask instances.json --stride 32 --out masks.npz
     """
     if images is not None and plot is None:
         raise InvalidRequest("--images", "is for figures: give --plot too")

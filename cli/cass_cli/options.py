@@ -20,6 +20,7 @@ from cass_core.specs import MaskSpec
 class Preset(StrEnum):
     """Options to start from."""
 
+    recommended = "recommended"
     improved = "improved"
     baseline = "baseline"
 
@@ -52,7 +53,7 @@ StrideOption = Annotated[
 PresetOption = Annotated[Preset, typer.Option(help="Options to start from.")]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="NAME=VALUE", help="Change an option, as in patch_size=1."),
+    typer.Option("--set", metavar="NAME=VALUE", help="Change an option, as in merge=sum."),
 ]
 
 
@@ -84,10 +85,10 @@ def make_spec(preset: Preset, changes: Sequence[str] | None) -> MaskSpec:
         InvalidRequest: an option does not exist or has a wrong value.
 
     Example:
-        >>> make_spec(Preset.baseline, ["patch_size=1", "merge=sum"]).merge
+        >>> make_spec(Preset.baseline, ["patch_size=2", "merge=sum"]).merge
         'sum'
     """
-    spec = MaskSpec.improved() if preset is Preset.improved else MaskSpec.baseline()
+    spec: MaskSpec = getattr(MaskSpec, preset.value)()
     names = [field.name for field in dataclasses.fields(MaskSpec)]
     values = {}
     for change in changes or ():

@@ -57,7 +57,7 @@ def plot(
 ) -> None:
     """Draw the masks of one image by both presets, their difference, and whose patch is whose.
 
-    Example: cass plot instances.json --image 42 --images train/ --set patch_size=1 --out 42.png
+    Example: cass plot instances.json --image 42 --images train/ --out 42.png
     """
     figures.require_plots()
     draw(connection, read_scene(coco, image, images), out, stride, changes)

@@ -51,8 +51,7 @@ class CassClient(BaseClient[Transport]):
 
     Example:
         >>> with CassClient("local:") as client:
-        ...     mask = client.generate_mask([[[8, 8, 24, 24]]], (32, 32), (4, 4),
-        ...                                 MaskSpec(patch_size=1))
+        ...     mask = client.generate_mask([[[8, 8, 24, 24]]], (32, 32), (4, 4))
         >>> mask.shape, float(mask.max())
         ((1, 4, 4), 1.0)
     """

@@ -344,7 +344,7 @@ LOSSES: list[Row] = [
     (lambda: LossInputs.check(zeros(1, 1), zeros(1, 1), LossSpec(), None, False, MASK_INPUTS),
      "target", "give either a target or boxes"),
     (lambda: LossInputs.check(zeros(2, 1), None, LossSpec(), None, False, MASK_INPUTS), "logits",
-     "have the shape [2, 1], the grid is [1, 1, 1]"),
+     "have the shape [2, 1], the grid is [1, 4, 4]"),
 ]  # fmt: skip
 
 

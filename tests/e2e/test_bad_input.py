@@ -61,7 +61,7 @@ def remote_error(call: Any, request: Any) -> tuple[str, str]:
 def serves_on(remote: CassClient) -> Iterator[None]:
     """After each refusal a good request is answered."""
     yield
-    assert remote.generate_mask([GOOD], (32, 32), (4, 4)).shape == (1, 1, 1)
+    assert remote.generate_mask([GOOD], (32, 32), (4, 4)).shape == (1, 4, 4)
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def test_a_sum_above_1_is_no_target(stub: Any, remote: CassClient) -> None:
 
 def test_over_a_limit_through_the_sdk(remote: CassClient) -> None:
     """Many images are asked for in parts; an image cannot be."""
-    assert remote.generate_mask([None] * 4097, (32, 32), (4, 4)).shape == (4097, 1, 1)
+    assert remote.generate_mask([None] * 4097, (32, 32), (4, 4)).shape == (4097, 4, 4)
     with pytest.raises(InvalidRequest) as caught:
         remote.generate_mask([None], (32, 32), [(4, 4)] * 17)
     assert str(caught.value) == "feature_map: 17 feature maps, the server's limit is 16"

@@ -100,7 +100,7 @@ def test_torch_detection(server: ServerProcess) -> None:
     )
     boxes = [street_boxes(1, 8, image_size=(96, 160), seed=int(i))[0] for i in next(iter(order))]
     masks = generate_mask(boxes, (96, 160), (12, 20), SPEC)
-    expected = compute_loss(np.zeros_like(masks), masks, LossSpec(kind="focal")).loss
+    expected = compute_loss(np.zeros_like(masks), masks, LossSpec()).loss
     assert float(first[0]) == pytest.approx(float(expected), abs=1e-6)
     # The server's loss trains the same network.
     assert run("torch_detection.py", "--server", server.address, "--remote-loss") == told

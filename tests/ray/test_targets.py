@@ -156,7 +156,7 @@ def test_a_process_that_is_not_connected() -> None:
     first, _, last = told.splitlines()
     assert first.startswith("ray:cass: this process is not connected to Ray")
     assert "ray.init" in first
-    assert last == "(1, 1, 1) False"
+    assert last == "(1, 2, 2) False"
 
 
 def test_a_fork_while_a_thread_loads_ray(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ class MaskBatch:
         InvalidRequest: an argument cannot be used; it is named.
 
     Example:
-        >>> add_masks = MaskBatch("local:", (4, 4), MaskSpec(patch_size=1), image_size=(32, 32))
+        >>> add_masks = MaskBatch("local:", (4, 4), image_size=(32, 32))
         >>> batch = add_masks({"boxes": np.array([[[8, 8, 24, 24]]], np.float32)})
         >>> batch["mask"].shape, batch["mask"][0, 1].tolist()[1]
         ((1, 4, 4), 1.0)

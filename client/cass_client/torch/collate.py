@@ -67,7 +67,7 @@ class MaskCollate:
         >>> from cass_client import CassClient
         >>> target = {"boxes": torch.tensor([[8.0, 8.0, 24.0, 24.0]]), "labels": torch.tensor([1])}
         >>> samples = [(torch.zeros(3, 32, 32), target)] * 4
-        >>> collate = MaskCollate(CassClient("local:"), (4, 4), MaskSpec(patch_size=1))
+        >>> collate = MaskCollate(CassClient("local:"), (4, 4))
         >>> images, targets, masks = next(iter(DataLoader(samples, 2, collate_fn=collate)))
         >>> images.shape, len(targets), masks.shape, masks[0, 1].tolist()[1]
         (torch.Size([2, 3, 32, 32]), 2, torch.Size([2, 4, 4]), 1.0)

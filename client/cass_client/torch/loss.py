@@ -29,7 +29,7 @@ class RemoteCassLoss(nn.Module):
     Example:
         >>> from cass_client import CassClient
         >>> client = CassClient("local:")
-        >>> loss = RemoteCassLoss(client, MaskSpec(patch_size=1), LossSpec(kind="bce"))
+        >>> loss = RemoteCassLoss(client, MaskSpec(), LossSpec(kind="bce"))
         >>> logits = torch.zeros(1, 4, 4, requires_grad=True)
         >>> value = loss(logits, [[[8, 8, 24, 24]]], image_size=(32, 32), feature_map=(4, 4))
         >>> value.backward()

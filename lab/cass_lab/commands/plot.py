@@ -45,7 +45,7 @@ def plot(
     show its scores and the patches that are kept. An object that loses all of its patches has a
     dashed red outline.
 
-    Example: cass plot instances.json --image 42 --images train/ --set patch_size=1 --out 42.png
+    Example: cass plot instances.json --image 42 --images train/ --out 42.png
     """
     if predictor is None and keep is not None:
         raise InvalidRequest("--keep", "is for scores: give --predictor too")

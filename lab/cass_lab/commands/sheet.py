@@ -58,10 +58,10 @@ def sheet(
     from cass_lab.scoring import load_trained, stretch, stretch_boxes
     from cass_lab.sheet.page import SheetImage, SheetWriter
 
-    specs = [make_spec(p, ["patch_size=1", *(changes or ())]) for p in Preset]
+    specs = [make_spec(preset, changes) for preset in (Preset.baseline, Preset.improved)]
     if any(spec.patch_size != 1 or spec.merge != "max" for spec in specs):
         raise InvalidRequest("--set", "patch_size and merge cannot be changed in a sheet")
-    improved, baseline = specs
+    baseline, improved = specs
     file = read_coco(coco)
     labels = read_class_names(coco)
     names = sorted(set(labels))

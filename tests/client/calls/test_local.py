@@ -122,7 +122,7 @@ def test_life() -> None:
         assert repr(client) == "CassClient('local:')"
     # A closed client opens again; a pickled one is as good.
     for usable in (client, pickle.loads(pickle.dumps(client))):
-        assert usable.generate_mask([None], (8, 8), (2, 2)).shape == (1, 1, 1)
+        assert usable.generate_mask([None], (8, 8), (2, 2)).shape == (1, 2, 2)
         assert usable.info().device == "cpu"
         assert usable.info().limits == {}
 

@@ -79,7 +79,7 @@ def test_equals_cass_loss(client: CassClient, dtype: torch.dtype, reduction: Any
 
 def test_equals_cass_loss_by_default(client: CassClient) -> None:
     remote, local = RemoteCassLoss(client), CassLoss()
-    logits = some_logits(shape=(3, 2, 3))
+    logits = some_logits(shape=(3, 8, 10))
     same(value_and_gradient(remote, logits), value_and_gradient(local, logits))
     assert list(remote.parameters()) == []
     assert remote.state_dict() == {}

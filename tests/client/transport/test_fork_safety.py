@@ -64,7 +64,7 @@ PROGRAM = """
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             for _ in range(3):
-                assert safe.generate_mask([None], (8, 8), (2, 2)).shape == (1, 1, 1)
+                assert safe.generate_mask([None], (8, 8), (2, 2)).shape == (1, 2, 2)
             requests = []
             assert list(safe.stream_masks(requests)) == []
         told = [w for w in caught if w.category is FallbackWarning]

@@ -188,11 +188,11 @@ def test_a_file_that_is_gone_is_no_reason_to_stop(tmp_path: Path) -> None:
     mine = put(tmp_path / "mine", TOKEN.encode())
     with serving("--token-file", str(known)) as server:
         client = CassClient(server.address, timeout=60, token_file=mine, fallback="local")
-        assert client.generate_mask([None], (8, 8), (2, 2)).shape == (1, 1, 1)
+        assert client.generate_mask([None], (8, 8), (2, 2)).shape == (1, 2, 2)
         assert client.local_answers == 0
     mine.unlink()
     with pytest.warns(FallbackWarning):
-        assert client.generate_mask([None], (8, 8), (2, 2)).shape == (1, 1, 1)
+        assert client.generate_mask([None], (8, 8), (2, 2)).shape == (1, 2, 2)
     assert client.local_answers == 1
 
 

@@ -65,9 +65,9 @@ def test_value(kind: Any, reduction: Any) -> None:
     np.testing.assert_allclose(value.numpy().ravel(), expected, rtol=1e-5, atol=1e-7)
 
 
-def test_defaults_are_the_improved_preset() -> None:
+def test_defaults_are_the_recommended_preset() -> None:
     loss = CassLoss()
-    assert (loss.mask_spec, loss.loss_spec) == (MaskSpec.improved(), LossSpec.improved())
+    assert (loss.mask_spec, loss.loss_spec) == (MaskSpec.recommended(), LossSpec.recommended())
     assert list(loss.parameters()) == []
     assert loss.state_dict() == {}
 

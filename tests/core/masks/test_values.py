@@ -463,18 +463,20 @@ def test_box_that_covers_everything(make: MakeMask) -> None:
 def test_no_images() -> None:
     for boxes in ([], np.zeros((0, 0, 4), np.float32)):
         mask, owner = generate_mask(boxes, (8, 8), (9, 6), return_owner=True)
-        assert (mask.shape, mask.dtype) == ((0, 3, 2), np.float32)
-        assert (owner.shape, owner.dtype) == ((0, 3, 2), np.int32)
-    assert [m.shape for m in generate_mask([], [], [(4, 4), (8, 8)])] == [(0, 1, 1), (0, 2, 2)]
+        assert (mask.shape, mask.dtype) == ((0, 9, 6), np.float32)
+        assert (owner.shape, owner.dtype) == ((0, 9, 6), np.int32)
+    several = generate_mask([], [], [(4, 4), (8, 7)], MaskSpec(patch_size=4))
+    assert [mask.shape for mask in several] == [(0, 1, 1), (0, 2, 2)]
 
 
 def test_presets() -> None:
-    assert asdict(MaskSpec()) == asdict(MaskSpec.improved()) == reference.IMPROVED
+    assert asdict(MaskSpec.improved()) == reference.IMPROVED
     assert asdict(MaskSpec.baseline()) == reference.BASELINE
+    assert MaskSpec() == MaskSpec.recommended() == MaskSpec.improved()
     improved = LossSpec.improved()
-    assert improved == LossSpec()
     assert (improved.kind, improved.alpha, improved.beta) == ("focal", 2, 4)
     assert (improved.gamma, improved.weight, improved.reduction) == (2, 0.75, "mean")
+    assert LossSpec() == LossSpec.recommended() == LossSpec(kind="cornernet", alpha=2, beta=4)
     assert LossSpec.baseline() == LossSpec(kind="mse")
 
 

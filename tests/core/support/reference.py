@@ -17,7 +17,7 @@ MARGIN = 1e-4
 """How near to a boundary a centre or a comparison may lie before float32 may fall either way."""
 
 IMPROVED: dict[str, Any] = {
-    "patch_size": 4,
+    "patch_size": 1,
     "expansion_ratio": 0.3,
     "min_size": 1.0,
     "use_anisotropic_gaussian": True,
