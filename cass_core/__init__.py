@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cass_core.boxes import BoxBatch
+from cass_core.coverage import boxes_without_patch
 from cass_core.errors import CassError, InvalidRequest
 from cass_core.losses import compute_loss
 from cass_core.masks import generate_mask
@@ -29,6 +30,7 @@ __all__ = [
     "LossSpec",
     "MaskLoss",
     "MaskSpec",
+    "boxes_without_patch",
     "compute_loss",
     "generate_mask",
 ]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,8 @@ from cass_core.inputs import check_logits, check_same_grid, check_sizes, check_t
 from cass_core.ops.backend import DeviceBoxes, boxes_loss, is_on_device, offsets_of, to_device
 from cass_core.ops.spec_args import loss_options, mask_options
 from cass_core.specs import LossSpec, MaskSpec, normalizer_of
+
+T = TypeVar("T")
 
 
 class CassLoss(nn.Module):
@@ -71,7 +73,9 @@ class CassLoss(nn.Module):
         if not isinstance(logits, Tensor):
             raise InvalidRequest("logits", f"must be a torch tensor, got {type(logits).__name__}")
         check_logits(logits)
-        batch = boxes if is_on_device(boxes, logits.device) else _pack(boxes, logits.device)
+        device = logits.device
+        # Placed boxes and one size for all images need no break of a compiled graph.
+        batch = boxes if is_on_device(boxes, device) else _untraced(_pack, boxes, device)
         cells = one_feature_map(feature_map)
         grid = patch_grid(cells, self.mask_spec.patch_size)
         check_same_grid(tuple(logits.shape), (batch.num_images, *grid), "logits")
@@ -81,7 +85,7 @@ class CassLoss(nn.Module):
         # Reading a tensor would make the host wait for its device.
         size = None if isinstance(image_size, Tensor) else one_image_size(image_size)
         if size is None:
-            placed = _to_device(batch, image_size, logits.device)
+            placed = _untraced(_to_device, batch, image_size, device)
         else:
             placed = DeviceBoxes(torch.as_tensor(batch.xyxy), offsets_of(batch), None, list(size))
         value: Tensor
@@ -162,14 +166,19 @@ def _grad_dtype(logits: Tensor) -> torch.dtype | None:
     return torch.float64 if logits.dtype == torch.float64 else torch.float32
 
 
-# torch.compile leaves its graph for these; placed boxes and one size for all images need neither.
+def _untraced(function: Callable[..., T], *args: Any) -> T:
+    """Call a function that torch.compile leaves its graph for.
+
+    `torch.compiler.disable` as a decorator would load torch's compiler when this is imported.
+    """
+    if torch.compiler.is_compiling():
+        function = torch.compiler.disable(function)
+    return function(*args)
 
 
-@torch.compiler.disable
 def _pack(boxes: BoxBatch | Sequence[Any], device: torch.device) -> BoxBatch:
     return BoxBatch.wrap(boxes).to(device)
 
 
-@torch.compiler.disable
 def _to_device(boxes: BoxBatch, image_size: Any, device: torch.device) -> DeviceBoxes:
     return to_device(boxes, check_sizes(image_size, boxes), device)

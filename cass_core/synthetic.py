@@ -6,6 +6,7 @@ are taller than wide, as in the data that the method is for.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -96,9 +97,8 @@ def street_scene(
     picture = Image.new("RGB", (width, height))
     draw = ImageDraw.Draw(picture)
     _draw_street(draw, height, width, rng)
-    painters = (_draw_cone, _draw_pedestrian, _draw_vehicle)
-    for (x1, y1, x2, y2), kind in zip(xyxy.tolist(), kinds.tolist(), strict=True):
-        painters[kind](draw, x1, y1, x2, y2, rng)
+    for box, kind in zip(xyxy.tolist(), kinds.tolist(), strict=True):
+        _draw_object(draw, box, kind, rng)
     return Scene(np.array(picture), xyxy, tuple(LABELS[kind] for kind in kinds.tolist()))
 
 
@@ -130,6 +130,31 @@ def _layout(
 
 
 _Colour = tuple[int, ...]
+# What an object is drawn of, in shares of its box: rectangles (x1, y1, x2, y2) and polygons (x, y,
+# ...), each with its colour or the object's own.
+_Part = tuple[tuple[float, ...], _Colour | None]
+_CONE: tuple[_Part, ...] = (
+    ((0, 0.9, 1, 1), (58, 50, 46)),
+    ((0.1, 0.9, 0.9, 0.9, 0.56, 0, 0.44, 0), None),
+    ((0.22, 0.585, 0.78, 0.585, 0.7, 0.36, 0.3, 0.36), (240, 240, 236)),
+)
+_PEDESTRIAN: tuple[_Part, ...] = (
+    ((0.2, 0.5, 0.46, 1), (52, 56, 70)),
+    ((0.54, 0.5, 0.8, 1), (52, 56, 70)),
+    ((0, 0.18, 1, 0.54), None),
+    ((0.36, 0, 0.64, 0, 0.7, 0.07, 0.64, 0.15, 0.36, 0.15, 0.3, 0.07), (222, 180, 150)),
+)
+_TYRE, _LIGHT = (22, 22, 24), (196, 40, 36)
+_VEHICLE: tuple[_Part, ...] = (
+    ((0.06, 0.75, 0.24, 1), _TYRE),
+    ((0.76, 0.75, 0.94, 1), _TYRE),
+    ((0, 0.42, 1, 0.88), None),
+    ((0.06, 0.42, 0.18, 0, 0.82, 0, 0.94, 0.42), None),
+    ((0.13, 0.4, 0.22, 0.07, 0.78, 0.07, 0.87, 0.4), (58, 74, 88)),
+    ((0.03, 0.52, 0.17, 0.64), _LIGHT),
+    ((0.83, 0.52, 0.97, 0.64), _LIGHT),
+)
+_PARTS = (_CONE, _PEDESTRIAN, _VEHICLE)
 _ROAD: _Colour = (88, 90, 94)
 _PAINT: _Colour = (214, 214, 206)
 
@@ -157,15 +182,10 @@ def _draw_street(draw: ImageDraw, height: int, width: int, rng: np.random.Genera
         """What lies between two lines to the vanishing point; ends as shares of the road."""
         y_near = horizon + near * (height - horizon)
         y_far = horizon + far * (height - horizon)
-        draw.polygon(
-            [
-                (middle + left * near * width, y_near),
-                (middle + right * near * width, y_near),
-                (middle + right * far * width, y_far),
-                (middle + left * far * width, y_far),
-            ],
-            colour,
-        )
+        x = [
+            middle + share * width for share in (left * near, right * near, right * far, left * far)
+        ]
+        draw.polygon(list(zip(x, (y_near, y_near, y_far, y_far), strict=True)), colour)
 
     trapezium(-1.0, 1.0, 1.0, 0.0, _ROAD)
     for side in (-0.97, 0.95):
@@ -175,71 +195,17 @@ def _draw_street(draw: ImageDraw, height: int, width: int, rng: np.random.Genera
             trapezium(lane, lane + 0.012, _NEAREST / metres, _NEAREST / (metres + 3.0), _PAINT)
 
 
-def _draw_cone(
-    draw: ImageDraw, x1: float, y1: float, x2: float, y2: float, rng: np.random.Generator
+def _draw_object(
+    draw: ImageDraw, box: Sequence[float], kind: int, rng: np.random.Generator
 ) -> None:
-    middle, w, h = (x1 + x2) / 2, x2 - x1, y2 - y1
-    base = y2 - 0.1 * h
-
-    def band(low: float, high: float, colour: _Colour) -> None:
-        """A slice of the body, between shares of its height."""
-        half_low = w * (0.40 - 0.34 * low)
-        half_high = w * (0.40 - 0.34 * high)
-        y_low, y_high = base - low * (base - y1), base - high * (base - y1)
-        draw.polygon(
-            [
-                (middle - half_low, y_low),
-                (middle + half_low, y_low),
-                (middle + half_high, y_high),
-                (middle - half_high, y_high),
-            ],
-            colour,
-        )
-
-    body = (232, 92, 22) if rng.random() < 0.7 else (238, 196, 30)
-    _fill(draw, x1, base, x2, y2, (58, 50, 46))
-    band(0.0, 1.0, body)
-    band(0.35, 0.6, (240, 240, 236))
-
-
-def _draw_pedestrian(
-    draw: ImageDraw, x1: float, y1: float, x2: float, y2: float, rng: np.random.Generator
-) -> None:
-    middle, w, h = (x1 + x2) / 2, x2 - x1, y2 - y1
-    coat = tuple(int(v) for v in rng.integers(30, 200, 3))
-    trousers = tuple(int(v) for v in rng.integers(25, 95, 3))
-    head = 0.065 * h
-    _fill(draw, middle - 0.30 * w, y1 + 0.5 * h, middle - 0.04 * w, y2, trousers)
-    _fill(draw, middle + 0.04 * w, y1 + 0.5 * h, middle + 0.30 * w, y2, trousers)
-    _fill(draw, x1, y1 + 0.18 * h, x2, y1 + 0.54 * h, coat)
-    draw.ellipse([middle - head, y1, middle + head, y1 + 2.2 * head], (222, 180, 150))
-
-
-def _draw_vehicle(
-    draw: ImageDraw, x1: float, y1: float, x2: float, y2: float, rng: np.random.Generator
-) -> None:
-    w, h = x2 - x1, y2 - y1
-    paint = tuple(int(v) for v in rng.integers(40, 215, 3))
-    for left in (x1 + 0.06 * w, x2 - 0.24 * w):
-        _fill(draw, left, y2 - 0.25 * h, left + 0.18 * w, y2, (22, 22, 24))
-    _fill(draw, x1, y1 + 0.42 * h, x2, y2 - 0.12 * h, paint)
-    draw.polygon(
-        [
-            (x1 + 0.06 * w, y1 + 0.42 * h),
-            (x1 + 0.18 * w, y1),
-            (x2 - 0.18 * w, y1),
-            (x2 - 0.06 * w, y1 + 0.42 * h),
-        ],
-        paint,
-    )
-    draw.polygon(
-        [
-            (x1 + 0.13 * w, y1 + 0.40 * h),
-            (x1 + 0.22 * w, y1 + 0.07 * h),
-            (x2 - 0.22 * w, y1 + 0.07 * h),
-            (x2 - 0.13 * w, y1 + 0.40 * h),
-        ],
-        (58, 74, 88),
-    )
-    for left in (x1 + 0.03 * w, x2 - 0.17 * w):
-        _fill(draw, left, y1 + 0.52 * h, left + 0.14 * w, y1 + 0.64 * h, (196, 40, 36))
+    x1, y1, x2, y2 = box
+    own = tuple(int(v) for v in rng.integers(40, 215, 3))
+    if LABELS[kind] == "cone":
+        own = (232, 92, 22) if rng.random() < 0.7 else (238, 196, 30)
+    for shape, colour in _PARTS[kind]:
+        x = [x1 + share * (x2 - x1) for share in shape[::2]]
+        y = [y1 + share * (y2 - y1) for share in shape[1::2]]
+        if len(x) == 2:
+            _fill(draw, x[0], y[0], x[1], y[1], colour or own)
+        else:
+            draw.polygon(list(zip(x, y, strict=True)), colour or own)

@@ -14,7 +14,8 @@ import typer
 from cass_cli.coco import read_coco
 from cass_cli.figures import load_picture
 from cass_core.plotting.predictions import plot_kept
-from cass_lab.scoring import load_trained, pruned, stretch, stretch_boxes
+from cass_lab.data.dataset import stretch
+from cass_lab.scoring import load_trained, pruned, stretch_boxes
 
 
 def main(
@@ -30,8 +31,8 @@ def main(
     """Draw the figure."""
     file = read_coco(coco)
     i = file.index(image)
-    size = (int(file.sizes[i, 0]), int(file.sizes[i, 1]))
-    picture = load_picture(images, file.file_names[i], size)
+    size = file.size(i)
+    picture = load_picture(images, file.file_names[i], size, image)
     boxes = file.xyxy[file.offsets[i] : file.offsets[i + 1]]
     choices = {}
     for named in predictor:

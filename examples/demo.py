@@ -65,8 +65,7 @@ def coco_batch(path: Path, images: Path | None) -> Batch:
     chosen = np.argsort(-counts, kind="stable")[:IMAGES]
     boxes = BoxBatch.from_list([file.xyxy[file.offsets[i] : file.offsets[i + 1]] for i in chosen])
     first = int(chosen[0])
-    size = (int(file.sizes[first, 0]), int(file.sizes[first, 1]))
-    picture = load_picture(images, file.file_names[first], size)
+    picture = load_picture(images, file.file_names[first], file.size(first), file.image_ids[first])
     return Batch(path.name, boxes, file.sizes[chosen], 0, picture)
 
 

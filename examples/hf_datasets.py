@@ -49,9 +49,7 @@ class AddMasks:
         if self.mirrored:
             for xyxy in boxes:
                 xyxy[:, [2, 0]] = IMAGE_SIZE[1] - xyxy[:, [0, 2]]
-        masks = self.client.generate_mask(
-            boxes, IMAGE_SIZE, FEATURE_MAP, MaskSpec(), dtype="uint8"
-        )
+        masks = self.client.generate_mask(boxes, IMAGE_SIZE, FEATURE_MAP, MaskSpec(), dtype="uint8")
         return {**batch, "boxes": boxes, "masks": masks}
 
 

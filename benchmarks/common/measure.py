@@ -46,6 +46,15 @@ def median_ratio(values: Sequence[float], others: Sequence[float]) -> float:
     return float(np.median(np.divide(values, others)))
 
 
+def judged(
+    ratio: float, *, least: float | None = None, most: float | None = None
+) -> dict[str, float | bool | None]:
+    """A ratio with its bound, if it has one, and whether that holds."""
+    bound = most if least is None else least
+    holds = None if bound is None else (ratio >= bound if most is None else ratio <= bound)
+    return {"ratio": ratio, "bound": bound, "holds": holds}
+
+
 def difference(long: Callable[[], object], short: Callable[[], object], pairs: int) -> float:
     """Median of how many seconds more one call takes than another, call by call in turn.
 
@@ -90,7 +99,7 @@ def write(path: Path, command: str, results: dict[str, Any]) -> None:
         **results,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record, indent=2) + "\n")
+    path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 def _versions(*packages: str) -> dict[str, str]:

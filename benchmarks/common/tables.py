@@ -1,41 +1,60 @@
-"""Tables and command-line options that the benchmarks share."""
+"""Command-line options and the table that all benchmarks print."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 from rich.table import Table
 
 Out = Annotated[Path | None, typer.Option(help="Also write the results as JSON.")]
 Rounds = Annotated[int, typer.Option(min=1, help="Turns of each measurement.")]
 Seconds = Annotated[float, typer.Option(help="Length of a turn.")]
 
+CONSOLE = Console(width=140, highlight=False)
 
-def table(
-    title: str, columns: Iterable[str], rows: Iterable[Iterable[object]], caption: str = ""
-) -> Table:
-    """A table whose first column is text, the others numbers."""
-    made = Table(title=title, caption=caption or None, title_justify="left", min_width=60)
-    for index, column in enumerate(columns):
-        made.add_column(column, justify="right" if index else "left")
-    for row in rows:
-        made.add_row(*map(str, row))
-    return made
+
+def show(title: str, cases: Mapping[str, Any]) -> None:
+    """Print figures of several cases, a column per case and a row per figure.
+
+    Figures that are grouped are named ``group, figure``; counts by name share a cell. Figures that
+    belong to no case are those of one.
+    """
+    if not all(isinstance(figures, Mapping) for figures in cases.values()):
+        cases = {"": cases}
+    flat = {case: dict(_flat(figures)) for case, figures in cases.items()}
+    made = Table("")
+    for case in flat:
+        made.add_column(case, justify="right")
+    for name in dict.fromkeys(name for figures in flat.values() for name in figures):
+        cells = (figures.get(name, "") for figures in flat.values())
+        made.add_row(name.replace("_", " "), *cells)
+    CONSOLE.print(f"\n{title}", made, sep="\n", markup=False)
 
 
 def number(value: float) -> str:
     """About three digits."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def judged(text: str, is_kept: bool) -> str:
-    """Green where a bound is kept, else red."""
-    return f"[green]{text} ✓[/]" if is_kept else f"[red]{text} ✗[/]"
+def _flat(figures: Mapping[Any, Any], group: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in figures.items():
+        if isinstance(value, Mapping) and not all(isinstance(n, int) for n in value.values()):
+            yield from _flat(value, f"{group}{name}, ")
+        else:
+            yield f"{group}{name}", _text(value)
 
 
-def counted(counts: dict[str, int]) -> str:
-    """Names with their counts."""
-    return ", ".join(f"{name} {count:,}" for name, count in counts.items())
+def _text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {count:,}" for name, count in value.items())
+    if isinstance(value, bool):
+        return "[green]✓[/]" if value else "[red]✗[/]"
+    if isinstance(value, float):
+        return number(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    return "" if value is None else str(value)

@@ -16,7 +16,7 @@ from benchmarks.core.scaling import SWEEPS, Times
 _LINES = {
     "audited": ("#b42318", "audited", True),
     "heatmaps": ("#b45f06", "CenterNet\nheatmaps", False),
-    "generate_mask": ("#0550ae", "generate_mask", True),
+    "improved": ("#0550ae", "generate_mask", True),
     "zeros": ("#6e7781", "filling with zeros", False),
 }
 

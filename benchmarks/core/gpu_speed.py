@@ -25,6 +25,8 @@ REPEATS = 20
 # Logits take turns, so that nobody finds them in the cache.
 SETS = 4
 SPEC = MaskSpec()
+# Of the speed of a copy that moves as many bytes.
+_LEAST = 0.7
 
 Call = Callable[[int], object]
 """Work for the device; told which turn it is."""
@@ -32,16 +34,7 @@ Call = Callable[[int], object]
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One measurement.
-
-    Attributes:
-        name: what was measured.
-        seconds: median of a call.
-        beside: what was measured in turns with it.
-        beside_seconds: its median.
-        least_ratio: what ``ratio`` is to reach, if anything.
-        most_seconds: what ``seconds`` may be, if anything.
-    """
+    """Median seconds of a call and of what was measured in turns with it; at most one bound."""
 
     name: str
     seconds: float
@@ -145,23 +138,15 @@ def _losses() -> list[Figure]:
             "copy for boxes": copying(2 * count),  # logits, gradient
         }
     )
-    shape = f"{images} × {side}×{side}, float32"
-    copies = "copy of as many bytes"
+    shape, copies = f"{images} × {side}×{side}, float32", "copy of as many bytes"
     return [
         Figure(
-            f"loss and gradient from a mask, {shape}",
-            seconds["from a mask"],
-            copies,
-            seconds["copy for a mask"],
-            0.7,
-        ),
-        Figure(
-            f"loss and gradient from 30 boxes, {shape}",
-            seconds["from boxes"],
-            copies,
-            seconds["copy for boxes"],
-            0.7,
-        ),
+            f"loss and gradient from {of}, {shape}", seconds[call], copies, seconds[copy], _LEAST
+        )
+        for of, call, copy in (
+            ("a mask", "from a mask", "copy for a mask"),
+            ("30 boxes", "from boxes", "copy for boxes"),
+        )
     ]
 
 

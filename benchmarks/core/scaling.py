@@ -4,16 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-
-import numpy as np
-import torch
 
 from benchmarks.common.measure import fitted, interleaved, seconds_of
-from benchmarks.common.workload import IMAGE_SIZE, SPEC
-from benchmarks.core.audited import audited_masks
-from benchmarks.core.heatmap import heatmaps
-from cass_core import BoxBatch, generate_mask
+from benchmarks.common.workload import IMAGE_SIZE
+from benchmarks.core.masks import compared
 from cass_core.synthetic import street_boxes
 
 # Seconds: what is compared ends where one call takes longer.
@@ -71,7 +65,9 @@ def time_sweep(sweep: Sweep, rounds: int) -> Times:
     calls: dict[tuple[str, int], Callable[[], object]] = {}
     too_slow: set[str] = set()
     for value in dict.fromkeys(values):
-        for name, function in _calls(*sweep.point(value)).items():
+        images, boxes, image_size, feature_map = sweep.point(value)
+        arrays = street_boxes(images, boxes, image_size=image_size)
+        for name, function in compared(arrays, image_size, feature_map).items():
             if name in _COMPARED and name not in too_slow and seconds_of(function) > _PATIENCE:
                 too_slow.add(name)
             if name not in too_slow:
@@ -82,17 +78,3 @@ def time_sweep(sweep: Sweep, rounds: int) -> Times:
     for (name, value), seconds in interleaved(fitted(calls), max(3, rounds // 3)).items():
         times.setdefault(name, {})[value] = seconds
     return times
-
-
-def _calls(
-    images: int, boxes: int, image_size: tuple[int, int], feature_map: tuple[int, int]
-) -> dict[str, Callable[[], object]]:
-    arrays = street_boxes(images, boxes, image_size=image_size)
-    tensors = [torch.from_numpy(a) for a in arrays]
-    sizes = (image_size, feature_map)
-    return {
-        "audited": partial(audited_masks, tensors, *sizes, patch_size=1),
-        "heatmaps": partial(heatmaps, arrays, *sizes),
-        "generate_mask": partial(generate_mask, BoxBatch.from_list(arrays), *sizes, SPEC),
-        "zeros": partial(np.empty((images, *feature_map), np.float32).fill, 0),
-    }

@@ -7,19 +7,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from benchmarks.common.measure import write
 from benchmarks.common.processes import two_cores
-from benchmarks.common.tables import Out, Rounds, Seconds, table
-from benchmarks.common.watched_server import watched_server
-from benchmarks.fleet.measure import KINDS, answer_bytes, checks, costs_of, kind_name, measure
+from benchmarks.common.server import server_on
+from benchmarks.common.tables import Out, Rounds, Seconds, show
+from benchmarks.fleet.measure import KINDS, answer_bytes, checks, costs_of, measure
 from benchmarks.fleet.model import Costs, Fleet
 from benchmarks.fleet.plan import at_work, carried, enough
 from cass.malloc import keep_memory
@@ -43,24 +42,6 @@ def costs_from(results: Mapping[str, Any], stride: str, dtype: str) -> Costs:
     return replace(Costs(**kept), answer_bytes=answer_bytes(stride, dtype))
 
 
-def _ms(seconds: float) -> str:
-    return f"{seconds * 1e3:.2f}"
-
-
-def check_rows(results: Mapping[str, Any]) -> Iterable[Iterable[object]]:
-    """Each load as measured and as simulated."""
-    for kind, found in results["checks"].items():
-        for check in found:
-            yield (
-                f"{kind}, {check['loaders']} × {check['think'] * 1e3:.0f} ms",
-                f"{check['server_used']:.0%}",
-                f"{check['rate']:,.0f}",
-                f"{check['model_rate'] / check['rate']:.2f}",
-                _ms(check["p99"]),
-                f"{check['model_p99'] / check['p99']:.2f}",
-            )
-
-
 @app.command("measure")
 def run(
     rounds: Rounds = 5,
@@ -69,53 +50,43 @@ def run(
     out: Out = None,
 ) -> None:
     """Measure a server, check the model against it, and simulate fleets."""
-    console = Console(width=110, highlight=False)
     keep_memory()
     ours, theirs = two_cores()
-    with watched_server("--device", "cpu", core=ours) as server:
+    with server_on(ours) as server:
         os.sched_setaffinity(0, {theirs})
         turns = measure(server, rounds, seconds)
     os.sched_setaffinity(0, {ours, theirs})
-    costs = {kind_name(kind): costs_of(kind, turns[kind_name(kind)]) for kind in KINDS}
-    results: dict[str, Any] = {
-        "costs": {kind: asdict(one) for kind, one in costs.items()},
-        "checks": {kind: checks(one, turns[kind]) for kind, one in costs.items()},
-    }
-    columns = [
-        "loaders × pause",
-        "server used",
-        "requests/s",
-        "model / it",
-        "p99, ms",
-        "model / it",
-    ]
-    console.print(table("Measured, and by the model", columns, check_rows(results)))
-    results["carried"] = {
-        kind: {
-            **{f"{think:g} s": carried(one, Fleet(1, think)) for think in THINKS},
-            **{
-                f"1 s, {bits} Gbit/s": carried(one, Fleet(1, 1.0, bits=bits * 1e9))
-                for bits in GBITS
-            },
-        }
+    kinds = [f"{stride}, {dtype}" for stride, dtype in KINDS]
+    costs = {name: costs_of(*k, t) for name, k, t in zip(kinds, KINDS, turns, strict=True)}
+    found = {name: checks(costs[name], taken) for name, taken in zip(kinds, turns, strict=True)}
+    for kind, loads in found.items():
+        title = f"{kind}: loaders × ms between calls, measured and by the model"
+        show(title, {f"{one['loaders']} × {one['think'] * 1e3:.0f}": one for one in loads})
+    thinking = {f"{think:g} s": Fleet(1, think) for think in THINKS}
+    wires = {f"1 s, {bits} Gbit/s": Fleet(1, 1.0, bits=bits * 1e9) for bits in GBITS}
+    most = {
+        kind: {name: carried(one, fleet) for name, fleet in (thinking | wires).items()}
         for kind, one in costs.items()
     }
-    columns = ["think", *next(iter(results["carried"].values()))]
-    rows = ([kind, *map("{:,}".format, row.values())] for kind, row in results["carried"].items())
-    console.print(table("Loaders that one replica is enough for", columns, rows))
-    results["replicas"] = {
-        f"{kind}, {number:,} loaders": [asdict(enough(one, Fleet(number, t))) for t in THINKS]
+    show("Loaders that one replica is enough for, by time between calls", most)
+    least = {
+        f"{kind}, {number:,} loaders": [enough(one, Fleet(number, think)) for think in THINKS]
         for kind, one in costs.items()
         for number in FLEETS
         if number <= loaders
     }
-    rows = (
-        [name, *(f"{one['replicas']} ({_ms(one['p99'])})" for one in figures)]
-        for name, figures in results["replicas"].items()
-    )
-    columns = ["think", *(f"{think:g} s" for think in THINKS)]
-    console.print(table("Replicas that are enough (p99, ms)", columns, rows))
+    replicas = {
+        name: {think: one.replicas for think, one in zip(thinking, figures, strict=True)}
+        for name, figures in least.items()
+    }
+    show("Replicas that are enough, by time between calls", {"": replicas})
     if out is not None:
+        results = {
+            "costs": {kind: asdict(one) for kind, one in costs.items()},
+            "checks": found,
+            "carried": most,
+            "replicas": {name: [asdict(one) for one in figures] for name, figures in least.items()},
+        }
         write(out, f"make bench-fleet ROUNDS={rounds} LOADERS={loaders}", results)
 
 
@@ -130,14 +101,11 @@ def plan(
     results: Annotated[Path, typer.Option(help="What `measure --out` has written.")] = RESULTS,
 ) -> None:
     """How many replicas a number of loaders needs, or what a number of replicas gives them."""
-    costs = costs_from(json.loads(results.read_text()), f"stride {stride}", dtype)
+    measured = json.loads(results.read_text(encoding="utf-8"))
+    costs = costs_from(measured, f"stride {stride}", dtype)
     fleet = Fleet(loaders, think, replicas=max(replicas, 1), bits=gbits * 1e9)
     figures = at_work(costs, fleet) if replicas else enough(costs, fleet)
-    typer.echo(
-        f"replicas: {figures.replicas}; {figures.rate:,.0f} requests/s, p50 {_ms(figures.p50)},"
-        f" p99 {_ms(figures.p99)} ms, cores {figures.used:.0%} used, wires"
-        f" {figures.wire_used:.0%}, {figures.refused:.1%} refused at first, {figures.failed} failed"
-    )
+    show(f"{loaders:,} loaders, {think:g} s between their batches", asdict(figures))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from statistics import fmean, median
 from typing import Any
@@ -14,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common.callers import Turn, take_turn
-from benchmarks.common.watched_server import WatchedServer
+from benchmarks.common.server import server_seconds
 from benchmarks.common.workload import IMAGES, MAPS, Case, request_of
 from benchmarks.fleet.model import Costs, Fleet, simulate
+from tests.support.servers import ServerProcess
 
 _SIMULATED_SECONDS, _WARM_UP_SECONDS = 3.0, 0.3
 _MOST_SPREAD = 2000
@@ -34,40 +36,30 @@ class Load:
 ALONE = tuple(Load(1, think) for think in (0.0, 1e-3, 10e-3))
 CROWD = Load(8, 0.0)
 CHECKED = (Load(8, 10e-3), Load(16, 0.0), Load(32, 40e-3), Load(128, 320e-3))
-KINDS = tuple(
-    Case(stride, dtype, 1, streamed=False)
-    for stride, dtype in (("stride 32", "float32"), ("stride 8", "float32"), ("stride 8", "uint8"))
-)
-
+KINDS = (("stride 32", "float32"), ("stride 8", "float32"), ("stride 8", "uint8"))
+"""Stride and dtype of the masks."""
 
 Turns = Mapping[Load, Sequence[Turn]]
 
 
-def kind_name(kind: Case) -> str:
-    """Its stride and dtype."""
-    return f"{kind.stride}, {kind.dtype}"
-
-
-def measure(server: WatchedServer, rounds: int, seconds: float) -> dict[str, Turns]:
-    """Turns of all loads by kind, interleaved."""
+def measure(server: ServerProcess, rounds: int, seconds: float) -> list[Turns]:
+    """Turns of all loads for each of `KINDS`, interleaved."""
     loads = (*ALONE, CROWD, *CHECKED)
-    turns: dict[str, dict[Load, list[Turn]]] = {
-        kind_name(kind): {load: [] for load in loads} for kind in KINDS
-    }
-    for _, kind, load in product(range(rounds), KINDS, loads):
+    turns: list[dict[Load, list[Turn]]] = [{load: [] for load in loads} for _ in KINDS]
+    for _, (kind, taken), load in product(range(rounds), zip(KINDS, turns, strict=True), loads):
         turn = take_turn(
             server.address,
-            request_of(kind),
+            request_of(Case(*kind, 1, streamed=False)),
             load.loaders,
             max(seconds, 3 * load.think),
-            server.thread_seconds,
+            partial(server_seconds, server),
             load.think,
         )
-        turns[kind_name(kind)][load].append(turn)
-    return dict(turns)
+        taken[load].append(turn)
+    return [*turns]
 
 
-def costs_of(kind: Case, turns: Turns) -> Costs:
+def costs_of(stride: str, dtype: str, turns: Turns) -> Costs:
     """Medians of what calls cost."""
 
     def middle(load: Load, name: str) -> float:
@@ -86,7 +78,7 @@ def costs_of(kind: Case, turns: Turns) -> Costs:
         busy=middle(CROWD, "server"),
         client=middle(CROWD, "client"),
         spread=spread,
-        answer_bytes=answer_bytes(kind.stride, kind.dtype),
+        answer_bytes=answer_bytes(stride, dtype),
     )
 
 

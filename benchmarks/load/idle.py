@@ -5,25 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Mapping
 from statistics import fmean, median
 from typing import Any
 
 import grpc
 import numpy as np
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from rich.table import Table
 
 from benchmarks.common.callers import closed_loop
 from benchmarks.common.helper import Steps, helper
 from benchmarks.common.measure import median_ratio
-from benchmarks.common.tables import counted, table
-from benchmarks.common.watched_server import Usage, WatchedServer, watched_server
+from benchmarks.common.server import Usage, server_on, usage
 from benchmarks.common.workload import CHANNEL_OPTIONS, STREAM_MASKS, Case, request_of
+from tests.support.servers import ServerProcess
 
 STREAMS, CONNECTIONS = 500, 100
 _STREAMED = Case("stride 32", "uint8", 1, streamed=True)
 _UNARY = Case("stride 32", "float32", 1, streamed=False)
+TITLE = f"One caller, {_UNARY.stride}, beside idle calls on {CONNECTIONS} connections"
 
 
 def hold_open(address: str) -> Steps:
@@ -56,7 +55,7 @@ def measure(core: int, rounds: int, seconds: float) -> dict[str, Any]:
     alone: list[list[float]] = []
     beside: list[list[float]] = []
     held: dict[str, Any] = {}
-    with watched_server("--device", "cpu", core=core) as server:
+    with server_on(core) as server:
         _percentiles(server, seconds / 2)  # grows to its size
         for _ in range(rounds):
             before, empty = _percentiles(server, seconds), _usage(server)
@@ -80,21 +79,12 @@ def measure(core: int, rounds: int, seconds: float) -> dict[str, Any]:
     }
 
 
-def _usage(server: WatchedServer) -> Usage:
-    return server.usage()[server.pid]
+def _usage(server: ServerProcess) -> Usage:
+    return usage(server)[server.process.pid]
 
 
-def _percentiles(server: WatchedServer, seconds: float) -> list[float]:
+def _percentiles(server: ServerProcess, seconds: float) -> list[float]:
     """p50 and p99 in milliseconds of a single caller."""
     with helper(closed_loop, server.address, request_of(_UNARY), 1, seconds) as caller:
         caller.go()
         return [float(p) * 1e3 for p in np.percentile(caller.result().answered, (50, 99))]
-
-
-def idle_table(result: Mapping[str, Any]) -> Table:
-    """A row for the median, one for the slowest hundredth."""
-    rows = ([name, *(f"{ms:.2f}" for ms in result[name].values())] for name in ("p50", "p99"))
-    caption = f"open: {counted(result['open'])}; the server has {result['threads']} threads"
-    title = f"One caller, {_UNARY.stride}, beside idle calls on {CONNECTIONS} connections"
-    caption += f", {result['resident_mib']:+.0f} MiB"
-    return table(title, ("ms per call", "alone", "beside", "ratio"), rows, caption)

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import grpc
-from rich.table import Table
 
 from benchmarks.common.helper import Steps, helper
-from benchmarks.common.tables import counted, table
-from benchmarks.common.watched_server import watched_server
+from benchmarks.common.server import server_on
 from benchmarks.common.workload import CHANNEL_OPTIONS, SERVICE, covered_request
-from benchmarks.load.prober import PROBE_COLUMNS, probe, probe_cells, summary
+from benchmarks.load.prober import probe, summary
 from cass.v1 import cass_pb2 as pb
 
 MESSAGE_BYTES = 64 << 20
 _IN_FLIGHT = 2
 _PAUSE_SECONDS = 0.002
+TITLE = f"Health checks beside the largest requests, {_IN_FLIGHT} in flight"
 
 
 def loss() -> bytes:
@@ -87,7 +86,7 @@ def measure(core: int, _: int, seconds: float) -> dict[str, Any]:
     results = {}
     for case in CASES:
         with (
-            watched_server("--device", "cpu", core=core) as server,
+            server_on(core) as server,
             helper(keep_in_flight, server.address, case, seconds) as callers,
             helper(probe, server.address, seconds) as prober,
         ):
@@ -96,13 +95,3 @@ def measure(core: int, _: int, seconds: float) -> dict[str, Any]:
             probes = summary([prober.result()])
             results[case] = {"probes": probes, "codes": dict(callers.result())}
     return results
-
-
-def largest_table(results: Mapping[str, Any]) -> Table:
-    """All cases."""
-    title = f"Health checks beside the largest requests, {_IN_FLIGHT} in flight: ms"
-    rows = (
-        (case, *probe_cells(result["probes"]), counted(result["codes"]))
-        for case, result in results.items()
-    )
-    return table(title, ("under way", *PROBE_COLUMNS, "ended as"), rows)

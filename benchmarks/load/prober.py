@@ -13,11 +13,10 @@ import numpy as np
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from benchmarks.common.helper import Steps
-from benchmarks.common.tables import counted, judged
 
 _PAUSE_SECONDS, _TIMEOUT_SECONDS = 0.02, 10.0
 BOUND_MILLISECONDS = 50.0
-PROBE_COLUMNS = ("probe p50", f"p99 (≤ {BOUND_MILLISECONDS:.0f})", "worst", "failed")
+"""Largest p99 that holds."""
 
 
 @dataclass(slots=True)
@@ -61,14 +60,3 @@ def summary(rounds: Sequence[Probes]) -> dict[str, Any]:
         "failed": dict(failed),
         "holds": p99 <= BOUND_MILLISECONDS and not failed,
     }
-
-
-def probe_cells(probes: dict[str, Any]) -> tuple[str, ...]:
-    """For a table, under `PROBE_COLUMNS`."""
-    p99 = probes["p99_milliseconds"]
-    return (
-        f"{probes['p50_milliseconds']:.1f}",
-        judged(f"{p99:.1f}", p99 <= BOUND_MILLISECONDS),
-        f"{probes['worst_milliseconds']:.1f}",
-        counted(probes["failed"]) or "0",
-    )

@@ -8,22 +8,21 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
 from statistics import median
 from typing import Any
 
 import grpc
-from rich.table import Table
 
 from benchmarks.common.callers import REFUSED, closed_loop
 from benchmarks.common.helper import Steps, helper
-from benchmarks.common.measure import median_ratio
-from benchmarks.common.processes import thread_seconds
-from benchmarks.common.tables import judged, table
-from benchmarks.common.watched_server import WatchedServer, watched_server
+from benchmarks.common.measure import judged, median_ratio
+from benchmarks.common.processes import thread_seconds, tree
+from benchmarks.common.server import server_on, server_seconds
 from benchmarks.common.workload import CHANNEL_OPTIONS, GENERATE_MASK, covered_request
+from tests.support.servers import ServerProcess
 
 BOUND = 0.25
+TITLE = "What a refusal costs the server"
 SMALLEST = covered_request(1, 1, 736, (23, 40))
 _CALLERS = 8
 _FIND_SECONDS, _MOST_SECONDS = 0.2, 1.5
@@ -44,48 +43,37 @@ def measure(core: int, rounds: int, seconds: float) -> dict[str, Any]:
     seconds = min(seconds, _MOST_SECONDS)
     answers, refusals = [], []
     for _ in range(rounds):
-        with watched_server("--device", "cpu", core=core) as server:
+        with server_on(core) as server:
             answers.append(_answer_seconds(server, seconds))
-        with watched_server("--device", "cpu", "--max-in-flight", "1", core=core) as server:
+        with server_on(core, "--max-in-flight", "1") as server:
             refusals.append(_refusal_seconds(server, seconds, answers[-1]))
-    ratio = median_ratio(refusals, answers)
     return {
         "refusal_cpu_microseconds": median(refusals) * 1e6,
         "smallest_answer_cpu_microseconds": median(answers) * 1e6,
-        "ratio": ratio,
-        "bound": BOUND,
-        "holds": ratio <= BOUND,
+        **judged(median_ratio(refusals, answers), most=BOUND),
     }
 
 
-def refusal_table(result: Mapping[str, Any]) -> Table:
-    """One row."""
-    refusal, answer, ratio, *_ = result.values()
-    cells = (f"{refusal:.0f}", f"{answer:.0f}", judged(f"{ratio:.2f} ≤ {BOUND}", result["holds"]))
-    columns = ("", "a refusal", "the smallest answer", "ratio")
-    return table("What a refusal costs", columns, [("CPU of the server, µs", *cells)])
-
-
-def _answer_seconds(server: WatchedServer, seconds: float) -> float:
+def _answer_seconds(server: ServerProcess, seconds: float) -> float:
     """CPU time of the server for the smallest answer, with its default settings."""
     with helper(closed_loop, server.address, SMALLEST, _CALLERS, seconds) as callers:
-        before = server.thread_seconds()
+        before = server_seconds(server)
         callers.go()
         answered: int = callers.result().codes["OK"]
-        return (server.thread_seconds() - before) / answered
+        return (server_seconds(server) - before) / answered
 
 
-def _refusal_seconds(server: WatchedServer, seconds: float, answer: float) -> float:
+def _refusal_seconds(server: ServerProcess, seconds: float, answer: float) -> float:
     """The same for a refusal; answers before the long request are taken off."""
     arguments = (server.address, SMALLEST, _CALLERS, seconds, False)
     with helper(closed_loop, *arguments) as callers, helper(hold, server.address):
-        before = thread_seconds(server.pids())
+        before = thread_seconds(tree(server.process.pid))
         time.sleep(_FIND_SECONDS)
-        after = thread_seconds(server.pids())
+        after = thread_seconds(tree(server.process.pid))
         computing = max(after, key=lambda thread: after[thread] - before.get(thread, 0.0))
         callers.go()
         codes: Counter[str] = callers.result().codes
-        now = thread_seconds(server.pids())
+        now = thread_seconds(tree(server.process.pid))
     used = sum(now[thread] - after.get(thread, 0.0) for thread in now if thread != computing)
     if not codes[REFUSED]:
         raise SystemExit(f"a server that takes one request refused none: {dict(codes)}")

@@ -14,14 +14,12 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from rich.console import Console
-from rich.table import Table
 from torch.utils.data import DataLoader
 
-from benchmarks.common.measure import median_ratio, write
+from benchmarks.common.measure import judged, median_ratio, write
 from benchmarks.common.processes import on_core, two_cores
-from benchmarks.common.tables import Out, Rounds, judged, table
-from benchmarks.common.watched_server import watched_server
+from benchmarks.common.server import server_on
+from benchmarks.common.tables import CONSOLE, Out, Rounds, show
 from benchmarks.loader.calls import profile, time_calls
 from benchmarks.loader.data import (
     SIDE,
@@ -48,7 +46,7 @@ def placed(is_apart: bool) -> Iterator[CassClient]:
     """A client, with server and loader on a core each, or sharing two."""
     cores = two_cores()
     with (
-        watched_server("--device", "cpu", core=cores[0] if is_apart else None) as server,
+        server_on(cores[0] if is_apart else None) as server,
         on_core(cores[1] if is_apart else None),
         CassClient(server.address) as client,
     ):
@@ -69,12 +67,11 @@ def rates(
         )
         for name, collate in collates(client).items()
     }
-    epoch = by_epochs if workers else by_batches
     taken: dict[str, list[float]] = {name: [] for name in VARIANTS}
     for round_ in range(rounds + 1):
         # Each follows another half of the time, in case it leaves something to do.
         order = VARIANTS[:: 1 if round_ % 2 else -1]
-        seconds = epoch({name: loaders[name] for name in order})
+        seconds = time_epochs({name: loaders[name] for name in order})
         if round_:  # the first one starts workers and fills caches
             for name in VARIANTS:
                 taken[name].append(len(pictures) / seconds[name])
@@ -86,7 +83,7 @@ def rates(
     }
 
 
-def by_epochs(loaders: dict[str, DataLoader[Any]]) -> dict[str, float]:
+def time_epochs(loaders: dict[str, DataLoader[Any]]) -> dict[str, float]:
     """Seconds of an epoch of each, one after another."""
     seconds = {}
     for name, loader in loaders.items():
@@ -97,32 +94,6 @@ def by_epochs(loaders: dict[str, DataLoader[Any]]) -> dict[str, float]:
     return seconds
 
 
-def by_batches(loaders: dict[str, DataLoader[Any]]) -> dict[str, float]:
-    """Seconds of an epoch of each, batches taking turns, which nothing loads ahead."""
-    seconds = dict.fromkeys(loaders, 0.0)
-    running = {name: iter(loader) for name, loader in loaders.items()}
-    for _ in range(len(next(iter(loaders.values())))):
-        for name, batches in running.items():
-            start = time.perf_counter()
-            next(batches)
-            seconds[name] += time.perf_counter() - start
-    return seconds
-
-
-def rate_table(results: dict[str, dict[str, dict[str, float]]], rounds: int) -> Table:
-    """All cases."""
-
-    def cells(case: str, rate: dict[str, float], ratio: dict[str, float]) -> Iterator[str]:
-        yield case
-        for name in VARIANTS:
-            yield f"{rate[name]:.0f} ({ratio[name]:.2f})"
-        yield judged(f"≥ {BOUND}", ratio["remote"] >= BOUND) if "apart" in case else "none"
-
-    rows = (cells(case, *result.values()) for case, result in results.items())
-    title = f"Images a second, median of {rounds}, and their ratio to no masks"
-    return table(title, ("case", *VARIANTS, "bound of remote"), rows)
-
-
 def main(
     rounds: Rounds = 25,
     images: Annotated[int, typer.Option(min=BATCH, help="Images of an epoch.")] = 96,
@@ -130,7 +101,6 @@ def main(
     out: Out = None,
 ) -> None:
     """Batches of 16 images of 640×640, masks at strides 8, 16 and 32 at once, patch size 1."""
-    console = Console(width=110, highlight=False)
     torch.set_num_threads(1)  # as in a worker
     # Two workers on one core are a case.
     warnings.filterwarnings("ignore", "This DataLoader will create")
@@ -139,7 +109,7 @@ def main(
         pictures = coco_pictures(data, images) if data else drawn_pictures(Path(drawn), images)
         boxes = sum(len(picture.boxes) for picture in pictures)
         source = f"{data or 'drawn scenes'}: {len(pictures)} JPEGs, {boxes} boxes"
-        console.print(f"{source}; resized to {SIDE}×{SIDE}, strides {STRIDES}, batches of {BATCH}")
+        CONSOLE.print(f"{source}; resized to {SIDE}×{SIDE}, strides {STRIDES}, batches of {BATCH}")
         for is_apart, workers in product((True, False), (0, 2)):
             case = f"{workers} workers, server {'apart' if is_apart else 'beside'}"
             with placed(is_apart) as client:
@@ -148,13 +118,12 @@ def main(
             samples = [Pictures(pictures)[i] for i in range(BATCH)]
             calls = time_calls(client, samples, _CALL_ROUNDS * rounds)
             parts = profile(client, samples, _PROFILED_CALLS * rounds)
-    console.print("apart: server on one core, loader and workers on another; beside: all on both")
-    parts_text = ", ".join(f"{part} {value:.2f}" for part, value in parts.items())
-    console.print(f"One call for the masks of a batch, ms: {parts_text}")
-    title = "ms to collate a batch; of them for masks; CPU time of the loader for masks"
-    rows = ([name, *(f"{value:.2f}" for value in taken.values())] for name, taken in calls.items())
-    console.print(table(title, ("way", "collate", "masks", "CPU"), rows))
-    console.print(rate_table(results, rounds))
+    remote = {name: case["ratio_to_no_masks"]["remote"] for name, case in results.items()}
+    show("Apart: server on one core, loader and workers on another; beside: all on both", results)
+    apart = {name: judged(ratio, least=BOUND) for name, ratio in remote.items() if "apart" in name}
+    show("Rate with remote masks / without masks", apart)
+    show("ms to collate a batch; what masks add, and to the loader's CPU time", calls)
+    show("One call for the masks of a batch, ms", parts)
     if out is not None:
         written = {
             "pictures": source,

@@ -8,34 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
 from importlib import metadata
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import grpc
 import numpy as np
-from rich.console import Console
 from typer import run
 
 from benchmarks.common.callers import Turn, take_turn
 from benchmarks.common.measure import median_ratio, write
-from benchmarks.common.processes import (
-    KEPT_MEMORY,
-    cpu_seconds,
-    on_core,
-    stat_fields,
-    tree,
-    two_cores,
-)
-from benchmarks.common.tables import Out, Rounds, Seconds, table
-from benchmarks.common.watched_server import watched_server
+from benchmarks.common.processes import KEPT_MEMORY, cpu_seconds, on_core, two_cores
+from benchmarks.common.server import server_on
+from benchmarks.common.tables import Out, Rounds, Seconds, show
 from benchmarks.common.workload import (
     CHANNEL_OPTIONS,
     GENERATE_MASK,
@@ -52,9 +41,9 @@ from cass_core import generate_mask
 
 IN_FLIGHT = 8
 CASES = [Case(stride, "float32", IN_FLIGHT, streamed=False) for stride in MAPS]
-WITHOUT = "cass-server serve, without Ray"
-WAYS = {"serve": "Serve's gRPC ingress", "replicas": "cass-server ray, native replicas"}
-_STOP_SECONDS = 30.0
+WITHOUT = "native server"
+WAYS = {"serve": "Serve's gRPC ingress", "replicas": "native replicas"}
+_STOP_SECONDS = 60.0
 _SETTLE_SECONDS, _IDLE_CORES = 60, 0.2
 # The first turn of a way fills its caches.
 _WARM_UP_TURNS = 1
@@ -62,38 +51,22 @@ _WARM_UP_TURNS = 1
 
 @contextlib.contextmanager
 def cluster(kind: str, core: int) -> Iterator[tuple[str, Callable[[], float]]]:
-    """Where a cluster takes calls, and the CPU time of all its processes until now."""
+    """Where a cluster on a core takes calls, and the CPU time of all its processes until now."""
     command = [sys.executable, "-m", "benchmarks.ray.hosts", kind]
-    process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        env={**os.environ, **KEPT_MEMORY}, text=True,
-    )  # fmt: skip
+    with on_core(core):
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            env={**os.environ, **KEPT_MEMORY}, text=True,
+        )  # fmt: skip
     assert process.stdin is not None
     assert process.stdout is not None
     try:
         if not (address := process.stdout.readline().strip()):
             raise SystemExit(f"the cluster does not run: {kind}")
-        for pid in tree(process.pid):
-            _pin(pid, core)
         yield address, lambda: cpu_seconds(process.pid)
     finally:
-        started = {pid: stat_fields(pid)[19] for pid in tree(process.pid)}
         process.stdin.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_STOP_SECONDS)
-        for pid, start in started.items():
-            with contextlib.suppress(OSError):
-                if stat_fields(pid)[19] == start:
-                    os.kill(pid, signal.SIGKILL)
-        process.wait()
-
-
-def _pin(pid: int, core: int) -> None:
-    """Each thread by itself: what they start inherits their core."""
-    with contextlib.suppress(OSError):
-        for thread in Path(f"/proc/{pid}/task").iterdir():
-            with contextlib.suppress(OSError):
-                os.sched_setaffinity(int(thread.name), {core})
+        process.wait(_STOP_SECONDS)
 
 
 def wait_until_idle(used: Callable[[], float]) -> None:
@@ -141,25 +114,17 @@ def main(rounds: Rounds = 7, seconds: Seconds = 0.5, out: Out = None) -> None:
     """Each way takes turns with a server without Ray; ratios are of neighbours."""
     ours, theirs = two_cores()
     results: dict[str, dict[str, dict[str, float]]] = {str(case): {} for case in CASES}
-    with watched_server("--device", "cpu", core=ours) as native:
+    with server_on(ours) as native:
+        alone = native.address, lambda: cpu_seconds(native.process.pid)
         for kind, way in WAYS.items():
-            with ExitStack() as stack:
-                with on_core(ours):
-                    running = stack.enter_context(cluster(kind, ours))
-                stack.enter_context(on_core(theirs))
-                ways = {WITHOUT: (native.address, native.cpu_seconds), way: running}
+            with cluster(kind, ours) as running, on_core(theirs):
                 wait_until_idle(running[1])
                 for case in CASES:
                     check(running[0], case)
+                    ways = {WITHOUT: alone, way: running}
                     results[str(case)] |= side_by_side(ways, case, rounds, seconds)
-    rows = (
-        [f"{case.stride}: {name}", *(f"{value:,.2f}" for value in way.values())]
-        for case in CASES
-        for name, way in results[str(case)].items()
-    )
-    columns = ("way", "requests/s", "of native", "CPU µs a request")
-    title = f"Batches of 16 images of 1280×736, float32, {IN_FLIGHT} in flight"
-    Console(width=110).print(table(title, columns, rows))
+    for name, found in results.items():
+        show(f"Batches of 16 images of 1280×736: {name}", found)
     if out is not None:
         command = f"make bench-ray ROUNDS={rounds} SECONDS={seconds:g}"
         write(out, command, {"ray": metadata.version("ray"), "cases": results})

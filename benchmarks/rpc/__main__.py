@@ -12,15 +12,13 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
-from benchmarks.common.measure import median_ratio, write
+from benchmarks.common.measure import judged, median_ratio, write
 from benchmarks.common.processes import on_core, two_cores
-from benchmarks.common.tables import Out, Rounds, Seconds, judged, table
-from benchmarks.common.workload import IMAGE_SIZE, MAPS, SPEC, Case, boxes_of
-from benchmarks.rpc.local import local_table, measure
+from benchmarks.common.tables import CONSOLE, Out, Rounds, Seconds, show
+from benchmarks.common.workload import IMAGE_SIZE, IMAGES, MAPS, SPEC, Case, boxes_of
+from benchmarks.rpc.local import measure
 from benchmarks.rpc.servers import OURS, THREADS, TRITON, Sample, Server, running, take_turn
 from cass_core import generate_mask
 
@@ -65,7 +63,7 @@ def side_by_side(
                 taken.append(take_turn(server, request, seconds, core, keeps_memory))
         medians = {
             name: {
-                figure: median(getattr(sample, figure) for sample in taken)
+                figure: median(sample[figure] for sample in taken)
                 for figure in ("rate", "client", "server", "p50")
             }
             for name, taken in samples.items()
@@ -87,39 +85,18 @@ def bound_of(figure: str, case: Case, row: str) -> float | None:
     return {"stride 32": 1.15, "stride 8": 1.2}[case.stride] if case.streamed else 1.0
 
 
-def ratios_of(case: Case, samples: dict[str, list[Sample]]) -> dict[str, dict[str, dict[str, Any]]]:
+def ratios_of(case: Case, samples: dict[str, list[Sample]]) -> dict[str, dict[str, Any]]:
     """Each figure of ours divided by another server's; uint8 masks are divided by Triton's."""
-    found: dict[str, dict[str, dict[str, Any]]] = {}
+    found: dict[str, dict[str, Any]] = {}
     for row in samples:
         ours, other = (NARROW, TRITON) if row == NARROW else (OURS, row)
         if row == OURS or other not in samples:
             continue
         for figure in FIGURES if row == THREADS and not case.streamed else FIGURES[:1]:
-            pairs = [[getattr(one, figure) for one in samples[name]] for name in (ours, other)]
-            ratio, bound = median_ratio(*pairs), bound_of(figure, case, row)
-            holds = bound is None or (ratio >= bound if figure == "rate" else ratio <= bound)
-            found.setdefault(row, {})[figure] = {"ratio": ratio, "bound": bound, "holds": holds}
+            pairs = [[one[figure] for one in samples[name]] for name in (ours, other)]
+            bound = {"least" if figure == "rate" else "most": bound_of(figure, case, row)}
+            found.setdefault(row, {})[figure] = judged(median_ratio(*pairs), **bound)
     return found
-
-
-def case_table(title: str, result: dict[str, Any]) -> Table:
-    """Medians and ratios."""
-
-    def cell(row: str, figure: str) -> str:
-        found = result["ratios"].get(row, {}).get(figure)
-        if found is None or found["bound"] is None:
-            return f"{found['ratio']:.2f}" if found else ""
-        sign = "≥" if figure == "rate" else "≤"
-        return judged(f"{found['ratio']:.2f} {sign} {found['bound']:.2f}", found["holds"])
-
-    rows = (
-        [name, *(f"{value:,.{2 if key == 'p50' else 0}f}" for key, value in medians.items())]
-        + [cell(name, figure) for figure in FIGURES]
-        for name, medians in result["medians"].items()
-    )
-    columns = ("", "calls/s", "client CPU µs", "server CPU µs", "p50 ms")
-    caption = f"{NARROW}: it / Triton" if NARROW in result["ratios"] else ""
-    return table(title, (*columns, "ours / it: calls/s", "client CPU", "p50"), rows, caption)
 
 
 def main(
@@ -131,19 +108,19 @@ def main(
     out: Out = None,
 ) -> None:
     """Ratios are of neighbours in a round, then the median of the rounds."""
-    console = Console(width=130, highlight=False)
     ours, theirs = two_cores()
     if triton is None:
-        console.print("Triton is skipped: no environment given (--triton VENV, make TRITON=VENV)")
+        CONSOLE.print("Triton is skipped: no environment given (--triton VENV, make TRITON=VENV)")
     results = {}
     with running(ours, triton) as servers:
         check(servers, theirs)
         for title, result in side_by_side(servers, rounds, seconds, theirs):
             results[title] = result
-            console.print(case_table(title, result))
+            show(f"{title}: calls per second, CPU µs per call, p50 ms", result["medians"])
+            show("ours / it, or uint8 / Triton", result["ratios"])
         with on_core(theirs):
             local = measure(servers[OURS].address, rounds)
-    console.print(local_table(local))
+    show(f"ms per batch of {IMAGES} images, one caller, server on another core", local)
     if out is not None:
         command = f"make bench-rpc ROUNDS={rounds} SECONDS={seconds:g}"
         command += " TRITON=VENV" if triton is not None else ""

@@ -1,4 +1,4 @@
-"""One client for a while, in a process of its own: prints an `Outcome` as JSON.
+"""One client for a while, in a process of its own: prints what `drive` returns as JSON.
 
 `python -m benchmarks.rpc.client STACK ADDRESS CASE SECONDS [EXPECTED]`, where STACK is `ours`,
 `bare` or `triton`, CASE a `Case` as JSON, and EXPECTED a file of the right masks, in a process that
@@ -11,7 +11,6 @@ import json
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -23,21 +22,13 @@ _WARM_UP_CALLS, _CHECK_SECONDS = 20, 0.05
 _TOLERANCE = {"float32": 1e-6, "uint8": 1.0}
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """Answers per second, CPU µs a call, milliseconds of a unary call (0 for streams).
+def drive(client: Client, case: Case, seconds: float) -> dict[str, float]:
+    """Keep requests in flight.
 
-    ``calls`` are all that the server has answered, with those before the measurement.
+    Returns:
+        ``rate`` in answers per second, ``client`` CPU µs per call, ``p50`` milliseconds of a unary
+        call (0 for streams), and ``calls`` that the server has answered, uncounted ones included.
     """
-
-    rate: float
-    client: float
-    p50: float
-    calls: int
-
-
-def drive(client: Client, case: Case, seconds: float) -> Outcome:
-    """Keep requests in flight."""
     for _ in range(_WARM_UP_CALLS):
         client.unary()
     cpu, start = time.process_time(), time.perf_counter()
@@ -47,8 +38,12 @@ def drive(client: Client, case: Case, seconds: float) -> Outcome:
         waits = _unary(client, case.in_flight, start + seconds)
         calls = len(waits)
     wall, cpu = time.perf_counter() - start, time.process_time() - cpu
-    p50 = float(np.median(waits)) * 1e3
-    return Outcome(calls / wall, cpu / calls * 1e6, p50, calls + _WARM_UP_CALLS)
+    return {
+        "rate": calls / wall,
+        "client": cpu / calls * 1e6,
+        "p50": float(np.median(waits)) * 1e3,
+        "calls": calls + _WARM_UP_CALLS,
+    }
 
 
 def check(client: Client, case: Case, expected: str) -> None:
@@ -80,4 +75,4 @@ if __name__ == "__main__":
     client = STACKS[stack](address, case.stride, case.dtype)
     if expected:
         check(client, case, expected[0])
-    print(json.dumps(asdict(drive(client, case, float(seconds)))))
+    print(json.dumps(drive(client, case, float(seconds))))

@@ -7,10 +7,8 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 
 from benchmarks.common.measure import interleaved
-from benchmarks.common.tables import table
 from benchmarks.common.workload import IMAGE_SIZE, IMAGES, MAPS, SPEC, boxes_of
 from cass_client import CassClient, LossSpec
 
@@ -23,22 +21,13 @@ def calls_of(client: CassClient, stride: str) -> dict[str, Callable[[], Any]]:
     boxes, feature_map = boxes_of(stride)
     logits = np.random.default_rng(0).normal(-2, 2, (IMAGES, *feature_map)).astype(np.float32)
     masks = partial(client.generate_mask, boxes, IMAGE_SIZE, feature_map, SPEC)
-    return {
-        **{
-            f"masks, {dtype}": partial(masks, dtype=dtype)
-            for dtype in ("float32", "float16", "uint8")
-        },
-        "loss and gradient": partial(
-            client.compute_loss,
-            logits,
-            boxes=boxes,
-            image_size=IMAGE_SIZE,
-            feature_map=feature_map,
-            mask_spec=SPEC,
-            loss_spec=LossSpec(),
-            return_grad=True,
-        ),
-    }
+    loss = partial(
+        client.compute_loss, logits, boxes=boxes, image_size=IMAGE_SIZE, feature_map=feature_map,
+        mask_spec=SPEC, loss_spec=LossSpec(), return_grad=True,
+    )  # fmt: skip
+    made: dict[str, Callable[[], Any]]
+    made = {f"masks, {dtype}": partial(masks, dtype=dtype) for dtype in DTYPES}
+    return made | {"loss and gradient": loss}
 
 
 def measure(address: str, rounds: int) -> dict[str, dict[str, float]]:
@@ -52,13 +41,3 @@ def measure(address: str, rounds: int) -> dict[str, dict[str, float]]:
                 seconds = interleaved(calls, rounds)
                 results[f"{stride}, {name}"] = {way: s * 1e3 for way, s in seconds.items()}
     return results
-
-
-def local_table(results: dict[str, dict[str, float]]) -> Table:
-    """All calls."""
-    rows = (
-        (name, f"{ms['local']:.3f}", f"{ms['remote']:.2f}", f"{ms['remote'] / ms['local']:.0f}")
-        for name, ms in results.items()
-    )
-    title = f"ms per batch of {IMAGES} images, one caller, server on another core"
-    return table(title, ("call", "local", "remote", "remote / local"), rows)

@@ -12,9 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.common.processes import HOST, KEPT_MEMORY, cpu_seconds, on_core
-from benchmarks.common.watched_server import watched_server
+from benchmarks.common.server import server_on
 from benchmarks.common.workload import Case
-from benchmarks.rpc.client import Outcome
 from benchmarks.rpc.triton_server import ROOT, triton_server
 
 OURS, THREADS, ASYNCIO, TRITON = "ours", "bare threads", "bare asyncio", "Triton"
@@ -31,14 +30,8 @@ class Server:
     python: str = sys.executable
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One turn; CPU times in microseconds a call, ``p50`` in milliseconds of a unary call."""
-
-    rate: float
-    client: float
-    server: float
-    p50: float
+Sample = dict[str, float]
+"""One turn: ``rate``, ``client`` and ``server`` CPU µs per call, ``p50`` ms of a unary call."""
 
 
 @contextlib.contextmanager
@@ -46,9 +39,9 @@ def running(core: int, triton: Path | None) -> Iterator[dict[str, Server]]:
     """All servers on a core, ended at the end; Triton from its virtual environment, if given."""
     variables = {**os.environ, **KEPT_MEMORY}
     with contextlib.ExitStack() as stack:
+        ours = stack.enter_context(server_on(core))
+        servers = {OURS: Server(ours.process.pid, ours.address, "ours")}
         with on_core(core):
-            ours = stack.enter_context(watched_server("--device", "cpu"))
-            servers = {OURS: Server(ours.pid, ours.address, "ours")}
             for name, kind in ((THREADS, "threads"), (ASYNCIO, "asyncio")):
                 servers[name] = Server(*stack.enter_context(_bare_server(kind, variables)), "bare")
             if triton is not None:
@@ -83,6 +76,6 @@ def take_turn(
         )  # fmt: skip
     if done.returncode:
         raise SystemExit(f"the client failed: {server.stack}, {case}")
-    outcome = Outcome(**json.loads(done.stdout))
-    used = (cpu_seconds(server.pid) - before) / outcome.calls * 1e6
-    return Sample(outcome.rate, outcome.client, used, outcome.p50)
+    outcome: Sample = json.loads(done.stdout)
+    used = (cpu_seconds(server.pid) - before) / outcome.pop("calls") * 1e6
+    return outcome | {"server": used}

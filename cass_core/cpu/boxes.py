@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from cass_core import coverage
 from cass_core.cpu.jit import brief, inline, kernel
 
 # What the fields begin with: a `GenerateMaskRequest` in a `StreamMasksRequest`, the boxes in it,
@@ -15,6 +16,9 @@ _REQUEST, _BOXES, _XYXY, _COUNTS = 0x0A, 0x0A, 0x0A, 0x12
 _BOX_BYTES = 16
 # Of a longer number protobuf drops the upper bits.
 _LONGEST_VARINT = 4
+
+# As NumPy does it, in one loop.
+holds_centre = brief(coverage.holds_centre)
 
 
 @kernel

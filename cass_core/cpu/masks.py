@@ -20,15 +20,8 @@ _MAX, _CLIPPED_SUM = MERGES["max"], MERGES["clipped_sum"]
 
 
 @inline
-def _sigma_factor(
-    area: float,
-    temperature: int,
-    gain: float,
-    threshold: float,
-    reference: float,
-    factor_min: float,
-    factor_max: float,
-) -> float:
+def _sigma_factor(area: float, options: Any) -> Any:
+    temperature, gain, threshold, reference, factor_min, factor_max = options
     if temperature == _SIZE_SCALED:
         return min(max(math.sqrt(area) / reference, factor_min), factor_max)
     if temperature == _SMALL_GAIN and area < threshold * threshold:
@@ -43,13 +36,7 @@ def _is_beyond(value: float, bound: float, is_open: bool) -> bool:
 
 @inline
 def _reached(
-    low: float,
-    high: float,
-    cells: float,
-    is_open: bool,
-    patch: float,
-    inverse: float,
-    count: int,
+    low: float, high: float, cells: float, is_open: bool, patch: float, inverse: float, count: int
 ) -> tuple[int, int]:
     """First and one past the last patch with its centre on the map and between low and high.
 
@@ -83,38 +70,17 @@ def _distance(
 
 @kernel
 def mask_images(
-    xyxy: Any,
-    offsets: Any,
-    sizes: Any,
-    first_image: int,
-    mask: Any,
-    owner: Any,
-    h: int,
-    w: int,
-    patch_y: int,
-    patch_x: int,
-    expansion: float,
-    min_size: float,
-    anisotropic: bool,
-    gaussian: bool,
-    sigma_x: float,
-    sigma_y: float,
-    temperature: int,
-    gain: float,
-    threshold: float,
-    reference: float,
-    factor_min: float,
-    factor_max: float,
-    subpixel: bool,
-    merge: int,
-    min_radius: float,
+    xyxy: Any, offsets: Any, sizes: Any, first_image: int, mask: Any, owner: Any, options: Any
 ) -> None:
     """Fill ``mask`` (``[K, n_y, n_x]`` float32) with images first_image .. first_image + K.
 
     ``xyxy`` is ``[M, 4]`` float32, ``offsets`` ``[B + 1]``, ``sizes`` ``[1 or B, 2]``;
-    ``owner`` is like ``mask``, int32, or has no images where nobody asked. The arithmetic
-    follows the formulas of `MaskSpec` in float64 per row and column, float32 per patch.
+    ``owner`` is like ``mask``, int32, or has no images where nobody asked; ``options`` are those
+    of `cass_core.cpu.run.mask_options`. The arithmetic follows the formulas of `MaskSpec` in
+    float64 per row and column, float32 per patch.
     """
+    h, w, patch_y, patch_x, expansion, min_size, anisotropic, gaussian = options[:8]
+    sigma_x, sigma_y, factor_options, subpixel, merge, min_radius = options[8:]
     rows, columns = mask.shape[1], mask.shape[2]
     want_owner = owner.shape[0] > 0
     inverse_y, inverse_x = 1.0 / patch_y, 1.0 / patch_x
@@ -161,15 +127,7 @@ def mask_images(
             else:
                 radius_x = max(math.sqrt(expand_x * expand_x + expand_y * expand_y), min_radius)
                 radius_y = radius_x
-            factor = _sigma_factor(
-                box_w * box_h,
-                temperature,
-                gain,
-                threshold,
-                reference,
-                factor_min,
-                factor_max,
-            )
+            factor = _sigma_factor(box_w * box_h, factor_options)
             scale_x = -0.5 / (factor * sigma_x) ** 2
             scale_y = -0.5 / (factor * sigma_y) ** 2
             # Columns: the factor of the value.

@@ -10,6 +10,7 @@ import numpy as np
 
 from cass_core.arrays import Array, read_only, storage_dtype
 from cass_core.boxes import BoxBatch
+from cass_core.coverage import without_patch
 from cass_core.cpu import convert, threads
 from cass_core.cpu.boxes import boxes_of_message  # boxes are checked there from now on
 from cass_core.cpu.losses import loss_and_gradient
@@ -50,14 +51,14 @@ def fill_mask(
         owner = _NO_OWNER
     xyxy = read_only(np.asarray(boxes.xyxy))
     offsets, sizes = read_only(boxes.offsets), read_only(sizes)
-    options = _mask_options(spec, feature_map)
+    options = mask_options(spec, feature_map)
     patches = rows * columns
     # Patches that boxes reach, at most, an image of the average number of boxes at a time.
     work_per_image = patches * max(1, len(xyxy) // max(1, images))
     direct = dtype == "float32"
     if direct and images * work_per_image < SHORT_WORK and images < 2 * _images_per_thread(patches):
         # The common case: one pass in this thread, without what the others need around it.
-        mask_images(xyxy, offsets, sizes, 0, mask, owner, *options)
+        mask_images(xyxy, offsets, sizes, 0, mask, owner, options)
         return
     step = images if direct else _SCRATCH_PATCHES // patches
     if checkpoint is not None:
@@ -72,7 +73,7 @@ def fill_mask(
                 checkpoint()
             last = min(first + step, stop)
             out = mask[first:last] if direct else scratch[: last - first]
-            mask_images(xyxy, offsets, sizes, first, out, owner[first:last], *options)
+            mask_images(xyxy, offsets, sizes, first, out, owner[first:last], options)
             if not direct:
                 convert.narrow_into(out, mask[first:last], dtype)
 
@@ -85,11 +86,11 @@ def small_fill(inputs: MaskInputs) -> SmallFill | None:
     if inputs.dtype != "float32" or inputs.return_owner or not 0 < patches < THREAD_PATCHES:
         return None
     sizes = read_only(np.asarray(inputs.sizes))
-    options = [_mask_options(inputs.spec, feature_map) for feature_map in inputs.maps]
+    options = [mask_options(inputs.spec, feature_map) for feature_map in inputs.maps]
 
     def fill(xyxy: Array, offsets: Array, masks: Sequence[Array]) -> None:
         for mask, of_map in zip(masks, options, strict=True):
-            mask_images(xyxy, offsets, sizes, 0, mask, _NO_OWNER, *of_map)
+            mask_images(xyxy, offsets, sizes, 0, mask, _NO_OWNER, of_map)
 
     return SmallFill(inputs.boxes.num_images * SHORT_WORK // patches, fill)
 
@@ -100,8 +101,8 @@ def _images_per_thread(patches: int) -> int:
 
 
 @lru_cache(maxsize=256)
-def _mask_options(spec: MaskSpec, feature_map: FeatureMap) -> tuple[Any, ...]:
-    """What `mask_images` takes after the images and the arrays to fill."""
+def mask_options(spec: MaskSpec, feature_map: FeatureMap) -> tuple[Any, ...]:
+    """The last argument of `mask_images`."""
     height, width = feature_map
     sigma_x, sigma_y = spec.sigma_xy
     return (
@@ -115,12 +116,14 @@ def _mask_options(spec: MaskSpec, feature_map: FeatureMap) -> tuple[Any, ...]:
         spec.decay_type == "gaussian",
         sigma_x,
         sigma_y,
-        TEMPERATURES[spec.temperature],
-        spec.small_target_gain,
-        spec.small_target_threshold,
-        spec.size_reference,
-        spec.size_factor_min,
-        spec.size_factor_max,
+        (
+            TEMPERATURES[spec.temperature],
+            spec.small_target_gain,
+            spec.small_target_threshold,
+            spec.size_reference,
+            spec.size_factor_min,
+            spec.size_factor_max,
+        ),
         spec.use_subpixel_offset,
         MERGES[spec.merge],
         spec.min_radius,
@@ -192,6 +195,7 @@ def warm_up() -> None:
     for dtype in MASK_DTYPES:
         mask = np.empty((1, 2, 2), storage_dtype(dtype))
         fill_mask(boxes, sizes, (8, 8), MaskSpec(), dtype, mask, None)
+    without_patch(MaskInputs(boxes, sizes, [(8, 8)], True, MaskSpec(), "float32", False))
     message = np.frombuffer(b"\0", np.uint8)
     boxes_of_message(message, False, np.empty((0, 4), np.float32), np.empty(1, np.int64))
     for logits in LOGIT_DTYPES:

@@ -43,11 +43,8 @@ def _axis(
     inverse: tl.tensor,
     origin: tl.tensor,
     cells: tl.tensor,
-    expansion: tl.tensor,
-    min_size: tl.tensor,
-    min_radius: tl.tensor,
-    ANISOTROPIC: tl.constexpr,
-    SUBPIXEL: tl.constexpr,
+    lengths: tl.tuple,
+    SHAPE: tl.constexpr,
 ) -> tl.tuple:
     """Steps 1 to 5 for one axis of a box and the patch centres ``at``, counted from the origin.
 
@@ -57,6 +54,7 @@ def _axis(
     Returns the side's length in float64, the width of its context, the distance of each centre to
     the core and whether the box reaches it.
     """
+    expansion, min_size, min_radius = lengths
     low = low.to(tl.float64)
     high = high.to(tl.float64)
     length = (high - low) * inverse
@@ -75,14 +73,14 @@ def _axis(
     # What lies behind an edge at all lies behind it by more than 1e-30.
     least_low = 0.0
     least_high = 0.0
-    if ANISOTROPIC:
+    if SHAPE.anisotropic:
         is_open = (expand > 0.0) & (expand >= min_radius)
         least_low = tl.where(is_open, 1e-30, 0.0)
         least_high = tl.where(is_open & (reach_high <= cells), 1e-30, 0.0)
     reach_high = tl.minimum(reach_high, cells.to(tl.float64))
     reached = _before(at, reach_low, origin) >= least_low
     reached &= -_before(at, reach_high, origin) >= least_high
-    if not SUBPIXEL:
+    if not SHAPE.subpixel:
         low = tl.minimum(tl.maximum(low, 0.0), cells.to(tl.float64))
         high = tl.minimum(tl.maximum(high, 0.0), cells.to(tl.float64))
     outside = tl.maximum(-_before(at, low, origin), _before(at, high, origin))
@@ -98,62 +96,43 @@ def _inverse(radius: tl.tensor) -> tl.tensor:
 @triton.jit
 def box_on_tile(
     box: tl.tensor,
-    y: tl.tensor,
-    x: tl.tensor,
-    inverse_y: tl.tensor,
-    inverse_x: tl.tensor,
-    origin_y: tl.tensor,
-    origin_x: tl.tensor,
-    h: tl.tensor,
-    w: tl.tensor,
+    at: tl.tuple,
+    inverse: tl.tuple,
+    origin: tl.tuple,
+    cells: tl.tuple,
     numbers: tl.tuple,
-    ANISOTROPIC: tl.constexpr,
-    GAUSSIAN: tl.constexpr,
-    TEMPERATURE: tl.constexpr,
-    SUBPIXEL: tl.constexpr,
+    SHAPE: tl.constexpr,
 ) -> tl.tensor:
-    """Value of every patch of a tile under one box; ``box`` points at its four sides."""
+    """Value of every patch of a tile under one box.
+
+    Args:
+        box: points at its four sides.
+        at, inverse, origin, cells: along y and x, as `_axis` takes them.
+        numbers: as `cass_core.ops.spec_args.kernel_numbers` gives them.
+        SHAPE: a `cass_core.ops.spec_args.Shape`.
+    """
     _, _, expansion, min_size, min_radius, scale_x, scale_y, first, second, third = numbers
     expansion = tl.cast(expansion, tl.float64) + numbers[0]
     min_size = tl.cast(min_size, tl.float64) + numbers[1]
+    lengths = (expansion, min_size, min_radius)
     length_x, expand_x, u, in_x = _axis(
-        x,
-        tl.load(box),
-        tl.load(box + 2),
-        inverse_x,
-        origin_x,
-        w,
-        expansion,
-        min_size,
-        min_radius,
-        ANISOTROPIC,
-        SUBPIXEL,
+        at[1], tl.load(box), tl.load(box + 2), inverse[1], origin[1], cells[1], lengths, SHAPE
     )
     length_y, expand_y, v, in_y = _axis(
-        y,
-        tl.load(box + 1),
-        tl.load(box + 3),
-        inverse_y,
-        origin_y,
-        h,
-        expansion,
-        min_size,
-        min_radius,
-        ANISOTROPIC,
-        SUBPIXEL,
+        at[0], tl.load(box + 1), tl.load(box + 3), inverse[0], origin[0], cells[0], lengths, SHAPE
     )
     # Steps 6 and 7: radii and widths.
-    if ANISOTROPIC:
+    if SHAPE.anisotropic:
         u *= _inverse(tl.maximum(expand_x, min_radius))
         v *= _inverse(tl.maximum(expand_y, min_radius))
     else:
         diagonal = tl.sqrt(expand_x * expand_x + expand_y * expand_y)
-        inverse = _inverse(tl.maximum(diagonal, min_radius))
-        u *= inverse
-        v *= inverse
-    if GAUSSIAN:
-        if TEMPERATURE != _FIXED:
-            if TEMPERATURE == _SMALL_GAIN:  # threshold squared, 1 / gain squared
+        scale = _inverse(tl.maximum(diagonal, min_radius))
+        u *= scale
+        v *= scale
+    if SHAPE.gaussian:
+        if SHAPE.temperature != _FIXED:
+            if SHAPE.temperature == _SMALL_GAIN:  # threshold squared, 1 / gain squared
                 factor = tl.where(length_x * length_y < first, second, 1.0)
             else:  # 1 / reference, least, largest
                 factor = tl.sqrt((length_x * length_y).to(tl.float32)) * first
@@ -164,14 +143,14 @@ def box_on_tile(
             scale_y = tl.maximum(scale_y * factor, -3e38)
         along_x = tl.exp2(u * u * scale_x)
         along_y = tl.exp2(v * v * scale_y)
-        if ANISOTROPIC:
+        if SHAPE.anisotropic:
             along_x = tl.where(in_x, along_x, 0.0)
             along_y = tl.where(in_y, along_y, 0.0)
             value = along_y * along_x
         else:
             near = _square(v, in_y) + _square(u, in_x) < 1.0
             value = tl.where(near, along_y * along_x, 0.0)
-    elif ANISOTROPIC:
+    elif SHAPE.anisotropic:
         along_x = tl.where(in_x, tl.maximum(1.0 - u, 0.0), 0.0)
         along_y = tl.where(in_y, tl.maximum(1.0 - v, 0.0), 0.0)
         value = tl.minimum(along_y, along_x)

@@ -32,10 +32,7 @@ def _write(
     grad: tl.tensor,
     heads: tl.tuple,
     rests: tl.tuple,
-    KIND: tl.constexpr,
-    WHOLE: tl.constexpr,
-    PER_PATCH: tl.constexpr,
-    GRAD: tl.constexpr,
+    LOSS: tl.constexpr,
 ) -> tl.tensor:
     """Store losses and gradient of these patches where they are asked for; the losses' sum."""
     parameters = (
@@ -44,10 +41,10 @@ def _write(
         _number(heads, rests, 2, s.dtype),
         _number(heads, rests, 3, s.dtype),
     )
-    loss, slope = loss_and_slope(s, y, parameters, KIND, WHOLE)
-    if PER_PATCH:
+    loss, slope = loss_and_slope(s, y, parameters, LOSS.kind, LOSS.whole)
+    if LOSS.per_patch:
         tl.store(losses + offset, loss, mask=inside)
-    if GRAD:
+    if LOSS.grad:
         scale = 1.0 / _number(heads, rests, 4, s.dtype)
         tl.store(grad + offset, (slope * scale).to(grad.dtype.element_ty), mask=inside)
     return tl.sum(tl.ravel(tl.where(inside, loss, 0.0))).to(tl.float64)
@@ -63,10 +60,7 @@ def target_kernel(
     count: tl.tensor,
     heads: tl.tuple,
     rests: tl.tuple,
-    KIND: tl.constexpr,
-    WHOLE: tl.constexpr,
-    PER_PATCH: tl.constexpr,
-    GRAD: tl.constexpr,
+    LOSS: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
     """One program a block of the flat logits."""
@@ -78,9 +72,7 @@ def target_kernel(
     y = tl.load(target + offset, mask=inside, other=0.0)
     if target.dtype.element_ty == tl.uint8:
         y = tl.div_rn(y.to(tl.float32), 255.0)
-    total = _write(
-        s, y.to(real), inside, offset, losses, grad, heads, rests, KIND, WHOLE, PER_PATCH, GRAD
-    )
+    total = _write(s, y.to(real), inside, offset, losses, grad, heads, rests, LOSS)
     tl.store(sums + program, total)
 
 
@@ -102,16 +94,8 @@ def boxes_kernel(
     numbers: tl.tuple,
     heads: tl.tuple,
     rests: tl.tuple,
-    ANISOTROPIC: tl.constexpr,
-    GAUSSIAN: tl.constexpr,
-    TEMPERATURE: tl.constexpr,
-    SUBPIXEL: tl.constexpr,
-    MERGE: tl.constexpr,
-    SIZES: tl.constexpr,
-    KIND: tl.constexpr,
-    WHOLE: tl.constexpr,
-    PER_PATCH: tl.constexpr,
-    GRAD: tl.constexpr,
+    SHAPE: tl.constexpr,
+    LOSS: tl.constexpr,
     BLOCK_Y: tl.constexpr,
     BLOCK_X: tl.constexpr,
 ) -> None:
@@ -125,28 +109,17 @@ def boxes_kernel(
         image,
         row,
         column,
-        xyxy,
-        offsets,
-        sizes,
-        height,
-        width,
-        h,
-        w,
+        (xyxy, offsets, sizes),
+        (height, width),
+        (h, w),
         patch,
         numbers,
-        ANISOTROPIC,
-        GAUSSIAN,
-        TEMPERATURE,
-        SUBPIXEL,
-        MERGE,
-        SIZES,
+        SHAPE,
         False,
         BLOCK_Y,
         BLOCK_X,
     )
-    total = _write(
-        s, y.to(real), inside, offset, losses, grad, heads, rests, KIND, WHOLE, PER_PATCH, GRAD
-    )
+    total = _write(s, y.to(real), inside, offset, losses, grad, heads, rests, LOSS)
     tl.store(sums + tile, total)
 
 

@@ -88,11 +88,7 @@ def _power_of_log(
 
 @triton.jit
 def loss_and_slope(
-    s: tl.tensor,
-    y: tl.tensor,
-    parameters: tl.tuple,
-    KIND: tl.constexpr,
-    WHOLE: tl.constexpr,
+    s: tl.tensor, y: tl.tensor, parameters: tl.tuple, KIND: tl.constexpr, WHOLE: tl.constexpr
 ) -> tl.tuple:
     """Loss of logits ``s`` against targets ``y`` of the same shape and dtype, and its slope.
 
@@ -101,8 +97,7 @@ def loss_and_slope(
 
     Args:
         parameters: alpha, beta, gamma, weight, of the dtype of ``s``.
-        KIND: as in `cass_core.enums.KINDS`.
-        WHOLE: alpha, beta, gamma where they are whole and at most 4, else -1.
+        KIND, WHOLE: as of `cass_core.ops.spec_args.Loss`.
     """
     alpha, beta, gamma, weight = parameters
     t = _exp(-tl.abs(s))

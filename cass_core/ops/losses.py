@@ -8,7 +8,7 @@ from torch import Tensor
 from cass_core.grid import patch_grid
 from cass_core.ops.launch import on_device
 from cass_core.ops.loss_kernels import boxes_kernel, finish_kernel, target_kernel
-from cass_core.ops.spec_args import kernel_numbers, split_numbers
+from cass_core.ops.spec_args import Loss, kernel_numbers, kernel_shape, split_numbers
 from cass_core.ops.tiles import BLOCK_X, WARPS
 
 _BLOCK = 1024
@@ -28,12 +28,13 @@ def launch_loss(
     """Loss (per patch where that is asked for), sum, and gradient or an empty tensor.
 
     Args:
-        logits: of any shape, contiguous.
-        target: of as many patches, contiguous.
+        logits: of any shape.
+        target: of as many patches.
         choices, numbers: as `cass_core.ops.spec_args.loss_options` gives them.
         normalizer: what the sum is divided by.
         grad_dtype: of the gradient; None where nobody asks for one.
     """
+    logits, target = logits.contiguous(), target.contiguous()
     out = _Outputs(logits, -(-logits.numel() // _BLOCK), choices, numbers, normalizer, grad_dtype)
     if out.programs:
         with on_device(logits):
@@ -46,7 +47,7 @@ def launch_loss(
                 logits.numel(),
                 out.heads,
                 out.rests,
-                **out.options,
+                LOSS=out.variant,
                 BLOCK=_BLOCK,
             )
     return out.finish(logits)
@@ -67,10 +68,11 @@ def launch_boxes_loss(
     grad_dtype: torch.dtype | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As `launch_loss`, the target being made from boxes; see `launch_masks` for those."""
-    patch, anisotropic, gaussian, temperature, subpixel, merge = mask_choices
+    patch = mask_choices[0]
     h, w = feature_map
     rows, columns = patch_grid((h, w), patch)
     tiles = (offsets.shape[0] - 1) * -(-rows // _BLOCK_Y) * -(-columns // BLOCK_X)
+    logits = logits.contiguous()
     out = _Outputs(logits, tiles, choices, numbers, normalizer, grad_dtype)
     if tiles:
         with on_device(logits):
@@ -90,13 +92,8 @@ def launch_boxes_loss(
                 kernel_numbers(mask_choices, mask_numbers),
                 out.heads,
                 out.rests,
-                ANISOTROPIC=bool(anisotropic),
-                GAUSSIAN=bool(gaussian),
-                TEMPERATURE=temperature,
-                SUBPIXEL=bool(subpixel),
-                MERGE=merge,
-                SIZES=sizes is not None,
-                **out.options,
+                SHAPE=kernel_shape(mask_choices, sizes is not None),
+                LOSS=out.variant,
                 BLOCK_Y=_BLOCK_Y,
                 BLOCK_X=BLOCK_X,
                 num_warps=WARPS,
@@ -130,12 +127,8 @@ class _Outputs:
         )
         self.sums = logits.new_empty(programs, dtype=torch.float64)
         self.heads, self.rests = split_numbers([*numbers, normalizer])
-        self.options = {
-            "KIND": kind,
-            "WHOLE": tuple(int(n) if n in (0, 1, 2, 3, 4) else -1 for n in numbers[:3]),
-            "PER_PATCH": per_patch,
-            "GRAD": grad_dtype is not None,
-        }
+        whole = tuple(int(n) if n in (0, 1, 2, 3, 4) else -1 for n in numbers[:3])
+        self.variant = Loss(kind, whole, bool(per_patch), grad_dtype is not None)
 
     def finish(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Add up; loss, sum, gradient."""
@@ -147,7 +140,7 @@ class _Outputs:
                 self.programs,
                 self.heads,
                 self.rests,
-                PER_PATCH=self.options["PER_PATCH"],
+                PER_PATCH=self.variant.per_patch,
                 BLOCK=_SUMS,
             )
         return self.loss, self.sum, self.grad

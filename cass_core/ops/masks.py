@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cass_core.grid import patch_grid
 from cass_core.ops.launch import on_device
-from cass_core.ops.spec_args import kernel_numbers
+from cass_core.ops.spec_args import kernel_numbers, kernel_shape
 from cass_core.ops.tiles import BLOCK_X, BLOCK_Y, WARPS, locate, soft_tile
 
 
@@ -27,12 +27,7 @@ def _mask_kernel(
     cells: tl.tuple,
     columns: tl.tuple,
     numbers: tl.tuple,
-    ANISOTROPIC: tl.constexpr,
-    GAUSSIAN: tl.constexpr,
-    TEMPERATURE: tl.constexpr,
-    SUBPIXEL: tl.constexpr,
-    MERGE: tl.constexpr,
-    SIZES: tl.constexpr,
+    SHAPE: tl.constexpr,
     OWNER: tl.constexpr,
     BLOCK_Y: tl.constexpr,
     BLOCK_X: tl.constexpr,
@@ -58,21 +53,12 @@ def _mask_kernel(
                 image,
                 row,
                 column,
-                xyxy,
-                offsets,
-                sizes,
-                height,
-                width,
-                h,
-                w,
+                (xyxy, offsets, sizes),
+                (height, width),
+                cells[i],
                 patch,
                 numbers,
-                ANISOTROPIC,
-                GAUSSIAN,
-                TEMPERATURE,
-                SUBPIXEL,
-                MERGE,
-                SIZES,
+                SHAPE,
                 OWNER,
                 BLOCK_Y,
                 BLOCK_X,
@@ -111,7 +97,7 @@ def launch_masks(
         return_owner: whether owners are asked for; else they come empty.
     """
     batch = offsets.shape[0] - 1
-    patch, anisotropic, gaussian, temperature, subpixel, merge = choices
+    patch = choices[0]
     cells = tuple(zip(feature_maps[::2], feature_maps[1::2], strict=True))
     grids = [patch_grid(pair, patch) for pair in cells]
     size = batch * sum(rows * columns for rows, columns in grids)
@@ -132,12 +118,7 @@ def launch_masks(
                 cells,
                 tuple(columns for _, columns in grids),
                 kernel_numbers(choices, numbers),
-                ANISOTROPIC=bool(anisotropic),
-                GAUSSIAN=bool(gaussian),
-                TEMPERATURE=temperature,
-                SUBPIXEL=bool(subpixel),
-                MERGE=merge,
-                SIZES=sizes is not None,
+                SHAPE=kernel_shape(choices, sizes is not None),
                 OWNER=return_owner,
                 BLOCK_Y=BLOCK_Y,
                 BLOCK_X=BLOCK_X,

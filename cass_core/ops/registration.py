@@ -7,12 +7,12 @@ autocast and CUDA graphs.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from cass_core.arrays import from_host, to_host
 from cass_core.boxes import BoxBatch
@@ -41,38 +41,21 @@ _library.define("scale_(Tensor(a!) grad, Tensor factor) -> ()")
 # On CUDA.
 
 
-def _kernels() -> tuple[Any, Any, Any]:
+def _launch(name: str, *args: Any) -> Any:
     try:
         from cass_core.ops import losses, masks, scale
     except ImportError as error:
         raise CassError(f"CUDA tensors need Triton, which torch for CUDA brings: {error}") from None
-    return masks, losses, scale
+    launches: dict[str, Any] = {
+        "masks": masks.launch_masks,
+        "loss": losses.launch_loss,
+        "boxes_loss": losses.launch_boxes_loss,
+        "scale_": scale.launch_scale,
+    }
+    return launches[name](*args)
 
 
-def _launch_masks(*args: Any) -> tuple[Tensor, Tensor]:
-    return cast(tuple[Tensor, Tensor], _kernels()[0].launch_masks(*args))
-
-
-def _launch_loss(logits: Tensor, target: Tensor, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
-    launched = _kernels()[1].launch_loss(logits.contiguous(), target.contiguous(), *args)
-    return cast(tuple[Tensor, Tensor, Tensor], launched)
-
-
-def _launch_boxes_loss(logits: Tensor, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
-    launched = _kernels()[1].launch_boxes_loss(logits.contiguous(), *args)
-    return cast(tuple[Tensor, Tensor, Tensor], launched)
-
-
-def _launch_scale(grad: Tensor, factor: Tensor) -> None:
-    _kernels()[2].launch_scale(grad, factor)
-
-
-CUDA = {
-    "masks": _launch_masks,
-    "loss": _launch_loss,
-    "boxes_loss": _launch_boxes_loss,
-    "scale_": _launch_scale,
-}
+CUDA = {name: partial(_launch, name) for name in ("masks", "loss", "boxes_loss", "scale_")}
 """What each operator does on CUDA."""
 
 
@@ -129,14 +112,7 @@ def _loss_of(
     spec = loss_spec(choices, numbers)
     found = compute_losses(
         LossInputs.checked(
-            array,
-            name,
-            host_target,
-            target_name,
-            mask,
-            spec,
-            normalizer,
-            grad_dtype is not None,
+            array, name, host_target, target_name, mask, spec, normalizer, grad_dtype is not None
         )
     )
 
@@ -229,31 +205,50 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tens
     ctx.save_for_backward(grad, *(inputs[i] for i in ctx.tensors_at))
 
 
-def _gradient(operator: Any, ctx: Any, of_loss: Tensor) -> Tensor:
+def _gradient(operator: Any, ctx: Any, of_loss: Tensor) -> Any:
     grad, logits, *others = ctx.saved_tensors
     if grad.shape != logits.shape:
         raise RuntimeError("this CASS loss was computed without grad_dtype, so without a gradient")
+    if ctx.is_spent:
+        # Backward for the second time: the first has scaled the gradient in its place.
+        inputs = list(ctx.plain_inputs)
+        for i, tensor in zip(ctx.tensors_at, (logits.detach(), *others), strict=True):
+            inputs[i] = tensor
+        _, _, grad = operator(*inputs)
+    if torch.is_grad_enabled():  # create_graph
+        return _Gradient.apply(logits, grad, of_loss)
     if (
         of_loss.ndim  # a factor for every patch
         or grad.dtype != logits.dtype
         or type(grad) is not Tensor  # traced by torch.compile, which fuses this with what follows
     ):
-        product: Tensor = (grad * of_loss).to(logits.dtype)
-        return product
-    if ctx.is_spent:
-        # Backward for the second time: the first has scaled the gradient in its place.
-        inputs = list(ctx.plain_inputs)
-        for i, tensor in zip(ctx.tensors_at, (logits, *others), strict=True):
-            inputs[i] = tensor
-        _, _, grad = operator(*inputs)
+        return (grad * of_loss).to(logits.dtype)
     ctx.is_spent = True
     # In place, and nothing is touched where the factor is 1: the gradient is written once.
     torch.ops.cass.scale_(grad, of_loss)
-    return cast(Tensor, grad)
+    return grad
+
+
+class _Gradient(torch.autograd.Function):
+    """The gradient, whose own is not known.
+
+    torch's `once_differentiable` would take it for a constant where the outer gradient is one, and
+    a gradient penalty would silently have no effect.
+    """
+
+    @staticmethod
+    def forward(_: Any, logits: Tensor, grad: Tensor, of_loss: Tensor) -> Tensor:
+        product: Tensor = (grad * of_loss).to(logits.dtype)
+        return product
+
+    @staticmethod
+    def backward(_: Any, __: Tensor) -> None:
+        raise RuntimeError(
+            "CassLoss and MaskLoss can be differentiated only once (double backward)"
+        )
 
 
 def _backward(operator: Any) -> Any:
-    @once_differentiable
     def backward(ctx: Any, of_loss: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
         gradient = None if of_loss is None else _gradient(operator, ctx, of_loss)
         return gradient, *(None for _ in ctx.plain_inputs[1:])

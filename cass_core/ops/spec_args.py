@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -86,6 +86,39 @@ def loss_spec(choices: Sequence[int], numbers: Sequence[float]) -> LossSpec:
     options: dict[str, Any] = dict(zip(_LOSS_NUMBERS, numbers, strict=True))
     reduction: Reduction = "none" if per_patch else "per_object"
     return LossSpec(kind=_name(KINDS, kind), reduction=reduction, **options)
+
+
+class Shape(NamedTuple):
+    """What is compiled into a kernel that makes masks."""
+
+    anisotropic: bool
+    gaussian: bool
+    temperature: int
+    subpixel: bool
+    merge: int
+    sizes: bool
+
+
+class Loss(NamedTuple):
+    """What is compiled into a kernel that takes losses.
+
+    Attributes:
+        kind: as in `cass_core.enums.KINDS`.
+        whole: alpha, beta, gamma where they are whole and at most 4, else -1.
+        per_patch: whether each patch's loss is stored.
+        grad: whether the gradient is.
+    """
+
+    kind: int
+    whole: tuple[int, ...]
+    per_patch: bool
+    grad: bool
+
+
+def kernel_shape(choices: Sequence[int], sizes: bool) -> Shape:
+    """Of what `mask_options` gives, and whether each image has a size of its own."""
+    _, anisotropic, gaussian, temperature, subpixel, merge = choices
+    return Shape(bool(anisotropic), bool(gaussian), temperature, bool(subpixel), merge, sizes)
 
 
 def kernel_numbers(choices: Sequence[int], numbers: Sequence[float]) -> tuple[float, ...]:

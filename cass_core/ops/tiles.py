@@ -96,21 +96,19 @@ def _image_of(
     image: tl.tensor,
     offsets: tl.tensor,
     sizes: tl.tensor,
-    height: tl.tensor,
-    width: tl.tensor,
-    h: tl.tensor,
-    w: tl.tensor,
+    image_size: tl.tuple,
+    cells: tl.tuple,
     SIZES: tl.constexpr,
 ) -> tl.tuple:
     """First and one past the last box of an image, and the cells a pixel of its axes, float64."""
     begin = tl.load(offsets + image)
     end = tl.load(offsets + image + 1)
     if SIZES:
-        inverse_y = h / tl.load(sizes + 2 * image)
-        inverse_x = w / tl.load(sizes + 2 * image + 1)
+        inverse_y = cells[0] / tl.load(sizes + 2 * image)
+        inverse_x = cells[1] / tl.load(sizes + 2 * image + 1)
     else:
-        inverse_y = h.to(tl.float64) / height.to(tl.float64)
-        inverse_x = w.to(tl.float64) / width.to(tl.float64)
+        inverse_y = cells[0].to(tl.float64) / image_size[0].to(tl.float64)
+        inverse_x = cells[1].to(tl.float64) / image_size[1].to(tl.float64)
     return begin, end, inverse_y, inverse_x
 
 
@@ -119,21 +117,12 @@ def soft_tile(
     image: tl.tensor,
     row: tl.tensor,
     column: tl.tensor,
-    xyxy: tl.tensor,
-    offsets: tl.tensor,
-    sizes: tl.tensor,
-    height: tl.tensor,
-    width: tl.tensor,
-    h: tl.tensor,
-    w: tl.tensor,
+    boxes: tl.tuple,
+    image_size: tl.tuple,
+    cells: tl.tuple,
     patch: tl.tensor,
     numbers: tl.tuple,
-    ANISOTROPIC: tl.constexpr,
-    GAUSSIAN: tl.constexpr,
-    TEMPERATURE: tl.constexpr,
-    SUBPIXEL: tl.constexpr,
-    MERGE: tl.constexpr,
-    SIZES: tl.constexpr,
+    SHAPE: tl.constexpr,
     OWNER: tl.constexpr,
     BLOCK_Y: tl.constexpr,
     BLOCK_X: tl.constexpr,
@@ -141,16 +130,19 @@ def soft_tile(
     """Value and owner of an image's patches row .. row + BLOCK_Y, column .. column + BLOCK_X.
 
     Args:
-        xyxy, offsets, sizes: pointers to what `cass_core.ops.masks.launch_masks` takes.
-        height, width: pixels of every image; without meaning where SIZES is true.
-        h, w: cells of the map.
+        boxes: pointers to xyxy, offsets and sizes, as of `cass_core.ops.masks.launch_masks`.
+        image_size: height and width of every image; without meaning where SHAPE.sizes is true.
+        cells: (h, w) of the map.
         patch: cells of a patch's side.
-        numbers: as `cass_core.ops.spec_args.kernel_numbers` gives them.
+        numbers, SHAPE: as of `cass_core.ops.geometry.box_on_tile`.
     """
     expansion, min_size = numbers[2], numbers[3]
-    begin, end, inverse_y, inverse_x = _image_of(image, offsets, sizes, height, width, h, w, SIZES)
-    patch_y = tl.minimum(patch, h)
-    patch_x = tl.minimum(patch, w)
+    xyxy, offsets, sizes = boxes
+    begin, end, inverse_y, inverse_x = _image_of(
+        image, offsets, sizes, image_size, cells, SHAPE.sizes
+    )
+    patch_y = tl.minimum(patch, cells[0])
+    patch_x = tl.minimum(patch, cells[1])
     top = row * patch_y
     left = column * patch_x
     # Of huge patches a whole tile is more than int32 holds.
@@ -164,41 +156,27 @@ def soft_tile(
     lane = tl.arange(0, _BOXES)
     start = begin
     while start < end:
-        boxes = xyxy + 4 * (start + lane)
+        sides = xyxy + 4 * (start + lane)
         live = start + lane < end
-        x1 = tl.load(boxes, mask=live, other=0.0)
-        y1 = tl.load(boxes + 1, mask=live, other=0.0)
-        x2 = tl.load(boxes + 2, mask=live, other=0.0)
-        y2 = tl.load(boxes + 3, mask=live, other=0.0)
+        x1 = tl.load(sides, mask=live, other=0.0)
+        y1 = tl.load(sides + 1, mask=live, other=0.0)
+        x2 = tl.load(sides + 2, mask=live, other=0.0)
+        y2 = tl.load(sides + 3, mask=live, other=0.0)
         near_x = _may_reach(x1, x2, inverse_x.to(tl.float32), left, right, expansion, min_size)
         near_y = _may_reach(y1, y2, inverse_y.to(tl.float32), top, bottom, expansion, min_size)
         left_over = tl.sum(tl.where(live & near_x & near_y, 1 << lane, 0), axis=0)
         while left_over != 0:
             box = start + _bit_index(left_over & -left_over)
             left_over &= left_over - 1
-            found = box_on_tile(
-                xyxy + 4 * box,
-                y,
-                x,
-                inverse_y,
-                inverse_x,
-                top,
-                left,
-                h,
-                w,
-                numbers,
-                ANISOTROPIC,
-                GAUSSIAN,
-                TEMPERATURE,
-                SUBPIXEL,
-            )
-            if MERGE != _MAX:
+            inverse = (inverse_y, inverse_x)
+            found = box_on_tile(xyxy + 4 * box, (y, x), inverse, (top, left), cells, numbers, SHAPE)
+            if SHAPE.merge != _MAX:
                 value += found
             else:
                 if OWNER:
                     owner = tl.where(found > value, box - begin, owner)
                 value = tl.maximum(value, found)
         start += _BOXES
-    if MERGE == _CLIPPED_SUM:
+    if SHAPE.merge == _CLIPPED_SUM:
         value = tl.minimum(value, 1.0)
     return value, owner

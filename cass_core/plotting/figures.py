@@ -22,7 +22,7 @@ from cass_core.plotting.panels import (
     panels_of,
     top_of,
 )
-from cass_core.plotting.values import Values, check_same_shape, grid
+from cass_core.plotting.values import PatchPixels, Values, check_same_shape, grid
 
 
 def plot_mask(
@@ -31,7 +31,7 @@ def plot_mask(
     mask: Any,
     *,
     image_size: Any = None,
-    patch_pixels: tuple[float, float] | None = None,
+    patch_pixels: PatchPixels = None,
     title: str | None = None,
 ) -> Figure:
     """Draw a mask over its image, with its boxes.
@@ -70,7 +70,7 @@ def plot_comparison(
     *,
     labels: tuple[str, str] = ("baseline", "improved"),
     image_size: Any = None,
-    patch_pixels: tuple[float, float] | None = None,
+    patch_pixels: PatchPixels = None,
     zoom: Any = None,
 ) -> Figure:
     """Draw two masks of one image side by side, and the second minus the first.
@@ -79,13 +79,10 @@ def plot_comparison(
     colours end: blue for less, red for more.
 
     Args:
-        image: see `plot_mask`.
-        boxes: see `plot_mask`.
+        image, boxes, image_size, patch_pixels: see `plot_mask`.
         first: ``[n_y, n_x]``.
         second: of the same shape.
         labels: names of the two.
-        image_size: see `plot_mask`.
-        patch_pixels: see `plot_mask`.
         zoom: ``[4]`` xyxy in pixels, a part of the image that each panel also shows enlarged.
 
     Raises:
@@ -127,17 +124,14 @@ def plot_owner(
     owner: Any,
     *,
     image_size: Any = None,
-    patch_pixels: tuple[float, float] | None = None,
+    patch_pixels: PatchPixels = None,
     title: str | None = None,
 ) -> Figure:
     """Draw which box gave each patch its value, in the colour that the box's outline has.
 
     Args:
-        image: see `plot_mask`.
-        boxes: see `plot_mask`.
+        image, boxes, image_size, patch_pixels: see `plot_mask`.
         owner: ``[n_y, n_x]`` whole numbers: the index of a box, or -1.
-        image_size: see `plot_mask`.
-        patch_pixels: see `plot_mask`.
         title: a line above.
 
     Raises:

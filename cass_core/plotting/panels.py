@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib import colormaps
@@ -17,7 +17,7 @@ from matplotlib.patches import Rectangle
 from cass_core.boxes import BoxBatch
 from cass_core.errors import InvalidRequest
 from cass_core.grid import one_feature_map
-from cass_core.plotting.values import Flags, Values, numbers
+from cass_core.plotting.values import Flags, PatchPixels, Values, numbers
 
 _CANVAS = 0.92
 _BOX_COLOUR = "#00e5ff"
@@ -95,24 +95,14 @@ def draw_mask(
     axes: Axes,
     scene: Scene,
     values: Values,
-    patch_pixels: tuple[float, float] | None,
+    patch_pixels: PatchPixels,
     title: str | None,
     top: float | None = None,
 ) -> ScalarMappable:
     """A mask over the image, with the boxes; what a scale is made for."""
     top = top_of(values) if top is None else top
-    shown = draw_grid(
-        axes,
-        scene,
-        values,
-        opacity_of(values, top),
-        patch_pixels,
-        _MASK_COLOURS,
-        Normalize(0, top),
-    )
-    draw_boxes(axes, scene)
-    axes.set_title(title or "")
-    return shown
+    layer = _Layer(values, opacity_of(values, top), _MASK_COLOURS, Normalize(0, top), patch_pixels)
+    return layer.draw(axes, scene, title)
 
 
 def largest_change(change: Values) -> float:
@@ -121,34 +111,19 @@ def largest_change(change: Values) -> float:
 
 
 def draw_difference(
-    axes: Axes,
-    scene: Scene,
-    change: Values,
-    patch_pixels: tuple[float, float] | None,
-    title: str,
+    axes: Axes, scene: Scene, change: Values, patch_pixels: PatchPixels, title: str
 ) -> ScalarMappable:
     """Signed values on a scale that is white at 0; what it is made for."""
     most = largest_change(change)
-    shown = draw_grid(
-        axes,
-        scene,
-        change,
-        opacity_of(change, most),
-        patch_pixels,
-        _DIFFERENCE_COLOURS,
-        Normalize(-most, most),
+    scale = Normalize(-most, most)
+    opacity = opacity_of(change, most)
+    return _Layer(change, opacity, _DIFFERENCE_COLOURS, scale, patch_pixels).draw(
+        axes, scene, title
     )
-    draw_boxes(axes, scene)
-    axes.set_title(title)
-    return shown
 
 
 def draw_owner(
-    axes: Axes,
-    scene: Scene,
-    owner: Values,
-    patch_pixels: tuple[float, float] | None,
-    title: str | None,
+    axes: Axes, scene: Scene, owner: Values, patch_pixels: PatchPixels, title: str | None
 ) -> None:
     """Each patch in the colour that the outline of its box has.
 
@@ -158,43 +133,20 @@ def draw_owner(
     if not (np.equal(owner, np.floor(owner)) & (owner >= -1) & (owner < len(scene.boxes))).all():
         raise InvalidRequest("owner", "must hold indices of the boxes, or -1")
     colours = [_OWNER_COLOURS(i % _OWNER_COLOURS.N) for i in range(max(1, len(scene.boxes)))]
-    draw_grid(
-        axes,
-        scene,
-        owner,
-        np.where(owner >= 0, 0.65, 0.0),
-        patch_pixels,
-        ListedColormap(colours),
-        Normalize(-0.5, len(colours) - 0.5),
-    )
-    draw_boxes(axes, scene, colours)
-    axes.set_title(title or "")
+    opacity, scale = np.where(owner >= 0, 0.65, 0.0), Normalize(-0.5, len(colours) - 0.5)
+    layer = _Layer(owner, opacity, ListedColormap(colours), scale, patch_pixels)
+    layer.draw(axes, scene, title, outlines=colours)
 
 
-def draw_kept(
-    axes: Axes,
-    scene: Scene,
-    kept: Flags,
-    lost: Flags,
-    label: str = "",
-) -> None:
+def draw_kept(axes: Axes, scene: Scene, kept: Flags, lost: Flags, label: str = "") -> None:
     """The image with its pruned patches dimmed; boxes that are lost have a dashed red outline."""
-    draw_grid(
-        axes,
-        scene,
-        np.zeros(kept.shape),
-        np.where(kept, 0.0, _DIMMED),
-        None,
-        ListedColormap(["black"]),
-        Normalize(0, 1),
-        in_colour=True,
-    )
-    draw_boxes(axes, scene)
+    text = f"kept patches: {kept.mean():.0%}, objects lost: {lost.sum()} of {len(lost)}"
+    opacity = np.where(kept, 0.0, _DIMMED)
+    layer = _Layer(np.zeros(kept.shape), opacity, ListedColormap(["black"]), Normalize(0, 1), None)
+    layer.draw(axes, scene, f"{label}: {text}" if label else text, in_colour=True)
     for box, gone in zip(axes.patches, lost, strict=True):
         if gone:
             box.set(edgecolor=_LOST_COLOUR, linestyle="--", linewidth=2 * _BOX_WIDTH)
-    text = f"kept patches: {kept.mean():.0%}, objects lost: {lost.sum()} of {len(lost)}"
-    axes.set_title(f"{label}: {text}" if label else text)
 
 
 def opacity_of(values: Values, most: float) -> Values:
@@ -202,53 +154,46 @@ def opacity_of(values: Values, most: float) -> Values:
     return np.where(values == 0, 0.0, 0.25 + 0.5 * np.abs(values) / most)
 
 
-def draw_grid(
-    axes: Axes,
-    scene: Scene,
-    values: Values,
-    opacity: Values,
-    patch_pixels: tuple[float, float] | None,
-    colours: Colormap,
-    scale: Normalize,
-    *,
-    in_colour: bool = False,
-) -> ScalarMappable:
-    """The image, in grey unless its colours are asked for, and over it the values."""
-    rows, columns = values.shape
-    patch_y, patch_x = patch_pixels or (scene.height / rows, scene.width / columns)
-    picture = scene.image
-    if picture.ndim == 3 and not in_colour:
-        picture = picture @ [0.299, 0.587, 0.114]
-    axes.imshow(
-        picture, cmap="gray", vmin=0, vmax=1, extent=(0, scene.width, scene.height, 0), zorder=0
-    )
-    shown = axes.imshow(
-        values,
-        cmap=colours,
-        norm=scale,
-        alpha=opacity,
-        interpolation="nearest",
-        extent=(0, columns * patch_x, rows * patch_y, 0),
-        zorder=1,
-    )
-    axes.set_xlim(0, scene.width)
-    axes.set_ylim(scene.height, 0)
-    axes.set_xticks([])
-    axes.set_yticks([])
-    return ScalarMappable(norm=shown.norm, cmap=shown.cmap)
+class _Layer(NamedTuple):
+    """Values of patches, and how they are shown over the image."""
 
+    values: Values
+    opacity: Values
+    colours: Colormap
+    scale: Normalize
+    patch_pixels: PatchPixels
 
-def draw_boxes(axes: Axes, scene: Scene, colours: Sequence[Any] = (_BOX_COLOUR,)) -> None:
-    """The outlines of the boxes, in these colours by turns."""
-    for i, (x1, y1, x2, y2) in enumerate(scene.boxes.tolist()):
-        axes.add_patch(
-            Rectangle(
-                (x1, y1),
-                x2 - x1,
-                y2 - y1,
-                fill=False,
-                edgecolor=colours[i % len(colours)],
-                linewidth=_BOX_WIDTH,
-                zorder=2,
-            )
+    def draw(
+        self,
+        axes: Axes,
+        scene: Scene,
+        title: str | None,
+        *,
+        in_colour: bool = False,
+        outlines: Sequence[Any] = (_BOX_COLOUR,),
+    ) -> ScalarMappable:
+        """The image, in grey unless its colours are asked for, the values, and the boxes."""
+        rows, columns = self.values.shape
+        patch_y, patch_x = self.patch_pixels or (scene.height / rows, scene.width / columns)
+        picture = scene.image
+        if picture.ndim == 3 and not in_colour:
+            picture = picture @ [0.299, 0.587, 0.114]
+        whole = (0, scene.width, scene.height, 0)
+        axes.imshow(picture, cmap="gray", vmin=0, vmax=1, extent=whole, zorder=0)
+        shown = axes.imshow(
+            self.values,
+            cmap=self.colours,
+            norm=self.scale,
+            alpha=self.opacity,
+            interpolation="nearest",
+            extent=(0, columns * patch_x, rows * patch_y, 0),
+            zorder=1,
         )
+        axes.set(xlim=(0, scene.width), ylim=(scene.height, 0), xticks=[], yticks=[])
+        # A name may have dollar signs, which would make it a formula.
+        axes.set_title(title or "", parse_math=False)
+        for i, (x1, y1, x2, y2) in enumerate(scene.boxes.tolist()):
+            outline = Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, zorder=2)
+            outline.set(edgecolor=outlines[i % len(outlines)], linewidth=_BOX_WIDTH)
+            axes.add_patch(outline)
+        return ScalarMappable(norm=shown.norm, cmap=shown.cmap)

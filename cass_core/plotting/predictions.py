@@ -19,7 +19,7 @@ from cass_core.plotting.panels import (
     draw_owner,
     panels_of,
 )
-from cass_core.plotting.values import Flags, Values, check_same_shape, grid, numbers
+from cass_core.plotting.values import Flags, PatchPixels, Values, check_same_shape, grid, numbers
 
 
 def plot_kept(
@@ -36,11 +36,9 @@ def plot_kept(
     outline.
 
     Args:
-        image: see `plot_mask`.
-        boxes: see `plot_mask`.
+        image, boxes, image_size: see `plot_mask`.
         choices: a panel each: from its label to ``[n_y, n_x]``, whether a patch is kept, and
             ``[N]``, whether an object has lost all its patches.
-        image_size: see `plot_mask`.
         zoom: see `plot_comparison`.
 
     Raises:
@@ -71,17 +69,14 @@ def plot_prediction(
     logits: Any,
     *,
     image_size: Any = None,
-    patch_pixels: tuple[float, float] | None = None,
+    patch_pixels: PatchPixels = None,
 ) -> Figure:
     """Draw a target beside the probabilities that a predictor's logits stand for.
 
     Args:
-        image: see `plot_mask`.
-        boxes: see `plot_mask`.
+        image, boxes, image_size, patch_pixels: see `plot_mask`.
         target: ``[n_y, n_x]``.
         logits: ``[n_y, n_x]`` or ``[n_y * n_x]``.
-        image_size: see `plot_mask`.
-        patch_pixels: see `plot_mask`.
 
     Raises:
         InvalidRequest: an argument cannot be used; it is named.
@@ -116,7 +111,7 @@ def plot_overview(
     lost: Any = None,
     labels: tuple[str, str] = ("baseline", "improved"),
     image_size: Any = None,
-    patch_pixels: tuple[float, float] | None = None,
+    patch_pixels: PatchPixels = None,
 ) -> Figure:
     """Draw all there is to see of one image.
 
@@ -124,8 +119,7 @@ def plot_overview(
     probabilities that they stand for, and which patches are kept by them.
 
     Args:
-        image: see `plot_mask`.
-        boxes: see `plot_mask`.
+        image, boxes, image_size: see `plot_mask`.
         first: ``[n_y, n_x]``.
         second: of the same shape.
         owner: of the same shape, of the second mask; see `plot_owner`. None for no such panel.
@@ -133,7 +127,6 @@ def plot_overview(
         kept: of the logits' shape, whether a patch is kept; needed with logits.
         lost: ``[N]``, whether an object has lost all its patches; needed with logits.
         labels: names of the two masks.
-        image_size: see `plot_mask`.
         patch_pixels: of the masks; see `plot_mask`.
 
     Raises:

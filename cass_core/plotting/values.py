@@ -12,6 +12,8 @@ from cass_core.errors import InvalidRequest
 
 Values = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
+PatchPixels = tuple[float, float] | None
+"""Height and width of a patch in pixels; None where the patches divide the image evenly."""
 
 
 def numbers(value: Any, field: str) -> Values:

@@ -6,20 +6,29 @@ bytes each), not with the file, whose segmentations are usually the bulk of it.
 
 from __future__ import annotations
 
-import math
+import os
 from array import array
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
-import ijson
 import numpy as np
 import numpy.typing as npt
 
+from cass_cli import coco_fields as fields
+from cass_cli.coco_fields import Id
+from cass_cli.json_lists import Entries, read_lists
 from cass_core.boxes import BoxBatch
 from cass_core.errors import InvalidRequest
-from cass_core.grid import MAX_SIDE
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+# Invalid entries that are told in words.
+_NAMED = 3
+# An image of at least so many pixels a side has no object, let alone all of them, in its first one.
+_LARGE_SIDE = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,23 +36,37 @@ class CocoFile:
     """The images of a file, in its order, and their boxes.
 
     Attributes:
-        image_ids: as in the file, all distinct.
+        image_ids: as in the file, all distinct; whole numbers are integers.
         file_names: name of each image's file; empty where the file has none.
         sizes: ``[N, 2]`` int64, height and width in pixels.
         xyxy: ``[M, 4]`` float32 boxes in pixels, those of image i after those of image i - 1.
         offsets: ``[N + 1]``: image i has ``xyxy[offsets[i]:offsets[i + 1]]``.
+        labels: ``[M]`` int64 index into ``class_names``.
+        class_names: of all categories, all distinct; empty unless asked for.
+        notes: phrases on what was left out and on what looks wrong, for the user.
     """
 
-    image_ids: list[int | str]
+    image_ids: list[Id]
     file_names: list[str]
     sizes: npt.NDArray[np.int64]
     xyxy: npt.NDArray[np.float32]
     offsets: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.int64]
+    class_names: list[str]
+    notes: list[str]
 
     def boxes(self, first: int, last: int) -> BoxBatch:
         """The boxes of images ``first`` to ``last - 1``."""
         offsets = self.offsets[first : last + 1]
         return BoxBatch(self.xyxy[offsets[0] : offsets[-1]], np.diff(offsets))
+
+    def size(self, i: int) -> tuple[int, int]:
+        """Height and width of image i in pixels."""
+        return int(self.sizes[i, 0]), int(self.sizes[i, 1])
+
+    def used_names(self) -> set[str]:
+        """Names of the classes that any box has."""
+        return {self.class_names[label] for label in np.unique(self.labels)}
 
     def index(self, image_id: str) -> int:
         """Position of the image with this id, given as text.
@@ -57,106 +80,192 @@ class CocoFile:
         raise InvalidRequest("image", f"{image_id!r} is not the id of an image in the file")
 
 
-def read_coco(path: Path) -> CocoFile:
-    """Read a COCO object-detection file. Crowd regions (``iscrowd``: 1) are left out.
+def read_coco(
+    path: str | os.PathLike[str],
+    *,
+    skip_invalid: bool = False,
+    categories: bool = False,
+    limit: int | None = None,
+    progress: Progress | None = None,
+) -> CocoFile:
+    """Read a COCO object-detection file.
+
+    Crowd regions (``iscrowd``: 1) and ignored objects (``ignore``: 1) are left out.
 
     Args:
-        path: a JSON file with ``images`` (``id``, ``height``, ``width``, maybe ``file_name``) and
-            ``annotations`` (``image_id``, ``bbox`` as x, y, width, height in pixels).
+        path: a JSON file, gzipped or not, with ``images`` (``id``, ``height``, ``width``, maybe
+            ``file_name``) and ``annotations`` (``image_id``, ``bbox`` as x, y, width, height in
+            pixels).
+        skip_invalid: leave out images and annotations that cannot be used.
+        categories: read ``labels`` and ``class_names``: each box needs a known ``category_id``.
+        limit: read the first images only, and their annotations.
+        progress: shows the bytes read.
 
     Raises:
-        InvalidRequest: it is not such a file; the key and the entry are named, as in
-            ``annotations[17].bbox``.
+        InvalidRequest: it is not such a file, or an entry cannot be used; the entry and the key
+            are named, as in ``annotations[17].bbox``.
+        OSError: it cannot be read.
     """
-    places: dict[int | str, int] = {}
-    names: list[str] = []
-    sizes = array("q")
-    for i, image in enumerate(_entries(path, "images")):
-        entry = f"images[{i}]"
-        image_id = _id(image, entry, "id")
-        if image_id in places:
-            raise InvalidRequest(f"{entry}.id", f"{image_id!r} stands there twice")
-        places[image_id] = i
-        sizes.extend(_side(image, entry, side) for side in ("height", "width"))
-        name = image.get("file_name", "")
-        if not isinstance(name, str):
-            raise InvalidRequest(f"{entry}.file_name", "must be text")
-        names.append(name)
-    owners, corners = array("q"), array("d")
-    for i, annotation in enumerate(_entries(path, "annotations")):
-        entry = f"annotations[{i}]"
-        image_id = _id(annotation, entry, "image_id")
-        if image_id not in places:
-            raise InvalidRequest(f"{entry}.image_id", f"{image_id!r} is the id of no image")
-        x, y, width, height = _bbox(annotation, entry)
-        if annotation.get("iscrowd"):
-            continue
-        owners.append(places[image_id])
-        corners.extend((x, y, x + width, y + height))
-    owner = np.frombuffer(owners, np.int64) if owners else np.empty(0, np.int64)
-    xyxy = np.frombuffer(corners, np.float64) if corners else np.empty(0)
-    order = np.argsort(owner, kind="stable")
-    offsets = np.zeros(len(places) + 1, np.int64)
-    np.cumsum(np.bincount(owner, minlength=len(places)), out=offsets[1:])
-    return CocoFile(
-        image_ids=list(places),
-        file_names=names,
-        sizes=np.array(sizes, np.int64).reshape(-1, 2),
-        xyxy=xyxy.reshape(-1, 4)[order].astype(np.float32),
-        offsets=offsets,
+    path = Path(path)
+    return read_lists(
+        path, progress, lambda entries: _read(entries, skip_invalid, categories, limit)
     )
 
 
-def _entries(path: Path, key: str) -> Iterator[dict[str, Any]]:
-    """The objects of a top-level list, one by one."""
-    seen = False
-    try:
-        with path.open("rb") as file:
-            for i, entry in enumerate(ijson.items(file, f"{key}.item", use_float=True)):
-                seen = True
-                if not isinstance(entry, dict):
-                    raise InvalidRequest(f"{key}[{i}]", "must be an object")
-                yield entry
-        if not seen and not _is_list(path, key):
-            raise InvalidRequest(key, "is missing, or is not a list")
-    except ijson.JSONError as error:
-        reason = str(error).split("\n", maxsplit=1)[0]
-        raise InvalidRequest(path.name, f"is not JSON ({reason})") from error
+def _read(entries: Entries, skip_invalid: bool, categories: bool, limit: int | None) -> CocoFile:
+    invalid = _Invalid()
+    class_names: list[str] = []
+    classes = _classes(entries, invalid, class_names) if categories else None
+    places: dict[Id, int] = {}
+    names: list[str] = []
+    sizes = array("q")
+    for i, image in enumerate(entries("images")):
+        with invalid:
+            entry = f"images[{i}]"
+            _require_object(image, entry)
+            image_id = fields.identity(image, entry, "id")
+            if image_id in places:
+                raise InvalidRequest(f"{entry}.id", f"{image_id!r} stands there twice")
+            height, width = (fields.side(image, entry, side) for side in ("height", "width"))
+            names.append(fields.file_name(image, entry))
+            sizes.extend((height, width))
+            places[image_id] = len(places)
+    if len(set(map(str, places))) < len(places):
+        raise InvalidRequest("images", "has two ids that are the same text, such as 1 and '1'")
+    taken = len(places) if limit is None else limit
+    owners, corners, labels = array("q"), array("d"), array("q")
+    left_out = {"crowd region": 0, "ignored object": 0}
+    for i, annotation in enumerate(entries("annotations")):
+        with invalid:
+            entry = f"annotations[{i}]"
+            _require_object(annotation, entry)
+            image_id = fields.identity(annotation, entry, "image_id")
+            if image_id not in places:
+                raise InvalidRequest(f"{entry}.image_id", f"{image_id!r} is the id of no image")
+            if places[image_id] >= taken:
+                continue
+            if fields.flag(annotation, entry, "iscrowd"):
+                left_out["crowd region"] += 1
+                continue
+            if fields.flag(annotation, entry, "ignore"):
+                left_out["ignored object"] += 1
+                continue
+            box = fields.corners(annotation, entry)
+            label = 0 if classes is None else _label(annotation, entry, classes)
+            corners.extend(box)
+            owners.append(places[image_id])
+            labels.append(label)
+    if invalid.count and not skip_invalid:
+        raise invalid.refusal()
+    owner = np.array(owners, np.int64)
+    xyxy = np.array(corners, np.float64).reshape(-1, 4)
+    shapes = np.array(sizes, np.int64).reshape(-1, 2)[:taken]
+    _reject_normalised(xyxy, shapes)
+    order = np.argsort(owner, kind="stable")
+    offsets = np.zeros(len(shapes) + 1, np.int64)
+    np.cumsum(np.bincount(owner, minlength=len(shapes)), out=offsets[1:])
+    return CocoFile(
+        image_ids=list(places)[:taken],
+        file_names=names[:taken],
+        sizes=shapes,
+        xyxy=xyxy[order].astype(np.float32),
+        offsets=offsets,
+        labels=np.array(labels, np.int64)[order],
+        class_names=class_names,
+        notes=[
+            *(f"{n} {what}{'s' * (n > 1)} left out" for what, n in left_out.items() if n),
+            *([f"{invalid.entries} left out as invalid: {invalid}"] if invalid.count else []),
+            *_doubts(xyxy, shapes[owner]),
+        ],
+    )
 
 
-def _is_list(path: Path, key: str) -> bool:
-    with path.open("rb") as file:
-        return any(
-            prefix == key and event == "start_array" for prefix, event, _ in ijson.parse(file)
-        )
+class _Invalid:
+    """Counts the entries that cannot be used, as a context of the work on one."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._first: list[InvalidRequest] = []
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> bool:
+        if not isinstance(error, InvalidRequest):
+            return False
+        self.count += 1
+        if self.count <= _NAMED:
+            self._first.append(error)
+        return True
+
+    def __str__(self) -> str:
+        more = self.count - len(self._first)
+        return "; ".join([*map(str, self._first), *([f"and {more} more"] if more else [])])
+
+    @property
+    def entries(self) -> str:
+        return f"{self.count} entr{'y' if self.count == 1 else 'ies'}"
+
+    def refusal(self) -> InvalidRequest:
+        hint = "--skip-invalid leaves such entries out"
+        if self.count == 1:
+            return InvalidRequest(self._first[0].field, f"{self._first[0].reason} ({hint})")
+        return InvalidRequest(self.entries, f"cannot be used: {self} ({hint})")
 
 
-def _id(entry: dict[str, Any], name: str, key: str) -> int | str:
-    value = entry.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        raise InvalidRequest(f"{name}.{key}", "must be a whole number or text")
-    return value
+def _classes(entries: Entries, invalid: _Invalid, names: list[str]) -> dict[Id, int]:
+    """Places of the categories' names in the list, by the categories' ids."""
+    classes = {}
+    for i, category in enumerate(entries("categories")):
+        with invalid:
+            entry = f"categories[{i}]"
+            _require_object(category, entry)
+            category_id = fields.identity(category, entry, "id")
+            name = str(category.get("name", category_id))
+            if name not in names:
+                names.append(name)
+            classes[category_id] = names.index(name)
+    return classes
 
 
-def _side(entry: dict[str, Any], name: str, key: str) -> int:
-    value = entry.get(key)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_SIDE:
-        raise InvalidRequest(f"{name}.{key}", f"must be a whole number of pixels, got {value!r}")
-    return value
+def _label(annotation: dict[str, Any], entry: str, classes: dict[Id, int]) -> int:
+    category = fields.identity(annotation, entry, "category_id")
+    if category not in classes:
+        raise InvalidRequest(f"{entry}.category_id", f"{category!r} is the id of no category")
+    return classes[category]
 
 
-def _bbox(entry: dict[str, Any], name: str) -> list[float]:
-    value = entry.get("bbox")
+def _require_object(entry: Any, name: str) -> None:
+    if not isinstance(entry, dict):
+        raise InvalidRequest(name, "must be an object")
+
+
+def _reject_normalised(xyxy: npt.NDArray[np.float64], sizes: npt.NDArray[np.int64]) -> None:
     if (
-        not isinstance(value, list)
-        or len(value) != 4
-        or any(isinstance(v, bool) or not isinstance(v, int | float) for v in value)
-        # Sums of two must stay finite in float32.
-        or not all(math.isfinite(v) and abs(v) < 1e30 for v in value)
+        len(xyxy)
+        and sizes.min() >= _LARGE_SIDE
+        and np.abs(xyxy).max() <= 1.001
+        and (xyxy % 1).any()
     ):
-        raise InvalidRequest(f"{name}.bbox", "must be four numbers: x, y, width, height")
-    if value[2] < 0 or value[3] < 0:
-        raise InvalidRequest(f"{name}.bbox", "has a negative width or height")
-    return [float(v) for v in value]
+        reason = "must be in pixels: all coordinates are in [0, 1], which is normalised"
+        raise InvalidRequest("annotations[*].bbox", reason)
+
+
+def _doubts(xyxy: npt.NDArray[np.float64], sizes: npt.NDArray[np.int64]) -> list[str]:
+    """Whether boxes are rather x1, y1, x2, y2 than x, y, width, height.
+
+    Args:
+        xyxy: ``[M, 4]``.
+        sizes: ``[M, 2]`` height and width of each box's image.
+    """
+    low, limit = xyxy[:, :2], sizes[:, ::-1]
+    last = xyxy[:, 2:] - low
+    beyond = int((xyxy[:, 2:] > limit + 1).any(axis=1).sum())
+    if not len(xyxy) or 4 * beyond < len(xyxy) or not ((last > low) & (last <= limit)).all():
+        return []
+    return [
+        f"{beyond} of {len(xyxy)} boxes reach beyond their image as x, y, width, height, and all "
+        "lie in it as x1, y1, x2, y2: which are they?"
+    ]

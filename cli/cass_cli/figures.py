@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import numpy as np
 import numpy.typing as npt
 
+from cass_cli.files import whole_file
 from cass_core.errors import CassError, InvalidRequest
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from PIL.Image import Image
+
+# Bytes of a file's name: file systems take 255.
+_LONGEST_NAME = 200
 
 
 def require_plots() -> None:
@@ -26,46 +34,106 @@ def require_plots() -> None:
         raise CassError('figures need matplotlib; install it with: pip install "cass[plot]"')
 
 
-def load_picture(images: Path | None, file_name: str, size: tuple[int, int]) -> Any:
-    """The picture ``[H, W, 3]``, or None for a plain canvas where no folder is given.
+def picture_path(images: Path, file_name: str, image_id: int | str) -> Path:
+    """The file of an image's picture.
 
     Raises:
-        InvalidRequest: the file is missing, is no picture, or has another size.
+        InvalidRequest: the image has no file name, or there is no such file.
+    """
+    if not file_name:
+        raise InvalidRequest("--images", f"image {image_id} has no file_name")
+    path = images / file_name
+    if not path.is_file():
+        raise InvalidRequest("--images", f"{path}: no such file")
+    return path
+
+
+def load_picture(
+    images: Path | None, file_name: str, size: tuple[int, int], image_id: int | str
+) -> Any:
+    """The picture ``[H, W, 3]``, or None for a plain canvas where no folder is given.
+
+    It is turned upright as its EXIF orientation says, unless it has the annotations' size as it is
+    and no longer when it is turned.
+
+    Raises:
+        InvalidRequest: the image has no file name, or the file is missing, is no picture, is
+            broken, or has another size.
     """
     if images is None:
         return None
-    from PIL import Image, UnidentifiedImageError
+    import PIL.Image
 
-    path = images / file_name
+    path = picture_path(images, file_name, image_id)
+    most = PIL.Image.MAX_IMAGE_PIXELS
+    # The annotations' size is the limit here: nothing larger is decoded.
+    PIL.Image.MAX_IMAGE_PIXELS = None
     try:
-        with Image.open(path) as picture:
-            pixels: npt.NDArray[np.uint8] = np.asarray(picture.convert("RGB"))
-    except (FileNotFoundError, IsADirectoryError, UnidentifiedImageError) as error:
+        with PIL.Image.open(path) as picture:
+            return _pixels(picture, path, size)
+    except PIL.UnidentifiedImageError as error:
         raise InvalidRequest("--images", f"{path} is not a picture") from error
-    if pixels.shape[:2] != size:
-        raise InvalidRequest(
-            "--images", f"{path} is {pixels.shape[:2]} pixels, the annotations say {size}"
-        )
-    return pixels
+    except (InvalidRequest, MemoryError):
+        raise
+    except Exception as error:  # broken files make Pillow raise nearly anything
+        reason = getattr(error, "strerror", None) or error
+        raise InvalidRequest("--images", f"{path} cannot be read: {reason}") from error
+    finally:
+        PIL.Image.MAX_IMAGE_PIXELS = most
 
 
-def figure_path(folder: Path, image_id: int | str) -> Path:
-    """A file for this image's figure; ids may hold anything, a path separator too.
+def _pixels(picture: Image, path: Path, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    from PIL import ImageOps
+    from PIL.ExifTags import Base
+
+    orientation = picture.getexif().get(Base.Orientation, 1)
+    stored = (picture.height, picture.width)
+    upright = stored[::-1] if orientation in (5, 6, 7, 8) else stored
+    if size not in (stored, upright):
+        turned = f" ({upright} turned by its EXIF orientation)" if upright != stored else ""
+        reason = f"{path} is {stored} pixels{turned}, the annotations say {size}"
+        raise InvalidRequest("--images", reason)
+    if size == upright:
+        picture = ImageOps.exif_transpose(picture)
+    if picture.mode.startswith("I;16"):
+        # As OpenCV reads it; Pillow would clip to 255.
+        return np.repeat((np.asarray(picture) >> 8).astype(np.uint8)[..., None], 3, axis=2)
+    if picture.mode in ("I", "F"):
+        reason = f"{path} has 32-bit pixels: store it with 8 or 16 bits"
+        raise InvalidRequest("--images", reason)
+    return np.asarray(picture.convert("RGB"))
+
+
+def figure_paths(folder: Path, image_ids: Sequence[int | str]) -> list[Path]:
+    """A file for each image's figure; ids may hold anything, and no two have the same file.
 
     Example:
-        >>> figure_path(Path("out"), "a/b 1").name
-        'a_b_1.png'
+        >>> [path.name for path in figure_paths(Path("out"), ["a/b", "a_b", 7])]
+        ['a%2Fb.png', 'a_b.png', '7.png']
     """
-    return folder / (re.sub(r"[^\w.-]", "_", str(image_id)) + ".png")
+    paths, taken = [], set()
+    for text in map(str, image_ids):
+        code = text.encode("utf-8", "surrogatepass")
+        name = re.sub(r"[^\w.-]", lambda c: quote(c[0], safe="", errors="surrogatepass"), text)
+        # Letters that differ in case alone are the same file on some systems.
+        bad = not name or name.startswith(".") or len(code) > _LONGEST_NAME
+        if bad or name.lower() in taken:
+            name = f"{name[:40].lstrip('.')}-{hashlib.sha256(code).hexdigest()[:12]}"
+        taken.add(name.lower())
+        paths.append(folder / f"{name}.png")
+    return paths
 
 
-def save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path, dpi: int = 100) -> None:
     """Write a figure; the file's suffix decides the format.
 
     Raises:
         InvalidRequest: there is no such format.
+        CassError: the file cannot be written.
     """
     formats = figure.canvas.get_supported_filetypes()
-    if path.suffix.removeprefix(".").lower() not in formats:
+    suffix = path.suffix.removeprefix(".").lower()
+    if suffix not in formats:
         raise InvalidRequest("--out", f"{path.name} must end with one of .{', .'.join(formats)}")
-    figure.savefig(path, dpi=100, bbox_inches="tight")
+    with whole_file(path) as file:
+        figure.savefig(file, format=suffix, dpi=dpi, bbox_inches="tight")

@@ -35,4 +35,5 @@ def info(connection: Connection) -> None:
         table.add_row("device", answer.device)
         for name, value in answer.limits.items():
             table.add_row(f"limit: {name}", f"{value:,}")
-    Console().print(table)
+    # Names are no markup.
+    Console(markup=False, highlight=False, emoji=False).print(table)

@@ -12,22 +12,25 @@ import numpy.typing as npt
 import typer
 
 from cass_cli import figures
-from cass_cli.coco import CocoFile, read_coco
+from cass_cli.coco import CocoFile
 from cass_cli.connection import Connection
-from cass_cli.mask_file import MaskFileWriter
+from cass_cli.files import keep_inputs
+from cass_cli.mask_file import mask_file
 from cass_cli.options import (
     CocoArgument,
     ImagesOption,
     Preset,
     PresetOption,
     SetOption,
+    SkipInvalidOption,
     StrideOption,
     feature_map,
     make_spec,
     patch_pixels,
     takes,
 )
-from cass_cli.progress import progress_bar
+from cass_cli.progress import load_coco, progress_bar
+from cass_core.coverage import boxes_without_patch
 from cass_core.errors import InvalidRequest
 from cass_core.grid import patch_grid
 from cass_core.specs import MaskSpec
@@ -46,7 +49,7 @@ class MaskDtype(StrEnum):
 
 @takes("connection", Connection)
 def mask(
-    connection: Connection,
+    *,
     coco: CocoArgument,
     out: Annotated[
         Path, typer.Option(metavar="FILE.npz", dir_okay=False, help="The file to write.")
@@ -62,12 +65,14 @@ def mask(
         typer.Option(metavar="DIR", file_okay=False, help="Also draw each mask into this folder."),
     ] = None,
     images: ImagesOption = None,
+    skip_invalid: SkipInvalidOption = False,
+    connection: Connection,
 ) -> None:
-    """Make the masks of all images of a COCO file and write them to one .npz.
+    """Write the masks of all images of a COCO file to one .npz.
 
     The file holds image_ids, shapes [N, 2], offsets [N + 1] and masks: [N, n_y, n_x] where all
     masks have one shape, else flat, mask i being masks[offsets[i]:offsets[i + 1]]. Crowd regions
-    are left out; an image without boxes has a mask of zeros.
+    and ignored objects are left out; an image without boxes has a mask of zeros.
 
     Example: cass mask instances.json --stride 32 --out masks.npz
     """
@@ -75,39 +80,46 @@ def mask(
         raise InvalidRequest("--images", "is for figures: give --plot too")
     if plot is not None:
         figures.require_plots()
+        keep_inputs("--plot", plot, images)
+    keep_inputs("--out", out, coco)
     if not out.absolute().parent.is_dir():
         raise InvalidRequest("--out", f"the folder {out.absolute().parent} does not exist")
     spec = make_spec(preset, changes)
-    file = read_coco(coco)
+    file = load_coco(coco, skip_invalid=skip_invalid)
     maps = np.array([feature_map(size, stride) for size in file.sizes], np.int64).reshape(-1, 2)
     shapes = np.array(
         [patch_grid((int(h), int(w)), spec.patch_size) for h, w in maps], np.int64
     ).reshape(-1, 2)
+    without_patch = 0
+    paths = [] if plot is None else figures.figure_paths(plot, file.image_ids)
     with (
         connection.client() as client,
-        MaskFileWriter(out, file.image_ids, shapes, dtype.value) as writer,
+        mask_file(out, file.image_ids, shapes, dtype.value) as write,
         progress_bar() as progress,
     ):
         task = progress.add_task("images", total=len(file.image_ids))
         for first, last in _batches(maps, shapes):
             cells = (int(maps[first, 0]), int(maps[first, 1]))
-            masks = client.generate_mask(
-                file.boxes(first, last),
-                file.sizes[first:last],
-                cells,
-                spec,
-                dtype=dtype.value,
-            )
-            writer.write(masks)
-            if plot is not None:
-                _draw(file, first, masks, cells, spec, images, plot)
-            progress.advance(task, last - first)
-    progress.console.print(
-        f"{out}: {len(file.image_ids)} masks of {len(file.xyxy)} boxes, "
-        f"{out.stat().st_size:,} bytes",
-        highlight=False,
-        soft_wrap=True,
-    )
+            boxes, sizes = file.boxes(first, last), file.sizes[first:last]
+            masks = client.generate_mask(boxes, sizes, cells, spec, dtype=dtype.value)
+            write(masks)
+            without_patch += int(boxes_without_patch(boxes, sizes, cells, spec).sum())
+            for i, values in enumerate(masks, start=first):
+                if plot is not None:
+                    _draw(file, i, values, cells, spec, images, paths[i])
+                progress.advance(task)
+    words = f"{out}: {len(file.image_ids)} masks of {len(file.xyxy)} boxes"
+    if out.is_file():
+        words += f", {out.stat().st_size:,} bytes"
+    typer.echo(words, err=True)
+    if without_patch:
+        remedy = "--set patch_size=1" if spec.patch_size > 1 else "a smaller --stride"
+        typer.echo(
+            f"{without_patch} of {len(file.xyxy)} boxes have no patch: patch_size is "
+            f"{spec.patch_size} at stride {stride}, and no patch's centre lies in them; {remedy} "
+            "gives one to those that are in their image",
+            err=True,
+        )
 
 
 def _batches(
@@ -127,25 +139,23 @@ def _batches(
 
 def _draw(
     file: CocoFile,
-    first: int,
-    masks: npt.NDArray[Any],
+    i: int,
+    values: npt.NDArray[Any],
     cells: tuple[int, int],
     spec: MaskSpec,
     images: Path | None,
-    folder: Path,
+    path: Path,
 ) -> None:
     from cass_core.plotting.figures import plot_mask
 
-    folder.mkdir(parents=True, exist_ok=True)
-    for i, values in enumerate(masks, start=first):
-        size = (int(file.sizes[i, 0]), int(file.sizes[i, 1]))
-        picture = figures.load_picture(images, file.file_names[i], size)
-        figure = plot_mask(
-            picture,
-            file.xyxy[file.offsets[i] : file.offsets[i + 1]],
-            values,
-            image_size=size,
-            patch_pixels=patch_pixels(size, cells, spec.patch_size),
-            title=str(file.image_ids[i]),
-        )
-        figures.save(figure, figures.figure_path(folder, file.image_ids[i]))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    size, image_id = file.size(i), file.image_ids[i]
+    figure = plot_mask(
+        figures.load_picture(images, file.file_names[i], size, image_id),
+        file.xyxy[file.offsets[i] : file.offsets[i + 1]],
+        values,
+        image_size=size,
+        patch_pixels=patch_pixels(size, cells, spec.patch_size),
+        title=str(image_id),
+    )
+    figures.save(figure, path)

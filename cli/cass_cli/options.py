@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import functools
 import inspect
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -50,6 +51,10 @@ StrideOption = Annotated[
         min=1, help="Pixels per cell; the feature map is the image divided by it, rounded up."
     ),
 ]
+SkipInvalidOption = Annotated[
+    bool,
+    typer.Option("--skip-invalid", help="Leave out images and annotations that cannot be used."),
+]
 PresetOption = Annotated[Preset, typer.Option(help="Options to start from.")]
 SetOption = Annotated[
     list[str] | None,
@@ -58,17 +63,33 @@ SetOption = Annotated[
 
 
 def takes(parameter: str, kind: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Gives a command the fields of a dataclass as options, in place of the parameter of it."""
+    """Gives a command the fields of a dataclass as options, in place of the parameter of it.
+
+    Example:
+        >>> @dataclasses.dataclass
+        ... class Size:
+        ...     height: int
+        ...     width: int = 1
+        >>> @takes("size", Size)
+        ... def area(*, scale: int = 1, size: Size) -> None:
+        ...     print(scale * size.height * size.width)
+        >>> area(height=2, scale=3)
+        6
+    """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         fields = inspect.signature(kind, eval_str=True).parameters
         own = inspect.signature(command, eval_str=True)
-        parameters = [p for name, p in own.parameters.items() if name != parameter]
-        parameters += [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in fields.values()]
+        parameters = [
+            p.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            for name, own_one in own.parameters.items()
+            for p in (fields.values() if name == parameter else [own_one])
+        ]
 
         @functools.wraps(command)
         def with_options(**values: Any) -> None:
-            command(**{parameter: kind(**{name: values.pop(name) for name in fields})}, **values)
+            given = {name: values.pop(name) for name in fields if name in values}
+            command(**{parameter: kind(**given)}, **values)
 
         # Typer reads both.
         with_options.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
@@ -76,6 +97,12 @@ def takes(parameter: str, kind: type) -> Callable[[Callable[..., None]], Callabl
         return with_options
 
     return decorate
+
+
+def add_command(app: typer.Typer, command: Callable[..., None]) -> None:
+    """Add a command under its name; the list of commands has its first sentences, uncut."""
+    summary = (inspect.getdoc(command) or "").partition("\n\n")[0]
+    app.command(short_help=" ".join(summary.split()))(command)
 
 
 def make_spec(preset: Preset, changes: Sequence[str] | None) -> MaskSpec:
@@ -92,14 +119,43 @@ def make_spec(preset: Preset, changes: Sequence[str] | None) -> MaskSpec:
     names = [field.name for field in dataclasses.fields(MaskSpec)]
     values = {}
     for change in changes or ():
-        name, equals, text = change.partition("=")
-        if not equals or name not in names:
-            raise InvalidRequest("--set", f"{change!r} must be one of {', '.join(names)}, =VALUE")
+        name, _, text = change.partition("=")
+        require_known("--set", name, names, change)
         try:
             values[name] = json.loads(text)
         except ValueError:  # not JSON, or a number of thousands of digits
             values[name] = text
     return spec.replace(**values)
+
+
+def require_known(option: str, name: str, known: Iterable[str], given: str | None = None) -> None:
+    """Rejects a name that is not among the known ones.
+
+    Args:
+        option: the command line's option.
+        name: what was given, or the part before ``=`` of what was given.
+        known: the names that there are.
+        given: ``NAME=VALUE`` as it was given, where a value is needed.
+
+    Raises:
+        InvalidRequest: with the name that was probably meant.
+
+    Example:
+        >>> require_known("--set", "patchsize", ["patch_size"])
+        Traceback (most recent call last):
+        cass_core.errors.InvalidRequest: --set: 'patchsize' is not known, did you mean
+        'patch_size'; one of 'patch_size'
+    """
+    known = list(known)
+    if name in known:
+        if given is not None and "=" not in given:
+            raise InvalidRequest(option, f"{given!r} has no value: write {name}=VALUE")
+        return
+    near = difflib.get_close_matches(name, known, n=1)
+    meant = f", did you mean {near[0]!r}" if near else ""
+    raise InvalidRequest(
+        option, f"{name!r} is not known{meant}; one of {', '.join(map(repr, known))}"
+    )
 
 
 def feature_map(size: Sequence[int], stride: int) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -11,24 +11,49 @@ import numpy.typing as npt
 import typer
 
 from cass_cli import figures
-from cass_cli.coco import read_coco
 from cass_cli.connection import Connection
+from cass_cli.files import keep_inputs
 from cass_cli.options import (
     CocoArgument,
     ImagesOption,
     Preset,
     SetOption,
+    SkipInvalidOption,
     StrideOption,
     feature_map,
     make_spec,
     patch_pixels,
     takes,
 )
+from cass_cli.progress import load_coco
 
-ImageOption = Annotated[str, typer.Option(metavar="ID", help="Id of the image in the file.")]
-OutOption = Annotated[
-    Path, typer.Option(metavar="FILE.png", dir_okay=False, help="The figure to write.")
-]
+
+@dataclass(frozen=True)
+class PlotOptions:
+    """What to draw and where; each field is an option."""
+
+    coco: CocoArgument
+    image: Annotated[str, typer.Option(metavar="ID", help="Id of the image in the file.")]
+    out: Annotated[
+        Path, typer.Option(metavar="FILE.png", dir_okay=False, help="The figure to write.")
+    ]
+    stride: StrideOption = 8
+    changes: SetOption = None
+    images: ImagesOption = None
+    skip_invalid: SkipInvalidOption = False
+
+    def scene(self) -> Scene:
+        """The image of that id.
+
+        Raises:
+            InvalidRequest: the file or the picture cannot be used, or has no such image.
+        """
+        file = load_coco(self.coco, skip_invalid=self.skip_invalid)
+        i = file.index(self.image)
+        name, size = file.file_names[i], file.size(i)
+        picture = figures.load_picture(self.images, name, size, self.image)
+        keep_inputs("--out", self.out, self.coco, self.images and self.images / name)
+        return Scene(picture, file.xyxy[file.offsets[i] : file.offsets[i + 1]], size)
 
 
 class Scene(NamedTuple):
@@ -46,54 +71,32 @@ class Scene(NamedTuple):
 
 
 @takes("connection", Connection)
-def plot(
-    connection: Connection,
-    coco: CocoArgument,
-    image: ImageOption,
-    out: OutOption,
-    stride: StrideOption = 8,
-    changes: SetOption = None,
-    images: ImagesOption = None,
-) -> None:
+@takes("options", PlotOptions)
+def plot(*, options: PlotOptions, connection: Connection) -> None:
     """Draw the masks of one image by both presets, their difference, and whose patch is whose.
 
     Example: cass plot instances.json --image 42 --images train/ --out 42.png
     """
     figures.require_plots()
-    draw(connection, read_scene(coco, image, images), out, stride, changes)
+    draw(connection, options, options.scene())
 
 
-def read_scene(coco: Path, image: str, images: Path | None) -> Scene:
-    """The image of that id.
-
-    Raises:
-        InvalidRequest: the file or the picture cannot be used, or has no such image.
-    """
-    file = read_coco(coco)
-    i = file.index(image)
-    size = (int(file.sizes[i, 0]), int(file.sizes[i, 1]))
-    picture = figures.load_picture(images, file.file_names[i], size)
-    return Scene(picture, file.xyxy[file.offsets[i] : file.offsets[i + 1]], size)
-
-
-def draw(
-    connection: Connection,
-    scene: Scene,
-    out: Path,
-    stride: int,
-    changes: Sequence[str] | None,
-    **scores: Any,
-) -> None:
+def draw(connection: Connection, options: PlotOptions, scene: Scene, **scores: Any) -> None:
     """Write the figure.
 
     Args:
+        connection: where to compute.
+        options: for the stride, the changes of both presets and the file.
+        scene: what to draw.
         scores: ``logits``, ``kept`` and ``lost`` of `cass_core.plotting.predictions.plot_overview`.
     """
     from cass_core.plotting.predictions import plot_overview
 
     picture, xyxy, size = scene
-    before, after = (make_spec(preset, changes) for preset in (Preset.baseline, Preset.improved))
-    cells = feature_map(size, stride)
+    before, after = (
+        make_spec(preset, options.changes) for preset in (Preset.baseline, Preset.improved)
+    )
+    cells = feature_map(size, options.stride)
     with connection.client() as client:
         baseline = client.generate_mask([xyxy], size, cells, before)[0]
         if after.merge == "max":
@@ -111,5 +114,5 @@ def draw(
         image_size=size,
         patch_pixels=patch_pixels(size, cells, before.patch_size),
     )
-    figures.save(figure, out)
-    typer.echo(str(out))
+    figures.save(figure, options.out)
+    typer.echo(str(options.out))

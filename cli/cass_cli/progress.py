@@ -1,19 +1,66 @@
-"""How far a long command is, on standard error."""
+"""How far a long command is, on standard error, and what it has to say of its input."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import typer
 from rich.console import Console
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
+    Task,
     TextColumn,
+    TimeElapsedColumn,
     TimeRemainingColumn,
+    TransferSpeedColumn,
 )
+from rich.text import Text
+
+from cass_cli.coco import CocoFile, read_coco
 
 
-def progress_bar(*more: ProgressColumn) -> Progress:
-    """A bar with its name, the steps done and the time left, and more columns if they are given."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    return Progress(*columns, *(more or (TimeRemainingColumn(),)), console=Console(stderr=True))
+class _Rate(ProgressColumn):
+    """Steps per second."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(
+            "" if speed is None else f"{speed:,.1f}/s" if speed < 100 else f"{speed:,.0f}/s"
+        )
+
+
+def progress_bar() -> Progress:
+    """A bar with its name, the steps done, their rate, the time taken and the time left."""
+    return _progress(Console(stderr=True), MofNCompleteColumn(), _Rate())
+
+
+def load_coco(
+    path: Path, *, skip_invalid: bool = False, categories: bool = False, limit: int | None = None
+) -> CocoFile:
+    """`cass_cli.coco.read_coco` with a bar of the bytes read, and its notes on standard error."""
+    console = Console(stderr=True)
+    columns = DownloadColumn(), TransferSpeedColumn()
+    with _progress(console, *columns, only_for_terminals=True) as progress:
+        file = read_coco(
+            path, skip_invalid=skip_invalid, categories=categories, limit=limit, progress=progress
+        )
+    for note in file.notes:
+        typer.echo(f"{path}: {note}", err=True)
+    return file
+
+
+def _progress(
+    console: Console, *columns: ProgressColumn, only_for_terminals: bool = False
+) -> Progress:
+    name = TextColumn("{task.description}", markup=False)
+    times = TimeElapsedColumn(), TimeRemainingColumn()
+    return Progress(
+        *(name, BarColumn(), *columns, *times),
+        console=console,
+        transient=only_for_terminals,
+        disable=only_for_terminals and not console.is_terminal,
+    )

@@ -5,7 +5,19 @@ Importing it loads neither torch nor numba.
 
 from __future__ import annotations
 
-from cass.malloc import keep_memory
+import sys
+
+try:
+    from cass.malloc import keep_memory
+except ModuleNotFoundError as error:
+    if not (error.name or "").startswith("cass."):
+        raise
+    other = sys.modules["cass"]
+    raise ImportError(
+        f"{other.__file__ or list(other.__path__)} is imported as the package cass, which "
+        "cass_client needs for its own: rename or uninstall the other one"
+    ) from error
+
 from cass_client._base import ServerInfo
 from cass_client.aio import AsyncCassClient
 from cass_client.arguments import MaskRequest

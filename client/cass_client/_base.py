@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,18 +26,6 @@ from cass_core.results import HostLoss
 
 P = TypeVar("P", bound=Connection)
 T = TypeVar("T")
-
-_lock = threading.Lock()
-
-
-def _unlock_in_child() -> None:
-    """A thread that does not exist in the child may have held it."""
-    global _lock
-    _lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_unlock_in_child)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +53,8 @@ class BaseClient(Generic[P]):
     _settings: Settings
     _is_local: bool
     _falls_back: bool
-    _connection_or_none: P | None = None
+    # By how many forks away the process is: a child leaves its parent's as it is.
+    _connections: dict[int, P]
 
     def __init__(
         self,
@@ -93,16 +81,12 @@ class BaseClient(Generic[P]):
 
     def _connection(self) -> P:
         """The connection of this process."""
-        connection = self._connection_or_none
-        if connection is not None and connection.process == fork_safety.processes:
-            return connection
-        with _lock:
-            connection = self._connection_or_none
-            if connection is None or connection.process != fork_safety.processes:
-                if connection is not None:
-                    fork_safety.keep(connection)
-                connection = self._connection_or_none = type(self)._make_connection(self._settings)
-            return connection
+        connection = self._connections.get(fork_safety.processes)
+        if connection is None:
+            # Of two threads' the first one stays; neither is open yet.
+            made = type(self)._make_connection(self._settings)
+            connection = self._connections.setdefault(fork_safety.processes, made)
+        return connection
 
     def _mask_effects(self, inputs: MaskInputs) -> Effects[Masks]:
         return self._effects(request_masks, inputs, compute_masks)
@@ -143,7 +127,7 @@ class BaseClient(Generic[P]):
         return self._settings
 
     def __setstate__(self, settings: Settings) -> None:
-        self._settings = settings
+        self._settings, self._connections = settings, {}
         self._is_local, self._falls_back = settings.is_local, settings.fallback is not None
         if settings.service is not None:
             watch(settings.service)  # from now on, as workers may be started before the first call

@@ -23,28 +23,15 @@ T = TypeVar("T")
 class AsyncCassClient(BaseClient[AsyncTransport]):
     """`cass_client.CassClient` for an event loop: the same arguments, methods and errors.
 
-    Used from another loop than before, it opens a connection anew. ``local:`` and the fallback
-    compute in a thread.
-
-    Args:
-        target: see `cass_client.CassClient`, as for the others.
-        timeout: seconds that a call may take with all its tries.
-        tls: secures the connection.
-        token: sent with each call.
-        token_file: file that holds it.
-        fallback: ``"local"`` to compute in this process while the server cannot be reached.
-
-    Raises:
-        InvalidRequest: an argument cannot be used.
-        CassError: ``local:`` or a fallback without the core's dependencies, or ``ray:NAME``
-            without Ray.
+    In another loop than before it opens another connection. ``local:`` and the fallback compute in
+    a thread.
 
     Example:
         >>> async def make_mask():
         ...     async with AsyncCassClient("local:") as client:
         ...         return await client.generate_mask([[[8, 8, 24, 24]]], (32, 32), (8, 8))
         >>> asyncio.run(make_mask()).shape
-        (1, 2, 2)
+        (1, 8, 8)
     """
 
     _make_connection = AsyncTransport

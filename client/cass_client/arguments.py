@@ -44,21 +44,13 @@ class MaskRequest:
     return_owner: bool = False
 
     def inputs(self) -> MaskInputs:
-        """The checked arguments, whose arrays may be the caller's.
-
-        Raises:
-            InvalidRequest: one of them cannot be used.
-        """
+        """The checked arguments, whose arrays may be the caller's."""
         return MaskInputs.check(
             self.boxes, self.image_size, self.feature_map, self.spec, self.dtype, self.return_owner
         )
 
     def check(self) -> MaskInputs:
-        """The checked arguments, which share no memory with the caller's.
-
-        Raises:
-            InvalidRequest: one of them cannot be used.
-        """
+        """The checked arguments, which share no memory with the caller's."""
         boxes, size = self.boxes, self.image_size
         if isinstance(boxes, BoxBatch):
             xyxy: Any = boxes.xyxy
@@ -76,11 +68,7 @@ def loss_inputs(
     num_boxes: float | None,
     return_grad: bool,
 ) -> tuple[Any, LossInputs]:
-    """The logits as an array or tensor, and the checked arguments of a `compute_loss`.
-
-    Raises:
-        InvalidRequest: one of them cannot be used.
-    """
+    """The logits as an array or tensor, and the checked arguments of a `compute_loss`."""
     boxes, image_size, feature_map, mask_spec = source
     check_spec(loss_spec)
     logits = check_logits(logits)

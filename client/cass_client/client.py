@@ -12,6 +12,7 @@ from cass_client.transport.effects import Effects
 from cass_client.transport.profile import CallProfile
 from cass_client.transport.sync import Transport
 from cass_core.boxes import BoxBatch
+from cass_core.errors import InvalidRequest
 from cass_core.inputs import MaskInputs
 from cass_core.results import LossResult, wrap_masks
 from cass_core.specs import LossSpec, MaskSpec
@@ -100,7 +101,7 @@ class CassClient(BaseClient[Transport]):
             >>> with CassClient("local:") as client:
             ...     future = client.generate_mask_future([None], (32, 32), (4, 4))
             ...     future.result().shape
-            (1, 1, 1)
+            (1, 4, 4)
         """
         inputs = MaskRequest(boxes, image_size, feature_map, spec, dtype, return_owner).check()
 
@@ -131,7 +132,7 @@ class CassClient(BaseClient[Transport]):
             >>> request = MaskRequest([[[8, 8, 24, 24]]], (32, 32), (8, 8))
             >>> with CassClient("local:") as client:
             ...     [mask.shape for mask in client.stream_masks([request] * 3)]
-            [(1, 2, 2), (1, 2, 2), (1, 2, 2)]
+            [(1, 8, 8), (1, 8, 8), (1, 8, 8)]
         """
         gives = self._connection().stream(self._stream_effects(in_flight), iter(requests))
         return (wrap_masks(inputs, *masks) for inputs, masks in gives)
@@ -214,3 +215,10 @@ class CassClient(BaseClient[Transport]):
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def check_client(client: Any) -> CassClient:
+    """Rejects what loaders and losses cannot call: an address, or the client of an event loop."""
+    if not isinstance(client, CassClient):
+        raise InvalidRequest("client", f"must be a CassClient, got {type(client).__name__}")
+    return client

@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cass_client.targets import hosts_of, is_list, service_of
+from cass_client.targets import LOCAL, check_target, endpoints_of, is_host, is_list, service_of
 from cass_core.errors import CassError, InvalidRequest
 
-LOCAL = "local:"
 _LONGEST = 365 * 24 * 3600.0
 
 
@@ -38,18 +37,19 @@ class Tls:
     server_name: str | None = None
 
     def __post_init__(self) -> None:
+        for name in ("ca", "certificate", "key"):
+            _check_path(f"tls.{name}", getattr(self, name))
+        if self.server_name is not None and not is_host(self.server_name):
+            raise InvalidRequest(
+                "tls.server_name", f"must be a host's name without a port, got {self.server_name!r}"
+            )
         if (self.certificate is None) != (self.key is None):
             raise InvalidRequest("tls", "a certificate and its key go together")
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The checked arguments of a client; see `cass_client.CassClient`.
-
-    Raises:
-        InvalidRequest: one of them cannot be used.
-        CassError: it needs the core, whose dependencies are not installed.
-    """
+    """The checked arguments of a client; see `cass_client.CassClient`."""
 
     target: str
     timeout: float
@@ -59,14 +59,7 @@ class Settings:
     fallback: str | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.target, str) or not self.target:
-            raise InvalidRequest(
-                "target", f"must be HOST:PORT, ray:NAME or local:, got {self.target!r}"
-            )
-        if self.target == "local":
-            raise InvalidRequest(
-                "target", "must be HOST:PORT, ray:NAME or local:, with a colon, got 'local'"
-            )
+        check_target(self.target)
         if not _is_seconds(self.timeout):
             raise InvalidRequest(
                 "timeout",
@@ -85,13 +78,14 @@ class Settings:
                     "tls", "needs a server_name that is in the certificates of all replicas"
                 )
         elif is_list(self.target):
-            names = {host for host, _ in hosts_of(self.target)}
+            names = {host for host, _ in endpoints_of(self.target)}
             if self.tls is not None and self.tls.server_name is None and len(names) > 1:
                 raise InvalidRequest(
                     "tls", "needs a server_name that is in the certificates of all hosts"
                 )
         if self.token is not None and self.token_file is not None:
             raise InvalidRequest("token_file", "cannot be given beside a token")
+        _check_path("token_file", self.token_file)
         if self.token is not None:
             check_token("token", self.token)
         if self.fallback not in (None, "local"):
@@ -111,7 +105,7 @@ class Settings:
         if self.tls is None:
             return None
         if self.tls.server_name is None and is_list(self.target):
-            return hosts_of(self.target)[0][0]
+            return endpoints_of(self.target)[0][0]
         return self.tls.server_name
 
     @property
@@ -121,11 +115,7 @@ class Settings:
 
 
 def read_file(name: str, path: str | os.PathLike[str]) -> bytes:
-    """The content of a file that a setting names.
-
-    Raises:
-        InvalidRequest: it cannot be read.
-    """
+    """The content of a file that a setting names."""
     try:
         return Path(path).read_bytes()
     except OSError as error:
@@ -133,13 +123,14 @@ def read_file(name: str, path: str | os.PathLike[str]) -> bytes:
 
 
 def check_token(name: str, token: Any) -> None:
-    """Rejects what cannot be sent as a token; the error does not contain it.
-
-    Raises:
-        InvalidRequest: it is empty, or has a character that is none of printable ASCII.
-    """
+    """Rejects what cannot be sent as a token; the error does not contain it."""
     if not (isinstance(token, str) and token and all("!" <= c <= "~" for c in token)):
         raise InvalidRequest(name, "must be printable ASCII without blanks")
+
+
+def _check_path(name: str, path: Any) -> None:
+    if path is not None and not (isinstance(path, str | os.PathLike) and os.fspath(path)):
+        raise InvalidRequest(name, f"must be the path of a file, got {path!r}")
 
 
 def _is_seconds(value: Any) -> bool:

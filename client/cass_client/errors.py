@@ -22,11 +22,7 @@ class Unavailable(CassError):
 
 
 class NoReplicas(Unavailable):
-    """No replica of a service on Ray is known.
-
-    Attributes:
-        is_certain: True if the directory says that there is none, False if it does not answer.
-    """
+    """No replica of a service on Ray is listed, or, if not certain, its directory is silent."""
 
     def __init__(self, message: str, is_certain: bool = True) -> None:
         super().__init__(message)
@@ -76,7 +72,10 @@ def from_rpc_error(error: grpc.RpcError, target: str) -> CassError:
         return Unavailable(f"{target}: {error.details()}")
     if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
         return Unauthenticated(f"{target}: {error.details()}")
-    return ServerError(f"{target}: {code.name}: {error.details()}{_request_id(error)}")
+    hint = ""
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        hint = ": there is a gRPC server, but perhaps not of CASS"
+    return ServerError(f"{target}: {code.name}: {error.details()}{hint}{_request_id(error)}")
 
 
 def _is_too_large(error: grpc.RpcError) -> bool:

@@ -1,27 +1,42 @@
-"""What users write for a server's address, as gRPC understands it."""
+"""What users write for a server's address, checked, and as gRPC understands it."""
 
 from __future__ import annotations
 
 import ipaddress
 import re
 import socket
+from typing import Any, NoReturn
 
 from cass.discovery import SCHEME, SERVICE_FORM
 from cass_client.errors import Unavailable
 from cass_core.errors import InvalidRequest
 
-# A scheme of gRPC's, such as dns:///host:port, unix:path or ipv4:1.2.3.4:50051,1.2.3.5:50051.
-_SCHEME = re.compile(r"(dns|unix|unix-abstract|ipv4|ipv6|vsock|xds|google-c2p):")
+LOCAL = "local:"
+_DEFAULT_PORT = 50051
+_FORMS = "must be HOST:PORT, ray:NAME or local:"
 
-# A host may be called ray.
+# A scheme of gRPC's, such as dns:///host:port, unix:path or ipv4:1.2.3.4:50051,1.2.3.5:50051.
+# Hosts may be called like a scheme, as in ray:50051.
+_SCHEME = re.compile(r"(dns|unix|unix-abstract|ipv4|ipv6|vsock|xds|google-c2p):(?![0-9]+(,|$))")
 _PORT = re.compile(r"[0-9]+(,|$)")
+_URL = re.compile(r"([a-z][a-z0-9+.-]*)://(?:[^/?#]*@)?([^/?#]*)", re.IGNORECASE)
+_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
+# Of the path of a socket, in Linux.
+_MOST_PATH_BYTES = 107
+
+
+def check_target(target: object) -> None:
+    """Rejects what cannot be the address of a server, with the form that it should have."""
+    if not isinstance(target, str) or not target.strip():
+        raise InvalidRequest("target", f"{_FORMS}, got {target!r}")
+    if target.strip().lower() in ("local", LOCAL) and target != LOCAL:
+        raise InvalidRequest("target", f"{_FORMS}, got {target!r}; write {LOCAL!r}")
+    if target != LOCAL and service_of(target) is None:
+        endpoints_of(target)
 
 
 def service_of(target: str) -> str | None:
     """The service that ``ray:NAME`` names; None for other targets.
-
-    Raises:
-        InvalidRequest: it cannot be the name of one.
 
     Example:
         >>> service_of("ray:cass"), service_of("ray:50051")
@@ -44,32 +59,101 @@ def is_list(target: str) -> bool:
     return "," in target and not _SCHEME.match(target)
 
 
-def hosts_of(target: str) -> list[tuple[str, int]]:
-    """The hosts and ports of a list.
+def endpoints_of(target: str) -> list[tuple[str, int]]:
+    """The hosts and ports of a target; none where it is a socket's path or only gRPC knows.
 
-    Raises:
-        InvalidRequest: a part of it is no ``HOST:PORT``.
+    Example:
+        >>> endpoints_of("[::1]:50051,trainer:50052"), endpoints_of("unix:/run/cass.sock")
+        ([('::1', 50051), ('trainer', 50052)], [])
     """
-    found = []
-    for part in map(str.strip, target.split(",")):
-        host, colon, port = part.rpartition(":")
-        host = host.removeprefix("[").removesuffix("]")
-        if not colon or not host or not port.isdigit():
-            raise InvalidRequest("target", f"{part!r} must be HOST:PORT")
-        found.append((host, int(port)))
-    return found
+    scheme = _SCHEME.match(target)
+    if scheme is None:
+        parts = [part.strip() for part in target.split(",")] if "," in target else [target]
+        return [_endpoint(part) for part in parts]
+    rest = target[scheme.end() :]
+    match scheme[1]:
+        case "dns":
+            authority = re.match("//([^/]*)/", rest)
+            endpoint = _endpoint(rest[authority.end() :] if authority else rest)
+            return [] if authority and authority[1] else [endpoint]
+        case "ipv4" | "ipv6" as family:
+            endpoints = [_endpoint(part) for part in rest.split(",")]
+            if any(f"ipv{_ip_version(host)}" != family for host, _ in endpoints):
+                raise InvalidRequest("target", f"must have addresses of {family}, got {target!r}")
+            return endpoints
+        case "unix" | "unix-abstract":
+            path = rest.removeprefix("//")
+            if not path or len(path.encode()) > _MOST_PATH_BYTES:
+                raise InvalidRequest(
+                    "target", f"must have a path of 1 to {_MOST_PATH_BYTES} bytes, got {target!r}"
+                )
+    return []
+
+
+def _endpoint(part: str) -> tuple[str, int]:
+    """The host, without brackets, and the port of a ``HOST:PORT``."""
+    if url := _URL.match(part):  # which may hold a password
+        secured = " with tls=Tls()" if url[1].lower() in ("https", "grpcs") else ""
+        raise InvalidRequest(
+            "target", f"must be HOST:PORT, not a URL; write {_with_port(url[2])!r}{secured}"
+        )
+    if part.split() != [part]:
+        _refuse(part, "has blanks" if part else "is empty", "".join(part.split()))
+    if part.count(":") > 1 and not part.startswith("["):
+        address, _, port = part.rpartition(":")
+        whole = _ip_version(part) == 6 or _ip_version(address) != 6
+        form = f"[{part}]:{_DEFAULT_PORT}" if whole else f"[{address}]:{port}"
+        _refuse(part, "is an IPv6 address without brackets", form)
+    host, colon, port = part.rpartition(":")
+    if part.isdigit() or (colon and not host):
+        _refuse(part, "has no host", f"localhost:{port or part}")
+    if not colon or part.endswith("]"):
+        _refuse(part, "has no port", _with_port(part))
+    if not _is_port(port):
+        _refuse(part, "has no port from 1 to 65535", _with_port(f"{host}:{port.rstrip('/')}"))
+    bracketed = host.startswith("[") and host.endswith("]")
+    name = host[1:-1] if bracketed else host
+    if not is_host(name) or bracketed != (_ip_version(name) == 6):
+        _refuse(part, "has no name or address of a host", "")
+    return name, int(port)
+
+
+def _refuse(part: str, reason: str, form: str) -> NoReturn:
+    advice = f"; write {form!r}" if form else ""
+    raise InvalidRequest("target", f"must be HOST:PORT: {part!r} {reason}{advice}")
+
+
+def _with_port(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if _is_port(port) and host and (":" not in host or "]" in host):
+        return text
+    return f"{(host if host and not text.endswith(']') else text) or 'localhost'}:{_DEFAULT_PORT}"
+
+
+def _is_port(text: str) -> bool:
+    return re.fullmatch("[0-9]{1,5}", text) is not None and 0 < int(text) <= 65535
+
+
+def is_host(name: Any) -> bool:
+    """Whether it is a name or an address of a host."""
+    if not isinstance(name, str):
+        return False
+    labels = name.removesuffix(".").split(".")
+    if _ip_version(name) is not None:
+        return True
+    # What ends in a number is an address, or no name at all.
+    return len(name) < 255 and not labels[-1].isdigit() and all(map(_LABEL.fullmatch, labels))
+
+
+def _ip_version(text: str) -> int | None:
+    try:
+        return ipaddress.ip_address(text).version
+    except ValueError:
+        return None
 
 
 def grpc_target(target: str) -> str:
-    """The target for a channel that is opened now.
-
-    Args:
-        target: a gRPC target, ``HOST:PORT``, or several of these with commas between them, whose
-            hosts are looked up; those without an address are left out.
-
-    Raises:
-        InvalidRequest: a part of a list is no ``HOST:PORT``.
-        Unavailable: no host of a list has an address.
+    """The target for a channel that is opened now; hosts of a list are looked up here.
 
     Example:
         >>> grpc_target("trainer.example:50051")
@@ -83,7 +167,7 @@ def grpc_target(target: str) -> str:
         return f"dns:///{target}"
     addresses: dict[str, list[str]] = {"ipv4": [], "ipv6": []}
     failure = OSError()
-    for host, port in hosts_of(target):
+    for host, port in endpoints_of(target):
         try:
             for scheme, address in _addresses(host, port):
                 addresses[scheme].append(address)
@@ -92,7 +176,9 @@ def grpc_target(target: str) -> str:
     # One channel has addresses of one family.
     scheme, found = max(addresses.items(), key=lambda item: len(item[1]))
     if not found:
-        raise Unavailable(f"{target}: no host has an address: {failure}") from failure
+        raise Unavailable(
+            f"{target}: no host has an address ({failure}): see whether the names are right"
+        ) from failure
     return f"{scheme}:{','.join(dict.fromkeys(found))}"
 
 

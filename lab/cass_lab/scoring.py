@@ -9,15 +9,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 
 from cass_core.errors import InvalidRequest
 from cass_lab.data.objects import Floats, patch_ranges
-from cass_lab.measures.keeping import num_kept
+from cass_lab.measures.keeping import num_kept, ranks_of
 from cass_lab.training.model import Predictor, load_predictor
 from cass_lab.training.runs import Store
 
-Pixels = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
 
 
@@ -33,7 +31,7 @@ class Trained:
     predictor: Predictor
     image_size: tuple[int, int]
 
-    def logits(self, picture: Pixels) -> npt.NDArray[np.float32]:
+    def logits(self, picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Logits ``[n_y, n_x]`` of a picture ``[H, W, 3]`` of `image_size`."""
         with torch.inference_mode():
             scores, _ = self.predictor(torch.from_numpy(picture[None].copy()))
@@ -55,35 +53,20 @@ def load_trained(path: Path, stride: int) -> Trained:
         raise InvalidRequest("--predictor", f"{path} is not a file")
     try:
         predictor = load_predictor(path)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError) as error:
         raise InvalidRequest("--predictor", f"{path} is no predictor of cass ablate") from error
     if predictor.stride != stride:
         raise InvalidRequest(
             "--stride", f"is {stride}, the predictor was trained at {predictor.stride}"
         )
     folder = path.absolute().parent.parent
-    record = Store(folder).records().get(path.stem)
+    key = path.stem.rpartition(".")[2]
+    record = Store(folder).records().get(key)
     if record is None:
-        raise InvalidRequest(
-            "--predictor",
-            f"{folder / 'runs.jsonl'} does not know {path.stem}; it tells the size of pictures",
-        )
+        reason = f"{folder / 'runs.jsonl'}, which has the size of pictures, has no run {key}"
+        raise InvalidRequest("--predictor", reason)
     height, width = record["settings"]["size"]
     return Trained(predictor, (height, width))
-
-
-def stretch(picture: Pixels, size: tuple[int, int]) -> Pixels:
-    """A picture ``[H, W, 3]`` at another size (H, W), as those that predictors are trained on.
-
-    Example:
-        >>> stretch(np.zeros((10, 20, 3), np.uint8), (8, 16)).shape
-        (8, 16, 3)
-    """
-    if picture.shape[:2] == size:
-        return picture
-    height, width = size
-    resized = Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(resized)
 
 
 def stretch_boxes(
@@ -97,18 +80,6 @@ def stretch_boxes(
     """
     scale = np.array(after, np.float64) / before
     return (xyxy * scale[[1, 0, 1, 0]]).astype(np.float32)
-
-
-def ranks_of(logits: Floats) -> Ints:
-    """The place of each patch in its image, 0 for the largest; the first of equals goes first.
-
-    Example:
-        >>> ranks_of(np.array([[0.5, 2.0], [2.0, -1.0]])).tolist()
-        [[2, 0], [1, 3]]
-    """
-    ranks = np.empty(logits.size, np.int64)
-    ranks[np.argsort(-logits.reshape(-1), kind="stable")] = np.arange(logits.size)
-    return ranks.reshape(logits.shape)
 
 
 def best_ranks(ranks: Ints, ranges: Ints) -> Ints:

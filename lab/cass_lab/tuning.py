@@ -6,22 +6,27 @@ import dataclasses
 import hashlib
 import itertools
 import json
-import math
+import sqlite3
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
+import sqlalchemy
 from optuna.trial import Trial, TrialState
 
-from cass_core.errors import InvalidRequest
+from cass_cli.options import require_known
+from cass_core.errors import CassError, InvalidRequest
 from cass_core.specs import LossSpec, MaskSpec
 from cass_lab.reports.tables import markdown, percent_with_spread
 from cass_lab.training.runs import Record
 from cass_lab.training.variants import Variant
 
 Space = dict[str, list[Any]]
+
+DATABASE = "tune.db"
 
 # The audit's.
 AUDIT_SPACE = ("small_target_gain=1.2,1.5,2.0", "alpha=1.5,2.0,2.5", "beta=3,4,5")
@@ -47,10 +52,8 @@ def parse_space(choices: Sequence[str]) -> Space:
     """
     space: Space = {}
     for choice in choices:
-        name, equals, text = choice.partition("=")
-        if not equals or name not in _MASK_FIELDS | _LOSS_FIELDS:
-            known = ", ".join(sorted(_MASK_FIELDS | _LOSS_FIELDS))
-            raise InvalidRequest("--choice", f"{choice!r} must be one of {known}, =V1,V2,...")
+        name, _, text = choice.partition("=")
+        require_known("--choice", name, sorted(_MASK_FIELDS | _LOSS_FIELDS), choice)
         if name in space:
             raise InvalidRequest("--choice", f"{name} is given twice")
         space[name] = []
@@ -61,7 +64,7 @@ def parse_space(choices: Sequence[str]) -> Space:
             raise InvalidRequest("--choice", "merge=sum exceeds 1, which no loss takes as a target")
     # A mask's options do not depend on a loss's, so neither side has to go through the other's.
     for fields in (_MASK_FIELDS, _LOSS_FIELDS):
-        for options in _grid({name: space[name] for name in space if name in fields}):
+        for options in combinations({name: space[name] for name in space if name in fields}):
             variant_of(options)
     return space
 
@@ -73,10 +76,14 @@ def _value(text: str) -> Any:
         return text
 
 
-def _grid(space: Space) -> Iterator[dict[str, Any]]:
-    """Every combination."""
-    for values in itertools.product(*space.values()):
-        yield dict(zip(space, values, strict=True))
+def combinations(space: Space) -> list[dict[str, Any]]:
+    """The whole grid.
+
+    Example:
+        >>> combinations({"alpha": [1.5, 2], "beta": [3]})
+        [{'alpha': 1.5, 'beta': 3}, {'alpha': 2, 'beta': 3}]
+    """
+    return [dict(zip(space, v, strict=True)) for v in itertools.product(*space.values())]
 
 
 def variant_of(options: dict[str, Any]) -> Variant:
@@ -85,6 +92,16 @@ def variant_of(options: dict[str, Any]) -> Variant:
     loss = {name: value for name, value in options.items() if name in _LOSS_FIELDS}
     name = ", ".join(f"{name}={value}" for name, value in options.items())
     return Variant(name, MaskSpec.improved().replace(**mask), LossSpec.improved().replace(**loss))
+
+
+@contextmanager
+def database_errors(out: Path) -> Iterator[None]:
+    """Raises a `CassError` with the path for what the study's database cannot do."""
+    try:
+        yield
+    except (sqlalchemy.exc.DatabaseError, optuna.exceptions.StorageInternalError) as error:
+        reason = str(error.__cause__ or error).partition("\n")[0]
+        raise CassError(f"{out / DATABASE}: {reason}") from error
 
 
 def open_study(
@@ -102,8 +119,16 @@ def open_study(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     kind = "grid" if random_trials is None else "random"
     determined_by = json.dumps([space, list(basis)])
+    # Not by a URL, in which a folder's ? and % would mean something.
+    storage = optuna.storages.RDBStorage(
+        "sqlite://",
+        engine_kwargs={
+            "creator": lambda: sqlite3.connect(out / DATABASE),
+            "poolclass": sqlalchemy.NullPool,
+        },
+    )
     study = optuna.create_study(
-        storage=f"sqlite:///{out / 'tune.db'}",
+        storage=storage,
         study_name=f"{kind} {hashlib.sha256(determined_by.encode()).hexdigest()[:16]}",
         direction="maximize",
         load_if_exists=True,
@@ -112,19 +137,9 @@ def open_study(
     study.sampler = optuna.samplers.RandomSampler(seed=len(study.get_trials(deepcopy=False)))
     if random_trials is None:
         # Optuna's GridSampler ends a study from within `optimize` alone, which runs one at a time.
-        for options in _grid(space):
+        for options in combinations(space):
             study.enqueue_trial(options, skip_if_exists=True)
     return study
-
-
-def combinations(space: Space) -> int:
-    """Size of the grid.
-
-    Example:
-        >>> combinations({"alpha": [1.5, 2], "beta": [3, 4, 5]})
-        6
-    """
-    return math.prod(len(values) for values in space.values())
 
 
 def sweep(
@@ -132,7 +147,6 @@ def sweep(
     space: Space,
     trials: int,
     measure: Callable[[Sequence[Variant]], list[list[Record]]],
-    report_done: Callable[[int], None] = lambda trials: None,
 ) -> None:
     """Bring the study to a number of trials.
 
@@ -144,14 +158,12 @@ def sweep(
         space: its values to choose from.
         trials: how many it shall have in all.
         measure: the records of each variant, one a seed; called once, with all that are missing.
-        report_done: called with how many trials an earlier call has finished.
     """
     pending = [
         Trial(study, trial._trial_id)  # what a killed process asked for
         for trial in study.get_trials(deepcopy=False, states=[TrialState.RUNNING])
     ]
     done = len(study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]))
-    report_done(min(done, trials))
     pending += [study.ask() for _ in range(trials - done - len(pending))]
     variants = [
         variant_of({name: trial.suggest_categorical(name, v) for name, v in space.items()})

@@ -33,9 +33,6 @@ _FLOAT32 = np.dtype(np.float32)
 _NO_VIEWS: Views = {}
 
 
-# --- tensors -----------------------------------------------------------------------------------
-
-
 def tensor(
     message: pb.Tensor, field: str, dtypes: Sequence[str], view: memoryview | None = None
 ) -> tuple[Array, str]:
@@ -43,9 +40,9 @@ def tensor(
 
     Args:
         message: the tensor.
-        field: what errors call it.
+        field: the name that errors have for it.
         dtypes: names of the dtypes that it may have.
-        view: its data, if that has been taken out of it.
+        view: its data, if it has been taken out of it.
 
     Raises:
         InvalidRequest: the dtype is none of ``dtypes``, or the buffer does not fit the shape.
@@ -78,9 +75,6 @@ def _aligned(array: Array) -> Array:
     return array if array.flags.aligned else array.copy()
 
 
-# --- requests ----------------------------------------------------------------------------------
-
-
 def mask_inputs(
     request: pb.GenerateMaskRequest, views: Views = _NO_VIEWS, at: str = "boxes"
 ) -> MaskInputs:
@@ -102,11 +96,7 @@ def mask_inputs(
 def mask_options(
     request: pb.GenerateMaskRequest, num_images: int
 ) -> tuple[Sizes, list[FeatureMap], bool, MaskSpec, str, bool]:
-    """The fields of `MaskInputs` after the boxes, checked, the sizes read-only.
-
-    Raises:
-        InvalidRequest: see `mask_inputs`.
-    """
+    """The fields of `MaskInputs` after the boxes, checked; raises as `mask_inputs`."""
     dtype = "float32" if request.dtype == 0 else NAMES.get(request.dtype)
     if dtype not in MASK_DTYPES or dtype is None:
         got = dtype or f"the unknown value {request.dtype}"
@@ -130,11 +120,7 @@ def boxes_data(
 
 
 def mask_boxes(xyxy: bytes | memoryview, counts: Sequence[int]) -> BoxBatch:
-    """The checked boxes of a request.
-
-    Raises:
-        InvalidRequest: see `mask_inputs`.
-    """
+    """The checked boxes of a request; raises as `mask_inputs`."""
     if len(xyxy) % _BOX_BYTES:
         raise InvalidRequest(
             "boxes.xyxy", f"has {len(xyxy)} bytes, which is not a multiple of {_BOX_BYTES}"
@@ -153,15 +139,7 @@ def _sizes(message: pb.ImageSizes, num_images: int) -> Sizes:
 
 
 def loss_inputs(request: pb.ComputeLossRequest, views: Views = _NO_VIEWS) -> LossInputs:
-    """The checked inputs of a request.
-
-    Args:
-        request: the request.
-        views: what has been taken out of it.
-
-    Raises:
-        InvalidRequest: the request cannot be used; the field is named as in a local call.
-    """
+    """The checked inputs of a request; arguments and errors as of `mask_inputs`."""
     logits, logits_dtype = tensor(request.logits, "logits", LOGIT_DTYPES, _only(views, "logits"))
     if logits.ndim == 0:
         raise InvalidRequest("logits", "must have at least one dimension")
@@ -187,9 +165,6 @@ def loss_inputs(request: pb.ComputeLossRequest, views: Views = _NO_VIEWS) -> Los
         request.num_boxes if request.HasField("num_boxes") else None,
         request.return_grad,
     )
-
-
-# --- answers -----------------------------------------------------------------------------------
 
 
 def masks_and_owners(

@@ -11,17 +11,16 @@ _PAD_BYTES = 16 << 20
 
 
 def keep_memory(arenas: int = 0) -> bool:
-    """Make glibc's malloc keep what this process frees, up to a GiB, for what comes next.
+    """Makes glibc's malloc keep what this process frees, up to a GiB, for what comes next.
 
     By default a freed megabyte goes back to the kernel, and the next message faults it in again,
-    page by page. For masks of a megabyte that takes as much processor time as the rest of the
-    call, 1.3 ms, and for a message of 64 MiB a tenth of a second. `MaskCollate` calls this in the
-    workers of a ``DataLoader``; elsewhere call it yourself, at the start of the program.
+    page by page: for masks of a megabyte as much processor time as the rest of the call, 1.3 ms.
+    `MaskCollate` calls this in the workers of a ``DataLoader``; elsewhere call it yourself, at the
+    start of the program.
 
-    It is for the whole process and for good: what malloc has given out, to whomever, is kept after
-    it was freed, so that the process stays at about the most that it ever used at once. Masks of a
-    megabyte cost 5 MB more with one caller, 45 MB with eight threads; what is loaded once and
-    freed, up to a GiB, stays. Processes forked later inherit it, those spawned do not.
+    It cannot be undone. The process stays at about the most memory that it ever used at once:
+    masks of a megabyte cost 5 MB more with one caller, 45 MB with eight threads. Processes forked
+    later inherit it, spawned ones do not.
 
     Args:
         arenas: how many arenas all threads share; 0 leaves that to glibc. Those beside the first
@@ -29,8 +28,8 @@ def keep_memory(arenas: int = 0) -> bool:
             Set before threads start.
 
     Returns:
-        Whether it could be set: True on Linux with glibc, False elsewhere, where nothing happens.
-        Another allocator, such as a preloaded jemalloc, takes no notice.
+        Whether it was set: True on Linux with glibc, False elsewhere. A preloaded allocator, such
+        as jemalloc, ignores it.
 
     Example:
         >>> keep_memory() in (True, False)

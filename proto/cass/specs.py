@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from functools import lru_cache
 from typing import Any
 
@@ -10,52 +11,25 @@ from cass.v1 import cass_pb2 as pb
 from cass_core.errors import InvalidRequest
 from cass_core.specs import LossSpec, MaskSpec
 
-# Fields that are numbers or flags, and enums with their names; base_sigma is neither.
-_MASK_FIELDS = (
-    "patch_size",
-    "expansion_ratio",
-    "min_size",
-    "use_anisotropic_gaussian",
-    "small_target_gain",
-    "small_target_threshold",
-    "size_reference",
-    "size_factor_min",
-    "size_factor_max",
-    "use_subpixel_offset",
-    "min_radius",
-)
-_MASK_ENUMS: dict[str, dict[str, int]] = {
-    "decay_type": {"gaussian": pb.DECAY_TYPE_GAUSSIAN, "linear": pb.DECAY_TYPE_LINEAR},
-    "temperature": {
-        "fixed": pb.TEMPERATURE_FIXED,
-        "size_scaled": pb.TEMPERATURE_SIZE_SCALED,
-        "small_gain": pb.TEMPERATURE_SMALL_GAIN,
-    },
-    "merge": {
-        "max": pb.MERGE_MAX,
-        "sum": pb.MERGE_SUM,
-        "clipped_sum": pb.MERGE_CLIPPED_SUM,
-    },
-}
 # With every field set it has 120.
 _KEPT_BYTES = 256
-_LOSS_FIELDS = ("alpha", "beta", "gamma", "weight")
-_LOSS_ENUMS: dict[str, dict[str, int]] = {
-    "kind": {
-        "mse": pb.LOSS_KIND_MSE,
-        "bce": pb.LOSS_KIND_BCE,
-        "focal": pb.LOSS_KIND_FOCAL,
-        "cornernet": pb.LOSS_KIND_CORNERNET,
-        "quality_focal": pb.LOSS_KIND_QUALITY_FOCAL,
-        "varifocal": pb.LOSS_KIND_VARIFOCAL,
-    },
-    "reduction": {
-        "none": pb.REDUCTION_NONE,
-        "mean": pb.REDUCTION_MEAN,
-        "sum": pb.REDUCTION_SUM,
-        "per_object": pb.REDUCTION_PER_OBJECT,
-    },
+
+
+def _numbers(enum: Any) -> dict[str, int]:
+    """The numbers of an enum by the core's names: DECAY_TYPE_LINEAR is ``linear``."""
+    prefix = enum.Name(0).removesuffix("UNSPECIFIED")
+    return {name.removeprefix(prefix).lower(): number for name, number in enum.items() if number}
+
+
+_MASK_ENUMS = {
+    "decay_type": _numbers(pb.DecayType),
+    "temperature": _numbers(pb.Temperature),
+    "merge": _numbers(pb.Merge),
 }
+_LOSS_ENUMS = {"kind": _numbers(pb.LossKind), "reduction": _numbers(pb.Reduction)}
+# Numbers and flags; base_sigma is neither.
+_MASK_FIELDS = [f.name for f in fields(MaskSpec) if f.name not in (*_MASK_ENUMS, "base_sigma")]
+_LOSS_FIELDS = [f.name for f in fields(LossSpec) if f.name not in _LOSS_ENUMS]
 
 
 @lru_cache(maxsize=64)

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
+import grpc
 import typer
 
 from cass_core import __version__
 from cass_core.errors import CassError
-from cass_server.config.cli_options import GroupedCommand, takes_settings
+from cass_server.config.cli_options import ConfigFile, GroupedCommand, failure, takes_settings
 from cass_server.config.sources import SettingsError, load_settings
-from cass_server.process.health_check import SERVING, Tls, check
-from cass_server.ray.spec import (
-    REJECTED_SETTINGS,
-    Plan,
-    check_name,
-    replica_bounds,
-    settings_of_replicas,
-)
+from cass_server.process.health_check import SERVING, check
+from cass_server.ray.options import on_ray
 
 app = typer.Typer(
     help="Serve CASS masks and losses over gRPC.",
@@ -51,9 +45,7 @@ def options(
 @app.command(cls=GroupedCommand)
 @takes_settings
 def serve(
-    config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="TOML file with settings.")
-    ] = None,
+    config: ConfigFile = None,
     print_config: Annotated[
         bool,
         typer.Option(
@@ -74,7 +66,7 @@ def serve(
     try:
         loaded = load_settings(command_line, config)
     except SettingsError as error:
-        raise _failure(error, 2) from error
+        raise failure(error, 2) from error
     if print_config:
         typer.echo(loaded.toml(), nl=False)
         return
@@ -84,77 +76,10 @@ def serve(
     try:
         run(loaded.settings)
     except CassError as error:
-        raise _failure(error, 1) from error
+        raise failure(error, 1) from error
 
 
-@app.command(name="ray", cls=GroupedCommand)
-@partial(takes_settings, hidden=REJECTED_SETTINGS)
-def on_ray(
-    name: Annotated[
-        str, typer.Option(metavar="NAME", help="Name of the service; clients call ray:NAME.")
-    ] = "cass",
-    address: Annotated[
-        str, typer.Option(help="Ray cluster; auto is RAY_ADDRESS, or the cluster of this machine.")
-    ] = "auto",
-    replicas: Annotated[
-        int | None, typer.Option(min=1, help="Number of replicas. [default: 1]")
-    ] = None,
-    min_replicas: Annotated[
-        int | None,
-        typer.Option(min=1, help="Fewest replicas, with --max-replicas. [default: 1]"),
-    ] = None,
-    max_replicas: Annotated[
-        int | None, typer.Option(min=1, help="Most replicas; turns on autoscaling.")
-    ] = None,
-    target_in_flight: Annotated[
-        float, typer.Option(min=0.01, help="Target for the mean requests in flight per replica.")
-    ] = 4.0,
-    calm_seconds: Annotated[
-        float, typer.Option(min=0, help="Seconds of low load before scaling down.")
-    ] = 300.0,
-    num_cpus: Annotated[
-        float, typer.Option(min=0, help="CPUs that Ray reserves for a replica.")
-    ] = 1.0,
-    num_gpus: Annotated[
-        float, typer.Option(min=0, help="GPUs that Ray reserves for a replica, as in 0.25.")
-    ] = 0.0,
-    timeout: Annotated[
-        float, typer.Option(min=1, help="Seconds to wait until all replicas run or have stopped.")
-    ] = 300.0,
-    stop: Annotated[bool, typer.Option("--stop", help="Stop the service.")] = False,
-    config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="TOML file with settings.")
-    ] = None,
-    **command_line: Any,
-) -> None:
-    """Run replicas on the nodes of a Ray cluster, and print their addresses.
-
-    Ray replaces replicas that die. Running the command again with other settings replaces the
-    replicas one by one; calls of clients that retry do not fail.
-
-    Settings are the same as for `serve`. Files that they name must be on every node.
-    """
-    try:
-        check_name(name)
-        least, most = replica_bounds(replicas, min_replicas, max_replicas)
-        settings = settings_of_replicas(load_settings(command_line, config), num_cpus, num_gpus)
-    except CassError as error:
-        raise _failure(error, 2) from error
-    plan = Plan(name, settings, least, most, target_in_flight, calm_seconds, num_cpus, num_gpus)
-    from cass_server.ray.command import start_service, stop_service
-
-    def report(progress: str) -> None:
-        typer.echo(f"{name}: {progress}", err=True)
-
-    try:
-        if stop:
-            stop_service(address, name, timeout, report)
-            report("stopped")
-            return
-        for found in start_service(address, plan, timeout, report):
-            typer.echo(found)
-    except CassError as error:
-        raise _failure(error, 1) from error
+app.command(name="ray", cls=GroupedCommand)(on_ray)
 
 
 @app.command()
@@ -184,15 +109,15 @@ def health(
     Any option that begins with --tls connects by TLS.
     """
     if (tls_certificate is None) != (tls_key is None):
-        raise _failure("--tls-certificate and --tls-key go together", 2)
+        raise failure("--tls-certificate and --tls-key go together", 2)
     ca = _contents("--tls-ca", tls_ca)
     certificate = _contents("--tls-certificate", tls_certificate)
     key = _contents("--tls-key", tls_key)
-    tls = None
+    credentials = None
     if any(given is not None for given in (ca, certificate, tls_server_name)):
-        tls = Tls(ca, certificate, key, tls_server_name)
+        credentials = grpc.ssl_channel_credentials(ca, key, certificate)
     try:
-        status = check(address, timeout, tls)
+        status = check(address, timeout, credentials, tls_server_name)
     except CassError as error:
         typer.echo(error, err=True)
         raise typer.Exit(1) from error
@@ -205,11 +130,4 @@ def _contents(option: str, file: Path | None) -> bytes | None:
     try:
         return None if file is None else file.read_bytes()
     except OSError as error:
-        raise _failure(f"{option}: cannot read {file}: {error.strerror}", 2) from error
-
-
-def _failure(reason: CassError | str, code: int) -> typer.Exit:
-    """Prints the reason, line by line; returns the exit to raise."""
-    for line in str(reason).splitlines():
-        typer.echo(f"cass-server: {line}", err=True)
-    return typer.Exit(code)
+        raise failure(f"{option}: cannot read {file}: {error.strerror}", 2) from error

@@ -10,25 +10,15 @@ from cass_core.errors import CassError
 
 
 class Rejection(CassError):
-    """A request that the server rejects, for a reason that the caller may know.
-
-    Attributes:
-        code: the gRPC status.
-        reason: its label in the metric ``cass_rejections_total``; empty if it is not counted there.
-    """
+    """A request that the server rejects, for a reason that the caller may know."""
 
     code: ClassVar[grpc.StatusCode]
     reason: str = ""
+    """Its label in the metric ``cass_rejections_total``; empty if it is not counted there."""
 
 
 class Overloaded(Rejection):
-    """The server has no capacity for a request.
-
-    Args:
-        reason: the limit that is reached: ``requests``, ``bytes`` or ``streams``.
-        limit: its value.
-        delay: seconds after which to retry; 0 leaves it to the caller.
-    """
+    """So many requests, bytes or streams are in flight; the delay says when to retry, 0 nothing."""
 
     code = grpc.StatusCode.RESOURCE_EXHAUSTED
 

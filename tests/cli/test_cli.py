@@ -135,7 +135,17 @@ def test_info(address: str) -> None:
         (
             ["mask", "FILE", "--out", "m.npz", "--set", "sigma=1"],
             1,
-            "cass: --set: 'sigma=1' must be one of patch_size,",
+            "cass: --set: 'sigma' is not known, did you mean 'base_sigma'; one of 'patch_size', ",
+        ),
+        (
+            ["mask", "FILE", "--out", "m.npz", "--set", "patchsize=1"],
+            1,
+            "cass: --set: 'patchsize' is not known, did you mean 'patch_size'; one of ",
+        ),
+        (
+            ["mask", "FILE", "--out", "m.npz", "--set", "patch_size"],
+            1,
+            "cass: --set: 'patch_size' has no value: write patch_size=VALUE",
         ),
         (
             ["mask", "FILE", "--out", "m.npz", "--set", "min_size=-1"],
@@ -152,7 +162,7 @@ def test_info(address: str) -> None:
         (
             ["plot", "FILE", "--image", "10", "--images", ".", "--out", "p.png"],
             1,
-            "cass: --images: 0.png is not a picture",
+            "cass: --images: 0.png: no such file",
         ),
     ],
 )
@@ -167,7 +177,10 @@ def test_not_coco_is_refused_with_its_key(tmp_path: Path) -> None:
     path = tmp_path / "bad.json"
     path.write_text('{"images": [{"id": 1}], "annotations": []}')
     done = cass("mask", path, "--out", tmp_path / "m.npz", code=1)
-    assert done.stderr == "cass: images[0].height: must be a whole number of pixels, got None\n"
+    assert done.stderr == (
+        "cass: images[0].height: must be a whole number of pixels, got None "
+        "(--skip-invalid leaves such entries out)\n"
+    )
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,8 @@ import pytest
 
 from cass_cli.coco import read_coco
 from cass_core import InvalidRequest
+
+NAN = float("nan")
 
 
 def write(path: Path, content: Any) -> Path:
@@ -65,8 +70,64 @@ def entry(key: str, *entries: Any) -> dict[str, Any]:
 
 
 SIDE = "must be a whole number of pixels, got"
-FOUR = "must be four numbers: x, y, width, height"
-ID = "must be a whole number or text"
+FOUR = "must be four numbers: x, y, width, height, got"
+ID = "must be a whole number or text, got"
+HINT = " (--skip-invalid leaves such entries out)"
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        (entry("images", 5), "images[0]: must be an object"),
+        (entry("annotations", [1]), "annotations[0]: must be an object"),
+        (entry("images", image(), {}), f"images[1].id: {ID} None"),
+        (entry("images", image(1.5)), f"images[0].id: {ID} 1.5"),
+        (entry("images", image(True)), f"images[0].id: {ID} True"),
+        (entry("images", image(1), image(1)), "images[1].id: 1 stands there twice"),
+        (entry("images", image(1), image(1.0)), "images[1].id: 1 stands there twice"),
+        (entry("images", image(height=0)), f"images[0].height: {SIDE} 0"),
+        (entry("images", image(width=-3)), f"images[0].width: {SIDE} -3"),
+        (entry("images", image(width="30")), f"images[0].width: {SIDE} '30'"),
+        (entry("images", image(width=None)), f"images[0].width: {SIDE} None"),
+        (entry("images", image(width=2.5)), f"images[0].width: {SIDE} 2.5"),
+        (entry("images", image(width=NAN)), f"images[0].width: {SIDE} nan"),
+        (entry("images", image(file_name=3)), "images[0].file_name: must be text, got 3"),
+        (entry("annotations", annotation(), annotation(None)), f"annotations[1].image_id: {ID}"),
+        (entry("annotations", annotation(2)), "annotations[0].image_id: 2 is the id of no image"),
+        (
+            entry("annotations", annotation("1")),
+            "annotations[0].image_id: '1' is the id of no image",
+        ),
+        (entry("annotations", annotation(bbox=None)), f"annotations[0].bbox: {FOUR} None"),
+        (entry("annotations", annotation(bbox=[])), f"annotations[0].bbox: {FOUR} []"),
+        (entry("annotations", annotation(bbox=[1, 2, 3])), f"annotations[0].bbox: {FOUR} [1, 2"),
+        (entry("annotations", annotation(bbox=[1, 2, "3", 4])), f"annotations[0].bbox: {FOUR}"),
+        (entry("annotations", annotation(bbox=[1, 2, True, 4])), f"annotations[0].bbox: {FOUR}"),
+        (entry("annotations", annotation(bbox=[1, 2, 1e31, 4])), f"annotations[0].bbox: {FOUR}"),
+        (entry("annotations", annotation(bbox=[1, 2, NAN, 4])), f"annotations[0].bbox: {FOUR}"),
+        (entry("annotations", annotation(bbox=[1, 2, 10**40, 4])), f"annotations[0].bbox: {FOUR}"),
+        (
+            entry("annotations", annotation(bbox=[1, 2, 3, -4])),
+            "annotations[0].bbox: has a negative width or height: [1, 2, 3, -4]",
+        ),
+        *(
+            (entry("annotations", annotation(**{key: value})), f"annotations[0].{key}: must be 0")
+            for key in ("iscrowd", "ignore")
+            for value in ("0", "1", "False", "true", "", 2, 0.5, -1, [], [0], {})
+        ),
+    ],
+)
+def test_entries_that_cannot_be_used(tmp_path: Path, content: Any, error: str) -> None:
+    file = write(tmp_path, content)
+    with pytest.raises(InvalidRequest) as caught:
+        read_coco(file)
+    assert str(caught.value).startswith(error)
+    assert str(caught.value).endswith(HINT)
+    coco = read_coco(file, skip_invalid=True)
+    assert coco.notes[0].startswith(("1 entry left out as invalid: ", "2 entries left out"))
+    bad = {key: int(error.startswith(key)) for key in ("images", "annotations")}
+    assert len(coco.image_ids) == len(content["images"]) - bad["images"]
+    assert len(coco.xyxy) == len(content["annotations"]) - bad["annotations"]
 
 
 @pytest.mark.parametrize(
@@ -77,48 +138,163 @@ ID = "must be a whole number or text"
         ({"images": []}, "annotations: is missing, or is not a list"),
         ({"images": {}, "annotations": []}, "images: is missing, or is not a list"),
         ({"images": [], "annotations": 3}, "annotations: is missing, or is not a list"),
-        (entry("images", 5), "images[0]: must be an object"),
-        (entry("annotations", [1]), "annotations[0]: must be an object"),
-        (entry("images", image(), {}), f"images[1].id: {ID}"),
-        (entry("images", image(1.5)), f"images[0].id: {ID}"),
-        (entry("images", image(True)), f"images[0].id: {ID}"),
-        (entry("images", image(1), image(1)), "images[1].id: 1 stands there twice"),
-        (entry("images", image(height=0)), f"images[0].height: {SIDE} 0"),
-        (entry("images", image(width=-3)), f"images[0].width: {SIDE} -3"),
-        (entry("images", image(width="30")), f"images[0].width: {SIDE} '30'"),
-        (entry("images", image(width=None)), f"images[0].width: {SIDE} None"),
-        (entry("images", image(width=2.5)), f"images[0].width: {SIDE} 2.5"),
-        (entry("images", image(file_name=3)), "images[0].file_name: must be text"),
-        (entry("annotations", annotation(), annotation(None)), f"annotations[1].image_id: {ID}"),
-        (entry("annotations", annotation(2)), "annotations[0].image_id: 2 is the id of no image"),
         (
-            entry("annotations", annotation("1")),
-            "annotations[0].image_id: '1' is the id of no image",
+            {"images": [], "annotations": 3, "info": NAN},
+            "annotations: is missing, or is not a list",
         ),
-        (entry("annotations", annotation(bbox=None)), f"annotations[0].bbox: {FOUR}"),
-        (entry("annotations", annotation(bbox=[1, 2, 3])), f"annotations[0].bbox: {FOUR}"),
-        (entry("annotations", annotation(bbox=[1, 2, "3", 4])), f"annotations[0].bbox: {FOUR}"),
-        (entry("annotations", annotation(bbox=[1, 2, True, 4])), f"annotations[0].bbox: {FOUR}"),
-        (entry("annotations", annotation(bbox=[1, 2, 1e31, 4])), f"annotations[0].bbox: {FOUR}"),
         (
-            entry("annotations", annotation(bbox=[1, 2, 3, -4])),
-            "annotations[0].bbox: has a negative width or height",
+            entry("images", image(1), image("1")),
+            "images: has two ids that are the same text, such as 1 and '1'",
+        ),
+        (
+            {
+                "images": [image(height=64, width=96)],
+                "annotations": [annotation(bbox=[0, 0.5, 1, 0.5])],
+            },
+            "annotations[*].bbox: must be in pixels: all coordinates are in [0, 1]",
         ),
     ],
 )
 def test_not_coco(tmp_path: Path, content: Any, error: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        read_coco(write(tmp_path, content))
-    assert str(caught.value) == error
+        read_coco(write(tmp_path, content), skip_invalid=True)
+    assert str(caught.value).startswith(error)
+
+
+def test_many_invalid_entries_are_counted(tmp_path: Path) -> None:
+    file = write(tmp_path, entry("annotations", *[annotation(bbox=[]), annotation()] * 5))
+    with pytest.raises(InvalidRequest) as caught:
+        read_coco(file)
+    told = "; ".join(f"annotations[{i}].bbox: {FOUR} []" for i in (0, 2, 4))
+    assert str(caught.value) == f"5 entries: cannot be used: {told}; and 2 more{HINT}"
+    coco = read_coco(file, skip_invalid=True)
+    assert coco.notes == [f"5 entries left out as invalid: {told}; and 2 more"]
+    assert coco.xyxy.tolist() == [[1, 2, 4, 6]] * 5
+
+
+def test_what_is_dropped_is_counted(tmp_path: Path) -> None:
+    flags = [{"iscrowd": 1}, {"iscrowd": True}, {"iscrowd": 1.0, "bbox": None}, {"ignore": 1}]
+    flags += [{"iscrowd": 0}, {"iscrowd": False}, {"iscrowd": None}, {"ignore": 0.0}, {}]
+    coco = read_coco(write(tmp_path, entry("annotations", *(annotation(**f) for f in flags))))
+    assert len(coco.xyxy) == 5
+    assert [note.split(" left out")[0] for note in coco.notes] == [
+        "3 crowd regions",
+        "1 ignored object",
+    ]
+
+
+def test_corners_in_place_of_sizes_are_doubted(tmp_path: Path) -> None:
+    wide = image(height=100, width=100)
+    right = [annotation(bbox=[60, 60, 30, 20]), annotation(bbox=[10, 70, 30, 30])]
+    assert read_coco(write(tmp_path, {"images": [wide], "annotations": right})).notes == []
+    wrong = [annotation(bbox=[60, 60, 90, 80]), annotation(bbox=[10, 20, 40, 60])]
+    notes = read_coco(write(tmp_path, {"images": [wide], "annotations": wrong})).notes
+    assert len(notes) == 1
+    assert notes[0].startswith("1 of 2 boxes reach beyond their image as x, y, width, height")
+
+
+def test_the_smallest_images_may_have_boxes_of_one_pixel(tmp_path: Path) -> None:
+    for picture, bbox in ((image(height=64, width=64), [0, 0, 1, 1]), (image(), [0, 0, 0.5, 0.5])):
+        content = {"images": [picture], "annotations": [annotation(bbox=bbox)]}
+        assert len(read_coco(write(tmp_path, content)).xyxy) == 1
+
+
+ONE = {
+    "images": [image(1.0, height=64, width=96)],
+    "annotations": [annotation(1, [16, 16, 24, 24])],
+}
 
 
 @pytest.mark.parametrize(
     "content",
-    ["", "hello", '{"images": [', '{"images": [{"id": 1, "height": NaN}]}', "\x00\x01"],
+    [
+        json.dumps(ONE).encode(),
+        json.dumps(ONE).encode("utf-8-sig"),
+        json.dumps(ONE).encode("utf-16"),
+        json.dumps(ONE).encode("utf-16-le"),
+        json.dumps(ONE).encode("utf-32"),
+        gzip.compress(json.dumps(ONE).encode("utf-8-sig")),
+        json.dumps(ONE).replace('"id": 1,', '"id": 12345678901234567890, "area": NaN,').encode(),
+        json.dumps(ONE).replace("16, 16,", "1.6e1, 160E-1,").encode(),
+        json.dumps(ONE | {"info": {"version": 10**400, "year": -float("inf")}}).encode(),
+    ],
 )
-def test_not_json(tmp_path: Path, content: str) -> None:
-    with pytest.raises(InvalidRequest, match=r"^file.json: is not JSON \("):
-        read_coco(write(tmp_path, content))
+def test_forms_of_one_file(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "file.json"
+    file.write_bytes(content)
+    for path in (file, str(file)):
+        coco = read_coco(path)
+        assert (coco.image_ids, coco.sizes.tolist()) == ([1], [[64, 96]])
+        assert coco.xyxy.tolist() == [[16, 16, 40, 40]]
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_bytes, args=(content,))
+    writer.start()
+    assert read_coco(pipe).xyxy.tolist() == [[16, 16, 40, 40]]
+    writer.join()
+
+
+@pytest.mark.parametrize("image_id", [2**63, 2**64, 10**20, -(2**70), "a/b", ""])
+def test_ids_are_kept(tmp_path: Path, image_id: int | str) -> None:
+    file = write(tmp_path, {"images": [image(image_id)], "annotations": [annotation(image_id)]})
+    coco = read_coco(file)
+    assert coco.image_ids == [image_id]
+    assert coco.index(str(image_id)) == 0
+    assert len(coco.xyxy) == 1
+
+
+def test_categories_and_limit(tmp_path: Path) -> None:
+    content = {
+        "categories": [
+            {"id": category_id, "name": name}
+            for category_id, name in ((2.0, "cone"), (5, "pole"), (9, "cone"))
+        ],
+        "images": [image(1), image(2)],
+        "annotations": [annotation(2, category_id=5), annotation(1, category_id=9),
+                        annotation(1, category_id=2)],
+    }  # fmt: skip
+    coco = read_coco(write(tmp_path, content), categories=True)
+    assert [coco.class_names[label] for label in coco.labels] == ["cone", "cone", "pole"]
+    first = read_coco(write(tmp_path, content), categories=True, limit=1)
+    assert (first.image_ids, first.offsets.tolist(), len(first.labels)) == ([1], [0, 2], 2)
+    content["annotations"][1]["category_id"] = 7
+    with pytest.raises(
+        InvalidRequest, match=r"annotations\[1\]\.category_id: 7 is the id of no cat"
+    ):
+        read_coco(write(tmp_path, content), categories=True)
+    assert len(read_coco(write(tmp_path, content)).xyxy) == 3
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"hello",
+        b'{"images": [',
+        b'{"images": [}',
+        b'{"images": [NaN, }',
+        b'{"images": [{"id": "\xe9"}], "annotations": []}',
+        b'{"images": [{"id": %s' % (b"9" * 5000),
+        b"\xff\xd8\xff\xe0 a picture",
+        b"\x00\x01",
+    ],
+)
+def test_not_json(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "file.json").write_bytes(content)
+    with pytest.raises(InvalidRequest, match=r"^file.json: is not ") as caught:
+        read_coco(tmp_path / "file.json")
+    assert "b'" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_broken_archives_and_text(tmp_path: Path) -> None:
+    for content, error in (
+        (gzip.compress(b"{}" * 99)[:-9], "is not a whole gzip file"),
+        (json.dumps(ONE).encode("utf-16")[:-1], "is not UTF-16"),
+    ):
+        (tmp_path / "file.json").write_bytes(content)
+        with pytest.raises(InvalidRequest, match=f"^file.json: {error}"):
+            read_coco(tmp_path / "file.json")
 
 
 @pytest.mark.parametrize(

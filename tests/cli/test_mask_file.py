@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cass_cli.mask_file import MaskFileWriter
+from cass_cli.mask_file import mask_file
 
 
 def shapes(*pairs: tuple[int, int]) -> np.ndarray:
@@ -17,9 +17,9 @@ def shapes(*pairs: tuple[int, int]) -> np.ndarray:
 def test_masks_of_one_shape(tmp_path: Path) -> None:
     path = tmp_path / "masks.npz"
     masks = np.arange(12, dtype=np.uint8).reshape(3, 2, 2)
-    with MaskFileWriter(path, [5, 6, 7], shapes((2, 2), (2, 2), (2, 2)), "uint8") as writer:
-        writer.write(masks[:2])
-        writer.write(masks[2:])
+    with mask_file(path, [5, 6, 7], shapes((2, 2), (2, 2), (2, 2)), "uint8") as write:
+        write(masks[:2])
+        write(masks[2:])
     with np.load(path) as file:
         assert sorted(file.files) == ["image_ids", "masks", "offsets", "shapes"]
         assert file["masks"].dtype == np.uint8
@@ -31,9 +31,9 @@ def test_masks_of_one_shape(tmp_path: Path) -> None:
 
 def test_masks_of_several_shapes(tmp_path: Path) -> None:
     path = tmp_path / "masks.npz"
-    with MaskFileWriter(path, ["a", 1], shapes((1, 2), (2, 2)), "float16") as writer:
-        writer.write(np.array([[[0, 0.5]]], np.float32))
-        writer.write(np.ones((1, 2, 2), np.float32))
+    with mask_file(path, ["a", 1], shapes((1, 2), (2, 2)), "float16") as write:
+        write(np.array([[[0, 0.5]]], np.float32))
+        write(np.ones((1, 2, 2), np.float32))
     with np.load(path) as file:
         assert file["image_ids"].tolist() == ["a", "1"]
         assert file["masks"].dtype == np.float16
@@ -44,11 +44,27 @@ def test_masks_of_several_shapes(tmp_path: Path) -> None:
 
 def test_no_images(tmp_path: Path) -> None:
     path = tmp_path / "masks.npz"
-    with MaskFileWriter(path, [], shapes(), "float32"):
+    with mask_file(path, [], shapes(), "float32"):
         pass
     with np.load(path) as file:
         assert file["masks"].size == 0
         assert file["offsets"].tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("ids", "stored"),
+    [
+        ([2**63, 1], [2**63, 1]),
+        # No integer of NumPy holds both, and a float would hold neither.
+        ([2**63, -1], [str(2**63), "-1"]),
+        ([10**20, 1], [str(10**20), "1"]),
+    ],
+)
+def test_large_ids_are_exact(tmp_path: Path, ids: list[int], stored: list[int | str]) -> None:
+    with mask_file(tmp_path / "m.npz", ids, shapes((1, 1), (1, 1)), "uint8") as write:
+        write(np.zeros((2, 1, 1), np.uint8))
+    with np.load(tmp_path / "m.npz") as file:
+        assert file["image_ids"].tolist() == stored
 
 
 def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:
@@ -56,8 +72,8 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:
     path.write_bytes(b"precious")
 
     def fail() -> None:
-        with MaskFileWriter(path, [1], shapes((1, 1)), "float32") as writer:
-            writer.write(np.ones((1, 1, 1), np.float32))
+        with mask_file(path, [1], shapes((1, 1)), "float32") as write:
+            write(np.ones((1, 1, 1), np.float32))
             raise RuntimeError("the server went away")
 
     with pytest.raises(RuntimeError, match="went away"):

@@ -15,7 +15,6 @@ from cass_client import (
     CassClient,
     CassError,
     FallbackWarning,
-    InvalidRequest,
     MaskRequest,
     MaskSpec,
     ServerInfo,
@@ -85,11 +84,6 @@ def test_same_answers_and_errors(address: str, call: Any) -> None:
         same(got, expected)
 
 
-async def collect(answers: AsyncIterator[Any], into: list[Any]) -> None:
-    async for masks in answers:
-        into.append(masks)  # noqa: PERF401 - what came before an error counts
-
-
 @pytest.mark.parametrize("local", [False, True])
 def test_streams(address: str, local: bool) -> None:
     boxes = [street_boxes(2, i, image_size=SIZE, seed=i) for i in range(30)]
@@ -105,14 +99,6 @@ def test_streams(address: str, local: bool) -> None:
             for source in (requests, asynchronous()):
                 got = [masks async for masks in client.stream_masks(source, in_flight=3)]
                 same(got, expected)
-            got = []
-            with pytest.raises(InvalidRequest, match=r"^requests: must be of MaskRequest, got int"):
-                await collect(client.stream_masks([*requests, 3, *requests]), got)
-            same(got, expected)
-            # Left half-way.
-            async for masks in client.stream_masks(requests):
-                same(masks, expected[0])
-                break
             same(await client.generate_mask(boxes[1], SIZE, MAP, SPEC), expected[1])
 
     with CassClient("local:") as reference:

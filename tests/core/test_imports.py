@@ -6,7 +6,10 @@ import pytest
 
 from tests.support.programs import printed
 
-HEAVY = ("torch", "numba", "matplotlib", "grpc", "google.protobuf", "cass", "cass_client")
+HEAVY = (
+    "torch", "torch._dynamo", "numba", "matplotlib", "triton", "grpc", "google.protobuf", "cass",
+    "cass_client",
+)  # fmt: skip
 
 
 def loaded_after(code: str) -> set[str]:
@@ -41,7 +44,18 @@ def test_checks_load_nothing() -> None:
 
 
 def test_module_loads_torch() -> None:
-    assert "torch" in loaded_after("import cass_core; cass_core.CassLoss")
+    """And not its compiler, which takes three times as long to load."""
+    assert loaded_after("import cass_core; cass_core.CassLoss") == {"torch"}
+
+
+def test_a_step_on_the_cpu_loads_the_loops_alone() -> None:
+    code = (
+        "import torch, cass_core\n"
+        "logits = torch.zeros(1, 4, 4, requires_grad=True)\n"
+        "spec = cass_core.MaskSpec(patch_size=1)\n"
+        "cass_core.CassLoss(spec)(logits, [[[1, 1, 5, 5]]], (8, 8), (4, 4)).backward()"
+    )
+    assert loaded_after(code) == {"torch", "numba"}
 
 
 def test_names() -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
+
+from tests.support.waiting import wait_until
 
 LIMIT = 60.0
 """Seconds that no step takes unless something is broken."""
@@ -16,11 +17,7 @@ LIMIT = 60.0
 
 @dataclass(frozen=True)
 class Engine:
-    """A container engine.
-
-    Attributes:
-        program: ``docker`` or ``podman``.
-    """
+    """A container engine."""
 
     program: str
 
@@ -46,13 +43,7 @@ class Engine:
     def container(
         self, image: str, *options: str, command: tuple[str, ...] = ()
     ) -> Iterator[Container]:
-        """A container that has been started; removed at the end.
-
-        Args:
-            image: its image.
-            options: of ``run``.
-            command: in place of the image's.
-        """
+        """A container that has been started; removed at the end."""
         container = Container(self, self("run", "--detach", *options, image, *command))
         try:
             yield container
@@ -78,12 +69,7 @@ class Engine:
 
 @dataclass(frozen=True)
 class Container:
-    """A container that runs, or has ended.
-
-    Attributes:
-        engine: whose it is.
-        id: names it.
-    """
+    """A container that runs, or has ended."""
 
     engine: Engine
     id: str
@@ -107,7 +93,7 @@ class Container:
             assert self.state()["Running"], self.logs()
             return False
 
-        _poll(met, self.logs)
+        wait_until(met, self.logs, LIMIT, 0.1)
 
     def wait_until_serving(self) -> None:
         """Wait for the line of a server's log that tells so."""
@@ -142,22 +128,13 @@ class Container:
     def wait(self) -> int:
         """Wait for its end; the exit code."""
         # `podman wait` may take 20 s more, where what cleans up after a container does not run.
-        _poll(lambda: not self.state()["Running"], self.logs)
+        wait_until(lambda: not self.state()["Running"], self.logs, LIMIT, 0.1)
         return int(self.state()["ExitCode"])
 
     def remove(self) -> None:
         """End and remove it, whatever it does."""
         self.engine.run("kill", self.id)  # fails if it has ended
         self.engine("rm", "--force", self.id)
-
-
-def _poll(condition: Callable[[], bool], told: Callable[[], str]) -> None:
-    pause = threading.Event()
-    for _ in range(int(LIMIT / 0.1)):
-        if condition():
-            return
-        pause.wait(0.1)
-    raise AssertionError(told())
 
 
 def find_engine() -> Engine | None:

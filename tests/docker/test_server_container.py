@@ -36,22 +36,18 @@ cd /sys/fs/cgroup && cat memory.max || cat memory/memory.limit_in_bytes || true
 """
 
 
-def test_requests_from_outside_have_the_core_s_numbers(engine: Engine, server_image: str) -> None:
-    with engine.container(server_image, *PLAIN) as server:
-        server.wait_until_serving()
-        with CassClient(server.published(50051)) as client:
-            assert is_right(client)
-
-
 def test_plain_text_has_to_be_asked_for(engine: Engine, server_image: str) -> None:
     with engine.container(server_image) as server:
         assert server.wait() == 2
         assert "tls_certificate" in server.logs()
 
 
-def test_health_follows_the_server(engine: Engine, server_image: str) -> None:
+def test_answers_and_health_follow_the_server(engine: Engine, server_image: str) -> None:
+    """The numbers are those of the core."""
     with engine.container(server_image, *PLAIN) as server:
         server.wait_until(server.is_healthy)
+        with CassClient(server.published(50051)) as client:
+            assert is_right(client)
         server.signal("SIGSTOP")
         assert not server.is_healthy()
         server.signal("SIGCONT")

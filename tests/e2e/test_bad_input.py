@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import grpc
@@ -32,8 +33,14 @@ def message(xyxy: list[float] | None = None, **changes: Any) -> pb.GenerateMaskR
     return pb.GenerateMaskRequest(**(fields | changes))
 
 
-def masks(boxes: Any = (GOOD,), size: Any = (32, 32), cells: Any = (4, 4), **options: Any) -> Any:
-    return generate_mask(boxes, size, cells, MaskSpec(patch_size=1), **options)
+def masks(
+    boxes: Any = (GOOD,),
+    size: Any = (32, 32),
+    cells: Any = (4, 4),
+    spec: MaskSpec = MaskSpec(patch_size=1),  # noqa: B008 - frozen
+    **options: Any,
+) -> Any:
+    return generate_mask(boxes, size, cells, spec, **options)
 
 
 def sizes(h: int, w: int) -> pb.ImageSizes:
@@ -64,55 +71,47 @@ def serves_on(remote: CassClient) -> Iterator[None]:
     assert remote.generate_mask([GOOD], (32, 32), (4, 4)).shape == (1, 4, 4)
 
 
+SPECS: list[dict[str, Any]] = [
+    {"patch_size": 0},
+    {"expansion_ratio": -0.5},
+    {"base_sigma": 0.0},
+    {"min_radius": INF},
+    {"size_factor_min": 3},
+    {"base_sigma": (1, 2), "use_anisotropic_gaussian": False},
+]
+BOXES = [[float("nan"), 0, 1, 1], [0, 0, INF, 1], [3, 0, 1, 1], [0, 3, 1, 1]]
+SUM = MaskSpec(patch_size=1, merge="sum")
+
+
+def on_wire(spec: dict[str, Any]) -> pb.MaskSpec:
+    sigma = {"base_sigma": np.atleast_1d(spec["base_sigma"])} if "base_sigma" in spec else {}
+    return pb.MaskSpec(**(spec | sigma))
+
+
 @pytest.mark.parametrize(
     ("request_", "local"),
     [
-        (message([float("nan"), 0, 1, 1]), lambda: masks([[[float("nan"), 0, 1, 1]]])),
-        (message([0, 0, INF, 1]), lambda: masks([[[0, 0, INF, 1]]])),
-        (message([3, 0, 1, 1]), lambda: masks([[[3, 0, 1, 1]]])),
-        (message([0, 3, 1, 1]), lambda: masks([[[0, 3, 1, 1]]])),
-        (
-            message(boxes=pb.BoxBatch(xyxy=struct.pack("<4f", *GOOD[0]), counts=[2])),
-            lambda: BoxBatch(np.array(GOOD, np.float32), [2]),  # type: ignore[arg-type]
-        ),
-        (message(image_sizes=sizes(0, 32)), lambda: masks(size=(0, 32))),
-        (message(image_sizes=sizes(2**31, 32)), lambda: masks(size=(2**31, 32))),
+        *((message(box), partial(masks, [[box]])) for box in BOXES),
+        *((message(mask_spec=on_wire(spec)), partial(MaskSpec, **spec)) for spec in SPECS),
+        (message(image_sizes=sizes(0, 32)), partial(masks, size=(0, 32))),
+        (message(image_sizes=sizes(2**31, 32)), partial(masks, size=(2**31, 32))),
         (
             message(image_sizes=pb.ImageSizes(heights=[1, 2], widths=[1, 2])),
-            lambda: masks(size=[(1, 1), (2, 2)]),
+            partial(masks, size=[(1, 1), (2, 2)]),
         ),
-        (message(feature_maps=cells(0, 4)), lambda: masks(cells=[(0, 4)])),
-        (message(feature_maps=cells(4, 2**31)), lambda: masks(cells=[(4, 2**31)])),
-        (message(mask_spec=pb.MaskSpec(patch_size=0)), lambda: MaskSpec(patch_size=0)),
+        (message(feature_maps=cells(0, 4)), partial(masks, cells=[(0, 4)])),
+        (message(feature_maps=cells(4, 2**31)), partial(masks, cells=[(4, 2**31)])),
         (
-            message(mask_spec=pb.MaskSpec(expansion_ratio=-0.5)),
-            lambda: MaskSpec(expansion_ratio=-0.5),
-        ),
-        (
-            message(mask_spec=pb.MaskSpec(base_sigma=[0.0])),
-            lambda: MaskSpec(base_sigma=0.0),
-        ),
-        (
-            message(mask_spec=pb.MaskSpec(min_radius=INF)),
-            lambda: MaskSpec(min_radius=INF),
-        ),
-        (
-            message(mask_spec=pb.MaskSpec(size_factor_min=3)),
-            lambda: MaskSpec(size_factor_min=3),
-        ),
-        (
-            message(mask_spec=pb.MaskSpec(base_sigma=[1, 2], use_anisotropic_gaussian=False)),
-            lambda: MaskSpec(base_sigma=(1, 2), use_anisotropic_gaussian=False),
+            message(boxes=pb.BoxBatch(xyxy=struct.pack("<4f", *GOOD[0]), counts=[2])),
+            partial(BoxBatch, np.array(GOOD, np.float32), [2]),
         ),
         (
             message(mask_spec=pb.MaskSpec(merge=pb.MERGE_SUM), dtype=pb.DATA_TYPE_UINT8),
-            lambda: generate_mask([GOOD], (32, 32), (4, 4), MaskSpec(merge="sum"), dtype="uint8"),
+            partial(masks, spec=SUM, dtype="uint8"),
         ),
         (
             message(mask_spec=pb.MaskSpec(merge=pb.MERGE_SUM), return_owner=True),
-            lambda: generate_mask(
-                [GOOD], (32, 32), (4, 4), MaskSpec(merge="sum"), return_owner=True
-            ),
+            partial(masks, spec=SUM, return_owner=True),
         ),
     ],
 )
@@ -135,17 +134,12 @@ LOGITS = np.zeros((1, 2), np.float32)
 @pytest.mark.parametrize(
     ("request_", "local"),
     [
-        (
-            pb.ComputeLossRequest(logits=tensor(LOGITS), target=tensor([[0, 1.5]])),
-            lambda: compute_loss(LOGITS, np.array([[0, 1.5]], np.float32)),
-        ),
-        (
-            pb.ComputeLossRequest(logits=tensor(LOGITS), target=tensor([[float("nan"), 0]])),
-            lambda: compute_loss(LOGITS, np.array([[np.nan, 0]], np.float32)),
-        ),
-        (
-            pb.ComputeLossRequest(logits=tensor(LOGITS), target=tensor([[0, 1, 1]])),
-            lambda: compute_loss(LOGITS, np.array([[0, 1, 1]], np.float32)),
+        *(
+            (
+                pb.ComputeLossRequest(logits=tensor(LOGITS), target=tensor(target)),
+                partial(compute_loss, LOGITS, np.array(target, np.float32)),
+            )
+            for target in ([[0, 1.5]], [[float("nan"), 0]], [[0, 1, 1]])
         ),
         (
             pb.ComputeLossRequest(
@@ -183,6 +177,34 @@ def test_same_words_of_losses(
     with pytest.raises(InvalidRequest) as caught:
         local()
     assert remote_error(stub.ComputeLoss, request_) == (caught.value.field, caught.value.reason)
+
+
+def huge_masks() -> pb.GenerateMaskRequest:
+    """Of no images, so that they have no patches at all."""
+    return message(boxes=None, image_sizes=None, feature_maps=cells(2**31 - 1, 2**31 - 1))
+
+
+def huge_tensor(*shape: int) -> pb.Tensor:
+    """Without an element, since one side is 0."""
+    return pb.Tensor(dtype=pb.DATA_TYPE_FLOAT32, shape=[0, *shape])
+
+
+@pytest.mark.parametrize(
+    ("method", "fields"),
+    [
+        ("ComputeLoss", {"logits": huge_tensor(2**31 - 1, 2**31 - 1), "mask": huge_masks()}),
+        ("ComputeLoss", dict.fromkeys(("logits", "target"), huge_tensor(*[2**32 - 1] * 3))),
+        ("GenerateMask", {"request": huge_masks()}),
+    ],
+)
+def test_shapes_that_numpy_cannot_describe(stub: Any, method: str, fields: Any) -> None:
+    request = fields.get("request") or pb.ComputeLossRequest(**fields)
+    code = grpc.StatusCode.OK
+    try:
+        getattr(stub, method)(request, timeout=60)
+    except grpc.RpcError as error:
+        code = error.code()
+    assert code in (grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT)
 
 
 def test_bytes_that_are_no_message(server: ServerProcess) -> None:

@@ -29,7 +29,8 @@ import torch
 from benchmarks.common.measure import write
 from benchmarks.core import gpu_speed
 from tests.gpu import checks, training
-from tests.gpu.setup import Setup, Skipped, interpreted
+from tests.gpu.setup import Setup, Skipped
+from tests.support.interpreted import kernels
 
 _ROOT = Path(__file__).resolve().parents[2]
 _SANITIZER_SECONDS = 600
@@ -74,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     name = "cpu" if args.interpret else f"cuda:{torch.cuda.current_device()}"
     setup = Setup(torch.device(name), not args.interpret, args.shared)
-    with interpreted() if args.interpret else contextlib.nullcontext():
+    with kernels() if args.interpret else contextlib.nullcontext():
         if args.sanitized:
             training.launch_everything(setup)
             return 0

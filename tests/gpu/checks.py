@@ -18,17 +18,7 @@ import torch
 from cass_core import BoxBatch, CassLoss, LossSpec, MaskSpec
 from cass_core.specs import LossKind, Reduction
 from cass_core.synthetic import street_boxes
-from tests.gpu.setup import (
-    CELLS,
-    FINE,
-    HALVES,
-    SIZE,
-    Setup,
-    Skipped,
-    close,
-    host,
-    same,
-)
+from tests.gpu.setup import CELLS, FINE, HALVES, SIZE, Setup, Skipped, close, host, same
 
 # Against the answers of an independent program.
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,7 +17,6 @@ from cass_core import BoxBatch, LossResult, LossSpec, MaskSpec, compute_loss
 from cass_core.inputs import MaskInputs
 from cass_core.masks import generate_mask
 from cass_core.ops.backend import make_masks, take_loss
-from cass_core.ops.registration import CUDA
 
 Boxes = Sequence[Any]
 Maps = Sequence[tuple[int, int]]
@@ -98,15 +96,6 @@ class Setup:
         return compute_loss(logits, target, spec, num_boxes=num_boxes, return_grad=True)
 
 
-@contextmanager
-def interpreted() -> Iterator[None]:
-    """Within it the operators launch the kernels for CPU tensors too."""
-    with torch.library._scoped_library("cass", "IMPL") as library, np.errstate(all="ignore"):
-        for name, function in CUDA.items():
-            library.impl(name, function, "CPU")
-        yield
-
-
 def capture(step: Callable[[], T]) -> tuple[torch.cuda.CUDAGraph, T]:
     """A CUDA graph of a step that was warmed up before, and what the step returned."""
     aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
@@ -128,16 +117,10 @@ def close(found: Any, expected: Any, rtol: float, atol: float, what: str) -> Non
 
 def same(found: Any, expected: Any, what: str) -> None:
     """Refuse anything but the same bits."""
-    found, expected = (host(value) for value in (found, expected))
-    assert (found.dtype, found.shape) == (expected.dtype, expected.shape), (
-        f"{what}: {found.dtype}{list(found.shape)}, not {expected.dtype}{list(expected.shape)}"
-    )
+    found, expected = (np.ascontiguousarray(host(value)) for value in (found, expected))
+    assert (found.dtype, found.shape) == (expected.dtype, expected.shape), what
     bits = np.dtype(f"u{found.dtype.itemsize}")
-    differ = np.ascontiguousarray(found).view(bits) != np.ascontiguousarray(expected).view(bits)
-    assert not differ.any(), (
-        f"{what}: {differ.sum()} of {differ.size} values differ, the first is "
-        f"{found[differ][0]!r} and not {expected[differ][0]!r}"
-    )
+    np.testing.assert_array_equal(found.view(bits), expected.view(bits), err_msg=what)
 
 
 def host(value: Any) -> npt.NDArray[Any]:

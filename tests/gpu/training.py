@@ -14,16 +14,7 @@ from cass_core.ops.backend import to_device
 from cass_core.ops.spec_args import loss_options, mask_options
 from cass_core.specs import Reduction
 from cass_core.synthetic import street_boxes
-from tests.gpu.setup import (
-    CELLS,
-    FINE,
-    HALVES,
-    SIZE,
-    Setup,
-    capture,
-    close,
-    same,
-)
+from tests.gpu.setup import CELLS, FINE, HALVES, SIZE, Setup, capture, close, same
 
 
 def outer_gradients(setup: Setup) -> None:

@@ -32,11 +32,7 @@ _POWERS = {"Ki": 10, "Mi": 20, "Gi": 30}
 
 @dataclass(frozen=True)
 class Manifests:
-    """All objects of a variant.
-
-    Attributes:
-        objects: in the order in which they are applied.
-    """
+    """All objects of a variant."""
 
     objects: tuple[Object, ...]
 

@@ -6,7 +6,6 @@ import contextlib
 import os
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -26,12 +25,7 @@ def pod(
 ) -> Iterator[ServerProcess]:
     """The container's process with the manifest's variables, which may not be serving yet.
 
-    Args:
-        manifests: whose pod it is.
-        arguments: of the command line; they count before the variables, as do the address of
-            `server_process` and its device.
-        settings: variables in place of the manifest's.
-        options: of `server_process`.
+    Arguments of the command line count before the variables, and ``settings`` replace some.
     """
     cass = {name: value for name, value in image_environment().items() if name.startswith("CASS_")}
     env = cass | manifests.environment() | dict(settings or {})
@@ -71,38 +65,3 @@ def exec_probe(probe: Object, program: Sequence[str], env: Mapping[str, str]) ->
 def passes(probe: Object, once: Callable[[], bool]) -> bool:
     """Whether a probe succeeds before it has failed as often as is too often."""
     return any(once() for _ in range(probe["failureThreshold"]))
-
-
-class SecretVolume:
-    """A Secret's folder in a pod, which a kubelet fills and replaces as a whole.
-
-    The files are links through ``..data``, a link to the folder of the version in force
-    (https://pkg.go.dev/k8s.io/kubernetes/pkg/volume/util#AtomicWriter).
-
-    Args:
-        folder: where it is mounted; it is made.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir()
-        self._folder = folder
-        self._version = 0
-
-    def publish(self, files: Mapping[str, bytes]) -> None:
-        """Put a version of the Secret in force."""
-        before = self._folder / f"..{self._version}"
-        self._version += 1
-        version = self._folder / f"..{self._version}"
-        version.mkdir()
-        for name, content in files.items():
-            (version / name).write_bytes(content)
-        fresh = self._folder / "..data_tmp"
-        fresh.symlink_to(version.name)
-        fresh.replace(self._folder / "..data")
-        for name in files:
-            with contextlib.suppress(FileExistsError):
-                (self._folder / name).symlink_to(f"..data/{name}")
-        if before.exists():
-            for file in before.iterdir():
-                file.unlink()
-            before.rmdir()

@@ -6,6 +6,7 @@ That it needs no root file system to write to is tried with the images, in tests
 from __future__ import annotations
 
 import signal
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -14,13 +15,14 @@ import grpc
 import pytest
 
 from cass.v1 import cass_pb2_grpc
-from cass_client import CassClient
+from cass_client import CassClient, Tls, Unavailable
 from tests.client.support.faults import ask, assert_right
 from tests.docker.stack.names import name_server
-from tests.k8s.manifests import Manifests, render
-from tests.k8s.pods import grpc_probe, passes, pod
-from tests.server.support.load import connect, is_answer, load, more_answers, numbered_request
-from tests.server.support.observed import complaints, in_flight, scrape, value
+from tests.k8s.manifests import ROOT, Manifests, render
+from tests.k8s.pods import exec_probe, grpc_probe, passes, pod
+from tests.server.support.certificates import Authority, put
+from tests.server.support.load import connect, is_answer, numbered_request
+from tests.server.support.observed import in_flight, scrape, value
 from tests.server.support.processes import LIMIT, held, lasting_ports, wait_until
 
 pytestmark = pytest.mark.timeout(120)
@@ -72,23 +74,6 @@ def test_a_pod_that_is_full_is_alive_and_ready(manifests: Manifests, tmp_path: P
                 assert is_answer(answer.result(timeout=LIMIT), number)
 
 
-def test_a_pod_that_is_ended_under_load_answers_what_it_took(manifests: Manifests) -> None:
-    """Within the grace period, of which the preStop hook has used its part."""
-    hook = manifests.container["lifecycle"]["preStop"]["sleep"]["seconds"]
-    grace = manifests.pod["terminationGracePeriodSeconds"]
-    with pod(manifests) as server:
-        server.wait_until_serving()
-        with load(server.address) as callers:
-            wait_until(more_answers(callers), server)
-            server.process.send_signal(signal.SIGTERM)
-            assert server.process.wait(grace - hook) == 0
-            for caller in callers:
-                record = caller.join()
-                assert record.wrong == []
-                assert [error.code().name for error in record.errors] == ["UNAVAILABLE"]
-    assert complaints(server) == []
-
-
 def test_a_client_finds_a_pod_that_is_added_once_its_connection_is_old(
     manifests: Manifests,
 ) -> None:
@@ -116,3 +101,37 @@ def test_a_client_finds_a_pod_that_is_added_once_its_connection_is_old(
             while not is_asked():
                 assert_right([ask(client, 1)], [1])
                 assert time.monotonic() < end
+
+
+def test_with_tls_a_program_probes_what_a_kubelet_cannot(tmp_path: Path) -> None:
+    """The files are those of the Secret, mounted elsewhere."""
+    manifests = render("cpu", "tls")
+    authority = Authority()
+    served, mine = authority.issue("cass-headless"), authority.issue("loader")
+    ca = put(tmp_path / "ca.crt", authority.certificate)
+    put(tmp_path / "tls.crt", served.certificate)
+    put(tmp_path / "tls.key", served.key)
+    pair = put(tmp_path / "mine.crt", mine.certificate), put(tmp_path / "mine.key", mine.key)
+    (mount,) = (one for one in manifests.container["volumeMounts"] if one["name"] == "tls")
+    environment = manifests.environment()
+    settings = {
+        name: value.replace(mount["mountPath"], str(tmp_path), 1)
+        for name, value in environment.items()
+        if name.startswith("CASS_TLS_")
+    }
+    (port,) = lasting_ports(1)
+    address = f"127.0.0.1:{port}"
+    program = [sys.executable, str(ROOT / "docker" / "health.py")]
+    probe = manifests.probes["readinessProbe"]
+    once = partial(exec_probe, probe, program, environment | settings | {"CASS_PORT": port})
+    with pod(manifests, "--port", port, settings=settings) as server:
+        server.wait_until_serving()
+        assert passes(probe, once)
+        assert not grpc_probe(render("cpu").probes["readinessProbe"], address)
+        stranger = CassClient(address, tls=Tls(ca, server_name="cass-headless"))
+        with stranger, pytest.raises(Unavailable):
+            ask(stranger, 0)
+        with CassClient(address, tls=Tls(ca, *pair, server_name="cass-headless")) as client:
+            assert_right([ask(client, 0)], [0])
+        assert server.stop() == 0
+    assert not once()

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from cass_lab.data.dataset import Dataset, load_datasets
-from tests.lab.support.drawn import SIZE, write_scenes
+from cass_lab.data.dataset import Dataset
+from tests.lab.support.drawn import SIZE, load, write_scenes
 
 
 @pytest.fixture(autouse=True)
@@ -34,4 +34,4 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def data(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Dataset, Dataset]:
     """Train and test data of the scenes."""
     files = (scenes / "train.json", scenes / "test.json")
-    return load_datasets(files, scenes, SIZE, tmp_path_factory.mktemp("cache"))
+    return load(*files, scenes, SIZE, tmp_path_factory.mktemp("cache"))

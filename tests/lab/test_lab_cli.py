@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from typer.testing import CliRunner, Result
 from cass_core import CassError, InvalidRequest
 from cass_lab.commands import register
 from cass_lab.data.dataset import Dataset
+from cass_lab.scoring import load_trained
 from cass_lab.training.runs import Run, Store, carry_out
 from cass_lab.training.train import Recipe
 from cass_lab.training.variants import VARIANTS
@@ -78,12 +80,24 @@ def test_killed_and_resumed(scenes: Path, data: tuple[Dataset, Dataset], tmp_pat
             whole = carry_out(run, *data, Store(tmp_path / "whole"))
             assert found[whole["key"]]["results"] == whole["results"]
 
+    models = list((out / "models").iterdir())
+    assert {load_trained(path, 8).image_size for path in models} == {(96, 160)}
+
     # A third call has nothing left to do but the report.
     done = cass(scenes, "ablate", *options)
     assert "20/20" in done.stderr
     assert (out / "runs.jsonl").read_text().splitlines() == lines
-    report = (out / "recall.md").read_text()
-    assert done.stdout.strip() == str(out / "recall.md")
+    assert "4 runs, 4 of them done before\n" in done.stderr
+    report = (out / "recall.md").read_text(encoding="utf-8")
+    table, _, paths = done.stdout.partition(str(out / "recall.md"))
+    assert [line.split()[0] for line in table.splitlines()] == ["variant", "baseline", "improved"]
+    for line in table.splitlines()[1:]:  # recall at 10 %, as the report has it
+        name, recall = line.split()[:2]
+        assert re.search(rf"\| {name} \| [^|]+ \| {re.escape(recall)} ± ", report)
+    assert str(out / "models") in paths
+    assert sorted(path.name.rpartition(".")[0].rpartition(".")[0] for path in models) == [
+        f"{name}.recall.seed{seed}" for name in ("baseline", "improved") for seed in (0, 1)
+    ]
     for text in ("| baseline |", "| improved |", "## What changes in the target itself"):
         assert text in report
     for picture in ("recall.png", "differences.png"):
@@ -108,8 +122,9 @@ def test_ap(scenes: Path, tmp_path: Path) -> None:
 def test_tune(scenes: Path, tmp_path: Path) -> None:
     # Half as high: that is told of.
     options = ["--choice", "kind=focal,bce", "--choice", "alpha=2", "--seeds", "1", "--out"]
-    options += [str(tmp_path), "--size", "160x48", "--jobs", "2"]
+    options += [str(tmp_path), "--size", "160x48", "--jobs", "2", "--limit", "8"]
     done = cass(scenes, "tune", *options, "--epochs", "1")
+    assert re.search(r"\n2 runs, 0 of them done before; about \d+ s with --jobs 2\n", done.stderr)
     assert "--size changes width : height of a picture by 100 %" in done.stderr
     assert done.stdout.strip() == str(tmp_path / "tune.md")
     rows = (tmp_path / "tune.md").read_text().splitlines()
@@ -153,14 +168,18 @@ def test_a_workers_error_is_shown(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["ablate", "--variant", "best"], "--variant: 'best' must be one of baseline, "),
+        (["ablate", "--variant", "best"], "--variant: 'best' is not known; one of 'baseline', "),
+        (
+            ["ablate", "--variant", "improved,bce"],
+            "--variant: 'improved,bce' is not known, did you mean 'improved, bce'; one of ",
+        ),
         (["ablate", "--stride", "12"], "--stride: must be 4, 8, 16 or 32"),
         (["ablate", "--size", "161x96"], "--size: both sides must be multiples of 8"),
         (["ablate", "--size", "large"], "--size: must be WIDTHxHEIGHT"),
         (["ablate", "--measures", "map"], "--measures: must be recall, ap or recall,ap"),
-        (["tune", "--choice", "gain=1"], "--choice: 'gain=1' must be one of alpha, "),
+        (["tune", "--choice", "gain=1"], "--choice: 'gain' is not known; one of 'alpha', "),
         (["tune", "--choice", "beta=-1"], "loss_spec.beta: "),
-        (["tune", "--choice", "reduction=sum"], "--choice: 'reduction=sum' must be one of alpha, "),
+        (["tune", "--choice", "reduction=sum"], "--choice: 'reduction' is not known; one of "),
     ],
 )
 def test_bad_options(scenes: Path, tmp_path: Path, arguments: list[str], words: str) -> None:
@@ -182,7 +201,9 @@ def test_commands_are_an_entry_point() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "cass_cli", "--help"], capture_output=True, text=True, check=True
     )
-    commands = done.stdout.partition("Commands:")[2].split("\n  ")
+    listed = done.stdout.partition("Commands:")[2]
+    assert "..." not in listed  # no summary is cut
+    commands = listed.split("\n  ")
     assert [line.split()[0] for line in commands if line[:1].strip()] == [
         "mask", "plot", "info", "ablate", "tune", "sheet",
     ]  # fmt: skip

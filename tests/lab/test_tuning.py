@@ -50,10 +50,8 @@ def test_a_grid_has_every_combination_once(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         sweep(open_study(tmp_path, SPACE, None, BASIS), SPACE, 6, first)
     study = open_study(tmp_path, SPACE, None, BASIS)
-    told: list[int] = []
-    sweep(study, SPACE, combinations(SPACE), second, told.append)
-    sweep(study, SPACE, combinations(SPACE), Measured(killed_after=0), told.append)
-    assert told == [0, 6]
+    sweep(study, SPACE, len(combinations(SPACE)), second)
+    sweep(study, SPACE, 6, Measured(killed_after=0))
     assert sorted(second.seen) == list(itertools.product(*SPACE.values()))
     assert study.best_params == {"alpha": 2.0, "small_target_gain": 2.0}
     assert study.best_value == pytest.approx(4.0)
@@ -83,7 +81,7 @@ def test_values_count_once() -> None:
 @pytest.mark.parametrize(
     ("choices", "words"),
     [
-        (["reduction=sum"], "--choice: 'reduction=sum' must be one of alpha, "),
+        (["reduction=sum"], "--choice: 'reduction' is not known"),
         (["merge=max,sum"], "--choice: merge=sum exceeds 1"),
         (["alpha=1", "beta=3", "alpha=2"], "--choice: alpha is given twice"),
         # Each is fine alone, with the other's default of 0.5 and 2.

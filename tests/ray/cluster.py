@@ -3,144 +3,106 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import gc
+import logging
 import os
-import signal
 import subprocess
-import sys
 import tempfile
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+
+from cass.discovery import NAMESPACE, directory_name
 from cass_client import CassClient
 from cass_server.process.main import PORT_VARIABLE
+from tests.support.programs import ended
+from tests.support.waiting import wait_until
 
 LIMIT = 90.0
 """Seconds that no step takes unless something is broken."""
+# Not 127.0.0.1, for which Ray takes the machine's own address.
+HEAD, *OTHERS = "127.0.0.2", "127.0.0.3", "127.0.0.4"
 
-_ROOT = Path(__file__).parents[2]
+_SMALL: dict[str, Any] = {"num_cpus": 2, "object_store_memory": 80 << 20}
 
 
 class RayCluster:
-    """The test's end of `tests.ray.program`, whose commands `do` gives it."""
+    """Three nodes, to which this process is connected."""
 
-    def __init__(self, folder: str) -> None:
-        # The sockets' paths have to be short.
-        self._environment = {
-            **os.environ,
-            "RAY_TMPDIR": folder,
-            # Replicas that are killed leave files behind.
-            "TMPDIR": folder,
-            "RAY_USAGE_STATS_ENABLED": "0",
-            "COLUMNS": "200",
-        }
-        self._log = Path(folder, "log")
-        with self._log.open("w") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.ray.program"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                cwd=_ROOT,
-                env=self._environment,
-            )
-        try:
-            self.address: str = self.do("address")
-        except BaseException:
-            self.end()
-            raise
+    def __init__(self) -> None:
+        head = {**_SMALL, "node_ip_address": HEAD, "include_dashboard": False}
+        self._cluster = Cluster(initialize_head=True, head_node_args=head)
+        self._nodes: dict[str, Any] = {}
+        for ip in OTHERS:
+            self.add_node(ip)
+        ray.init(self._cluster.address, log_to_driver=False, logging_level=logging.ERROR)
 
-    def do(self, *command: Any) -> Any:
-        """Have a command done; its answer."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        timer = threading.Timer(LIMIT, self.process.terminate)
-        timer.start()
-        try:
-            self.process.stdin.write(json.dumps(command) + "\n")
-            self.process.stdin.flush()
-            line = self.process.stdout.readline()
-        finally:
-            timer.cancel()
-            timer.join()
-        assert line, f"{command}: the cluster's program ended:\n{self._log.read_text()}"
-        answer = json.loads(line)
-        assert "error" not in answer, (command, answer["error"])
-        return answer["answer"]
+    def add_node(self, ip: str) -> None:
+        """Start a node."""
+        self._nodes[ip] = self._cluster.add_node(**_SMALL, node_ip_address=ip)
+
+    def kill_node(self, ip: str) -> None:
+        """End a node and all that runs on it, without notice."""
+        self._cluster.remove_node(self._nodes.pop(ip), allow_graceful=False)
 
     def server(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run `cass-server ray` on this cluster to its end."""
-        return subprocess.run(
-            [sys.executable, "-m", "cass_server", "ray", "--address", self.address, *arguments],
-            capture_output=True,
-            text=True,
-            timeout=LIMIT,
-            env=self._environment,
-            check=False,
-        )
+        command = ("-m", "cass_server", "ray", "--address", self._cluster.address, *arguments)
+        return ended(*command, env={"COLUMNS": "200"}, limit=LIMIT)
 
     def end(self) -> None:
-        """End all of it."""
-        for pipe in (self.process.stdin, self.process.stdout):
-            assert pipe is not None
-            with contextlib.suppress(BrokenPipeError):
-                pipe.close()
-        try:
-            self.process.wait(LIMIT)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        """End everything."""
+        ray.shutdown()
+        self._cluster.shutdown()
+        gc.collect()  # what it leaves is found here, not in another module's test
 
 
 @contextlib.contextmanager
 def ray_cluster() -> Iterator[RayCluster]:
     """A cluster; ended with all that runs on it."""
-    with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:
-        cluster = RayCluster(folder)
+    with (
+        # The sockets' paths have to be short.
+        tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("RAY_TMPDIR", folder)
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        cluster = RayCluster()
         try:
             yield cluster
         finally:
             cluster.end()
 
 
-@contextlib.contextmanager
-def calling(
-    cluster: RayCluster, service: str = "cass", number: int = 4, pause: float = 0.0
-) -> Iterator[None]:
-    """Callers of a service, all of whose answers have to be right, and none missing."""
-    cluster.do("call", service, number, pause)
-    try:
-        wait_for_answers(cluster)
-        yield
-        wait_for_answers(cluster)
-    finally:
-        record = cluster.do("hang_up")
-    assert record["failures"] == []
-    print(f"{record['right']} answers, the longest after {record['longest']:.2f} s")
+def replicas(service: str = "cass") -> list[str]:
+    """The addresses that the directory has; starts none."""
+    found: list[str] = []
+
+    def answered() -> bool:
+        actor = ray.get_actor(directory_name(service), namespace=NAMESPACE)
+        try:
+            listing = ray.get(actor.watch.remote(0, 0.0), timeout=LIMIT)
+        except ray.exceptions.ActorUnavailableError:  # it is just starting again
+            return False
+        found.extend(listing.addresses)
+        return True
+
+    wait_until(answered)
+    return found
 
 
-def wait_for_answers(cluster: RayCluster, number: int = 20) -> None:
-    """Until there are so many more right answers."""
-    goal = cluster.do("record")["right"] + number
-    wait_until(lambda: cluster.do("record")["right"] >= goal)
+def actors() -> list[str]:
+    """The names of all named actors."""
+    return [actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True)]
 
 
-def wait_until(condition: Callable[[], bool], told: Callable[[], Any] = str) -> None:
-    """Poll, with a hard limit.
-
-    Args:
-        condition: what to wait for.
-        told: called for what to tell if it does not come about.
-    """
-    poll = threading.Event()
-    for _ in range(int(LIMIT / 0.1)):
-        if condition():
-            return
-        poll.wait(0.1)
-    raise AssertionError(told())
+def kill_actor(name: str, namespace: str, for_good: bool) -> None:
+    """End an actor's process at once, which Ray may start again if it is not for good."""
+    ray.kill(ray.get_actor(name, namespace=namespace), no_restart=for_good)
 
 
 def host_of(address: str) -> str:
@@ -161,18 +123,13 @@ def workers() -> dict[int, str]:
         with contextlib.suppress(OSError):
             if b"cass_server.process.worker" in (folder / "cmdline").read_bytes():
                 lines = (folder / "environ").read_bytes().split(b"\0")
-                variables = dict(line.decode().partition("=")[::2] for line in lines)
+                variables = dict(os.fsdecode(line).partition("=")[::2] for line in lines)
                 if "RAY_JOB_ID" in variables:
                     found[int(folder.name)] = variables[PORT_VARIABLE]
     return found
 
 
-def kill(process: int) -> None:
-    """SIGKILL."""
-    os.kill(process, signal.SIGKILL)
-
-
 def most_images(address: str) -> int:
-    """A limit that tells which settings a replica has."""
+    """A limit that shows which settings a replica has."""
     with CassClient(address, timeout=LIMIT) as client:
         return client.info().limits["images"]

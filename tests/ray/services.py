@@ -9,10 +9,10 @@ import asyncio
 import contextlib
 import itertools
 import multiprocessing
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import pytest
 import ray
 
 from cass.discovery import NAMESPACE, Listing, directory_name
@@ -20,6 +20,18 @@ from cass_client import CassClient
 from cass_client.ray import MaskBatch
 from tests.client.support.faults import SIZE, SPEC, ask, assert_right
 from tests.server.support.processes import LIMIT
+from tests.support.waiting import wait_until
+
+# Ray leaves files and sockets to the collector.
+RAY_WARNINGS = [
+    pytest.mark.filterwarnings(f"ignore::{ignored}")
+    for ignored in (
+        "ResourceWarning",
+        "pytest.PytestUnraisableExceptionWarning",
+        "FutureWarning:ray",
+        "DeprecationWarning:ray",
+    )
+]
 
 _versions = itertools.count(1)
 
@@ -44,11 +56,7 @@ class _Directory:
 
 
 class Service:
-    """A service whose replicas are those that a test says.
-
-    Args:
-        name: of the service, used once.
-    """
+    """A service whose replicas are those that a test says."""
 
     def __init__(self, name: str) -> None:
         self.target = f"ray:{name}"
@@ -80,14 +88,6 @@ def who(client: CassClient) -> int:
 def by_mask_batch(target: str, batch: dict[str, Any]) -> Any:
     """For a task of Ray's: the masks of a batch."""
     return MaskBatch(target, (12, 20), SPEC, image_size=SIZE, timeout=LIMIT)(batch)["mask"]
-
-
-def wait_for(condition: Callable[[], Any]) -> None:
-    """Poll with a hard limit."""
-    end = time.monotonic() + LIMIT
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def answer_on_demand(connection: Any, given: CassClient, target: str) -> None:
@@ -129,18 +129,12 @@ def worker(method: str, client: CassClient) -> Iterator[Callable[[], Any]]:
 
 
 def check_worker(method: str, service: Service, replicas: Sequence[tuple[int, str]]) -> None:
-    """Assert that a process started by this method, before the first call, follows changes.
-
-    Args:
-        method: fork or spawn.
-        service: whose replicas are changed.
-        replicas: two, by what `who` says of them.
-    """
+    """Assert that a process started by this method, before the first call, follows changes."""
     (first, first_address), (second, second_address) = replicas
     service.put(first_address)
     with worker(method, CassClient(service.target, timeout=LIMIT)) as answered_by:
         assert answered_by() == {first}
         service.put(second_address)
-        wait_for(lambda: answered_by() == {second})
+        wait_until(lambda: answered_by() == {second})
         service.put(first_address, second_address)
-        wait_for(lambda: answered_by() == {first, second})
+        wait_until(lambda: answered_by() == {first, second})

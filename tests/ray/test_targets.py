@@ -45,19 +45,13 @@ from tests.client.support.faults import (
 from tests.server.support.certificates import Authority, put
 from tests.server.support.processes import LIMIT
 from tests.support.servers import serving
+from tests.support.waiting import wait_until
 
 ray = pytest.importorskip("ray")
 
-from tests.ray.services import Service, by_mask_batch, check_worker, wait_for, who  # noqa: E402
+from tests.ray.services import RAY_WARNINGS, Service, by_mask_batch, check_worker, who  # noqa: E402
 
-pytestmark = [
-    pytest.mark.timeout(120),
-    # Ray leaves files and sockets to the collector.
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning:ray"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
-]
+pytestmark = [pytest.mark.timeout(120), *RAY_WARNINGS]
 
 FIRST, SECOND = 101, 102
 
@@ -233,10 +227,10 @@ def test_follows_while_calls_run(service: Service, replicas: dict[int, str]) -> 
             assert who(client) == FIRST
             for _ in range(3):
                 service.put(*replicas.values())
-                wait_for(lambda: who(client) == SECOND)
-                wait_for(lambda: who(client) == FIRST)
+                wait_until(lambda: who(client) == SECOND)
+                wait_until(lambda: who(client) == FIRST)
                 service.put(replicas[SECOND])
-                wait_for(lambda: {who(client) for _ in range(4)} == {SECOND})
+                wait_until(lambda: {who(client) for _ in range(4)} == {SECOND})
                 stop.wait_for_more(30)
         finally:
             stop.set()
@@ -256,7 +250,7 @@ class Stop(threading.Event):
 
     def wait_for_more(self, number: int) -> None:
         end = self.asked + number
-        wait_for(lambda: self.asked >= end)
+        wait_until(lambda: self.asked >= end)
 
 
 class Outcomes(list[Any]):
@@ -299,7 +293,7 @@ def test_directory_ends_and_another_begins(service: Service, replicas: dict[int,
         service.put()  # a new one, who knows of nobody yet
         assert_right([ask(client, seed) for seed in range(20)], range(20))
         service.put(replicas[SECOND])
-        wait_for(lambda: who(client) == SECOND)
+        wait_until(lambda: who(client) == SECOND)
         service.kill_directory()
         assert who(client) == SECOND
         # A client that comes later has the list as well.
@@ -332,7 +326,7 @@ def test_a_list_that_is_cleared_away_is_written_again(
         file = Path(os.environ[FOLDER_VARIABLE], service.target.removeprefix("ray:"))
         file.unlink()
         service.kill_directory()  # else it takes the seconds that a directory has to answer
-        wait_for(file.exists)
+        wait_until(file.exists)
         assert json.loads(file.read_text()) == [replicas[FIRST]]
 
 
@@ -386,15 +380,15 @@ def test_many_changes_leave_nothing_open(service: Service, replicas: dict[int, s
         before = opened()
         for limit in [SECOND, FIRST] * 40:
             service.put(replicas[limit])
-            wait_for(lambda limit=limit: who(client) == limit)
-        wait_for(lambda: opened() < before + 10)
+            wait_until(lambda limit=limit: who(client) == limit)
+        wait_until(lambda: opened() < before + 10)
 
 
 FORKING_PROGRAM = """
     import logging, os, sys
     import ray
     from cass_client import CassClient
-    from tests.ray.services import Service, check_worker, who
+    from tests.ray.services import RAY_WARNINGS, Service, check_worker, who
 
     cluster, *replicas = sys.argv[1:]
     replicas = [(int(limit), address) for limit, address in zip(replicas[::2], replicas[1::2])]

@@ -44,37 +44,33 @@ def test_malformed_answers_are_refused() -> None:
 GOOD = pb.Tensor(dtype=pb.DATA_TYPE_FLOAT32, data=struct.pack("<f", 1.5))
 
 
+LOSSES = "must have a dtype of float32, float64"
+
+
+def half(shape: list[int], size: int) -> pb.Tensor:
+    return pb.Tensor(dtype=pb.DATA_TYPE_BFLOAT16, shape=shape, data=bytes(size))
+
+
 @pytest.mark.parametrize(
-    ("response", "error"),
+    ("changes", "error"),
     [
+        ({"loss": None}, f"loss: {LOSSES}, got the unknown value 0"),
+        ({"loss": half([], 2)}, f"loss: {LOSSES}, got bfloat16"),
         (
-            pb.ComputeLossResponse(),
-            "loss: must have a dtype of float32, float64, got the unknown value 0",
-        ),
-        (
-            pb.ComputeLossResponse(loss=pb.Tensor(dtype=pb.DATA_TYPE_FLOAT16, data=bytes(2))),
-            "loss: must have a dtype of float32, float64, got float16",
-        ),
-        (
-            pb.ComputeLossResponse(loss=pb.Tensor(dtype=pb.DATA_TYPE_FLOAT64, data=bytes(4))),
+            {"loss": pb.Tensor(dtype=pb.DATA_TYPE_FLOAT64, data=bytes(4))},
             "loss: has 4 bytes of data, the shape [] needs 8",
         ),
         (
-            pb.ComputeLossResponse(loss=GOOD, grad=pb.Tensor(shape=[0])),
+            {"grad": pb.Tensor(shape=[0])},
             "grad: must have a dtype of float32, float16, bfloat16, float64, "
             "got the unknown value 0",
         ),
-        (
-            pb.ComputeLossResponse(
-                loss=GOOD, grad=pb.Tensor(dtype=pb.DATA_TYPE_BFLOAT16, shape=[3], data=bytes(4))
-            ),
-            "grad: has 4 bytes of data, the shape [3] needs 6",
-        ),
+        ({"grad": half([3], 4)}, "grad: has 4 bytes of data, the shape [3] needs 6"),
     ],
 )
-def test_malformed_losses_are_refused(response: pb.ComputeLossResponse, error: str) -> None:
+def test_malformed_losses_are_refused(changes: dict[str, pb.Tensor], error: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        convert.loss_result(response)
+        convert.loss_result(pb.ComputeLossResponse(**{"loss": GOOD, **changes}))
     assert str(caught.value) == error
 
 

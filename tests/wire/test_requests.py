@@ -54,25 +54,6 @@ def mask_inputs(boxes: Any = BOXES, image_size: Any = (8, 16), **changes: Any) -
     return MaskInputs.check(boxes, image_size, **arguments)
 
 
-@pytest.mark.parametrize(
-    "inputs",
-    [
-        mask_inputs(),
-        mask_inputs(dtype="float16", return_owner=True),
-        mask_inputs(dtype="uint8"),
-        mask_inputs(spec=MaskSpec.baseline().replace(merge="sum")),
-        mask_inputs([torch.tensor([[1.0, 2, 3, 4]])], dtype="bfloat16"),
-        mask_inputs(image_size=[(8, 16), (2**31 - 1, 1)]),
-        mask_inputs(feature_map=[(2, 4), (1, 1), (2**31 - 1, 3)]),
-        mask_inputs([]),
-        mask_inputs([], image_size=[]),
-        mask_inputs([None, []]),
-    ],
-)
-def test_mask_request_round_trip(inputs: MaskInputs) -> None:
-    assert_same(inputs, convert.mask_inputs(mask_request(inputs)))
-
-
 def as_protobuf_writes(inputs: MaskInputs) -> pb.GenerateMaskRequest:
     """The message, each field of it set one after the other."""
     sizes = np.asarray(inputs.sizes).tolist()
@@ -98,23 +79,26 @@ def as_protobuf_writes(inputs: MaskInputs) -> pb.GenerateMaskRequest:
     [
         mask_inputs(),
         mask_inputs(dtype="float16", return_owner=True),
+        mask_inputs(dtype="uint8"),
+        mask_inputs(spec=MaskSpec.baseline().replace(merge="sum")),
+        mask_inputs([torch.tensor([[1.0, 2, 3, 4]])], dtype="bfloat16"),
         mask_inputs(image_size=[(8, 16), (2**31 - 1, 1)]),
         mask_inputs(feature_map=[(2, 4), (1, 1), (2**31 - 1, 3)]),
         mask_inputs([]),
         mask_inputs([], image_size=[]),
         mask_inputs([None, []]),
-        mask_inputs([torch.tensor([[1.0, 2, 3, 4]])], dtype="bfloat16"),
         *(mask_inputs([[[0, 0, 8, 8]] * count, None]) for count in (127, 128, 255, 256, 20_000)),
         mask_inputs([None] * 300, image_size=[(8, 300)] * 300),
     ],
 )
-def test_requests_are_written_as_by_protobuf(inputs: MaskInputs) -> None:
+def test_mask_requests_are_written_as_by_protobuf_and_read_back(inputs: MaskInputs) -> None:
     """Twice, since what is beside the boxes is remembered."""
     expected = as_protobuf_writes(inputs)
     entry = pb.StreamMasksRequest(request=expected)
     for _ in range(2):
         assert encode.mask_request(inputs) == expected.SerializeToString()
         assert encode.stream_request(inputs) == entry.SerializeToString()
+        assert_same(inputs, convert.mask_inputs(expected))
 
 
 def loss_inputs(logits: Any, target: Any = None, **changes: Any) -> LossInputs:
@@ -123,6 +107,7 @@ def loss_inputs(logits: Any, target: Any = None, **changes: Any) -> LossInputs:
 
 
 ZEROS = np.zeros((2, 2, 4), np.float32)
+FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 @pytest.mark.parametrize(
@@ -130,14 +115,8 @@ ZEROS = np.zeros((2, 2, 4), np.float32)
     [
         *(
             loss_inputs(torch.arange(6.0).reshape(2, 3).to(logits), torch.ones(2, 3).to(target))
-            for logits in (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-            for target in (
-                torch.float32,
-                torch.float16,
-                torch.bfloat16,
-                torch.float64,
-                torch.uint8,
-            )
+            for logits in FLOATS
+            for target in (torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.uint8)
         ),
         loss_inputs(ZEROS, ZEROS.reshape(2, 8), return_grad=False),
         loss_inputs(ZEROS, ZEROS, spec=LossSpec(reduction="per_object"), num_boxes=2.5),
@@ -192,6 +171,10 @@ def test_decoded_arrays_are_views_of_bytes() -> None:
 
 
 Change = Callable[[Any], object]
+SIDES = "must be two whole numbers from 1 to 2147483647"
+DTYPES = "float32, float16, bfloat16"
+LOGITS = f"must have a dtype of {DTYPES}, float64"
+TARGETS = f"must have a dtype of {DTYPES}, float64, uint8"
 
 
 def _set(path: str, value: Any) -> Change:
@@ -210,13 +193,18 @@ def _set(path: str, value: Any) -> Change:
     return change
 
 
+def refused(read: Callable[[Any], object], request: Any, change: Change) -> str:
+    """The error of a good request that was changed."""
+    change(request)
+    with pytest.raises(InvalidRequest) as caught:
+        read(request)
+    return str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("change", "error"),
     [
-        (
-            _set("boxes.xyxy", b"x" * 17),
-            "boxes.xyxy: has 17 bytes, which is not a multiple of 16",
-        ),
+        (_set("boxes.xyxy", b"x" * 17), "boxes.xyxy: has 17 bytes, which is not a multiple of 16"),
         (_set("boxes.counts", [1, 0]), "boxes.counts: add up to 1, but there are 2 boxes"),
         (
             _set("boxes.counts", [2**32 - 1] * 3),
@@ -242,37 +230,24 @@ def _set(path: str, value: Any) -> Change:
         ),
         (
             lambda m: m.image_sizes.CopyFrom(pb.ImageSizes(heights=[8, 8], widths=[16, 2**31])),
-            "image_size[1]: must be two whole numbers from 1 to 2147483647, got (8, 2147483648)",
+            f"image_size[1]: {SIDES}, got (8, 2147483648)",
         ),
-        (
-            _set("image_sizes.heights", [0]),
-            "image_size: must be two whole numbers from 1 to 2147483647, got (0, 16)",
-        ),
+        (_set("image_sizes.heights", [0]), f"image_size: {SIDES}, got (0, 16)"),
         (_set("feature_maps", []), "feature_map: is missing"),
         (
             _set("feature_maps", [pb.FeatureMap(height=1), pb.FeatureMap(height=2, width=2)]),
-            "feature_map[0]: must be two whole numbers from 1 to 2147483647, got (1, 0)",
+            f"feature_map[0]: {SIDES}, got (1, 0)",
         ),
         (
             _set("feature_maps", [pb.FeatureMap(height=2**31, width=2)]),
-            "feature_map[0]: must be two whole numbers from 1 to 2147483647, got (2147483648, 2)",
+            f"feature_map[0]: {SIDES}, got (2147483648, 2)",
         ),
-        (
-            _set("dtype", 5),
-            "dtype: must be one of float32, float16, bfloat16, uint8, got float64",
-        ),
-        (
-            _set("dtype", 77),
-            "dtype: must be one of float32, float16, bfloat16, uint8, got the unknown value 77",
-        ),
+        (_set("dtype", 5), f"dtype: must be one of {DTYPES}, uint8, got float64"),
+        (_set("dtype", 77), f"dtype: must be one of {DTYPES}, uint8, got the unknown value 77"),
     ],
 )
 def test_mask_request_refused(change: Change, error: str) -> None:
-    request = mask_request(mask_inputs())
-    change(request)
-    with pytest.raises(InvalidRequest) as caught:
-        convert.mask_inputs(request)
-    assert str(caught.value) == error
+    assert refused(convert.mask_inputs, mask_request(mask_inputs()), change) == error
 
 
 def test_empty_request_is_refused_by_what_it_lacks() -> None:
@@ -296,27 +271,13 @@ def test_empty_request_is_refused_by_what_it_lacks() -> None:
             f"{4 * (2**32 - 1) ** 3}",
         ),
         (_set("logits.shape", [1] * 9), "logits: has 9 dimensions, at most 8 are possible"),
-        (
-            _set("logits.dtype", 4),
-            "logits: must have a dtype of float32, float16, bfloat16, float64, got uint8",
-        ),
-        (
-            _set("logits.dtype", 99),
-            "logits: must have a dtype of float32, float16, bfloat16, float64, "
-            "got the unknown value 99",
-        ),
-        (
-            _set("target.shape", [4, 4]),
-            "target: has the shape [4, 4], the logits have [2, 2, 4]",
-        ),
-        (
-            _set("target.dtype", pb.DATA_TYPE_INT32),
-            "target: must have a dtype of float32, float16, bfloat16, float64, uint8, got int32",
-        ),
+        (_set("logits.dtype", 4), f"logits: {LOGITS}, got uint8"),
+        (_set("logits.dtype", 99), f"logits: {LOGITS}, got the unknown value 99"),
+        (_set("target.shape", [4, 4]), "target: has the shape [4, 4], the logits have [2, 2, 4]"),
+        (_set("target.dtype", pb.DATA_TYPE_INT32), f"target: {TARGETS}, got int32"),
         (
             _set("target.dtype", pb.DATA_TYPE_UNSPECIFIED),
-            "target: must have a dtype of float32, float16, bfloat16, float64, uint8, "
-            "got the unknown value 0",
+            f"target: {TARGETS}, got the unknown value 0",
         ),
         (
             _set("target.data", bytes(63)),
@@ -324,14 +285,8 @@ def test_empty_request_is_refused_by_what_it_lacks() -> None:
         ),
         (_set("logits.data", b""), "logits: has 0 bytes of data, the shape [2, 2, 4] needs 64"),
         (lambda m: m.ClearField("source"), "target: give either a target or boxes"),
-        (
-            _set("num_boxes", -1.0),
-            "num_boxes: must be a number of at least 0, got -1.0",
-        ),
-        (
-            _set("num_boxes", float("nan")),
-            "num_boxes: must be a number of at least 0, got nan",
-        ),
+        (_set("num_boxes", -1.0), "num_boxes: must be a number of at least 0, got -1.0"),
+        (_set("num_boxes", float("nan")), "num_boxes: must be a number of at least 0, got nan"),
         (_set("loss_spec.kind", 9), "loss_spec.kind: has the unknown value 9"),
         (
             _set("loss_spec.reduction", pb.REDUCTION_PER_OBJECT),
@@ -340,11 +295,7 @@ def test_empty_request_is_refused_by_what_it_lacks() -> None:
     ],
 )
 def test_loss_request_refused(change: Change, error: str) -> None:
-    request = parsed(loss_inputs(ZEROS, ZEROS))
-    change(request)
-    with pytest.raises(InvalidRequest) as caught:
-        convert.loss_inputs(request)
-    assert str(caught.value) == error
+    assert refused(convert.loss_inputs, parsed(loss_inputs(ZEROS, ZEROS)), change) == error
 
 
 @pytest.mark.parametrize(
@@ -354,10 +305,7 @@ def test_loss_request_refused(change: Change, error: str) -> None:
             _set("mask.dtype", pb.DATA_TYPE_UINT8),
             "mask: must not set dtype or return_owner for a loss",
         ),
-        (
-            _set("mask.return_owner", True),
-            "mask: must not set dtype or return_owner for a loss",
-        ),
+        (_set("mask.return_owner", True), "mask: must not set dtype or return_owner for a loss"),
         (
             _set("mask.feature_maps", [pb.FeatureMap(height=2, width=4)] * 2),
             "feature_map: must be one (h, w) here",
@@ -382,10 +330,7 @@ def test_loss_request_refused(change: Change, error: str) -> None:
 )
 def test_loss_request_from_boxes_refused(change: Change, error: str) -> None:
     request = parsed(loss_inputs(ZEROS, mask=mask_inputs()))
-    change(request)
-    with pytest.raises(InvalidRequest) as caught:
-        convert.loss_inputs(request)
-    assert str(caught.value) == error
+    assert refused(convert.loss_inputs, request, change) == error
 
 
 def test_scalar_logits_are_refused() -> None:

@@ -28,7 +28,7 @@ def with_fallback(connection: Connection, remote: Effects[T], local: Callable[[]
     waits for it: every now and then it is probed in the background.
     """
     if connection.breaker.is_open:
-        if not connection.is_cut_off and connection.breaker.take_probe():
+        if connection.breaker.take_probe():
             yield Probe(lambda: _probe(connection))
     else:
         try:

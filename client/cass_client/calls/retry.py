@@ -36,17 +36,12 @@ class Attempts:
     """The tries of one call, which may be repeated since it is a pure function of its request.
 
     gRPC itself repeats none, see `cass_client.transport.channel_options`.
-
-    Args:
-        seconds: for all tries together.
-
-    Attributes:
-        started: when the last try did, by `time.monotonic`.
-        was_unavailable: how often the server could not be reached.
     """
 
     started: float
+    """When the last try did, by `time.monotonic`."""
     was_unavailable = 0
+    """How often the server could not be reached."""
     _is_cut = False
     _after_refused = _REFUSED_DELAY_SECONDS
     _after_cancelled = _CANCELLED_DELAY_SECONDS
@@ -70,11 +65,7 @@ class Attempts:
         return left
 
     def delay_after(self, error: CassError) -> float:
-        """Seconds to wait before the next try.
-
-        Raises:
-            CassError: ``error``, if there is to be none.
-        """
+        """Seconds to wait before the next try; raises ``error`` if there is none."""
         left = self._end - time.monotonic() - _LEAST_SECONDS
         if isinstance(error, Timeout) and self._is_cut:
             delay = 0.0

@@ -33,19 +33,11 @@ _MOST_IN_FLIGHT = 1024
 
 
 class Streaming:
-    """The effects of a stream: each request has one answer, in their order, whatever becomes of it.
+    """The effects of a stream: each request has exactly one answer, in order.
 
-    What was not answered when a stream broke is asked for again on the next one, from another
-    replica if there is one. What a stream cannot answer is asked for alone, with all that a
-    single call does about failures.
-
-    Args:
-        connection: the server; None if all are answered alone.
-        in_flight: how many requests are taken ahead of their answers.
-        alone: the effects that answer one request.
-
-    Raises:
-        InvalidRequest: ``in_flight`` is out of its range.
+    Requests without an answer when a stream breaks are sent again on the next one, to another
+    replica if there is one. What a stream cannot answer, and all without a connection, is sent
+    `alone`, with all that a single call does about failures.
     """
 
     def __init__(
@@ -67,16 +59,12 @@ class Streaming:
         self._error: Exception | None = None
 
     def effects(self) -> Effects[None]:
-        """The effects until the last answer.
-
-        Raises:
-            Exception: what the caller's requests raised, once all that came before are answered.
-        """
+        """The effects until the last answer; then raises what the caller's requests raised."""
         yield from self._fill()
         while self._waiting:
             answered = False
             connection = self._connection
-            if connection is not None and not (connection.breaker.is_open or connection.is_cut_off):
+            if connection is not None and not connection.breaker.is_open:
                 answered = yield from self._until_it_breaks(connection)
             if self._waiting and not answered:
                 waiting = self._waiting.popleft()
@@ -156,15 +144,9 @@ class Streaming:
 
 @dataclass(slots=True)
 class _Waiting:
-    """A request that is not answered yet.
+    """A request without an answer."""
 
-    Attributes:
-        inputs: its arrays are the caller's, who may fill them anew.
-        message: the serialized request.
-        is_written: whether it went to the stream.
-    """
-
-    inputs: MaskInputs
+    inputs: MaskInputs  # the arrays are the caller's, who may fill them anew
     message: bytes
     is_written: bool = False
 

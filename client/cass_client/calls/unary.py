@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import grpc
@@ -26,7 +27,7 @@ from cass_client.errors import (
     from_rpc_error,
 )
 from cass_client.transport.connection import Connection
-from cass_client.transport.effects import Effects, Send, Sleep
+from cass_client.transport.effects import Compute, Effects, Send, Sleep
 from cass_client.transport.profile import CallProfile, server_timings
 from cass_core.errors import CassError, InvalidRequest
 from cass_core.inputs import LossInputs, MaskInputs
@@ -103,11 +104,7 @@ def request_profile(
 
 
 def read(message: bytes, kind: type[M], connection: Connection) -> tuple[M, Views]:
-    """Parses an answer; its tensors stay views.
-
-    Raises:
-        ServerError: it is no such message.
-    """
+    """Parses an answer; its tensors stay views."""
     try:
         return lift(message, kind)
     except DecodeError as error:
@@ -175,4 +172,8 @@ def _call(
                 connection.drop(started)
             if isinstance(error, Unavailable) and attempts.was_unavailable:
                 connection.re_resolve(started)
-            yield Sleep(attempts.delay_after(error))
+            try:
+                delay = attempts.delay_after(error)
+            except Unavailable as unavailable:
+                raise (yield Compute(partial(connection.explain, unavailable))) from status
+            yield Sleep(delay)

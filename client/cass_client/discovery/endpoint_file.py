@@ -44,8 +44,8 @@ def _remove(folder: Path, process: int) -> None:
 def write_list(file: Path, addresses: Addresses | None) -> None:
     """Writes a list, None if it is not known yet; readers meet the old one or the new one.
 
-    Called every few seconds, it shows that the process whose folder it is lives. Where it cannot be
-    written, the old one stays: the disk is full, or the process is about to end.
+    Writing every few seconds shows that the process lives. Where it fails (the disk is full, the
+    process is about to end) the old list stays.
     """
     new = file.with_name(f".{file.name}")
     with contextlib.suppress(OSError):
@@ -54,12 +54,9 @@ def write_list(file: Path, addresses: Addresses | None) -> None:
 
 
 class ListFile:
-    """A service's list as its file has it, read about once a second.
+    """The list of a service as its file has it, read about once a second.
 
     It stays in force when the file is gone, as it is once the process that kept it has ended.
-
-    Args:
-        service: its name, and the file's.
     """
 
     def __init__(self, service: str) -> None:

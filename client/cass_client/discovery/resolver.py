@@ -13,11 +13,7 @@ from cass_client.errors import NoReplicas, Unavailable
 
 
 class Replicas:
-    """The replicas of a service, for one process.
-
-    Args:
-        service: its name.
-    """
+    """The replicas of a service, for one process."""
 
     def __init__(self, service: str) -> None:
         self._service = service

@@ -61,16 +61,9 @@ def watch(service: str) -> Watcher | None:
 class Watcher:
     """A thread that watches a service's directory as long as this process lives.
 
-    While the directory is away, or knows of nobody as it may after a restart, the last list
-    stays in force.
-
-    Args:
-        service: its name.
-        file: where the list is kept.
-
-    Attributes:
-        addresses: ``HOST:PORT`` of the replicas; empty if there is no directory or nobody in it,
-            None if there was no answer yet.
+    While the directory is away, or empty as it may be after a restart, the last list stays in
+    force. `addresses` is empty if there is no directory or none was listed yet, None before the
+    first answer.
     """
 
     def __init__(self, service: str, file: Path) -> None:

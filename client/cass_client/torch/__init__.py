@@ -5,19 +5,16 @@ The one part of the SDK that imports torch.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+try:
+    import torch  # noqa: F401 - for the error below
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "cass_client.torch needs PyTorch: pip install torch, or with cass_core's losses too: "
+        'pip install "cass[torch]"',
+        name=error.name,
+    ) from error
 
 from cass_client.torch.collate import MaskCollate
-
-if TYPE_CHECKING:
-    from cass_client.torch.loss import RemoteCassLoss
+from cass_client.torch.loss import RemoteCassLoss
 
 __all__ = ["MaskCollate", "RemoteCassLoss"]
-
-
-def __getattr__(name: str) -> object:
-    if name == "RemoteCassLoss":  # loads torch's compiler, some 2 s for each spawned worker
-        from cass_client.torch.loss import RemoteCassLoss
-
-        return RemoteCassLoss
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

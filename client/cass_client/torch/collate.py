@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.utils.data import default_collate, get_worker_info
 
 from cass import malloc
-from cass_client.client import CassClient
+from cass_client.client import CassClient, check_client
+from cass_client.notices import warn_without_patch
 from cass_client.torch.targets import boxes_and_size
 from cass_core.boxes import BoxBatch
 from cass_core.errors import InvalidRequest
@@ -31,7 +32,8 @@ class MaskCollate:
     - a tuple that begins with image and target; the target is a dict with such boxes, as
       torchvision's detection sets and transforms give it, or the boxes themselves;
     - with a list of COCO annotations in place of the boxes (their ``bbox`` is x, y, width, height),
-      as torchvision's ``CocoDetection`` gives it. Crowd regions (``iscrowd``: 1) are left out;
+      as torchvision's ``CocoDetection`` gives it. Crowd regions (``iscrowd``: 1) are left out, so
+      that their patches are background, which a warning says once a process;
     - any other with a function for ``boxes``.
 
     The size of an image is read from the image as the sample has it, so after augmentation. A
@@ -88,7 +90,7 @@ class MaskCollate:
     ) -> None:
         # Found out here, not by each worker.
         inputs = MaskInputs.check(_pack([None]), (1, 1), feature_map, spec, dtype, False)
-        self._client = client
+        self._client = check_client(client)
         self._feature_map = inputs.maps[0] if inputs.single else inputs.maps
         self._spec = spec
         self._dtype = inputs.dtype
@@ -116,10 +118,11 @@ class MaskCollate:
             _keep_memory()
         found = [self._read(sample, position) for position, sample in enumerate(samples)]
         # On their way while `collate_fn` works; it may change samples in place.
-        boxes = _pack([boxes for boxes, _ in found])
+        boxes, sizes = _pack([boxes for boxes, _ in found]), [size for _, size in found]
         future = self._client.generate_mask_future(
-            boxes, [size for _, size in found], self._feature_map, self._spec, dtype=self._dtype
+            boxes, sizes, self._feature_map, self._spec, dtype=self._dtype
         )
+        warn_without_patch(boxes, sizes, self._feature_map, self._spec)
         batch = self._collate(samples)
         masks = future.result()
         if type(batch) is tuple:

@@ -8,23 +8,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cass_client.client import CassClient
+from cass_client.client import CassClient, check_client
 from cass_core.boxes import BoxBatch
 from cass_core.errors import InvalidRequest
 from cass_core.specs import LossSpec, MaskSpec
 
 
 class RemoteCassLoss(nn.Module):
-    """Soft target mask and loss in one, from a server; equals `cass_core.CassLoss`.
+    """`cass_core.CassLoss` from a server: the same arguments, values and gradients.
 
-    One call brings the value and the gradient; `backward` multiplies the outer gradient in. The
-    gradient is asked for only where autograd needs it.
+    One call brings the value and, where autograd needs it, the gradient, which `backward`
+    multiplies by the outer one.
 
     Args:
         client: computes the loss.
         mask_spec: how the target is made.
-        loss_spec: the loss; ``per_object`` counts the boxes it is called with unless
-            ``num_boxes`` is given.
+        loss_spec: the loss.
 
     Example:
         >>> from cass_client import CassClient
@@ -44,12 +43,10 @@ class RemoteCassLoss(nn.Module):
         loss_spec: LossSpec = LossSpec(),  # noqa: B008 - frozen
     ) -> None:
         super().__init__()
-        self.client = client
+        self.client = check_client(client)
         self.mask_spec = mask_spec
         self.loss_spec = loss_spec
 
-    # torch.compile leaves its graph for the call.
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(
         self,
         logits: Tensor,
@@ -58,24 +55,34 @@ class RemoteCassLoss(nn.Module):
         feature_map: Any,
         num_boxes: float | None = None,
     ) -> Tensor:
-        """The reduced loss.
+        """The reduced loss; see `cass_core.CassLoss.forward`, whose shapes and units these are.
 
         Args:
             logits: ``[B, n_y, n_x]`` or ``[B, n_y * n_x]``, on any device.
-            boxes: as for `cass_core.generate_mask`.
+            boxes: xyxy in pixels, as for `cass_core.generate_mask`.
             image_size: (H, W) in pixels, one for all images or one for each.
             feature_map: (h, w) in cells.
             num_boxes: normaliser of ``per_object``; by default the number of boxes given.
 
-        Returns:
-            A float32 scalar (float64 for float64 logits), or for ``reduction="none"`` the
-            losses in the logits' shape, on the logits' device. Differentiable once with respect
-            to the logits.
-
         Raises:
             InvalidRequest: an argument cannot be used, or is beyond the server's limits.
-            CassError: the server could not answer; see `CassClient.compute_loss`.
+            CassError: the server did not answer; see `CassClient.generate_mask`.
         """
+        loss = self._loss
+        # A compiled graph is left for the call. As a decorator this would load torch's compiler
+        # with the module, some 2 s for each spawned worker.
+        if torch.compiler.is_compiling():
+            loss = torch.compiler.disable(loss)  # type: ignore[no-untyped-call]
+        return loss(logits, boxes, image_size, feature_map, num_boxes)
+
+    def _loss(
+        self,
+        logits: Tensor,
+        boxes: BoxBatch | Sequence[Any],
+        image_size: Any,
+        feature_map: Any,
+        num_boxes: float | None,
+    ) -> Tensor:
         if not isinstance(logits, Tensor):
             raise InvalidRequest("logits", f"must be a torch tensor, got {type(logits).__name__}")
         wanted = logits.requires_grad and torch.is_grad_enabled()

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from cass_client.notices import warn_once
 from cass_core.errors import InvalidRequest
 
 _MOST_CHANNELS = 4
@@ -16,21 +17,9 @@ _BBOX = "must be four numbers: x, y, width, height"
 
 
 def boxes_and_size(sample: Any, position: int, boxes: str, image: str) -> tuple[Any, Any]:
-    """The boxes of a sample and the size of its image, (H, W) in pixels.
+    """The boxes of a sample (COCO annotations as ``[N, 4]`` xyxy) and (H, W) of its image.
 
-    Args:
-        sample: a dict, or a tuple that begins with image and target.
-        position: of the sample in its batch, which errors name.
-        boxes: key of the boxes in a dict or in a target that is one.
-        image: key of the image in a dict.
-
-    Returns:
-        The boxes as they are, if those are not a list of COCO annotations, else ``[N, 4]`` float64
-        xyxy; and the size.
-
-    Raises:
-        InvalidRequest: there are none, or they are of another form; named ``boxes[position]`` or
-            ``image_size[position]``.
+    Errors name ``boxes[position]`` or ``image_size[position]``.
     """
     name, size_name = f"boxes[{position}]", f"image_size[{position}]"
     if isinstance(sample, Mapping):
@@ -38,8 +27,8 @@ def boxes_and_size(sample: Any, position: int, boxes: str, image: str) -> tuple[
     elif isinstance(sample, tuple | list) and len(sample) >= 2:
         picture, found = sample[0], sample[1]
         if isinstance(found, Mapping):
-            # torchvision wraps a COCO set so that an image without annotations has no boxes at all.
-            found = None if set(found) == {"image_id"} else _value(found, boxes, name)
+            # Of an image without annotations, as torchvision wraps a COCO set.
+            found = _value(found, boxes, name) if set(found) - {"image_id"} else None
     else:
         raise InvalidRequest(
             name,
@@ -81,9 +70,23 @@ def _coco_xyxy(annotations: Sequence[Any], name: str) -> np.ndarray[Any, np.dtyp
             raise InvalidRequest(f"{name}[{i}].bbox", _BBOX) from None
         if width < 0 or height < 0:
             raise InvalidRequest(f"{name}[{i}].bbox", "has a negative width or height")
-        if not annotation.get("iscrowd"):
+        if not _is_crowd(annotation.get("iscrowd"), f"{name}[{i}].iscrowd"):
             corners.append((x, y, x + width, y + height))
+    if len(corners) < len(annotations):
+        warn_once(
+            "crowd",
+            "crowd regions are left out of the masks, so that their patches are background: "
+            f"{len(annotations) - len(corners)} of {len(annotations)} annotations of {name}",
+        )
     return np.array(corners, np.float64).reshape(-1, 4)
+
+
+def _is_crowd(value: Any, name: str) -> bool:
+    """A flag as COCO has it; text is no truth value, as "0" would be true."""
+    flag = value.item() if isinstance(value, Tensor | np.generic) and value.ndim == 0 else value
+    if flag is not None and not (isinstance(flag, int | float) and flag in (0, 1)):
+        raise InvalidRequest(name, f"must be 0 or 1, got {value!r}")
+    return bool(flag)
 
 
 def _image_size(image: Any, name: str) -> tuple[int, int]:

@@ -24,15 +24,12 @@ _SERVICE_CONFIG = json.dumps(
 )
 
 
-def channel_options(server_name: str | None = None) -> Options:
-    """Options of a channel.
+def channel_options(server_name: str | None = None, through_proxy: bool = True) -> Options:
+    """Options of a channel; the server's name is in its certificate, if not the target's host.
 
-    When the server's machine or the network has gone without a word, a call fails after the two
-    times above instead of at its deadline. Calls go to all addresses of the target in turn, save
-    to those whose health check says that they do not serve.
-
-    Args:
-        server_name: what the server's certificate is for, if not for the target's host.
+    When the server's machine or the network vanishes, a call fails after the two times above
+    instead of at its deadline. Calls go to all addresses of the target in turn, except to those
+    whose health check reports that they do not serve.
     """
     time, timeout = round(1000 * KEEPALIVE_SECONDS), round(1000 * KEEPALIVE_TIMEOUT_SECONDS)
     options: Options = (
@@ -52,6 +49,7 @@ def channel_options(server_name: str | None = None) -> Options:
         # `cass_client.calls.retry` does it, with one budget for all that can fail; and gRPC's way
         # costs each call 13 µs, failed or not.
         ("grpc.enable_retries", 0),
+        ("grpc.enable_http_proxy", int(through_proxy)),
         # A server that comes back, perhaps elsewhere, is found within seconds, not minutes.
         ("grpc.min_reconnect_backoff_ms", 5000),
         ("grpc.initial_reconnect_backoff_ms", 200),

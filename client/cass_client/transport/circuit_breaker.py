@@ -15,9 +15,6 @@ class CircuitBreaker:
 
     When a pause is over, one probe is let through: if it is answered, the breaker closes on trial.
     The outage is over once the server answers a request, too.
-
-    Args:
-        clock: seconds, of which only differences count.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

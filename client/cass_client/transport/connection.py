@@ -1,11 +1,10 @@
-"""One process's connection to a server, but for the channel: limits, credentials, addresses."""
+"""One process's connection to a server: its channel, limits, credentials and addresses."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from cass.contract import SERVICE, SERVICE_NAME
 from cass.v1 import cass_pb2 as pb
@@ -13,111 +12,92 @@ from cass_client.config import Settings
 from cass_client.discovery.endpoint_file import Addresses
 from cass_client.discovery.resolver import Replicas
 from cass_client.errors import Unavailable
-from cass_client.targets import grpc_target, is_list
+from cass_client.targets import endpoints_of, grpc_target, is_list
 from cass_client.transport import fork_safety
-from cass_client.transport.channel_options import Options, channel_options
+from cass_client.transport.channel_options import channel_options
 from cass_client.transport.circuit_breaker import CircuitBreaker
 from cass_client.transport.credentials import Credentials, Metadata
+from cass_client.transport.diagnosis import explain
+from cass_client.transport.proxy import proxy_of
 
-PREFIX = f"/{SERVICE_NAME}/"
-UNARY = tuple(method.name for method in SERVICE.methods if not method.client_streaming)
-STREAM = PREFIX + "StreamMasks"
+_PREFIX = f"/{SERVICE_NAME}/"
+_UNARY = tuple(method.name for method in SERVICE.methods if not method.client_streaming)
+STREAM = _PREFIX + "StreamMasks"
 
 
-class Address(NamedTuple):
-    """What a channel is opened with.
+Target: TypeAlias = tuple[str, Addresses, Credentials]
 
-    Attributes:
-        target: as gRPC understands it.
-        options: of the channel.
-        replicas: those of a service on Ray, of which the target is made.
-    """
 
-    target: str
-    options: Options
-    replicas: Addresses = ()
+class Channel(NamedTuple):
+    """An open channel of `grpc` or `grpc.aio`, and what belongs to it."""
+
+    raw: Any
+    # The unary methods by name, bytes in and out: the generated stub copies tensors through
+    # protobuf.
+    rpcs: dict[str, Any]
+    metadata: Metadata
+    replicas: Addresses
 
 
 class Connection:
-    """A connection without its channel: limits, credentials, circuit breaker.
+    """Opened by the first call, and again by the next one after it was closed or dropped."""
 
-    Args:
-        settings: the client's.
-
-    Attributes:
-        target: what the user calls the server.
-        timeout: seconds that a call may take.
-        process: the process that this belongs to; see `transport.fork_safety.processes`.
-        limits: the server's, once they were asked for.
-        breaker: decides whether the server is called at all, where there is a fallback.
-        local_answers: how many requests were answered by the fallback.
-        follows: whether the addresses are those of a service on Ray, which come and go.
-    """
-
-    _channel: Any = None
-    _address: Address
-    _rpcs: dict[str, Callable[..., Any]]
-    _metadata: Metadata = ()
+    _channel: Channel | None = None
+    _for_loops = False
 
     def __init__(self, settings: Settings) -> None:
         self.target = settings.target
         self.timeout = settings.timeout
-        self.process = fork_safety.processes
-        self.limits: pb.Limits | None = None
-        self.breaker = CircuitBreaker()
+        self.limits: pb.Limits | None = None  # the server's, once requested
+        self.breaker = CircuitBreaker()  # of calls with a fallback
         self.local_answers = 0
-        self.lock = threading.Lock()
+        self.lock = threading.Lock()  # for replacing the channel
         self._settings = settings
         self._credentials: Credentials | None = None
         self._credentials_read = 0.0
         self._opened = 0.0
         service = settings.service
         self._replicas = None if service is None else Replicas(service)
-        self.follows = service is not None
 
     @property
-    def credentials(self) -> Credentials:
-        """Read at first use."""
+    def is_open(self) -> bool:
+        """Whether there is a channel, to the replicas that are known now."""
+        channel, replicas = self._channel, self._replicas
+        return channel is not None and not (replicas and replicas.differ_from(channel.replicas))
+
+    def _target(self) -> Target:
+        """What a channel is opened with now; reads files, and may resolve hosts."""
+        if fork_safety.is_broken(self._for_loops):
+            raise Unavailable(f"{self.target}: {fork_safety.REMEDIES}")
+        self._opened = time.monotonic()
+        replicas = () if self._replicas is None else self._replicas.addresses()
+        target = grpc_target(",".join(replicas) or self.target)
         if self._credentials is None:
             self._credentials_read = time.monotonic()
             self._credentials = Credentials(self._settings)
-        return self._credentials
+        return target, replicas, self._credentials
 
-    def address(self) -> Address:
-        """What a channel is opened with now.
-
-        Raises:
-            Unavailable: there is no address, or no way to connect from this process.
-        """
-        if self.is_cut_off:
-            raise Unavailable(f"{self.target}: {fork_safety.REMEDIES}")
-        self._opened = time.monotonic()
-        options = channel_options(self._settings.server_name)
-        if self._replicas is None:
-            return Address(grpc_target(self.target), options)
-        replicas = self._replicas.addresses()
-        return Address(grpc_target(",".join(replicas)), options, replicas)
-
-    def _open_channel(self, api: Any, address: Address, credentials: Credentials) -> Any:
-        """A channel, of `grpc` or `grpc.aio`, and its methods: bytes in and out."""
-        target, options = address.target, address.options
+    def _open(self, api: Any, target: Target) -> Channel:
+        """A channel of `grpc` or `grpc.aio`."""
+        address, replicas, credentials = target
+        hosts = [] if replicas else [host for host, _ in endpoints_of(self.target)]
+        # What only gRPC understands is left to it.
+        through_proxy = not replicas and (not hosts or proxy_of(hosts) is not None)
+        options = channel_options(self._settings.server_name, through_proxy)
         if credentials.channel is None:
-            channel = api.insecure_channel(target, options)
+            channel = api.insecure_channel(address, options)
         else:
-            channel = api.secure_channel(target, credentials.channel, options)
+            channel = api.secure_channel(address, credentials.channel, options)
         fork_safety.opened(channel)
-        self._rpcs = {name: channel.unary_unary(PREFIX + name) for name in UNARY}
-        self._metadata, self._address = credentials.metadata, address
-        return channel
+        rpcs = {name: channel.unary_unary(_PREFIX + name) for name in _UNARY}
+        return Channel(channel, rpcs, credentials.metadata, replicas)
 
-    def has_moved(self, address: Address) -> bool:
-        """Whether a service on Ray has other replicas than those of a channel's address."""
-        return self._replicas is not None and self._replicas.differ_from(address.replicas)
-
-    @property
-    def is_cut_off(self) -> bool:
-        """Whether no call can be made from this process; see `transport.fork_safety`."""
-        return fork_safety.is_broken()
+    def explain(self, error: Unavailable) -> Unavailable:
+        """The error with what the server's addresses answer, and what helps."""
+        replicas = () if self._channel is None else self._channel.replicas
+        details = str(error).removeprefix(f"{self.target}: ")
+        text = explain(self._settings, replicas, details)
+        return Unavailable(f"{self.target}: {text}")
 
     def renew(self, before: float) -> bool:
         """Whether certificates and token are others than those read before this time.

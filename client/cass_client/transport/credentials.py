@@ -14,18 +14,7 @@ Metadata: TypeAlias = tuple[tuple[str, str], ...]
 
 
 class Credentials:
-    """What the files of a client's settings hold.
-
-    Args:
-        settings: they name the files.
-
-    Attributes:
-        channel: for a channel; None for one without TLS.
-        metadata: goes with each call.
-
-    Raises:
-        InvalidRequest: a file cannot be read, or holds no token.
-    """
+    """What the files of a client's settings hold: for a channel with TLS, and for each call."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

@@ -47,17 +47,12 @@ _kept: list[object] = []
 _channels: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
-def is_broken() -> bool:
-    """Whether a call from this process would hang, or end it."""
-    return _broken
+def is_broken(for_loops: bool = False) -> bool:
+    """Whether a call from this process would hang, or end it.
 
-
-def is_broken_for_loops() -> bool:
-    """Whether a call of an event loop's would: gRPC has one thread for all of them, and it is lost.
-
-    It does not start that one again in a forked child.
+    gRPC has one thread for all event loops, which it does not start again in a forked child.
     """
-    return _broken_for_loops
+    return _broken or (for_loops and _broken_for_loops)
 
 
 class _Calls:
@@ -115,11 +110,6 @@ def opened(channel: object) -> None:
     _channels.add(channel)
 
 
-def keep(thing: object) -> None:
-    """Keep what a parent's channel hangs on, so that a child never ends the channel."""
-    _kept.append(thing)
-
-
 def _threads() -> dict[int, str]:
     """The names of this process's threads by their numbers, those of other languages too."""
     names = {}
@@ -166,6 +156,8 @@ def _in_child() -> None:
     global processes, _calls
     processes += 1
     _calls = _Calls()  # whose lock nobody holds
+    # Their end in the child would disturb the parent's.
+    _kept.extend(_channels)
 
 
 def _look_in_child() -> None:

@@ -1,4 +1,4 @@
-"""A process's connection to a server, and how a thread carries out the effects of a call."""
+"""How threads perform the effects of a call."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import grpc
 
 from cass_client.arguments import MaskRequest
 from cass_client.transport import fork_safety
-from cass_client.transport.connection import STREAM, Connection
+from cass_client.transport.connection import STREAM, Channel, Connection
 from cass_client.transport.credentials import Metadata
 from cass_client.transport.effects import (
     END,
@@ -41,21 +41,20 @@ _FUTURES = 8
 
 
 class Transport(Connection):
-    """Opened by the first call, closed by `close`, opened again by the next call."""
+    """A connection of threads, which performs effects in the calling one."""
 
-    _channel: grpc.Channel | None = None
     _executor: ThreadPoolExecutor | None = None
 
     def run(self, effects: Effects[T]) -> T:
-        """Carry a call's effects out in this thread."""
+        """Performs the effects of a call in this thread."""
         run = Run(effects)
         while (effect := run.next()) is not None:
             with run:
-                run.outcome = self._carry_out(effect)
+                run.outcome = self._perform(effect)
         return run.result
 
     def stream(self, effects: Effects[None], requests: Iterator[MaskRequest]) -> Iterator[Give]:
-        """Carry the effects of a stream out as its answers are asked for."""
+        """Performs the effects of a stream as its answers are read."""
         run = Run(effects)
         with contextlib.closing(effects):
             while (effect := run.next()) is not None:
@@ -64,10 +63,10 @@ class Transport(Connection):
                     continue
                 with run:
                     take = isinstance(effect, Take)
-                    run.outcome = next(requests, END) if take else self._carry_out(effect)
+                    run.outcome = next(requests, END) if take else self._perform(effect)
 
     def submit(self, effects: Effects[T]) -> Future[T]:
-        """Carry a call's effects out in a thread."""
+        """Performs the effects of a call in another thread."""
         with self.lock:
             if self._executor is None:
                 self._executor = ThreadPoolExecutor(_FUTURES, "cass-client")
@@ -75,7 +74,7 @@ class Transport(Connection):
             return self._executor.submit(copy_context().run, self.run, effects)
 
     def close(self) -> None:
-        """Close the connection, once futures are done; other threads' calls open it again."""
+        """Closes the connection, once futures are done; other threads' calls open it again."""
         with self.lock:
             executor, self._executor = self._executor, None
         if executor is not None:
@@ -83,9 +82,9 @@ class Transport(Connection):
         with self.lock:
             channel, self._channel = self._channel, None
         if channel is not None:
-            channel.close()
+            channel.raw.close()
 
-    def _carry_out(self, effect: Effect) -> Any:
+    def _perform(self, effect: Effect) -> Any:
         match effect:
             case Send():
                 return self._send(effect)
@@ -94,68 +93,65 @@ class Transport(Connection):
             case Read():
                 return effect.stream.read()
             case Open():
-                return self._open()
+                return self._on_channel(lambda channel: _Stream(channel, self.timeout))
             case Sleep():
                 time.sleep(effect.seconds)
             case Probe():
-                self.run_beside(effect.call())
+                self.probe(effect)
         return None
 
-    def _send(self, effect: Send) -> Any:
+    def _send(self, send: Send) -> Any:
+        def call(channel: Channel) -> Any:
+            rpc, metadata = channel.rpcs[send.method], metadata_of(channel, send)
+            with fork_safety.calling():
+                if not send.metadata:
+                    return rpc(send.request, send.timeout, metadata)
+                message, call = rpc.with_call(send.request, send.timeout, metadata)
+                return message, call.trailing_metadata()
+
+        return self._on_channel(call)
+
+    def _on_channel(self, call: Callable[[Channel], T]) -> T:
         while True:
-            channel, rpcs = self._connected()
-            metadata = (*self._metadata, *trace_metadata(), *effect.metadata)
+            channel = self._connected()
             try:
-                rpc: Any = rpcs[effect.method]
-                with fork_safety.calling():
-                    if not effect.metadata:
-                        return rpc(effect.request, effect.timeout, metadata)
-                    message, call = rpc.with_call(effect.request, effect.timeout, metadata)
-                    return message, call.trailing_metadata()
+                return call(channel)
             except ValueError:
                 if channel is self._channel:
                     raise
                 # Another thread has closed it in between.
 
-    def _open(self) -> _Stream:
-        while True:
-            channel, _ = self._connected()
-            try:
-                return _Stream(channel, self.timeout, (*self._metadata, *trace_metadata()))
-            except ValueError:
-                if channel is self._channel:
-                    raise
-
-    def _connected(self) -> tuple[grpc.Channel, dict[str, Callable[..., Any]]]:
-        """The channel and its methods by name, bytes in and out.
-
-        Not by the generated stub, which copies tensors through protobuf.
-        """
+    def _connected(self) -> Channel:
         channel = self._channel
-        if channel is not None and not (self.follows and self.has_moved(self._address)):
-            return channel, self._rpcs
+        if channel is not None and self.is_open:
+            return channel
         with self.lock:
-            if self._channel is None or self.has_moved(self._address):
-                self._channel = self._open_channel(grpc, self.address(), self.credentials)
-            return self._channel, self._rpcs
+            if self._channel is None or not self.is_open:
+                self._channel = self._open(grpc, self._target())
+            return self._channel
 
-    def run_beside(self, effects: Effects[None]) -> None:
-        """Carry a call's effects out in a background thread, whatever comes of it."""
+    def probe(self, effect: Probe) -> None:
+        """Performs the effects of a call in a background thread, whatever comes of it."""
 
         def run() -> None:
             with contextlib.suppress(CassError):
-                self.run(effects)
+                self.run(effect.call())
 
         threading.Thread(target=run, name="cass-client-probe", daemon=True).start()
+
+
+def metadata_of(channel: Channel, send: Send | None = None) -> Metadata:
+    """What goes with a call, or with a stream."""
+    return (*channel.metadata, *trace_metadata(), *(send.metadata if send else ()))
 
 
 class _Stream:
     """An open stream; gRPC takes the messages out of the queue in a thread of its own."""
 
-    def __init__(self, channel: grpc.Channel, timeout: float, metadata: Metadata) -> None:
+    def __init__(self, channel: Channel, timeout: float) -> None:
         self._messages: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        rpc: Any = channel.stream_stream(STREAM)
-        self._call = rpc(iter(self._messages.get, None), timeout=timeout, metadata=metadata)
+        rpc: Any = channel.raw.stream_stream(STREAM)
+        self._call = rpc(iter(self._messages.get, None), timeout, metadata_of(channel))
         self.write = self._messages.put
 
     def read(self) -> bytes | None:

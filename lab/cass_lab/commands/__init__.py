@@ -13,6 +13,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the command line, if what they need is installed."""
     if not all(map(importlib.util.find_spec, _REQUIREMENTS)):
         return
+    from cass_cli.options import add_command
     from cass_lab.commands.ablate import ablate
     from cass_lab.commands.plot import plot
     from cass_lab.commands.sheet import sheet
@@ -20,4 +21,4 @@ def register(app: typer.Typer) -> None:
 
     # Of two commands of one name the later one counts: this `plot` draws scores as well.
     for command in (ablate, tune, sheet, plot):
-        app.command()(command)
+        add_command(app, command)

@@ -6,10 +6,12 @@ from enum import StrEnum
 from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.table import Table
 
-from cass_cli.options import takes
+from cass_cli.options import require_known, takes
 from cass_core.errors import InvalidRequest
-from cass_lab.commands.options import TrainingOptions, progress
+from cass_lab.commands.options import TrainingOptions, run_all
 
 
 class Measure(StrEnum):
@@ -45,12 +47,10 @@ def ablate(
     from cass_lab.reports.report import write_reports
     from cass_lab.training.runs import Run, Store
     from cass_lab.training.variants import BASELINE, VARIANTS
-    from cass_lab.training.workers import run_all
 
     wanted = _measures(measures)
     for name in variant or ():
-        if name not in VARIANTS:
-            raise InvalidRequest("--variant", f"{name!r} must be one of {', '.join(VARIANTS)}")
+        require_known("--variant", name, VARIANTS)
     chosen = [
         v for name, v in VARIANTS.items() if not variant or name == BASELINE or name in variant
     ]
@@ -62,10 +62,15 @@ def ablate(
         for seed in range(options.seeds)
         for v in chosen
     ]
-    with progress(f"{len(runs)} runs", sum(run.steps for run in runs)) as step_done:
-        records = run_all(runs, data, store, options.jobs, step_done)
-    for path in write_reports(records, chosen, data, stride, store):
-        typer.echo(str(path))
+    records = run_all(options, runs, data, store)
+    for report in write_reports(records, chosen, data, stride, store):
+        head, *rows = report.table
+        table = Table(*head, box=None, pad_edge=False)
+        for row in rows:
+            table.add_row(*row)
+        Console(markup=False, highlight=False, emoji=False).print(table)
+        typer.echo(f"{report.path}")
+    typer.echo(f"{store.models}: predictors, each with its variant and seed as its name")
 
 
 def _measures(text: str) -> list[Measure]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import TimeElapsedColumn, TimeRemainingColumn
 
-from cass_cli.progress import progress_bar
+from cass_cli.options import SkipInvalidOption
+from cass_cli.progress import load_coco, progress_bar
 from cass_core.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from cass_lab.data.dataset import Dataset
+    from cass_lab.training.runs import Record, Run, Store
     from cass_lab.training.train import Recipe
 
 # Change of a picture's width : height that is reported.
@@ -65,6 +66,10 @@ class TrainingOptions:
     cache: Annotated[
         Path | None, _folder("Folder for decoded pictures, 3 bytes a pixel; by default OUT/cache.")
     ] = None
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Take the first images of each file only.")
+    ] = None
+    skip_invalid: SkipInvalidOption = False
 
     def recipe(self) -> Recipe:
         """How to train.
@@ -89,9 +94,13 @@ class TrainingOptions:
         from cass_lab.data.dataset import load_datasets
 
         size, cache = self._size(), self.cache or self.out / "cache"
-        with progress("pictures", None) as step_done:
-            files = self.train, self.test
-            data = load_datasets(files, self.images, size, cache, lambda: step_done(1))
+        train, test = (
+            load_coco(path, skip_invalid=self.skip_invalid, categories=True, limit=self.limit)
+            for path in (self.train, self.test)
+        )
+        pictures = len(train.image_ids) + len(test.image_ids)
+        with progress("pictures", pictures) as step_done:
+            data = load_datasets((train, test), self.images, size, cache, lambda: step_done(1))
         change = max(dataset.aspect_change for dataset in data) - 1
         if change > _ASPECT_TOLERANCE:
             typer.echo(
@@ -116,10 +125,39 @@ class TrainingOptions:
         return height, width
 
 
+def run_all(
+    options: TrainingOptions, runs: Sequence[Run], data: tuple[Dataset, Dataset], store: Store
+) -> list[Record]:
+    """`cass_lab.training.workers.run_all` with a bar, once it is told how long it will take."""
+    from cass_lab.training.estimate import estimate_seconds
+    from cass_lab.training.workers import pending, run_all
+
+    left = pending(runs, data, store)
+    words = f"{len(runs)} runs, {len(runs) - len(left)} of them done before"
+    if left:
+        duration = _duration(estimate_seconds(left, data, options.jobs))
+        words += f"; about {duration} with --jobs {options.jobs}"
+    typer.echo(words, err=True)
+    with progress(f"{len(runs)} runs", sum(run.steps for run in runs)) as step_done:
+        return run_all(runs, data, store, options.jobs, step_done)
+
+
+def _duration(seconds: float) -> str:
+    """Two figures at most.
+
+    Example:
+        >>> _duration(0.2), _duration(100), _duration(3000), _duration(100_000)
+        ('1 s', '100 s', '50 min', '27 h 47 min')
+    """
+    minutes = round(seconds / 60)
+    if minutes < 2:
+        return f"{max(1, round(seconds))} s"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
 @contextmanager
-def progress(name: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """A bar on standard error with the time left; a function that moves it by so many steps."""
-    times = TimeElapsedColumn(), TimeRemainingColumn(elapsed_when_finished=True)
-    with progress_bar(*times) as bar:
+def progress(name: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on standard error; a function that moves it by so many steps."""
+    with progress_bar() as bar:
         task = bar.add_task(name, total=total)
         yield lambda steps: bar.advance(task, steps)

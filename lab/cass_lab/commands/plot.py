@@ -8,36 +8,35 @@ from typing import Annotated, Any
 import typer
 
 from cass_cli.connection import Connection
-from cass_cli.options import CocoArgument, ImagesOption, SetOption, StrideOption, takes
-from cass_cli.plot import ImageOption, OutOption, Scene, draw, read_scene
+from cass_cli.options import takes
+from cass_cli.plot import PlotOptions, Scene, draw
 from cass_core.errors import InvalidRequest
 
 _KEEP = 0.3
 
+PredictorOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="X.pt",
+        dir_okay=False,
+        help="A model of cass ablate (OUT/models): also draw its scores and what they keep.",
+    ),
+]
+
 
 @takes("connection", Connection)
+@takes("options", PlotOptions)
 def plot(
-    connection: Connection,
-    coco: CocoArgument,
-    image: ImageOption,
-    out: OutOption,
-    stride: StrideOption = 8,
-    changes: SetOption = None,
-    images: ImagesOption = None,
-    predictor: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="X.pt",
-            dir_okay=False,
-            help="A model of cass ablate (OUT/models): also draw its scores and what they keep.",
-        ),
-    ] = None,
+    *,
+    options: PlotOptions,
+    predictor: PredictorOption = None,
     keep: Annotated[
         float | None,
         typer.Option(
             min=0.0, max=1.0, help=f"Share of patches to keep by the scores; by default {_KEEP}."
         ),
     ] = None,
+    connection: Connection,
 ) -> None:
     """Draw the masks of one image by both presets, their difference, and whose patch is whose.
 
@@ -49,18 +48,19 @@ def plot(
     """
     if predictor is None and keep is not None:
         raise InvalidRequest("--keep", "is for scores: give --predictor too")
-    scene = read_scene(coco, image, images)
+    scene = options.scene()
     scores: dict[str, Any] = {}
     if predictor is not None:
-        from cass_lab.scoring import load_trained, pruned, stretch, stretch_boxes
+        from cass_lab.data.dataset import stretch
+        from cass_lab.scoring import load_trained, pruned, stretch_boxes
 
         if scene.picture is None:
             raise InvalidRequest("--predictor", "scores pictures: give --images too")
-        trained = load_trained(predictor, stride)
+        trained = load_trained(predictor, options.stride)
         size = trained.image_size
         xyxy = stretch_boxes(scene.xyxy, scene.size, size)
         scene = Scene(stretch(scene.picture, size), xyxy, size)
         logits = trained.logits(scene.picture)
         kept, lost = pruned(logits, xyxy, size, _KEEP if keep is None else keep)
         scores = {"logits": logits, "kept": kept, "lost": lost}
-    draw(connection, scene, out, stride, changes, **scores)
+    draw(connection, options, scene, **scores)

@@ -5,20 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 
 from cass_cli.figures import load_picture
+from cass_cli.files import keep_inputs
 from cass_cli.options import (
     CocoArgument,
     Preset,
     SetOption,
+    SkipInvalidOption,
     StrideOption,
     feature_map,
     make_spec,
 )
-from cass_cli.progress import progress_bar
+from cass_cli.progress import load_coco, progress_bar
 from cass_core.errors import InvalidRequest
+from cass_lab.commands.plot import PredictorOption
 
 
 def sheet(
@@ -32,17 +34,11 @@ def sheet(
     ],
     stride: StrideOption = 8,
     changes: SetOption = None,
-    predictor: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="X.pt",
-            dir_okay=False,
-            help="A model of cass ablate (OUT/models): also show its scores and what they keep.",
-        ),
-    ] = None,
+    predictor: PredictorOption = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Take so many images, the first of the file.")
+        int | None, typer.Option(min=1, help="Take the first images of the file only.")
     ] = None,
+    skip_invalid: SkipInvalidOption = False,
 ) -> None:
     """Write a contact sheet: pictures, boxes, masks of both presets, and a predictor's choices.
 
@@ -52,32 +48,29 @@ def sheet(
 
     Example: cass sheet test.json --images images/ --predictor out/models/X.pt --out sheet.html
     """
-    from cass_cli.coco import read_coco
+    from cass_core.coverage import boxes_without_patch
     from cass_core.masks import generate_mask
-    from cass_lab.data.dataset import read_class_names
-    from cass_lab.scoring import load_trained, stretch, stretch_boxes
-    from cass_lab.sheet.page import SheetImage, SheetWriter
+    from cass_lab.data.dataset import stretch
+    from cass_lab.scoring import load_trained, stretch_boxes
+    from cass_lab.sheet.page import SheetImage, sheet_page
 
     specs = [make_spec(preset, changes) for preset in (Preset.baseline, Preset.improved)]
     if any(spec.patch_size != 1 or spec.merge != "max" for spec in specs):
         raise InvalidRequest("--set", "patch_size and merge cannot be changed in a sheet")
     baseline, improved = specs
-    file = read_coco(coco)
-    labels = read_class_names(coco)
-    names = sorted(set(labels))
-    number = {name: k for k, name in enumerate(names)}
-    count = min(limit or len(file.image_ids), len(file.image_ids))
-    if not count:
+    keep_inputs("--out", out, coco, predictor)
+    file = load_coco(coco, skip_invalid=skip_invalid, categories=True, limit=limit)
+    if not file.image_ids:
         raise InvalidRequest(coco.name, "has no images")
     trained = None if predictor is None else load_trained(predictor, stride)
+    scored_by = predictor.name if predictor else None
     with (
-        SheetWriter(out, coco.name, stride, predictor.name if predictor else None, names) as writer,
+        sheet_page(out, coco.name, stride, scored_by, file.class_names) as add,
         progress_bar() as progress,
     ):
-        for i in progress.track(range(count), description="images"):
-            size = (int(file.sizes[i, 0]), int(file.sizes[i, 1]))
-            picture = load_picture(images, file.file_names[i], size)
-            mine = slice(file.offsets[i], file.offsets[i + 1])
+        for i, image_id in enumerate(progress.track(file.image_ids, description="images")):
+            size, mine = file.size(i), slice(file.offsets[i], file.offsets[i + 1])
+            picture = load_picture(images, file.file_names[i], size, image_id)
             xyxy = file.xyxy[mine]
             if trained is not None:
                 picture = stretch(picture, trained.image_size)
@@ -87,16 +80,17 @@ def sheet(
             mask, owner = generate_mask(
                 [xyxy], size, cells, improved, dtype="uint8", return_owner=True
             )
-            writer.add(
+            add(
                 SheetImage(
-                    str(file.image_ids[i]),
+                    str(image_id),
                     file.file_names[i],
                     picture,
                     xyxy,
-                    np.array([number[name] for name in labels[mine]], np.int64),
+                    file.labels[mine],
                     generate_mask([xyxy], size, cells, baseline, dtype="uint8")[0],
                     mask[0],
                     owner[0],
+                    boxes_without_patch([xyxy], size, cells, improved),
                     None if trained is None else trained.logits(picture),
                 )
             )

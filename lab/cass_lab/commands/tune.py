@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cass_cli.files import whole_file
 from cass_cli.options import takes
-from cass_lab.commands.options import TrainingOptions, progress
+from cass_lab.commands.options import TrainingOptions, run_all
 
 if TYPE_CHECKING:
     from cass_lab.training.runs import Record
@@ -40,27 +41,24 @@ def tune(
     """
     from cass_lab import tuning
     from cass_lab.training.runs import Run, Store
-    from cass_lab.training.workers import run_all
 
     space = tuning.parse_space(choice or tuning.AUDIT_SPACE)
     recipe, stride, seeds = options.recipe(), options.stride, options.seeds
     data, store = options.load(), Store(options.out)
     plain = tuning.variant_of({})
     basis = [Run(plain, "recall", i, stride, recipe).key(*data) for i in range(seeds)]
-    study = tuning.open_study(options.out, space, random, basis)
-    trials = random or tuning.combinations(space)
-    steps = seeds * (options.epochs + 1)
-    with progress(f"{trials} trials", trials * steps) as step_done:
+    trials = random or len(tuning.combinations(space))
 
-        def measure(variants: Sequence[Variant]) -> list[list[Record]]:
-            runs = [Run(v, "recall", i, stride, recipe) for v in variants for i in range(seeds)]
-            records = run_all(runs, data, store, options.jobs, step_done)
-            return [records[i : i + seeds] for i in range(0, len(records), seeds)]
+    def measure(variants: Sequence[Variant]) -> list[list[Record]]:
+        runs = [Run(v, "recall", i, stride, recipe) for v in variants for i in range(seeds)]
+        records = run_all(options, runs, data, store)
+        return [records[i : i + seeds] for i in range(0, len(records), seeds)]
 
-        def report_done(done: int) -> None:
-            step_done(done * steps)
-
-        tuning.sweep(study, space, trials, measure, report_done)
+    with tuning.database_errors(options.out):
+        study = tuning.open_study(options.out, space, random, basis)
+        tuning.sweep(study, space, trials, measure)
+        table = tuning.table(study, space)
     path = options.out / "tune.md"
-    path.write_text(tuning.table(study, space) + "\n")
+    with whole_file(path) as file:
+        file.write((table + "\n").encode())
     typer.echo(str(path))

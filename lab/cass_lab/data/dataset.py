@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
-from cass_cli.coco import CocoFile, read_coco
-from cass_cli.figures import load_picture
+from cass_cli.coco import CocoFile
+from cass_cli.figures import load_picture, picture_path
+from cass_cli.files import whole_file
 from cass_core.boxes import BoxBatch
 from cass_core.errors import InvalidRequest
 
@@ -57,6 +57,17 @@ class Dataset:
         """The image of each box ``[M]``."""
         return np.repeat(np.arange(len(self)), np.diff(self.offsets))
 
+    def first(self, count: int) -> Dataset:
+        """The first images alone, or all if there are no more."""
+        count = min(count, len(self))
+        boxes = int(self.offsets[count])
+        return dataclasses.replace(
+            self,
+            xyxy=self.xyxy[:boxes],
+            offsets=self.offsets[: count + 1],
+            labels=self.labels[:boxes],
+        )
+
     def boxes(self, first: int = 0, last: int | None = None) -> BoxBatch:
         """The boxes of images ``first`` to ``last - 1``; by default of all."""
         offsets = self.offsets[first : (len(self) if last is None else last) + 1]
@@ -64,7 +75,7 @@ class Dataset:
 
 
 def load_datasets(
-    files: tuple[Path, Path],
+    files: tuple[CocoFile, CocoFile],
     images: Path,
     size: tuple[int, int],
     cache: Path,
@@ -73,77 +84,68 @@ def load_datasets(
     """Train and test data; pictures that the cache has are not decoded again.
 
     Args:
-        files: COCO object-detection files of the two.
+        files: the two annotation files, read with their categories.
         images: folder with the pictures of both.
         size: (H, W) in pixels that every picture is stretched to.
         cache: folder to keep the decoded pictures in, 3 bytes a pixel.
-        picture_done: called after each picture that had to be decoded.
+        picture_done: called for each picture, decoded now or before.
 
     Raises:
-        InvalidRequest: a file is no such file, has no image or no box in one, a box has no known
-            category, a picture is missing, or one is in both files.
+        InvalidRequest: a file has no image or no box in one, a picture is missing or broken, or one
+            is in both files.
     """
-    read = [read_coco(path) for path in files]
-    for option, path, file in zip(("--train", "--test"), files, read, strict=True):
-        _require_objects(option, path, file)
-    if both := set(read[0].file_names) & set(read[1].file_names):
+    for option, file in zip(("--train", "--test"), files, strict=True):
+        _require_objects(option, file)
+    if both := set(files[0].file_names) & set(files[1].file_names):
         raise InvalidRequest("--test", f"{min(both)} is a picture of the training file too")
-    labelled = [read_class_names(path) for path in files]
-    names = tuple(sorted({name for names in labelled for name in names}))
-    datasets = []
-    for path, file in zip(files, read, strict=True):
-        pixels = _cached_pixels(file, images, size, cache, picture_done)
-        scale = np.array(size, np.float64) / file.sizes
-        per_box = np.repeat(scale, np.diff(file.offsets), axis=0)[:, [1, 0, 1, 0]]
-        xyxy = (file.xyxy * per_box).astype(np.float32)
-        classes = read_class_names(path)
-        labels = np.array([names.index(name) for name in classes], np.int64)
-        digest = hashlib.sha256()
-        for part in (pixels.stem, xyxy.tobytes(), file.offsets.tobytes(), labels.tobytes(), names):
-            digest.update(part if isinstance(part, bytes) else repr(part).encode())
-        aspect = scale[:, 1] / scale[:, 0]
-        datasets.append(
-            Dataset(
-                pixels,
-                size,
-                xyxy,
-                file.offsets,
-                labels,
-                names,
-                digest.hexdigest()[:16],
-                float(np.maximum(aspect, 1 / aspect).max()),
-            )
-        )
-    return datasets[0], datasets[1]
+    names = tuple(sorted({name for file in files for name in file.used_names()}))
+    train, test = (_dataset(f, names, images, size, cache, picture_done) for f in files)
+    return train, test
 
 
-def _require_objects(option: str, path: Path, file: CocoFile) -> None:
+def _dataset(
+    file: CocoFile,
+    names: tuple[str, ...],
+    images: Path,
+    size: tuple[int, int],
+    cache: Path,
+    picture_done: Callable[[], None],
+) -> Dataset:
+    pixels = _cached_pixels(file, images, size, cache, picture_done)
+    scale = np.array(size, np.float64) / file.sizes
+    per_box = np.repeat(scale, np.diff(file.offsets), axis=0)[:, [1, 0, 1, 0]]
+    xyxy = (file.xyxy * per_box).astype(np.float32)
+    index = {name: k for k, name in enumerate(names)}
+    number = np.array([index.get(name, -1) for name in file.class_names], np.int64)
+    labels = number[file.labels]
+    digest = hashlib.sha256()
+    for part in (pixels.stem, xyxy.tobytes(), file.offsets.tobytes(), labels.tobytes(), names):
+        digest.update(part if isinstance(part, bytes) else repr(part).encode())
+    aspect = scale[:, 1] / scale[:, 0]
+    change = float(np.maximum(aspect, 1 / aspect).max())
+    key = digest.hexdigest()[:16]
+    return Dataset(pixels, size, xyxy, file.offsets, labels, names, key, change)
+
+
+def stretch(picture: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """A picture ``[H, W, 3]`` at another size (H, W), as those that predictors are trained on.
+
+    Example:
+        >>> stretch(np.zeros((10, 20, 3), np.uint8), (8, 16)).shape
+        (8, 16, 3)
+    """
+    if picture.shape[:2] == size:
+        return picture
+    resized = Image.fromarray(picture).resize(size[::-1], Image.Resampling.BILINEAR)
+    return np.asarray(resized)
+
+
+def _require_objects(option: str, file: CocoFile) -> None:
     if not file.image_ids:
-        raise InvalidRequest(option, f"{path.name} has no images")
-    for i, name in enumerate(file.file_names):
-        if not name:
-            raise InvalidRequest(f"images[{i}].file_name", f"is missing in {path.name}")
+        raise InvalidRequest(option, "has no images")
     limit = np.repeat(file.sizes[:, ::-1], np.diff(file.offsets), axis=0)
     if not np.any(np.all((file.xyxy[:, :2] < limit) & (file.xyxy[:, 2:] > 0), axis=1)):
-        raise InvalidRequest(option, f"{path.name} has no boxes in its pictures")
-
-
-def read_class_names(path: Path) -> list[str]:
-    """The category name of each box, in the order of `read_coco`, which checked the rest."""
-    content: dict[str, Any] = json.loads(path.read_text())
-    names = {c["id"]: str(c["name"]) for c in content.get("categories", ())}
-    position = {image["id"]: i for i, image in enumerate(content["images"])}
-    found: list[tuple[int, str]] = []
-    for i, annotation in enumerate(content["annotations"]):
-        if annotation.get("iscrowd"):
-            continue
-        category = annotation.get("category_id")
-        if category not in names:
-            raise InvalidRequest(
-                f"annotations[{i}].category_id", f"{category!r} is the id of no category"
-            )
-        found.append((position[annotation["image_id"]], names[category]))
-    return [name for _, name in sorted(found, key=lambda pair: pair[0])]
+        raise InvalidRequest(option, "has no boxes in its pictures")
 
 
 def _cached_pixels(
@@ -155,33 +157,21 @@ def _cached_pixels(
 ) -> Path:
     """The ``.npy`` file with all pictures; its name is a digest of what they were made from."""
     key = hashlib.sha256(repr(size).encode())
-    for name in file.file_names:
-        path = images / name
-        if not path.is_file():
-            raise InvalidRequest("--images", f"{path} is not a picture")
+    for image_id, name in zip(file.image_ids, file.file_names, strict=True):
+        path = picture_path(images, name, image_id)
         key.update(repr((name, hashlib.sha256(path.read_bytes()).hexdigest())).encode())
     target = cache / f"{key.hexdigest()[:16]}.npy"
     if target.exists():
+        for _ in file.file_names:
+            picture_done()
         return target
-    from PIL import Image
-
     cache.mkdir(parents=True, exist_ok=True)
-    # Renamed once it is whole: what a killed process leaves is not taken for a cache.
-    part = cache / f"{target.stem}.{os.getpid()}.part"
-    height, width = size
-    pixels = np.lib.format.open_memmap(
-        part, "w+", np.uint8, (len(file.file_names), height, width, 3)
-    )
-    for i, name in enumerate(file.file_names):
-        original = (int(file.sizes[i, 0]), int(file.sizes[i, 1]))
-        picture = load_picture(images, name, original)
-        if original != size:
-            picture = np.asarray(
-                Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR)
-            )
-        pixels[i] = picture
-        picture_done()
-    pixels.flush()
-    del pixels
-    os.replace(part, target)
+    shape = (len(file.file_names), *size, 3)
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    with whole_file(target) as pixels:
+        np.lib.format.write_array_header_1_0(pixels, header)
+        for i, (image_id, name) in enumerate(zip(file.image_ids, file.file_names, strict=True)):
+            picture = load_picture(images, name, file.size(i), image_id)
+            pixels.write(stretch(picture, size).tobytes())
+            picture_done()
     return target

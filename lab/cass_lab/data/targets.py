@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,35 +66,23 @@ def target_change(data: Dataset, stride: int, baseline: MaskSpec, spec: MaskSpec
     )
 
 
-@dataclass(frozen=True, slots=True)
-class BoxFacts:
-    """What the boxes of a size group are like; shares of its objects.
-
-    Attributes:
-        objects: how many there are.
-        cut: reach beyond the image once grown to `MaskSpec.min_size`.
-        at_border: reach to the border or beyond.
-        outside: have nothing in the image. Sub-pixel anchoring concerns no others: what the border
-            cuts off a box lies where no patch is.
-        thin_band: have a band of context narrower than a patch on every side.
-        no_band: have no patch of context at all.
-    """
-
-    objects: int
-    cut: float
-    at_border: float
-    outside: float
-    thin_band: float
-    no_band: float
+FACTS = ("cut", "at the border", "outside", "thin band", "no context")
 
 
-def box_facts(data: Dataset, stride: int, spec: MaskSpec) -> dict[str, BoxFacts]:
+def box_facts(data: Dataset, stride: int, spec: MaskSpec) -> dict[str, tuple[int, list[float]]]:
     """Facts of all boxes and of those of each size group that has any.
 
     Args:
         data: images and boxes.
         stride: pixels of a cell.
         spec: the target whose band is looked at, of ``merge="max"``.
+
+    Returns:
+        The number of objects and the shares of `FACTS` among them: those that reach beyond the
+        image once grown to `MaskSpec.min_size`; those that reach to the border or beyond; those
+        that have nothing in the image (sub-pixel anchoring concerns no others: what the border
+        cuts off a box lies where no patch is); those whose band of context is narrower than a patch
+        on every side; those that have no patch of context.
     """
     grid = _grid(data, stride)
     limit = np.array(grid[::-1], np.float64)
@@ -112,31 +99,12 @@ def box_facts(data: Dataset, stride: int, spec: MaskSpec) -> dict[str, BoxFacts]
     size = size_groups(data.xyxy)
     members = {"all": np.ones(len(size), np.bool_)}
     members |= {name: size == i for i, name in enumerate(SIZES)}
+    facts = (cut, at_border, outside, thin, ~band)
     return {
-        name: BoxFacts(
-            int(of.sum()),
-            _share(cut[of]),
-            _share(at_border[of]),
-            _share(outside[of]),
-            _share(thin[of]),
-            _share(~band[of]),
-        )
+        name: (int(of.sum()), [_share(fact[of]) for fact in facts])
         for name, of in members.items()
         if of.any()
     }
-
-
-def distinct_targets(variants: Sequence[tuple[str, MaskSpec]]) -> dict[str, MaskSpec]:
-    """The first name of each different target.
-
-    Example:
-        >>> distinct_targets([("a", MaskSpec()), ("b", MaskSpec())]) == {"a": MaskSpec()}
-        True
-    """
-    names: dict[MaskSpec, str] = {}
-    for name, spec in variants:
-        names.setdefault(spec, name)
-    return {name: spec for spec, name in names.items()}
 
 
 def _grid(data: Dataset, stride: int) -> FeatureMap:

@@ -35,6 +35,18 @@ def num_kept(patches: int, keep: float) -> int:
     return max(1, round(patches * keep))
 
 
+def ranks_of(logits: Floats) -> npt.NDArray[np.int64]:
+    """The place of each patch in its image, 0 for the largest; the first of equals goes first.
+
+    Example:
+        >>> ranks_of(np.array([[0.5, 2.0], [2.0, -1.0]])).tolist()
+        [[2, 0], [1, 3]]
+    """
+    ranks = np.empty(logits.size, np.int64)
+    ranks[np.argsort(-logits.reshape(-1), kind="stable")] = np.arange(logits.size)
+    return ranks.reshape(logits.shape)
+
+
 def object_measures(
     scores: Floats, ranges: npt.NDArray[np.int64], offsets: npt.NDArray[np.int64]
 ) -> ObjectMeasures:
@@ -67,8 +79,7 @@ def object_measures(
         mine = slice(offsets[i], offsets[i + 1])
         if mine.start == mine.stop:
             continue
-        rank = np.empty(patches, np.int64)
-        rank[np.argsort(-image.reshape(-1), kind="stable")] = np.arange(patches)
+        rank = ranks_of(image).reshape(-1)
         for layer, count in zip(layers, counts, strict=False):
             layer[:] = rank < count
         layers[-1] = under_curve[rank]

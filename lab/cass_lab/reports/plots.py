@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -97,8 +96,3 @@ def _intervals(names: Sequence[str], panels: dict[str, list[Interval]], label: s
     axes[0].set_ylim(len(names) - 0.5, -0.5)
     figure.supxlabel(label, fontsize=10)
     return figure
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure."""
-    figure.savefig(path, dpi=120)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -24,6 +25,16 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     body = ["| " + " | ".join(line) + " |" for line in lines]
     body.insert(1, "|---" + "|---:" * (len(head) - 1) + "|")
     return "\n".join(body)
+
+
+def literal(text: str) -> str:
+    """A name as it is, whatever of it Markdown would take for markup.
+
+    Example:
+        >>> print(literal("cone|barrel"), literal("a*b*"), literal("traffic_light"))
+        cone\\|barrel a\\*b\\* traffic_light
+    """
+    return re.sub(r"[\\`*\[\]<>|~$&#!:]|\b_|_\b", r"\\\g<0>", " ".join(text.split()))
 
 
 def percent(share: float) -> str:

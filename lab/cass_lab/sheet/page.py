@@ -7,21 +7,22 @@ import hashlib
 import html
 import io
 import json
-import os
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from cass_cli.files import whole_file
 from cass_lab.data.objects import SIZES, patch_ranges, size_groups
-from cass_lab.scoring import best_ranks, ranks_of
+from cass_lab.measures.keeping import ranks_of
+from cass_lab.scoring import best_ranks
 
 _QUALITY = 80
 # Pixels of the longer side as shown; boxes and masks keep the coordinates of the whole picture.
@@ -41,6 +42,7 @@ class SheetImage:
         baseline: ``[n_y, n_x]`` uint8 mask.
         improved: ``[n_y, n_x]`` uint8 mask.
         owner: ``[n_y, n_x]`` index of the box that gave a patch its improved value, or -1.
+        bare: ``[N]`` whether a box has no patch in the improved mask.
         logits: ``[n_y, n_x]`` float32, or None without a predictor.
     """
 
@@ -52,6 +54,7 @@ class SheetImage:
     baseline: npt.NDArray[np.uint8]
     improved: npt.NDArray[np.uint8]
     owner: npt.NDArray[np.int32]
+    bare: npt.NDArray[np.bool_]
     logits: npt.NDArray[np.float32] | None
 
     def facts(self) -> dict[str, Any]:
@@ -70,6 +73,7 @@ class SheetImage:
             "labels": self.labels.tolist(),
             "ranges": ranges.tolist(),
             "best": best,
+            "bare": self.bare.tolist(),
         }
 
     def block(self) -> dict[str, str]:
@@ -88,8 +92,11 @@ class SheetImage:
         }
 
 
-class SheetWriter:
-    """A file that is there once it is whole; images are written as they come.
+@contextmanager
+def sheet_page(
+    path: Path, title: str, stride: int, predictor: str | None, class_names: Sequence[str]
+) -> Iterator[Callable[[SheetImage], None]]:
+    """A function that adds the next image to a page, which is there once the context ends well.
 
     Args:
         path: the HTML file.
@@ -98,55 +105,33 @@ class SheetWriter:
         predictor: name of what gave the logits, or None if there are none.
         class_names: what labels stand for.
     """
+    before, after = _page(title)
+    images: list[dict[str, Any]] = []
+    sheet = {
+        "stride": stride,
+        "predictor": predictor,
+        "classes": list(class_names),
+        "sizes": SIZES,
+        "images": images,
+    }
+    with whole_file(path) as file:
 
-    def __init__(
-        self, path: Path, title: str, stride: int, predictor: str | None, class_names: Sequence[str]
-    ) -> None:
-        self._path = path
-        self._part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        self._images: list[dict[str, Any]] = []
-        self._sheet = {
-            "stride": stride,
-            "predictor": predictor,
-            "classes": list(class_names),
-            "sizes": SIZES,
-            "images": self._images,
-        }
-        self._before, self._after = _page(title)
-        self._file: TextIO
+        def add(image: SheetImage) -> None:
+            file.write(_element(f"image-{len(images)}", image.block()))
+            images.append(image.facts())
 
-    def __enter__(self) -> SheetWriter:
-        self._file = self._part.open("w", encoding="utf-8", newline="\n")
-        self._file.write(self._before)
-        return self
-
-    def add(self, image: SheetImage) -> None:
-        """Write the next image."""
-        self._write(f"image-{len(self._images)}", image.block())
-        self._images.append(image.facts())
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        with self._file:
-            if kind is None:
-                self._write("sheet", self._sheet)
-                self._file.write(self._after)
-        if kind is None:
-            os.replace(self._part, self._path)
-        else:
-            self._part.unlink()
-
-    def _write(self, element_id: str, value: dict[str, Any]) -> None:
-        # Without "<" nothing in it ends the element, whatever a file is called.
-        text = json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
-        self._file.write(f'<script type="application/json" id="{element_id}">{text}</script>\n')
+        file.write(before)
+        yield add
+        file.write(_element("sheet", sheet) + after)
 
 
-def _page(title: str) -> tuple[str, str]:
+def _element(element_id: str, value: dict[str, Any]) -> bytes:
+    # Without "<" nothing in it ends the element, whatever a file is called.
+    text = json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
+    return f'<script type="application/json" id="{element_id}">{text}</script>\n'.encode()
+
+
+def _page(title: str) -> tuple[bytes, bytes]:
     """What comes before the data and after it."""
     here = Path(__file__).parent
     template, style, script = (
@@ -165,7 +150,7 @@ def _page(title: str) -> tuple[str, str]:
     }
     before, after = (
         # In one go: what is put in may itself look like a place to put something.
-        re.sub(r"\{\{(\w+)\}\}", lambda place: values[place[1]], half)
+        re.sub(r"\{\{(\w+)\}\}", lambda place: values[place[1]], half).encode("utf-8", "replace")
         for half in template.split("{{DATA}}")
     )
     return before, after

@@ -6,10 +6,11 @@ const rgbOf = (hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
 const INFERNO = ["#000004", "#420a68", "#932667", "#dd513a", "#fca50a", "#fcffa4"].map(rgbOf);
 const OWNERS = ["#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#e377c2", "#bcbd22"];
 const OWNERS_RGB = OWNERS.map(rgbOf);
+const BARE = "#ff40ff"; // boxes in which no patch has its centre
 const BLUE = rgbOf("#2166ac"), RED = rgbOf("#b2182b");
 
 const state = {
-  at: 0, layer: "none", picture: true, boxes: true, prune: true, opacity: 70, keep: 30,
+  at: 0, layer: "improved", picture: true, boxes: true, prune: true, opacity: 70, keep: 30,
   smallest: "", onlyLost: false,
 };
 let current = null; // the image in view, decoded
@@ -135,9 +136,10 @@ function draw(image) {
   const line = (1.6 * canvas.width) / (canvas.clientWidth || canvas.width);
   image.boxes.forEach(([x1, y1, x2, y2], object) => {
     const lost = pruning && isLost(image, object);
-    context.lineWidth = lost ? 1.5 * line : line;
-    context.setLineDash(lost ? [4 * line, 2 * line] : []);
-    context.strokeStyle = lost ? "#ff453a"
+    const bare = image.bare[object];
+    context.lineWidth = lost || bare ? 1.5 * line : line;
+    context.setLineDash(lost ? [4 * line, 2 * line] : bare ? [line, 2 * line] : []);
+    context.strokeStyle = lost ? "#ff453a" : bare ? BARE
       : state.layer === "owner" ? OWNERS[object % OWNERS.length] : "#00e5ff";
     context.strokeRect(x1 * scale, y1 * scale, (x2 - x1) * scale, (y2 - y1) * scale);
   });
@@ -155,7 +157,9 @@ function element(name, text, className = "") {
 
 function tell(image) {
   const [height, width] = image.size, objects = image.boxes.length;
-  byId("caption").textContent = `${image.id} · ${image.name} · ${width} × ${height} px`;
+  const bare = image.bare.filter(Boolean).length;
+  byId("caption").textContent = `${image.id} · ${image.name} · ${width} × ${height} px`
+    + (bare ? ` · ${bare} of ${objects} objects have no patch (dotted)` : "");
   const lost = image.ranks ? image.best.filter((_, object) => isLost(image, object)).length : 0;
   byId("canvas").setAttribute("aria-label", `Layer ${state.layer} of ${image.id}: `
     + `${objects} objects${image.ranks ? `, ${lost} lost at ${state.keep} %` : ""}`);

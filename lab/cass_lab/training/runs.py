@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,9 @@ import numpy.typing as npt
 import torch
 
 import cass_core
+from cass_cli.files import whole_file
+from cass_core.errors import CassError
 from cass_lab.data.dataset import Dataset
-from cass_lab.data.files import whole_file
 from cass_lab.data.objects import groups, patch_ranges
 from cass_lab.measures.ap import average_precision
 from cass_lab.measures.keeping import (
@@ -94,6 +96,7 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
+        self.models = folder / "models"
         self._lines = folder / "runs.jsonl"
 
     def records(self) -> dict[str, Record]:
@@ -101,7 +104,7 @@ class Store:
         if not self._lines.exists():
             return {}
         found = {}
-        for line in self._lines.read_text().splitlines():
+        for line in self._lines.read_text(encoding="utf-8").splitlines():
             try:
                 record = json.loads(line)
             except ValueError:  # the process was killed while it wrote
@@ -112,11 +115,20 @@ class Store:
     def add(self, record: Record) -> None:
         """Append a finished run."""
         line = json.dumps(record, allow_nan=False).encode()
-        with self._lines.open("a+b") as file:
-            torn = file.tell() > 0 and not self._ends_a_line()
-            file.write((b"\n" if torn else b"") + line + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with self._lines.open("a+b", buffering=0) as file:
+                before = file.tell()
+                torn = before > 0 and not self._ends_a_line()
+                rest = (b"\n" if torn else b"") + line + b"\n"
+                try:
+                    while rest:
+                        rest = rest[file.write(rest) :]
+                except OSError:
+                    file.truncate(before)
+                    raise
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise CassError(f"{self._lines}: {error.strerror}") from error
 
     def _ends_a_line(self) -> bool:
         with self._lines.open("rb") as file:
@@ -125,15 +137,21 @@ class Store:
 
     def checkpoint(self, key: str) -> Path:
         """Where an unfinished run stands after its last epoch."""
-        return self.folder / "checkpoints" / f"{key}.pt"
+        return self._file("checkpoints", f"{key}.pt")
 
-    def model(self, key: str) -> Path:
-        """The trained predictor, for `cass_lab.training.model.load_predictor`."""
-        return self.folder / "models" / f"{key}.pt"
+    def model(self, run: Run, key: str) -> Path:
+        """The trained predictor, for `cass_lab.scoring.load_trained`."""
+        variant = re.sub(r"\W+", "-", run.variant.name).strip("-")
+        return self._file("models", f"{variant}.{run.measure}.seed{run.seed}.{key}.pt")
 
     def objects(self, key: str) -> Path:
         """Recall and area of each test object."""
-        return self.folder / "objects" / f"{key}.npz"
+        return self._file("objects", f"{key}.npz")
+
+    def _file(self, folder: str, name: str) -> Path:
+        path = self.folder / folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
 
     def load_objects(self, key: str) -> ObjectMeasures:
         """What `objects` holds."""
@@ -174,7 +192,7 @@ def carry_out(
         scores = score_images(model, test_data, run.recipe.device)
         results = _recall_results(scores, test_data, store.objects(key))
         predictor = model
-    save({"stride": run.stride, "predictor": predictor.state_dict()}, store.model(key))
+    save({"stride": run.stride, "predictor": predictor.state_dict()}, store.model(run, key))
     checkpoint.unlink(missing_ok=True)
     step_done()
     return {

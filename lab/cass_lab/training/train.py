@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import time
 from collections.abc import Callable
@@ -14,11 +15,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from cass_cli.files import whole_file
 from cass_core.boxes import BoxBatch
 from cass_core.masks import generate_mask
 from cass_core.nn import CassLoss
 from cass_lab.data.dataset import Dataset
-from cass_lab.data.files import whole_file
 from cass_lab.training.detector import KEEP_RATIOS, Detector, detection_loss
 from cass_lab.training.model import Predictor
 from cass_lab.training.variants import Variant
@@ -160,8 +161,11 @@ def object_weights(
 
 def save(state: object, path: Path) -> None:
     """Write a file that is there whole or not at all."""
+    # By way of memory: torch reports a full disk as an error of its own.
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
     with whole_file(path) as file:
-        torch.save(state, file)
+        file.write(buffer.getbuffer())
 
 
 def _load(checkpoint: Path, device: str) -> dict[str, Any] | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
+import sys
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -38,15 +40,9 @@ def run_all(
     Raises:
         CassError: a process died.
     """
-    keys = [run.key(*data) for run in runs]
     finished = store.records()
-    waiting: dict[str, Run] = {}
-    for key, run in zip(keys, runs, strict=True):
-        if key in finished or key in waiting:  # the latter is another name for the same
-            step_done(run.steps)
-        else:
-            waiting[key] = run
-    queued = list(waiting.values())[::-1]
+    queued = pending(runs, data, store)[::-1]
+    step_done(sum(run.steps for run in runs) - sum(run.steps for run in queued))
     context = multiprocessing.get_context("spawn")
     connections: list[Connection] = []
     try:
@@ -77,9 +73,16 @@ def run_all(
     finally:
         for connection in connections:
             connection.close()
-    return [
-        {**finished[key], "variant": run.variant.name} for key, run in zip(keys, runs, strict=True)
-    ]
+    return [{**finished[run.key(*data)], "variant": run.variant.name} for run in runs]
+
+
+def pending(runs: Sequence[Run], data: tuple[Dataset, Dataset], store: Store) -> list[Run]:
+    """The runs that the store does not have yet, equal settings once."""
+    finished = store.records()
+    by_key: dict[str, Run] = {}
+    for run in runs:
+        by_key.setdefault(run.key(*data), run)
+    return [run for key, run in by_key.items() if key not in finished]
 
 
 def _work(connection: Connection, data: tuple[Dataset, Dataset], folder: Path) -> None:
@@ -89,6 +92,8 @@ def _work(connection: Connection, data: tuple[Dataset, Dataset], folder: Path) -
     from cass_lab.training.runs import carry_out
 
     torch.set_num_threads(1)
+    # As the parent ends: by an exception, so that no file is left half-written.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     store = Store(folder)
 
     def send(word: Record | None) -> None:

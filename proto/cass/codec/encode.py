@@ -139,13 +139,6 @@ def loss_request(inputs: LossInputs) -> bytes:
     if inputs.target is not None:
         tensors.append(_Tensor(_TARGET, inputs.target_dtype, inputs.target.shape))
         arrays.append(inputs.target)
-    options = _loss_options(inputs)
-    plan = _plan(tuple(tensors), len(options), None)
-    return _message(plan, options, [np.ascontiguousarray(array) for array in arrays])
-
-
-def _loss_options(inputs: LossInputs) -> bytes:
-    """The serialized request without its tensors."""
     request = pb.ComputeLossRequest(
         loss_spec=loss_spec_message(inputs.spec),
         num_boxes=inputs.num_boxes,
@@ -153,7 +146,9 @@ def _loss_options(inputs: LossInputs) -> bytes:
     )
     if inputs.mask is not None:
         request.mask.MergeFromString(_mask_request(inputs.mask, None, return_owner=False))
-    return request.SerializeToString()
+    options = request.SerializeToString()
+    plan = _plan(tuple(tensors), len(options), None)
+    return _message(plan, options, [np.ascontiguousarray(array) for array in arrays])
 
 
 def mask_request(inputs: MaskInputs) -> bytes:

@@ -30,11 +30,7 @@ def address_of(host: str, port: int) -> str:
 
 
 def refuse_taken_socket(host: str) -> None:
-    """Rejects a socket in the file system that another process listens on; gRPC would replace it.
-
-    Raises:
-        CassError: another process listens on it.
-    """
+    """Rejects a ``unix:`` socket that another process listens on; gRPC would replace it."""
     if not is_unix(host):
         return
     with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(OSError):
@@ -43,15 +39,11 @@ def refuse_taken_socket(host: str) -> None:
 
 
 def reserve_port(host: str, port: int) -> tuple[contextlib.ExitStack, int]:
-    """Reserves a free port, for workers to share by SO_REUSEPORT.
+    """Reserves a port (0 for a free one), for workers to share by SO_REUSEPORT.
 
     SO_REUSEPORT alone would let a second server of the same user take its share of the
-    connections unseen.
-
-    Args:
-        host: address or name; ``0.0.0.0`` and ``::`` are both all addresses, as they are to gRPC.
-            A ``unix:PATH`` has no port: the one given is returned.
-        port: port; 0 for a free one.
+    connections unseen. ``0.0.0.0`` and ``::`` are both all addresses, as they are to gRPC; a
+    ``unix:PATH`` has no port.
 
     Returns:
         A stack that holds the port until it is closed, and the port.

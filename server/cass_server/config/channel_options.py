@@ -12,10 +12,7 @@ _NEVER = 2**31 - 1  # ms, as gRPC has it
 def options(settings: Settings, *, shared: bool) -> Sequence[tuple[str, int]]:
     """gRPC's options for a server.
 
-    Args:
-        settings: message size, connections and keepalive.
-        shared: whether several processes bind to the port; else a second server on it is a
-            mistake that should be seen.
+    Unless the port is shared by several processes, a second server on it fails.
     """
     age = settings.max_connection_age_seconds
     grace = settings.max_connection_age_grace_seconds

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Iterator
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias
 
 import typer
 from typer.core import TyperCommand
 
+from cass_core.errors import CassError
 from cass_server.config.reference import Setting, settings_table
+
+ConfigFile: TypeAlias = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="TOML file with settings.")
+]
 
 
 def takes_settings(
@@ -18,11 +24,7 @@ def takes_settings(
     """Give a command an option for each setting, in place of its ``**`` parameter.
 
     The options are text, and None where not given: `load_settings` checks types and ranges for all
-    sources, so that each has the same messages.
-
-    Args:
-        command: the command's function.
-        hidden: settings that the command rejects, left out of its help.
+    sources, so that each has the same messages. Hidden ones are left out of the help.
     """
     own = [
         parameter
@@ -71,3 +73,10 @@ class GroupedCommand(TyperCommand):
             record = parameter.get_help_record(ctx)
             if record is not None:
                 yield getattr(parameter, "rich_help_panel", None) or "Options", record
+
+
+def failure(reason: CassError | str, code: int) -> typer.Exit:
+    """Prints the reason, line by line; returns the exit to raise."""
+    for line in str(reason).splitlines():
+        typer.echo(f"cass-server: {line}", err=True)
+    return typer.Exit(code)

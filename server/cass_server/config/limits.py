@@ -16,21 +16,9 @@ _SPECS_BYTES = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The defaults fit a batch of 1,000 images at 92x160 patches.
+    """Those of the contract's `Limits`, and more; `Settings` and ``cass.proto`` explain them.
 
-    Attributes:
-        message_bytes: bytes of a request's message; gRPC refuses a larger one as it arrives.
-        images: images in a request.
-        boxes: boxes in a request.
-        patches: patches of all masks of a request together.
-        feature_maps: feature maps in a request.
-        requests_in_flight: requests in flight in one process.
-        queue_bytes: bytes of the requests in flight in one process, and of their answers.
-        streams_per_connection: concurrent calls on one connection; further ones wait at the client.
-        keepalive_min_seconds: least time between the pings of a client.
-        streams: open streams in one process.
-        receive_seconds: time for a request's message to arrive.
-        send_seconds: time for the caller to take an answer.
+    The defaults fit a batch of 1,000 images at 92x160 patches.
     """
 
     message_bytes: int = DEFAULT_LIMITS.message_bytes
@@ -63,12 +51,7 @@ class Limits:
     def check_message(self, request: pb.GenerateMaskRequest, counts: int) -> None:
         """Rejects a request by the lengths of its lists, before they are read.
 
-        Args:
-            request: the request.
-            counts: length of ``boxes.counts``, which may no longer be in the message.
-
-        Raises:
-            InvalidRequest: a list is too long; the limit is named.
+        The length of ``boxes.counts`` is given: the message may not have it any more.
         """
         images = max(counts, len(request.image_sizes.heights), len(request.image_sizes.widths))
         if images > self.images:
@@ -79,20 +62,12 @@ class Limits:
             raise _beyond("feature_map", maps, "feature maps", self.feature_maps)
 
     def check_boxes(self, box_bytes: int) -> None:
-        """Rejects a request by the length of its boxes.
-
-        Raises:
-            InvalidRequest: there are too many.
-        """
+        """Rejects a request by the length of its boxes."""
         if box_bytes // 16 > self.boxes:
             raise _beyond("boxes.xyxy", box_bytes // 16, "boxes", self.boxes)
 
     def check_patches(self, inputs: MaskInputs) -> int:
-        """Rejects a request by the size of its answer; returns its patches.
-
-        Raises:
-            InvalidRequest: there are too many patches.
-        """
+        """Rejects a request by the size of its answer; returns its patches."""
         patches = sum(images * rows * columns for images, rows, columns in inputs.shapes())
         # A batch without images is checked as if it had one.
         most = patches or sum(

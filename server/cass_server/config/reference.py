@@ -11,18 +11,7 @@ from cass_server.config.settings import PREFIX, Settings
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One setting as people see it.
-
-    Attributes:
-        name: in `Settings` and in a TOML file, as in ``max_images``.
-        option: of the command line, as in ``--max-images``.
-        variable: of the environment, as in ``CASS_MAX_IMAGES``.
-        type: what the value must be, in words.
-        default: in words; empty if there is none.
-        help: a sentence.
-        group: heading to list it under.
-        metavar: placeholder for the option's value; empty for a flag.
-    """
+    """One setting as people see it; texts are empty where there is nothing to say."""
 
     name: str
     option: str
@@ -31,7 +20,9 @@ class Setting:
     default: str
     help: str
     group: str
+    """Heading to list it under."""
     metavar: str
+    """Placeholder for the option's value; empty for a flag."""
 
 
 def settings_table() -> Iterator[Setting]:

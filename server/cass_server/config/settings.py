@@ -125,9 +125,7 @@ class Settings(BaseSettings):
     )
     tls_key: Path | None = _setting("Security", None, "PEM file with its private key.")
     tls_client_ca: Path | None = _setting(
-        "Security",
-        None,
-        "PEM file with the authorities of client certificates (mutual TLS).",
+        "Security", None, "PEM file with the authorities of client certificates (mutual TLS)."
     )
     token_file: Path | None = _setting(
         "Security", None, "File with the bearer tokens of callers, one a line."
@@ -168,9 +166,7 @@ class Settings(BaseSettings):
         "Maximum concurrent calls on one connection.",
     )
     max_connection_age_seconds: Seconds = _setting(
-        "Connections",
-        0,
-        "Seconds until a connection is closed, to rebalance clients; 0 is never.",
+        "Connections", 0, "Seconds until a connection is closed, to rebalance clients; 0 is never."
     )
     max_connection_age_grace_seconds: Seconds = _setting(
         "Connections", 30, "Seconds for requests in flight on a connection of that age."

@@ -6,7 +6,6 @@ import difflib
 import json
 import os
 import tomllib
-from collections import ChainMap
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +21,6 @@ from cass_server.config.settings import PREFIX, Settings
 CONFIG_VARIABLE = PREFIX + "CONFIG"
 """The environment variable with the path of the TOML file."""
 
-# The client's own, however near to a setting's.
-_CLIENT_NAMES = "TARGET TIMEOUT TIMEOUT_SECONDS TOKEN TLS_CA TLS_SERVER_NAME FALLBACK RAY_LISTS"
-_CLIENT_VARIABLES = {PREFIX + name for name in _CLIENT_NAMES.split()}
 # Names of one or two wrong letters are above it. What other programs and Kubernetes (for a
 # Service named cass, CASS_SERVICE_PORT and the like) put into the environment is below.
 _TYPO = 0.8
@@ -37,30 +33,17 @@ class SettingsError(CassError):
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
-    """Where a setting's value came from.
-
-    Attributes:
-        label: names the setting as it was given, as in ``CASS_PORT (environment)``.
-        source: as in ``environment CASS_PORT``.
-    """
-
-    label: str
-    source: str
-
-
-@dataclass(frozen=True, slots=True)
 class LoadedSettings:
-    """Settings and their origins.
+    """Settings and where they came from.
 
     Attributes:
         settings: the settings in force.
-        origins: where each setting came from, by its name.
+        given: those that are no defaults, as they were given: ``CASS_PORT (environment)``.
         foreign: variables of the environment that begin like a setting's and are none.
     """
 
     settings: Settings
-    origins: Mapping[str, Origin]
+    given: Mapping[str, str]
     foreign: tuple[str, ...]
 
     def toml(self) -> str:
@@ -70,7 +53,7 @@ class LoadedSettings:
             # JSON's scalars are TOML's as well, if strings keep what is beyond ASCII.
             literal = json.dumps(value, ensure_ascii=False)
             line = f"# {name} is not set" if value is None else f"{name} = {literal}"
-            lines.append(f"{line}  # {self.origins[name].source}\n")
+            lines.append(f"{line}  # {self.given.get(name, 'default')}\n")
         lines += [f"# environment {name} is no setting\n" for name in self.foreign]
         return "".join(lines)
 
@@ -80,7 +63,7 @@ def load_settings(command_line: Mapping[str, Any], config: Path | None = None) -
 
     A variable of the environment that is nearly a setting's fails, since a server without its
     token file or certificate because of a typo would be worse than none. Other unknown ones are
-    passed over: they may be the client's, or set by Kubernetes.
+    passed over: Kubernetes sets some, and the client has its own.
 
     Args:
         command_line: the values given there, by the settings' names; None is not given.
@@ -103,29 +86,20 @@ def load_settings(command_line: Mapping[str, Any], config: Path | None = None) -
     ]
     for name in foreign:
         near = _suggestion(name.upper(), known, _TYPO)
-        if near and name.upper() not in _CLIENT_VARIABLES:
+        if near:
             faults.append(f"{name} (environment): is no setting{near}")
     if faults:
         raise SettingsError("\n".join(faults))
-    given = {name: value for name, value in command_line.items() if value is not None}
+    from_command_line = {name: value for name, value in command_line.items() if value is not None}
     from_environment = EnvSettingsSource(Settings)()
-
-    def origin(name: str, setting: Setting) -> Origin:
-        if name in given:
-            return Origin(f"{setting.option} (command line)", "command line")
-        if name in from_environment:
-            variable = setting.variable
-            return Origin(f"{variable} (environment)", f"environment {variable}")
-        if name in from_file:
-            return Origin(f"{name} ({config})", str(config))
-        return Origin(f"{name} (default)", "default")
-
-    origins = {name: origin(name, setting) for name, setting in table.items()}
+    given = {name: f"{name} ({config})" for name in from_file}
+    given |= {name: f"{table[name].variable} (environment)" for name in from_environment}
+    given |= {name: f"{table[name].option} (command line)" for name in from_command_line}
     try:
-        settings = Settings(**ChainMap(given, from_environment, from_file))
+        settings = Settings(**{**from_file, **from_environment, **from_command_line})
     except ValidationError as error:
-        raise SettingsError("\n".join(_faults(error, table, origins))) from None
-    return LoadedSettings(settings, origins, foreign)
+        raise SettingsError("\n".join(_faults(error, table, given))) from None
+    return LoadedSettings(settings, given, foreign)
 
 
 def _read(config: Path, label: str) -> dict[str, Any]:
@@ -146,7 +120,7 @@ def _suggestion(name: str, known: Iterable[str], cutoff: float) -> str:
 
 
 def _faults(
-    error: ValidationError, table: Mapping[str, Setting], origins: Mapping[str, Origin]
+    error: ValidationError, table: Mapping[str, Setting], given: Mapping[str, str]
 ) -> Iterator[str]:
     values = {}
     for fault in error.errors():
@@ -156,11 +130,7 @@ def _faults(
             continue
         cause = fault["ctx"]["error"]
         assert isinstance(cause, InvalidRequest)  # by Settings
-        yield f"{origins[cause.field].label}: {cause.reason}"
+        yield f"{given[cause.field]}: {cause.reason}"
     for name, value in values.items():
-        hint = ""
-        if isinstance(value, str) and value.startswith("tcp://"):
-            hint = (
-                " (Kubernetes sets it for a Service of that name: set enableServiceLinks to false)"
-            )
-        yield f"{origins[name].label}: must be {table[name].type}, got {shown(value)}{hint}"
+        hint = _SERVICE_LINK if str(value).startswith("tcp://") else ""
+        yield f"{given[name]}: must be {table[name].type}, got {shown(value)}{hint}"

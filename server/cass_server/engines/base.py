@@ -59,10 +59,14 @@ class Engine(Protocol):
 
 
 class CpuEngine:
-    """The same kernels as a local call: the same bits."""
+    """The same kernels as a local call: the same bits. One that overrides ``masks`` sets
+    ``small_fill`` to None."""
 
     device = "cpu"
     fill_batch = None
+    masks = staticmethod(fill_masks)
+    losses = staticmethod(compute_losses)
+    gpu_memory_bytes = staticmethod(lambda: 0)
 
     @staticmethod
     def small_fill(inputs: MaskInputs) -> SmallFill | None:
@@ -71,25 +75,8 @@ class CpuEngine:
 
         return small_fill(inputs)
 
-    def masks(
-        self,
-        inputs: MaskInputs,
-        masks: Sequence[Array],
-        owners: Sequence[Array],
-        checkpoint: Checkpoint = None,
-    ) -> None:
-        """See `Engine`."""
-        fill_masks(inputs, masks, owners, checkpoint)
-
-    def losses(self, inputs: LossInputs, checkpoint: Checkpoint = None) -> HostLoss:
-        """See `Engine`."""
-        return compute_losses(inputs, checkpoint)
-
-    def gpu_memory_bytes(self) -> int:
-        """See `Engine`."""
-        return 0
-
-    def warm_up(self) -> None:
+    @staticmethod
+    def warm_up() -> None:
         """See `Engine`."""
         from cass_core.cpu.run import warm_up
 

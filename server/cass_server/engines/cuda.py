@@ -72,11 +72,7 @@ class CudaEngine:
         self.fill_batch(inputs, [(masks, owners)])
 
     def fill_batch(self, inputs: MaskInputs, outputs: Sequence[Output]) -> None:
-        """Compute the masks of several requests at once.
-
-        Args:
-            inputs: the images of all of them, one after the other.
-            outputs: the arrays of each, in that order.
+        """Computes the masks of several requests, whose images follow each other in the inputs.
 
         Raises:
             EngineBroken: the device is broken.
@@ -88,12 +84,7 @@ class CudaEngine:
             self._staging.fetch([*masks, *owners], [*of_masks, *of_owners])
 
     def losses(self, inputs: LossInputs, checkpoint: Callable[[], None] | None = None) -> HostLoss:
-        """See `Engine`.
-
-        Raises:
-            InvalidRequest: the target leaves [0, 1].
-            EngineBroken: the device is broken.
-        """
+        """See `Engine`."""
         shape, per_patch = inputs.logits.shape, inputs.spec.reduction == "none"
         real = np.float64 if inputs.logits_dtype == "float64" else np.float32
         loss, total = np.empty(shape if per_patch else (), real), np.empty((), real)
@@ -117,19 +108,16 @@ class CudaEngine:
         return HostLoss(loss, float(total), result.normalizer, grad)
 
     def warm_up(self) -> None:
-        """Compile the kernels of the default specs, of every dtype of masks.
-
-        Raises:
-            EngineBroken: the device is broken.
-        """
+        """Compile the kernels of the default specs, of every dtype of masks."""
         boxes = BoxBatch(np.array([[2, 2, 6, 6]] * 2, np.float32), np.array([1, 1]))
         one_size, own_sizes = np.array([[8.0, 8.0]]), np.array([[8.0, 8.0], [8.0, 9.0]])
         for dtype in MASK_DTYPES:
             for sizes in (one_size, own_sizes):
                 inputs = MaskInputs(boxes, sizes, [(8, 8)], True, MaskSpec(), dtype, False)
-                self.masks(inputs, [np.empty((2, 2, 2), storage_dtype(dtype))], [])
+                masks = [np.empty(shape, storage_dtype(dtype)) for shape in inputs.shapes()]
+                self.masks(inputs, masks, [])
         mask = MaskInputs(boxes, one_size, [(8, 8)], True, MaskSpec(), "float32", False)
-        logits = np.zeros((2, 2, 2), np.float32)
+        logits = np.zeros(mask.shapes()[0], np.float32)
         loss = LossInputs(logits, "float32", None, "", mask, LossSpec(), None, True)
         self.losses(loss)
 
@@ -177,12 +165,8 @@ class CudaEngine:
 class Staging:
     """Brings results to the host through a few pinned buffers, which are used again and again.
 
-    Copies to pinned memory block no other work on the device, but it is slow to allocate.
-
-    Args:
-        stream: on which the results are made; None on the CPU.
-        buffers: how many callers can fetch at the same time.
-        max_bytes: size to which each buffer grows.
+    Copies to pinned memory block no other work on the device, but it is slow to allocate. As many
+    callers as there are buffers can fetch at the same time; each grows to ``max_bytes``.
     """
 
     def __init__(self, stream: torch.cuda.Stream | None, buffers: int, max_bytes: int) -> None:
@@ -194,12 +178,7 @@ class Staging:
             self._free.put(torch.empty(0, dtype=torch.uint8))
 
     def fetch(self, results: Sequence[Tensor], arrays: Sequence[Sequence[Array]]) -> None:
-        """Wait for results and copy them to arrays.
-
-        Args:
-            results: on the device.
-            arrays: what each result fills, one after the other; contiguous.
-        """
+        """Wait for results on the device; copy each to its contiguous arrays, end to end."""
         sources = [result.contiguous().view(-1).view(torch.uint8) for result in results]
         targets = [_bytes_of(array) for parts in arrays for array in parts]
         to_send, to_fill = [len(source) for source in sources], [len(t) for t in targets]

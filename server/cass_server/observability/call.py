@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TypeAlias
+from collections.abc import Callable, Iterable
+from typing import Self, TypeAlias
 
 Metadata: TypeAlias = Iterable[tuple[str, str | bytes]]
 Size: TypeAlias = tuple[int, int, int]
@@ -13,44 +13,46 @@ Size: TypeAlias = tuple[int, int, int]
 class Call:
     """The record of one request, from its arrival until its answer is on its way.
 
+    A context manager: whatever ends the block, ``on_end`` receives the call.
+
     Attributes:
         method: name of the RPC.
         metadata: of the call.
         started: when it came, on `time.perf_counter`'s clock.
         begun: when it was read and in its turn, likewise.
-        received: bytes of its message.
-        sent: bytes of its answer.
+        received, sent: bytes of its message and of its answer.
         code: name of the gRPC status that it ended with.
-        compute: seconds of computing.
-        encode: seconds of laying out the answer.
+        compute, encode: seconds of computing, and of laying out the answer.
         size: images, boxes and patches; None if nothing was computed.
+        is_admitted: whether it is counted among the requests in flight.
         held: bytes that are counted as in flight for it.
         holders: how many still need them: the thread that answers and gRPC, one of them, or none.
     """
 
-    __slots__ = (
-        "begun",
-        "code",
-        "compute",
-        "encode",
-        "held",
-        "holders",
-        "metadata",
-        "method",
-        "received",
-        "sent",
-        "size",
-        "started",
-    )
-
-    def __init__(self, method: str, metadata: Metadata, started: float) -> None:
+    def __init__(
+        self,
+        method: str,
+        metadata: Metadata,
+        started: float,
+        on_end: Callable[[Call], None] = lambda _: None,
+        *,
+        is_admitted: bool = False,
+    ) -> None:
         self.method = method
         self.metadata = metadata
         self.started = self.begun = started
+        self._on_end = on_end
+        self.is_admitted = is_admitted
         self.received = self.sent = self.held = self.holders = 0
         self.code = "CANCELLED"  # unless it turns out otherwise
         self.compute = self.encode = 0.0
         self.size: Size | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._on_end(self)
 
     @property
     def queue(self) -> float:

@@ -13,7 +13,7 @@ import time
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import accumulate, product
 from pathlib import Path
 from typing import Literal
 
@@ -38,24 +38,18 @@ BATCH_SIZES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """Metrics of one name.
-
-    Attributes:
-        name: as Prometheus shows it.
-        kind: a gauge starts at 0 with every worker; a histogram series has a slot for each bucket,
-            one for what is above them all, and one for the sum of the values.
-        help: what it tells.
-        labels: names of the labels.
-        series: for each series, the values of the labels.
-        bounds: of a histogram's buckets, from above, inclusive.
-    """
+    """Metrics of one name."""
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]
+    """A gauge starts at 0 with every worker. A histogram has a slot for each bucket, one for what
+    is above them all, and one for the sum of the values."""
     help: str
     labels: tuple[str, ...] = ()
     series: tuple[tuple[str, ...], ...] = ((),)
+    """The values of the labels, for each series."""
     bounds: tuple[float, ...] = ()
+    """Upper bounds of a histogram's buckets, inclusive."""
 
     @property
     def width(self) -> int:
@@ -95,7 +89,7 @@ FAMILIES = (
     Family(
         "cass_rejections_total",
         "counter",
-        "Requests given up before they were computed, by what there was too much or too little of.",
+        "Requests given up before they were computed, by reason.",
         ("reason",),
         tuple((reason,) for reason in REJECTIONS),
     ),
@@ -103,17 +97,9 @@ FAMILIES = (
 )
 
 
-def _starts() -> tuple[Mapping[str, int], int]:
-    """The first slot of each family by its name, and the number of slots."""
-    starts: dict[str, int] = {}
-    end = 0
-    for family in FAMILIES:
-        starts[family.name] = end
-        end += family.width * len(family.series)
-    return starts, end
-
-
-STARTS, SLOTS = _starts()
+*_STARTS, SLOTS = accumulate((family.width * len(family.series) for family in FAMILIES), initial=0)
+STARTS = {family.name: start for family, start in zip(FAMILIES, _STARTS, strict=True)}
+"""The first slot of each family by its name."""
 _BYTES = 8 * SLOTS
 
 
@@ -153,16 +139,11 @@ class Metrics:
 
     Safe to use from several threads: an increment is a load and a store under a lock. Slots are
     aligned and stored whole. A reader in another process may see a request in one family and not
-    yet in the next, which the next scrape mends.
-
-    Args:
-        memory: where to count; anonymous memory if not given, for a server of one process.
-
-    Attributes:
-        slots: the numbers, in the order of `FAMILIES`.
+    yet in the next, which the next scrape mends. Without ``memory``, no other process can read.
     """
 
     def __init__(self, memory: mmap.mmap | None = None) -> None:
+        # The numbers, in the order of `FAMILIES`.
         self.slots = memoryview(memory or mmap.mmap(-1, _BYTES)).cast("d")
         self._lock = threading.Lock()
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from array import array
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
-from threading import Thread
-from typing import Protocol
-from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import (
@@ -23,56 +20,37 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from cass_core.errors import CassError
+from cass_server.config.address import address_of
 from cass_server.observability.metrics import FAMILIES, SLOTS, STARTS, Family, Metrics
-
-
-class Workers(Protocol):
-    """Whoever starts the worker processes, and is asked at every scrape."""
-
-    @property
-    def alive(self) -> int:
-        """Worker processes that run."""
-
-    @property
-    def restarts(self) -> int:
-        """Workers that were started in place of one that ended."""
-
-
-@dataclass(frozen=True, slots=True)
-class OneWorker:
-    """A server of one process, which nobody starts again."""
-
-    alive: int = 1
-    restarts: int = 0
 
 
 class WorkerMetrics(Collector):
     """Adds up the metrics of all workers, at every scrape.
 
-    Args:
-        sources: a worker's `Metrics` in this process, or its file, which may not be there yet.
-        workers: the worker processes.
-        version: of this package.
-        device: where the server computes.
+    A source is a worker's `Metrics` in this process, or its file, which may not be there yet.
+    ``count_workers`` returns how many worker processes run, and how many replaced one that ended.
     """
 
     def __init__(
-        self, sources: Sequence[Metrics | Path], workers: Workers, version: str, device: str
+        self,
+        sources: Sequence[Metrics | Path],
+        version: str,
+        device: str,
+        count_workers: Callable[[], tuple[int, int]] = lambda: (1, 0),
     ) -> None:
         self._sources = sources
-        self._workers = workers
         self._build = {"version": version, "device": device}
+        self._count_workers = count_workers
 
     def collect(self) -> Iterator[Metric]:
         """All families of metrics."""
         totals = [sum(slot) for slot in zip(*map(_read, self._sources), strict=True)]
         for family in FAMILIES:
             yield _metric(family, totals)
-        yield GaugeMetricFamily("cass_workers", "Worker processes alive.", self._workers.alive)
+        alive, restarts = self._count_workers()
+        yield GaugeMetricFamily("cass_workers", "Worker processes alive.", alive)
         yield CounterMetricFamily(
-            "cass_worker_restarts_total",
-            "Workers started in place of one that ended.",
-            self._workers.restarts,
+            "cass_worker_restarts_total", "Workers started in place of one that ended.", restarts
         )
         yield InfoMetricFamily("cass_build", "What is running.", self._build)
 
@@ -109,41 +87,20 @@ def _metric(family: Family, totals: Sequence[float]) -> Metric:
     return metric
 
 
-class MetricsServer:
-    """Answers scrapes until `stop`.
-
-    Attributes:
-        port: the port that it listens on.
-    """
-
-    def __init__(self, server: WSGIServer, thread: Thread) -> None:
-        self._server = server
-        self._thread = thread
-        self.port = server.server_port
-
-    def stop(self) -> None:
-        """Close the port and wait for the thread."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-
-def serve_metrics(host: str, port: int, metrics: WorkerMetrics) -> MetricsServer:
-    """Serve them over HTTP, in a thread.
-
-    Args:
-        host: address to bind to.
-        port: port to bind to; 0 for a free one.
-        metrics: what is told.
-
-    Raises:
-        CassError: the address cannot be bound.
-    """
+@contextlib.contextmanager
+def serve_metrics(host: str, port: int, metrics: WorkerMetrics) -> Iterator[int]:
+    """Serves metrics over HTTP, in a thread, within the block; yields the port."""
     # Described, so that a scrape can ask for some of the families.
     registry = CollectorRegistry(auto_describe=True)
     registry.register(metrics)
     try:
-        return MetricsServer(*start_http_server(port, host, registry))
+        server, thread = start_http_server(port, host, registry)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise CassError(f"cannot serve metrics on {host}:{port}: {reason}") from error
+        raise CassError(f"cannot serve metrics on {address_of(host, port)}: {reason}") from error
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -17,7 +17,6 @@ from cass_core.errors import CassError
 from cass_server.observability.call import Call
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.util.types import AttributeValue
 
@@ -25,23 +24,11 @@ _STOP_SECONDS = 5.0
 _PROTOCOLS = {"http/protobuf": "otlp_proto_http", "grpc": "otlp_proto_grpc"}
 # What a server's span counts as its own fault:
 # https://opentelemetry.io/docs/specs/semconv/rpc/grpc/
-_FAULTS = {
-    "UNKNOWN",
-    "DEADLINE_EXCEEDED",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-}
+_FAULTS = {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
 
 
 class Traces:
-    """Records requests that are over, each as a span below the caller's, if it sent one.
-
-    Args:
-        provider: where spans go.
-        service: full name of the service.
-    """
+    """Records requests of a service that are over, each as a span below the caller's if any."""
 
     def __init__(self, provider: TracerProvider, service: str) -> None:
         # Spans are made where these packages are installed.
@@ -90,47 +77,33 @@ class Traces:
 
 
 def start_traces(service_version: str, service: str) -> Traces | None:
-    """Send spans in batches, from a thread of OpenTelemetry's.
+    """Sends spans in batches, from a thread of OpenTelemetry's.
 
     OpenTelemetry's environment variables configure it: ``OTEL_EXPORTER_OTLP_ENDPOINT``,
     ``OTEL_EXPORTER_OTLP_PROTOCOL`` (``http/protobuf`` or ``grpc``), ``OTEL_SERVICE_NAME``,
-    ``OTEL_TRACES_SAMPLER`` and others.
-
-    Args:
-        service_version: version of this package, an attribute of all spans.
-        service: full name of the service.
-
-    Returns:
-        The traces; None if ``OTEL_TRACES_EXPORTER`` is ``none``.
+    ``OTEL_TRACES_SAMPLER`` and others. None if ``OTEL_TRACES_EXPORTER`` is ``none``.
 
     Raises:
         CassError: a package is missing, or a variable has an unknown value.
     """
     if os.environ.get("OTEL_TRACES_EXPORTER") == "none":
         return None
-    resource = _resource(service_version)
-    from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
-
+    try:
+        from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    except ImportError as error:
+        raise CassError(f"telemetry needs cass[telemetry]: no module {error.name}") from error
+    attributes = {
+        "service.name": "cass-server",
+        "service.version": service_version,
+        "service.instance.id": str(uuid.uuid4()),
+    }
+    # Those in the environment take precedence.
+    resource = Resource.create(attributes).merge(OTELResourceDetector().detect())
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(_exporter()))
     return Traces(provider, service)
-
-
-def _resource(service_version: str) -> Resource:
-    """The attributes of this process; those in the environment take precedence."""
-    try:
-        from opentelemetry.sdk.resources import OTELResourceDetector, Resource
-    except ImportError as error:
-        raise CassError(f"telemetry needs cass[telemetry]: no module {error.name}") from error
-    resource = Resource.create(
-        {
-            "service.name": "cass-server",
-            "service.version": service_version,
-            "service.instance.id": str(uuid.uuid4()),
-        }
-    )
-    return resource.merge(OTELResourceDetector().detect())
 
 
 def _exporter() -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import ssl
-from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
@@ -21,42 +20,27 @@ _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 _NAME_KINDS = ("DNS", "IP Address")
 
 
-@dataclass(frozen=True, slots=True)
-class Tls:
-    """How a check connects; all files' contents are PEM.
-
-    Attributes:
-        ca: authorities of the server's certificate; None for gRPC's own.
-        certificate: the client's certificate, for mutual TLS.
-        key: its key.
-        server_name: name in the server's certificate, if not the host's.
-    """
-
-    ca: bytes | None = None
-    certificate: bytes | None = None
-    key: bytes | None = None
-    server_name: str | None = None
-
-
-def check(address: str, seconds: float, tls: Tls | None = None) -> str:
+def check(
+    address: str,
+    seconds: float,
+    credentials: grpc.ChannelCredentials | None = None,
+    server_name: str | None = None,
+) -> str:
     """The status of a server, by the names of ``grpc.health.v1``.
 
-    Args:
-        address: the server's.
-        seconds: time for the answer.
-        tls: how to connect; None for plain text.
+    Without credentials the connection is plain text. The server's certificate has the name, if not
+    the address's.
 
     Raises:
         CassError: there is no answer; has the name of the gRPC status code.
     """
     # A new connection for each check: one in back-off would miss a server that has just started.
     options: list[tuple[str, int | str]] = [("grpc.use_local_subchannel_pool", 1)]
-    if tls is None:
+    if server_name is not None:
+        options.append(("grpc.ssl_target_name_override", server_name))
+    if credentials is None:
         connected = grpc.insecure_channel(address, options)
     else:
-        credentials = grpc.ssl_channel_credentials(tls.ca, tls.key, tls.certificate)
-        if tls.server_name is not None:
-            options.append(("grpc.ssl_target_name_override", tls.server_name))
         connected = grpc.secure_channel(address, credentials, options)
     with connected as channel:
         stub = health_pb2_grpc.HealthStub(channel)
@@ -71,12 +55,7 @@ def check_local(settings: Settings, port: int, seconds: float) -> str:
     """`check` a server on this machine by its own settings.
 
     With TLS, the server's own certificate is trusted, without a CA. With mutual TLS it is also the
-    client certificate, so the CA of the clients has to accept it.
-
-    Args:
-        settings: of the server.
-        port: that it listens on.
-        seconds: time for each of two answers.
+    client certificate, so the CA of the clients has to accept it. Each of two answers has the time.
 
     Raises:
         CassError: there is no answer.
@@ -91,14 +70,14 @@ def check_local(settings: Settings, port: int, seconds: float) -> str:
         name = _certified_name(host, port, certificate, seconds)
     except OSError as error:
         raise CassError(f"{address}: {error}") from error
-    return check(address, seconds, Tls(pem, None if key is None else pem, key, name))
+    credentials = grpc.ssl_channel_credentials(pem, key, None if key is None else pem)
+    return check(address, seconds, credentials, name)
 
 
 def _certified_name(host: str, port: int, certificate: Path, seconds: float) -> str:
     """A name or an address that the certificate of a server is for.
 
-    Raises:
-        OSError: the server does not answer or shows another certificate, or it is for no name.
+    Raises `OSError` if the server does not answer, shows another one, or it is for no name.
     """
     context = ssl.create_default_context(cafile=str(certificate))
     # The certificate is its own anchor, as it is for gRPC.

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from cass.contract import SERVICE_NAME
 from cass.malloc import keep_memory
@@ -20,18 +20,11 @@ from cass_server.config.settings import Settings
 from cass_server.engines.base import Engine, device_of, make_engine
 from cass_server.observability.logging import set_up_logging
 from cass_server.observability.metrics import Metrics
-from cass_server.observability.prometheus import OneWorker, WorkerMetrics, Workers, serve_metrics
+from cass_server.observability.prometheus import WorkerMetrics, serve_metrics
 from cass_server.observability.tracing import start_traces
 from cass_server.process.supervisor import Supervisor
-from cass_server.rpc.launch import LaunchContext
-from cass_server.rpc.server import serve
-
-SETTINGS_VARIABLE = "CASS_WORKER_SETTINGS"
-"""The settings of a worker process, as JSON."""
-PORT_VARIABLE = "CASS_WORKER_PORT"
-"""The port that all workers bind to."""
-FOLDER_VARIABLE = "CASS_WORKER_FOLDER"
-"""The folder of the files that workers count in, named by their index."""
+from cass_server.process.worker_channel import COMMAND, worker_environment
+from cass_server.rpc.server import core_count, serve
 
 _THREADS_VARIABLE = "OMP_NUM_THREADS"
 
@@ -39,25 +32,21 @@ _log = logging.getLogger(__name__)
 
 
 def run(settings: Settings) -> NoReturn:
-    """Serve until SIGTERM or SIGINT, and end the process.
-
-    Raises:
-        CassError: the server cannot be started; the setting is named.
-    """
+    """Serves until SIGTERM or SIGINT, and ends the process; raises `CassError` if it cannot."""
     set_up_logging(settings.log_level)
-    workers = _worker_count(settings)
+    workers = settings.workers
+    if workers == "auto":
+        workers = 1 if is_unix(settings.host) else core_count()
+    device = device_of(settings.device)
     # On a GPU a process may have to be replaced: a CUDA context that is broken stays so.
-    if workers > 1 or device_of(settings.device) != "cpu":
-        exit_process(_supervise(settings, workers))
-    engine = make_engine(settings.device)
-    metrics = Metrics()
-    with _exposed(settings, [metrics], OneWorker(), engine.device):
-
-        def serving(address: str) -> None:
-            _log_serving(address, engine.device, workers)
-
-        launch = LaunchContext(settings.port, shared=False, serving=serving)
-        code = serve_in_process(settings, engine, metrics, launch)
+    if workers > 1 or device != "cpu":
+        exit_process(_supervise(settings, workers, device))
+    engine, metrics = make_engine(settings.device), Metrics()
+    with _exposed(settings, WorkerMetrics([metrics], __version__, device)):
+        serving = partial(_log_serving, device, workers)
+        code = serve_in_process(
+            settings, engine, metrics, settings.port, shared=False, serving=serving
+        )
     exit_process(code)
 
 
@@ -72,58 +61,46 @@ def exit_process(code: int) -> NoReturn:
 
 
 def serve_in_process(
-    settings: Settings, engine: Engine, metrics: Metrics, launch: LaunchContext
+    settings: Settings, engine: Engine, metrics: Metrics, port: int, **options: Any
 ) -> int:
-    """`cass_server.rpc.server.serve` with memory settings and traces; returns the exit code.
-
-    Raises:
-        CassError: the server cannot be started.
-    """
+    """`cass_server.rpc.server.serve` with memory settings and traces; returns the exit code."""
     keep_memory(arenas=1)
     traces = start_traces(__version__, SERVICE_NAME) if settings.telemetry else None
     try:
-        return serve(settings, engine, metrics, launch, traces)
+        return serve(settings, engine, metrics, port, traces=traces, **options)
     finally:
         if traces is not None:
             traces.close()
 
 
-def _supervise(settings: Settings, workers: int) -> int:
+def _supervise(settings: Settings, workers: int, device: str) -> int:
     """Runs worker processes; returns the exit code."""
-    device = device_of(settings.device)
     held, port = reserve_port(settings.host, settings.port)
     with held, tempfile.TemporaryDirectory(prefix="cass-server-") as folder:
         # A replacement continues the file of the worker before it.
         files = [Path(folder, f"worker-{index}") for index in range(workers)]
-        environment = {
-            **os.environ,
-            SETTINGS_VARIABLE: settings.model_dump_json(),
-            PORT_VARIABLE: str(port),
-            FOLDER_VARIABLE: folder,
-        }
+        environment = worker_environment(settings, port, folder)
         # Workers share the cores.
-        environment.setdefault(_THREADS_VARIABLE, str(max(1, _core_count() // workers)))
-
-        def ready() -> None:
-            _log_serving(address_of(settings.host, port), device, workers)
+        environment.setdefault(_THREADS_VARIABLE, str(max(1, core_count() // workers)))
 
         def died(index: int) -> None:
             with contextlib.suppress(CassError):
                 Metrics.open(files[index])  # it has nothing in flight any more
 
         supervisor = Supervisor(
-            [sys.executable, "-m", "cass_server.process.worker"],
+            COMMAND,
             workers,
             environment,
             drain_seconds=settings.drain_seconds,
-            on_ready=ready,
+            on_ready=partial(_log_serving, device, workers, address_of(settings.host, port)),
             on_exit=died,
         )
-        with _exposed(settings, files, supervisor, device):
+        metrics = WorkerMetrics(files, __version__, device, supervisor.counts)
+        with _exposed(settings, metrics):
             return supervisor.run()
 
 
-def _log_serving(address: str, device: str, workers: int) -> None:
+def _log_serving(device: str, workers: int, address: str) -> None:
     extra = {
         "address": address,
         "device": device,
@@ -135,28 +112,12 @@ def _log_serving(address: str, device: str, workers: int) -> None:
 
 
 @contextlib.contextmanager
-def _exposed(
-    settings: Settings, sources: Sequence[Metrics | Path], workers: Workers, device: str
-) -> Iterator[None]:
+def _exposed(settings: Settings, metrics: WorkerMetrics) -> Iterator[None]:
     """Serve metrics on their port, if one is set."""
     if settings.metrics_port is None:
         yield
         return
-    metrics = WorkerMetrics(sources, workers, __version__, device)
-    server = serve_metrics(settings.metrics_host, settings.metrics_port, metrics)
-    _log.info("metrics", extra={"address": f"{settings.metrics_host}:{server.port}"})
-    try:
+    host = settings.metrics_host
+    with serve_metrics(host, settings.metrics_port, metrics) as port:
+        _log.info("metrics", extra={"address": address_of(host, port)})
         yield
-    finally:
-        server.stop()
-
-
-def _worker_count(settings: Settings) -> int:
-    if settings.workers != "auto":
-        return settings.workers
-    return 1 if is_unix(settings.host) else _core_count()
-
-
-def _core_count() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

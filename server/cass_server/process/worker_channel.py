@@ -9,38 +9,43 @@ import contextlib
 import os
 import socket
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from cass_core.errors import CassError
+from cass_server.config.settings import Settings
 
 READY = b"R"
 """Sent by a worker once it serves."""
+COMMAND = (sys.executable, "-m", "cass_server.process.worker")
+"""Starts a worker of the server; see `worker_environment`."""
 
 _DESCRIPTOR = "CASS_WORKER_CHANNEL"
 _INDEX = "CASS_WORKER_INDEX"
+_SETTINGS = "CASS_WORKER_SETTINGS"
+_PORT = "CASS_WORKER_PORT"
+_FOLDER = "CASS_WORKER_FOLDER"
+
+
+def worker_environment(settings: Settings, port: int, folder: str) -> dict[str, str]:
+    """The variables of the server's workers, which count in files ``worker-INDEX`` of a folder."""
+    given = {_SETTINGS: settings.model_dump_json(), _PORT: str(port), _FOLDER: folder}
+    return {**os.environ, **given}
+
+
+def worker_arguments() -> tuple[Settings, int, Path]:
+    """What `worker_environment` gave to this process: settings, port and folder."""
+    settings = Settings.model_validate_json(os.environ[_SETTINGS])
+    return settings, int(os.environ[_PORT]), Path(os.environ[_FOLDER])
 
 
 def start_worker(
-    command: Sequence[str],
-    index: int,
-    environment: Mapping[str, str],
-    stderr: int | None = None,
+    command: Sequence[str], index: int, environment: Mapping[str, str], stderr: int | None = None
 ) -> tuple[subprocess.Popen[bytes], socket.socket]:
-    """Start a process with a channel.
+    """Starts a worker; returns it and the supervisor's end of its channel, which does not block.
 
-    It is in a process group of its own, so that a terminal's Ctrl-C does not reach it.
-
-    Args:
-        command: program and arguments.
-        index: which of the workers it is, from 0.
-        environment: all its variables but those of the channel.
-        stderr: where its standard error goes, as `subprocess.Popen` has it; this process's if None.
-
-    Returns:
-        The process, and the supervisor's end of the channel, which does not block.
-
-    Raises:
-        OSError: the command cannot be run.
+    It is in a process group of its own, so that a terminal's Ctrl-C does not reach it. Raises
+    `OSError` if the command cannot be run.
     """
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
@@ -75,25 +80,12 @@ class WorkerChannel:
 
     @classmethod
     def from_environment(cls) -> WorkerChannel | None:
-        """The channel of this process; None if it has no supervisor.
-
-        Removes it from the environment: children do not inherit it.
-
-        Raises:
-            CassError: the environment's variables are not those that a supervisor sets.
-        """
+        """The channel of this process, which its children do not inherit; None if it has none."""
         number = os.environ.pop(_DESCRIPTOR, None)
         if number is None:
             return None
-        index = os.environ.get(_INDEX, "")
-        try:
-            position = int(index)
-            os.set_inheritable(int(number), False)
-            return cls(socket.socket(fileno=int(number)), position)
-        except (ValueError, OSError) as error:
-            raise CassError(
-                f"{_DESCRIPTOR}={number}, {_INDEX}={index}: only a supervisor sets these: {error}"
-            ) from error
+        os.set_inheritable(int(number), False)
+        return cls(socket.socket(fileno=int(number)), int(os.environ[_INDEX]))
 
     def ready(self) -> None:
         """Report to the supervisor that this worker serves."""

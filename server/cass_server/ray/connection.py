@@ -6,11 +6,12 @@ import contextlib
 import logging
 import os
 import socket
+import sys
 import warnings
 from collections.abc import Iterator
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import AuthenticationError, RayError
 from ray.serve.exceptions import RayServeException
 
 from cass_core.errors import CassError
@@ -18,6 +19,10 @@ from cass_server.config.settings import Settings
 from cass_server.ray.server_process import settings_at
 
 _KNOCK_SECONDS = 5.0
+_NEEDS_TOKEN = (
+    "the cluster requires Ray's token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or"
+    " RAY_AUTH_TOKEN_PATH where the cluster's token is not in ~/.ray/auth_token"
+)
 
 
 @contextlib.contextmanager
@@ -32,7 +37,7 @@ def connected(address: str) -> Iterator[None]:
         address = os.environ.get("RAY_ADDRESS") or address
     try:
         _knock(address)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _silent():
             warnings.simplefilter("ignore")
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
     except (RayError, RuntimeError, ValueError, OSError) as error:
@@ -46,9 +51,25 @@ def connected(address: str) -> Iterator[None]:
         ray.shutdown()
 
 
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Discard what Ray's core writes to standard error: a warning a second hides the error."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
 def _line(error: BaseException) -> str:
-    """An error and the last line of its cause, such as a missing token."""
+    """An error and the last line of its cause; a missing token in words of our own."""
     text = " ".join(str(error).split())
+    if isinstance(error, AuthenticationError) or "AuthToken" in f"{text} {error.__cause__}":
+        return _NEEDS_TOKEN
     cause = str(error.__cause__ or "").strip().splitlines()
     return f"{text}: {cause[-1]}" if cause else text
 

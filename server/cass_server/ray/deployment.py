@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import ray
@@ -21,7 +21,8 @@ from ray.serve.schema import (
 from cass.discovery import Listing
 from cass_core.errors import CassError
 from cass_server.ray.autoscaling import replicas_for_load
-from cass_server.ray.directory import close_directory, open_directory
+from cass_server.ray.connection import check_nodes
+from cass_server.ray.directory import close_directory, find_directory, open_directory
 from cass_server.ray.replica import Replica, stop_seconds
 from cass_server.ray.spec import Plan
 
@@ -47,11 +48,17 @@ def application_name(service: str) -> str:
     return f"cass-server-{service}"
 
 
-def deploy(plan: Plan) -> None:
-    """Start a service's replicas, or replace those that run, one after another; does not wait.
+def start(plan: Plan, seconds: float, report: _Progress) -> tuple[str, ...]:
+    """Start a service, or replace its replicas one after another, and wait until all run.
 
     Serve is started if it does not run, without HTTP.
+
+    Returns the replicas' addresses.
+
+    Raises:
+        CassError: a node's address is not allowed, or see `wait_until_running`.
     """
+    check_nodes(plan.settings)
     open_directory(plan.name)
     serve.start(proxy_location="Disabled")
     application = _deployment(plan).bind(plan.name, plan.settings.model_dump_json())
@@ -59,68 +66,55 @@ def deploy(plan: Plan) -> None:
         target=application, name=application_name(plan.name), route_prefix=None
     )
     serve.run_many([target], wait_for_applications_running=False)
+    return wait_until_running(plan.name, seconds, report)
 
 
 def wait_until_running(service: str, seconds: float, report: _Progress) -> tuple[str, ...]:
-    """Wait until all replicas run, and no old ones.
-
-    Args:
-        service: name of the service.
-        seconds: the longest to wait.
-        report: called with each change.
-
-    Returns:
-        The replicas' addresses.
+    """Wait until all replicas run, and no old ones; returns their addresses.
 
     Raises:
         CassError: they do not run by then, replicas cannot be started, or they were stopped;
             with the reason.
     """
-    end = time.monotonic() + seconds
-    reported = ""
-    while True:
-        status = _status(service)
+    for status in _statuses(service, seconds, report):
         if status is None or status.status == ApplicationStatus.DELETING:
             raise CassError(f"service {service} was stopped meanwhile")
-        if (progress := _progress(status)) != reported:
-            report(progress)
-            reported = progress
         if status.status == ApplicationStatus.RUNNING:
             return _listing(service).addresses
         if status.status == ApplicationStatus.DEPLOY_FAILED:
             raise CassError(_reason(status) or "Ray Serve cannot start it")
-        if time.monotonic() > end:
-            reason = _reason(status) or "see `ray status` for what they wait for"
-            raise CassError(f"after {seconds:g} s {progress}: {reason}; Ray goes on trying")
-        time.sleep(_POLL_SECONDS)
+        last = status
+    reason = _reason(last) or "see `ray status` for what they wait for"
+    raise CassError(f"after {seconds:g} s {_progress(last)}: {reason}; Ray goes on trying")
 
 
-def stop(service: str, seconds: float, report: _Progress) -> bool:
+def stop(service: str, seconds: float, report: _Progress) -> None:
     """Stop a service's replicas and its directory, and Serve too, if this was all that it ran.
 
-    Returns:
-        Whether there was such a service.
-
     Raises:
-        CassError: replicas still run after so many seconds.
+        CassError: there is no such service, or replicas still run after so many seconds.
     """
-    name = application_name(service)
-    end = time.monotonic() + seconds
     found = _status(service) is not None
     if found:
-        serve.delete(name, _blocking=False)
-    reported = ""
-    while (status := _status(service)) is not None:
-        if (progress := _progress(status)) != reported:
-            report(progress)
-            reported = progress
-        if time.monotonic() > end:
+        serve.delete(application_name(service), _blocking=False)
+        if all(_statuses(service, seconds, report)):
             raise CassError(f"replicas still run after {seconds:g} s; Ray goes on stopping them")
-        time.sleep(_POLL_SECONDS)
-    found = close_directory(service) or found
-    if found and _is_idle():
+    if not close_directory(service) and not found:
+        raise CassError(f"no service {service} on this cluster")
+    if _is_idle():
         serve.shutdown()
-    return found
+
+
+def scrape_targets(service: str) -> list[dict[str, Any]]:
+    """Where replicas serve metrics, as Prometheus reads it from files (``file_sd_configs``).
+
+    Raises:
+        CassError: there is no such service.
+    """
+    if (directory := find_directory(service)) is None:
+        raise CassError(f"no service {service} on this cluster")
+    found = ray.get(directory.metrics.remote(), timeout=_DIRECTORY_SECONDS)
+    return [{"targets": found, "labels": {"service": service}}]
 
 
 def _deployment(plan: Plan) -> Any:
@@ -158,6 +152,22 @@ def _autoscaling(plan: Plan) -> AutoscalingConfig:
             downscale_delay_s=plan.calm_seconds,
             policy=AutoscalingPolicy(policy_function=replicas_for_load),
         )
+
+
+def _statuses(
+    service: str, seconds: float, report: _Progress
+) -> Iterator[ApplicationStatusOverview | None]:
+    """The service's status again and again for so many seconds; each change is reported."""
+    end, reported = time.monotonic() + seconds, ""
+    while True:
+        status = _status(service)
+        if status is not None and (progress := _progress(status)) != reported:
+            report(progress)
+            reported = progress
+        yield status
+        if time.monotonic() > end:
+            return
+        time.sleep(_POLL_SECONDS)
 
 
 def _status(service: str) -> ApplicationStatusOverview | None:

@@ -42,10 +42,14 @@ class Directory:
                 async with asyncio.timeout(None if listing is None else left):
                     await changed.wait()
 
-    async def heartbeat(self, replica: str, address: str) -> None:
+    async def metrics(self) -> list[str]:
+        """See `Roster.metrics`."""
+        return self._roster.metrics
+
+    async def heartbeat(self, replica: str, address: str, metrics: str) -> None:
         """See `Roster.heartbeat`."""
         self._begin()
-        self._roster.heartbeat(replica, address)
+        self._roster.heartbeat(replica, address, metrics)
         self._publish()
 
     async def remove(self, replica: str) -> None:
@@ -90,11 +94,17 @@ def open_directory(service: str) -> Any:
     return ray.remote(Directory).options(**options).remote()
 
 
+def find_directory(service: str) -> Any:
+    """A handle of a service's directory; None if there is none."""
+    try:
+        return ray.get_actor(directory_name(service), namespace=NAMESPACE)
+    except ValueError:
+        return None
+
+
 def close_directory(service: str) -> bool:
     """Ends a service's directory for good; returns whether there was one."""
-    try:
-        actor = ray.get_actor(directory_name(service), namespace=NAMESPACE)
-    except ValueError:
+    if (actor := find_directory(service)) is None:
         return False
     ray.kill(actor)
     return True

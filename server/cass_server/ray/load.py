@@ -1,16 +1,16 @@
-"""The load of a worker process, from the file of its metrics."""
+"""The load of a worker process, from its metrics."""
 
 from __future__ import annotations
 
 import time
-from array import array
 from collections.abc import Callable
-from pathlib import Path
 
-from cass_server.observability.metrics import METHODS, SECONDS, SLOTS, STARTS
+from cass_server.observability.metrics import METHODS, SECONDS, STARTS, Metrics
 
 _FIRST = STARTS["cass_request_duration_seconds"]
 _WIDTH = len(SECONDS) + 2
+# Each method's histogram ends with its sum.
+_SUMS = range(_FIRST + _WIDTH - 1, _FIRST + _WIDTH * len(METHODS), _WIDTH)
 
 
 class Load:
@@ -18,14 +18,10 @@ class Load:
 
     It is the growth of the summed request durations (Little's law). A sample of the number in
     flight would miss nearly all requests.
-
-    Args:
-        file: of the worker's `cass_server.observability.metrics.Metrics`; it must be there.
-        clock: seconds, from anywhere.
     """
 
-    def __init__(self, file: Path, clock: Callable[[], float] = time.monotonic) -> None:
-        self._file = file
+    def __init__(self, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
+        self._metrics = metrics
         self._clock = clock
         self._at = clock()
         self._seconds = self._read()
@@ -38,8 +34,4 @@ class Load:
         return taken / passed if passed > 0 else 0.0
 
     def _read(self) -> float:
-        slots = array("d", self._file.read_bytes())
-        assert len(slots) == SLOTS
-        # Each method's histogram ends with its sum.
-        ends = range(_FIRST + _WIDTH - 1, _FIRST + _WIDTH * len(METHODS), _WIDTH)
-        return sum(slots[end] for end in ends)
+        return sum(self._metrics.slots[end] for end in _SUMS)

@@ -19,6 +19,7 @@ _SETTLING_ROUNDS = 10
 @dataclass(slots=True)
 class _Entry:
     address: str
+    metrics: str
     silent_rounds: int = 0
 
 
@@ -44,9 +45,14 @@ class Roster:
             return None
         return Listing(self._version, self._addresses)
 
-    def heartbeat(self, replica: str, address: str) -> None:
-        """A replica takes calls at this address."""
-        self._entries[replica] = _Entry(address)
+    @property
+    def metrics(self) -> list[str]:
+        """Where replicas serve metrics, as far as they do."""
+        return sorted(entry.metrics for entry in self._entries.values() if entry.metrics)
+
+    def heartbeat(self, replica: str, address: str, metrics: str = "") -> None:
+        """A replica takes calls at this address, and serves metrics at the other, if any."""
+        self._entries[replica] = _Entry(address, metrics)
         self._renew()
 
     def remove(self, replica: str) -> None:

@@ -101,7 +101,9 @@ class Replica:
         try:
             if self._directory is None:
                 self._directory = open_directory(self._service)
-            reported = self._directory.heartbeat.remote(self._id, self._server.address)
+            reported = self._directory.heartbeat.remote(
+                self._id, self._server.address, self._server.metrics_address
+            )
             ray.get(reported, timeout=_ANSWER_SECONDS)
         except Exception as error:
             # Ray raises many kinds, after which a new handle may work.

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import select
-import shutil
 import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections import deque
 from pathlib import Path
 from typing import IO
 
 from pydantic import ValidationError
 
+from cass_core import __version__
 from cass_core.errors import CassError, InvalidRequest
 from cass_server.config.address import address_of, reserve_port
 from cass_server.config.settings import Settings
+from cass_server.observability.metrics import Metrics
+from cass_server.observability.prometheus import WorkerMetrics, serve_metrics
 from cass_server.process.health_check import SERVING, check_local
-from cass_server.process.main import FOLDER_VARIABLE, PORT_VARIABLE, SETTINGS_VARIABLE
-from cass_server.process.worker_channel import READY, start_worker
+from cass_server.process.worker_channel import COMMAND, READY, start_worker, worker_environment
 from cass_server.ray.load import Load
 
 END_SECONDS = 5.0
@@ -30,8 +29,6 @@ END_SECONDS = 5.0
 
 _CHECK_SECONDS = 4.0
 _REASON = "cass-server: "
-_FOLDER = "cass-replica-"
-_UNUSED_SECONDS = 3600.0
 
 
 def settings_at(settings: Settings, host: str) -> Settings:
@@ -51,15 +48,8 @@ def settings_at(settings: Settings, host: str) -> Settings:
 class NativeServer:
     """Serves on a free port, from the time it is made until `stop`; ends with this process too.
 
-    What it logs goes to this process's standard error.
-
-    Args:
-        settings: of the server; the port is ignored.
-
-    Attributes:
-        address: the server's.
-        load: its mean requests in flight.
-        file: the file of its metrics.
+    What it logs goes to the standard error of this process, which also serves its metrics if a
+    port is set for them. The port of its settings is ignored.
 
     Raises:
         CassError: it cannot be started, with its own reason.
@@ -70,31 +60,34 @@ class NativeServer:
         with contextlib.ExitStack() as stack:
             held, self._port = reserve_port(settings.host, 0)
             stack.enter_context(held)
-            _remove_unused_folders()
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=_FOLDER))
             self.address = address_of(settings.host, self._port)
-            self.file = Path(folder, "worker-0")
-            environment = {
-                "GRPC_VERBOSITY": "NONE",
-                **os.environ,
-                SETTINGS_VARIABLE: settings.model_dump_json(),
-                PORT_VARIABLE: str(self._port),
-                FOLDER_VARIABLE: folder,
-            }
-            command = [sys.executable, "-m", "cass_server.process.worker"]
-            self._process, channel = start_worker(command, 0, environment, stderr=subprocess.PIPE)
-            stack.enter_context(channel)
-            stack.callback(self._kill)
-            assert self._process.stderr is not None
-            log = _Log(self._process.stderr)
-            # Without a limit: compiling the first kernels of a GPU takes minutes.
-            select.select([channel], (), ())
-            if channel.recv(1) != READY:
-                self._process.wait()
-                log.join()
-                raise CassError(log.reason or f"ended with code {self._process.returncode}")
-            self.load = Load(self.file)
+            # Both processes have the file of the metrics open when it is removed: nothing is left,
+            # however they end.
+            with tempfile.TemporaryDirectory(prefix="cass-replica-") as folder:
+                metrics = Metrics.open(Path(folder, "worker-0"))
+                self._start(stack, folder)
+            self.load = Load(metrics)
+            self.metrics_address = ""
+            if settings.metrics_port is not None:
+                found = WorkerMetrics([metrics], __version__, settings.device)
+                exposed = serve_metrics(settings.host, settings.metrics_port, found)
+                self.metrics_address = address_of(settings.host, stack.enter_context(exposed))
             self._all = stack.pop_all()
+
+    def _start(self, stack: contextlib.ExitStack, folder: str) -> None:
+        environment = worker_environment(self._settings, self._port, folder)
+        environment.setdefault("GRPC_VERBOSITY", "NONE")
+        self._process, channel = start_worker(COMMAND, 0, environment, stderr=subprocess.PIPE)
+        stack.enter_context(channel)
+        stack.callback(self._kill)
+        assert self._process.stderr is not None
+        log = _Log(self._process.stderr)
+        # Without a limit: compiling the first kernels of a GPU takes minutes.
+        select.select([channel], (), ())
+        if channel.recv(1) != READY:
+            self._process.wait()
+            log.join()
+            raise CassError(log.reason or f"ended with code {self._process.returncode}")
 
     @property
     def exit_code(self) -> int | None:
@@ -102,13 +95,11 @@ class NativeServer:
         return self._process.poll()
 
     def check(self) -> None:
-        """Checks that it serves; every few seconds, which also keeps its folder from removal.
+        """Checks that it serves.
 
         Raises:
             CassError: it does not serve.
         """
-        with contextlib.suppress(OSError):
-            os.utime(self.file.parent)
         if self.exit_code is not None:
             raise CassError(f"the server ended with code {self.exit_code}")
         status = check_local(self._settings, self._port, _CHECK_SECONDS)
@@ -127,20 +118,8 @@ class NativeServer:
         self._process.wait()
 
 
-def _remove_unused_folders() -> None:
-    """Remove those of processes that were killed."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
-        with contextlib.suppress(OSError):
-            if time.time() > folder.stat().st_mtime + _UNUSED_SECONDS:
-                shutil.rmtree(folder)
-
-
 class _Log:
-    """Forwards what a process writes, and keeps its last lines.
-
-    Attributes:
-        reason: why it ended, by its own account; empty if it has not said.
-    """
+    """Forwards what a process writes, and keeps its last lines."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
@@ -150,6 +129,7 @@ class _Log:
 
     @property
     def reason(self) -> str:
+        """Why the process ended, by its own account; empty if it has not said."""
         lines = [line for line in self._last if line.startswith(_REASON)] or list(self._last)[-1:]
         return "; ".join(line.removeprefix(_REASON).strip() for line in lines)
 

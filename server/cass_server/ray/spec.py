@@ -18,26 +18,14 @@ REJECTED_SETTINGS = {
     "host": "a replica listens on its node's address",
     "port": "a replica takes a free port",
     "workers": "a replica is one process",
-    "metrics_host": "a replica serves no metrics",
-    "metrics_port": "a replica serves no metrics",
+    "metrics_host": "a replica serves metrics on its node's address",
 }
 """Settings that replicas do not take, each with the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A service on a cluster.
-
-    Attributes:
-        name: of the service.
-        settings: of each replica; its address is ignored.
-        min_replicas: replicas without load.
-        max_replicas: replicas under the highest load.
-        target_in_flight: target for the mean requests in flight per replica.
-        calm_seconds: seconds of low load before scaling down.
-        num_cpus: CPUs reserved for a replica.
-        num_gpus: GPUs reserved for a replica; may be a fraction of one.
-    """
+    """A service on a cluster: the options of `cass-server ray`, and the settings of replicas."""
 
     name: str
     settings: Settings
@@ -58,13 +46,13 @@ def settings_of_replicas(loaded: LoadedSettings, cpus: float, gpus: float) -> Se
         SettingsError: one of them is not for replicas.
     """
     faults = [
-        f"{loaded.origins[name].label}: not on a Ray cluster: {reason}"
+        f"{loaded.given[name]}: not on a Ray cluster: {reason}"
         for name, reason in REJECTED_SETTINGS.items()
-        if loaded.origins[name].source != "default"
+        if name in loaded.given
     ]
     settings = loaded.settings
     if gpus == 0 and settings.device.startswith("cuda"):
-        faults.append(f"{loaded.origins['device'].label}: {settings.device} needs --num-gpus")
+        faults.append(f"{loaded.given['device']}: {settings.device} needs --num-gpus")
     if gpus > 1 and not gpus.is_integer():
         faults.append(f"--num-gpus {gpus:g}: must be a whole number, or below 1")
     for option, amount in (("--num-cpus", cpus), ("--num-gpus", gpus)):

@@ -6,7 +6,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import grpc
@@ -17,12 +16,12 @@ from cass_core.errors import InvalidRequest
 from cass_core.inputs import MaskInputs
 from cass_server.engines.base import Engine
 from cass_server.exceptions import Cancelled, EngineBroken, Expired, Rejection
-from cass_server.observability.call import Call
+from cass_server.observability.call import Call, Metadata
 from cass_server.observability.metrics import Metrics
 from cass_server.observability.tracing import Traces
 from cass_server.rpc.deadlines import Deadlines
-from cass_server.rpc.request_id import RequestIds
-from cass_server.rpc.requests import FillMasks, MaskRequest, Reader
+from cass_server.rpc.request_metadata import request_id
+from cass_server.rpc.requests import MaskRequest, Reader
 from cass_server.rpc.status import clear_tracebacks, code_of, status_of
 from cass_server.scheduling.admission import Admission
 from cass_server.scheduling.batcher import Batcher, BatchRequest
@@ -37,15 +36,7 @@ _log = logging.getLogger(__name__)
 class Answerer:
     """What single calls and streams have in common.
 
-    Args:
-        engine: where to compute.
-        admission: how many bytes may be in flight.
-        deadlines: end calls whose callers do not take their answers.
-        pool: the slots in which requests compute.
-        metrics: counts.
-        batcher: computes mask requests together, if given.
-        traces: records spans, if given.
-        on_fatal: called when the engine can compute nothing any more.
+    ``on_fatal`` is called when the engine can compute nothing any more.
     """
 
     def __init__(
@@ -69,8 +60,18 @@ class Answerer:
         self._traces = traces
         self._on_fatal = on_fatal
         self._is_on_gpu = engine.device != "cpu"
-        self._ids = RequestIds()
         self._lock = threading.Lock()
+
+    def call(self, method: str, metadata: Metadata) -> Call:
+        """The record of a request that comes now, whatever else is in flight."""
+        self.metrics.started()
+        return Call(method, metadata, time.perf_counter(), self._ended)
+
+    def admit(self, method: str, metadata: Metadata, started: float) -> Call:
+        """As `call`, among the requests in flight; raises `Overloaded` if there is no room."""
+        self.admission.enter()
+        self.metrics.started()
+        return Call(method, metadata, started, self._ended, is_admitted=True)
 
     def answer(
         self,
@@ -90,14 +91,13 @@ class Answerer:
         if size > _SMALL_BYTES:
             (self._hold_in_turn if streamed else self._hold)(call, size, context)
         call.begun = time.perf_counter()
+        result: Any
         if isinstance(request, MaskRequest):
-            masks = request.compute_small() or request.compute(self._fill_masks(context))
-            computed = time.perf_counter()
-            message = request.encode(masks)
+            result = request.compute(self._fill, context)
         else:
-            losses = request.compute(partial(self.engine.losses, checkpoint=_checkpoint(context)))
-            computed = time.perf_counter()
-            message = request.encode(losses)
+            result = self.engine.losses(request.inputs, checkpoint=_checkpoint(context))
+        computed = time.perf_counter()
+        message = request.encode(result)
         call.compute = computed - call.begun
         call.encode = time.perf_counter() - computed
         call.size = request.size
@@ -105,18 +105,33 @@ class Answerer:
             self.metrics.gpu_memory(self.engine.gpu_memory_bytes())
         return message
 
+    def _fill(
+        self,
+        inputs: MaskInputs,
+        masks: Sequence[Array],
+        owners: Sequence[Array],
+        context: grpc.ServicerContext,
+    ) -> None:
+        """Compute masks, alone or with those of requests that wait at the same time."""
+        if self._batcher is None:
+            self.engine.masks(inputs, masks, owners, checkpoint=_checkpoint(context))
+            return
+        # The slot is for others: this thread waits for the batch.
+        with self.pool.lent():
+            expires = time.monotonic() + context.time_remaining()
+            self._batcher.fill(BatchRequest(inputs, masks, owners, expires, context.is_active))
+
     def _hold(self, call: Call, size: int, context: grpc.ServicerContext) -> None:
         """Count the bytes of a request, which this thread has, and gRPC until the answer is taken.
 
-        Raises:
-            Overloaded: there is no room for them.
+        Raises `Overloaded` if there is no room for them.
         """
         self.admission.hold(size)
         call.held, call.holders = size, 2
 
         def taken() -> None:
             self.deadlines.stop(context.cancel)
-            self.let_go(call)
+            self._let_go(call)
 
         if not context.add_callback(taken):
             taken()
@@ -124,16 +139,13 @@ class Answerer:
     def _hold_in_turn(self, call: Call, size: int, context: grpc.ServicerContext) -> None:
         """As `_hold`, once there is room, which the sender feels as backpressure."""
         if not self.admission.try_hold(size):
-            self.pool.release()
-            try:
+            with self.pool.lent():
                 has_room = self.admission.wait_to_hold(size, context.is_active)
-            finally:
-                self.pool.acquire()
             if not has_room:
                 raise gone(context)
         call.held, call.holders = size, 1
 
-    def let_go(self, call: Call) -> None:
+    def _let_go(self, call: Call) -> None:
         """One of the holders of a call's bytes needs them no more; the last one gives them back."""
         with self._lock:
             call.holders -= 1
@@ -141,25 +153,11 @@ class Answerer:
         if is_last:
             self.admission.drop(call.held)
 
-    def _fill_masks(self, context: grpc.ServicerContext) -> FillMasks:
-        """How masks are computed: alone, or with those of requests that wait at the same time."""
-        batcher = self._batcher
-        if batcher is None:
-            return partial(self.engine.masks, checkpoint=_checkpoint(context))
-
-        def fill(inputs: MaskInputs, masks: Sequence[Array], owners: Sequence[Array]) -> None:
-            # The slot is for others: this thread waits for the batch.
-            self.pool.release()
-            try:
-                expires = time.monotonic() + context.time_remaining()
-                batcher.fill(BatchRequest(inputs, masks, owners, expires, context.is_active))
-            finally:
-                self.pool.acquire()
-
-        return fill
-
-    def finished(self, call: Call) -> None:
-        """Count a call that has ended, and record it."""
+    def _ended(self, call: Call) -> None:
+        if call.holders:
+            self._let_go(call)
+        if call.is_admitted:
+            self.admission.leave(time.perf_counter() - call.started)
         self.metrics.finished(call)
         if self._traces is not None:
             self._traces.record(call)
@@ -173,18 +171,14 @@ class Answerer:
     def refusal(self, call: Call, error: Exception) -> grpc.Status:
         """Count and log an error that ends a call, and the status to end it with."""
         call.code = code_of(error).name
-        request_id = self.report(call, error)
+        identity = (REQUEST_ID_KEY, self.report(call, error))
         status = status_of(error)
-        return _Status(
-            status.code,
-            status.details,
-            (*(status.trailing_metadata or ()), (REQUEST_ID_KEY, request_id)),
-        )
+        return _Status(status.code, status.details, (*(status.trailing_metadata or ()), identity))
 
     def report(self, call: Call, error: Exception) -> str:
         """Log and count an error; the request's id."""
-        request_id = self._ids.of(call.metadata)
-        extra = {"method": call.method, "code": code_of(error).name, "request_id": request_id}
+        identity = request_id(call.metadata)
+        extra = {"method": call.method, "code": code_of(error).name, "request_id": identity}
         if isinstance(error, InvalidRequest):
             _log.warning("request refused", extra={**extra, "reason": str(error)})
         elif isinstance(error, Rejection) and not isinstance(error, EngineBroken):
@@ -197,7 +191,7 @@ class Answerer:
             _log.error("request failed", extra=extra, exc_info=error)
             if isinstance(error, EngineBroken):
                 self._on_fatal()
-        return request_id
+        return identity
 
 
 def gone(context: grpc.ServicerContext) -> Rejection:

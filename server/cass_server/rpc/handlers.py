@@ -8,19 +8,17 @@ from typing import Any, TypeAlias
 
 import grpc
 
+from cass_server.scheduling.compute_pool import DONE
+
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 
 class OnPool:
     """A function that answers calls in the threads of a pool.
 
-    gRPC's server looks for the two attributes, which grpcio-health-checking uses as well.
-
-    Args:
-        function: answers a call.
-        pool: the threads.
-        sends: whether the function takes a third argument, by which it sends answers, and in the
-            end None; else it returns them.
+    gRPC's server looks for the two attributes, which grpcio-health-checking uses as well. A
+    function that ``sends`` takes a third argument, by which it sends answers and in the end None;
+    others return them.
     """
 
     def __init__(
@@ -37,22 +35,25 @@ class OnPool:
 
 def on_pool(handler: Handler, pool: ThreadPoolExecutor) -> Handler:
     """The handler, its function run in the threads of a pool unless it has one already."""
-    function, make = next(
-        (function, make)
-        for function, make in (
-            (handler.unary_unary, grpc.unary_unary_rpc_method_handler),
-            (handler.unary_stream, grpc.unary_stream_rpc_method_handler),
-            (handler.stream_unary, grpc.stream_unary_rpc_method_handler),
-            (handler.stream_stream, grpc.stream_stream_rpc_method_handler),
-        )
-        if function is not None
-    )
-    if hasattr(function, "experimental_thread_pool"):
+    make: Any = grpc.unary_unary_rpc_method_handler
+    function = handler.unary_unary
+    if function is None:  # reflection and channelz have methods of these two kinds
+        make, function = grpc.stream_stream_rpc_method_handler, handler.stream_stream
+    if function is None or hasattr(function, "experimental_thread_pool"):
         return handler
     made: Handler = make(
         OnPool(function, pool), handler.request_deserializer, handler.response_serializer
     )
     return made
+
+
+def refuse(status: grpc.Status) -> Callable[[Any, grpc.ServicerContext], None]:
+    """A function that ends a call with a status."""
+
+    def abort(_: Any, context: grpc.ServicerContext) -> None:
+        context.abort_with_status(status)
+
+    return abort
 
 
 def refusal(status: grpc.Status) -> Handler:
@@ -61,24 +62,15 @@ def refusal(status: grpc.Status) -> Handler:
     It runs in gRPC's serving thread, where the call arrives: a refusal must cost less than an
     answer, and a thread would cost it as much again.
     """
-
-    def refuse(_: Any, context: grpc.ServicerContext) -> None:
-        context.abort_with_status(status)
-
-    return grpc.stream_stream_rpc_method_handler(OnPool(refuse, _in_place))
+    return grpc.stream_stream_rpc_method_handler(OnPool(refuse(status), _in_place))
 
 
 class _InPlace(ThreadPoolExecutor):
     """Runs what neither waits nor computes in the thread that submits it."""
 
-    def __init__(self) -> None:
-        super().__init__(max_workers=1)  # of which it never starts one
-        self._done: Future[Any] = Future()
-        self._done.set_result(None)
-
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         function(*args, **kwargs)
-        return self._done
+        return DONE
 
 
-_in_place = _InPlace()
+_in_place = _InPlace(max_workers=1)  # of which it never starts one

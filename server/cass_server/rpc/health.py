@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
@@ -28,13 +28,7 @@ class Health:
 
     Unlike grpcio-health-checking's servicer, it ends its watchers' streams when the server ends,
     which a drain would otherwise wait for, and a watcher that does not read delays no other.
-    A watch takes a thread only while something is sent.
-
-    Args:
-        services: names of the services, beside the empty one.
-        pool: threads for probes.
-        deadlines: end calls that bring no message, and watches that are not read.
-        receive_seconds: time for a message to arrive, and for a status to be taken.
+    A watch takes a thread only while something is sent, and has ``receive_seconds`` to read it.
     """
 
     def __init__(
@@ -52,10 +46,10 @@ class Health:
         self._status = _Response.NOT_SERVING
         self._ended = False
         self._lock = threading.Lock()
-        self._watchers: set[_Watcher] = set()
+        self._updates: set[Callable[[], None]] = set()
 
     def handlers(self) -> dict[str, Handler]:
-        """Of the service's methods."""
+        """The handlers of the service's methods."""
         return {
             "Check": grpc.stream_unary_rpc_method_handler(OnPool(self._check, self._pool)),
             "Watch": grpc.stream_stream_rpc_method_handler(
@@ -63,51 +57,56 @@ class Health:
             ),
         }
 
-    def set(self, serving: bool) -> None:
-        """Change the status, unless the server is ending."""
-        self._set(_Response.SERVING if serving else _Response.NOT_SERVING, ended=False)
-
     def end(self) -> None:
         """Stops serving for good: watchers receive that, and their streams end."""
-        self._set(_Response.NOT_SERVING, ended=True)
+        self.set(False, ended=True)
 
-    def _set(self, status: int, *, ended: bool) -> None:
+    def set(self, serving: bool, *, ended: bool = False) -> None:
+        """Changes the status, unless the server has ended."""
         with self._lock:
             if self._ended:
                 return
-            self._status, self._ended = status, ended
-            watchers = list(self._watchers)
-        for watcher in watchers:
-            self._telling.submit(watcher.update)
+            self._status = _Response.SERVING if serving else _Response.NOT_SERVING
+            self._ended = ended
+            updates = list(self._updates)
+        for update in updates:
+            self._telling.submit(update)
 
-    def status(self, service: str) -> int:
-        """Of the contract's numbers."""
+    def _status_of(self, service: str) -> int:
         return int(self._status if service in self._services else _Response.SERVICE_UNKNOWN)
 
     def _check(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
         """The status now; NOT_FOUND for another service's."""
-        status = self.status(self._service(requests, context))
+        status = self._status_of(self._service(requests, context))
         if status == _Response.SERVICE_UNKNOWN:
             context.abort(grpc.StatusCode.NOT_FOUND, "unknown service")
         return bytes(_Response(status=status).SerializeToString())
 
     def _watch(self, requests: Iterator[bytes], context: grpc.ServicerContext, send: Send) -> None:
-        """The status now and after each change, until the caller goes."""
+        """The status now and after each change, until the caller goes or the server ends."""
+        service, lock = self._service(requests, context), threading.Lock()
+        sent: int | None = -1
 
-        def report(status: bytes | None) -> None:
-            with self._deadlines.within(context.cancel, self._receive_seconds):
-                send(status)
+        def update() -> None:
+            nonlocal sent
+            with lock, self._deadlines.within(context.cancel, self._receive_seconds):
+                ended = self._ended  # before the status, which is the last one if it has
+                status = self._status_of(service)
+                if sent not in (None, status):
+                    sent = status
+                    send(_Response(status=status).SerializeToString())
+                if ended and sent is not None:
+                    sent = None
+                    send(None)  # which ends the stream
 
-        watcher = _Watcher(self, self._service(requests, context), report)
-        if not context.add_callback(lambda: self._forget(watcher)):
-            return
-        with self._lock:
-            self._watchers.add(watcher)
-        watcher.update()
+        def forget() -> None:
+            with self._lock:
+                self._updates.discard(update)
 
-    def _forget(self, watcher: _Watcher) -> None:
-        with self._lock:
-            self._watchers.discard(watcher)
+        if context.add_callback(forget):
+            with self._lock:
+                self._updates.add(update)
+            update()
 
     def _service(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> str:
         try:
@@ -117,33 +116,3 @@ class Health:
         except (StopIteration, DecodeError):
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "request: is no HealthCheckRequest")
             raise
-
-    @property
-    def ended(self) -> bool:
-        """Whether the status will not change any more."""
-        return self._ended
-
-
-class _Watcher:
-    """One caller of ``Watch``."""
-
-    def __init__(self, health: Health, service: str, send: Send) -> None:
-        self._health = health
-        self._service = service
-        self._send = send
-        self._sent: int | None = -1
-        self._lock = threading.Lock()
-
-    def update(self) -> None:
-        """Send the status if it is another than the last one; wait until it can be sent."""
-        with self._lock:
-            ended = self._health.ended  # before the status, which is the last one if it has
-            status = self._health.status(self._service)
-            if self._sent is None:
-                return
-            if status != self._sent:
-                self._sent = status
-                self._send(_Response(status=status).SerializeToString())
-            if ended:
-                self._sent = None
-                self._send(None)  # which ends the stream

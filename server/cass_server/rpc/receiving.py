@@ -15,39 +15,29 @@ import inspect
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Any
 
-import grpc
 from grpc import _server
 from grpc._cython import cygrpc
 
-from cass_server.observability.call import Metadata
+from cass_server.observability.call import Call
 from cass_server.rpc.deadlines import Deadlines
+from cass_server.rpc.handlers import refuse
+from cass_server.scheduling.compute_pool import DONE
 
-_PARAMETERS = [
-    "rpc_event",
-    "state",
-    "behavior",
-    "argument_thunk",
-    "request_deserializer",
-    "response_serializer",
-]
+_PARAMETERS = "rpc_event state behavior argument_thunk request_deserializer response_serializer"
+_NAMES = (
+    "_CANCELLED _RECEIVE_MESSAGE_TOKEN _is_rpc_state_active _raise_rpc_error _receive_message"
+    " _stream_response_in_pool"
+)
 
 
 def _is_supported() -> bool:
     respond = getattr(_server, "_unary_response_in_pool", None)
-    names = (
-        "_CANCELLED",
-        "_RECEIVE_MESSAGE_TOKEN",
-        "_is_rpc_state_active",
-        "_raise_rpc_error",
-        "_receive_message",
-        "_stream_response_in_pool",
-    )
     return (
         respond is not None
-        and list(inspect.signature(respond).parameters) == _PARAMETERS
-        and all(hasattr(_server, name) for name in names)
+        and " ".join(inspect.signature(respond).parameters) == _PARAMETERS
+        and all(hasattr(_server, name) for name in _NAMES.split())
         and hasattr(cygrpc, "ReceiveMessageOperation")
     )
 
@@ -55,27 +45,15 @@ def _is_supported() -> bool:
 IS_SUPPORTED = _is_supported()
 
 
-class Method(Protocol):
-    """Answers the calls of an RPC that takes one message."""
-
-    def admit(self, metadata: Metadata) -> grpc.Status | None:
-        """Admits a call whose message is there, or returns the status to end it with."""
-
-    def __call__(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
-        """Answers a call, which is admitted already if its messages are `Received`."""
-
-
 class Received:
     """The messages of an admitted call: one, or none.
 
-    Attributes:
-        started: when the call came, on `time.perf_counter`'s clock.
-        in_time: whether the message, or that there is none, came before the call was cancelled.
+    ``in_time`` says whether that one, or that there is none, came before the call was cancelled.
     """
 
-    def __init__(self, message: bytes | None, started: float, in_time: bool) -> None:
+    def __init__(self, message: bytes | None, call: Call, in_time: bool) -> None:
         self._message = message
-        self.started = started
+        self.call = call
         self.in_time = in_time
 
     def __iter__(self) -> Iterator[bytes]:
@@ -89,23 +67,16 @@ class Received:
 
 
 class MessageFirst(Executor):
-    """Takes a thread for a call only when the call's message is there.
+    """Takes a thread of a pool for a call once the call's message is there; stands before it.
 
-    Stands before the pool that gRPC's server is given.
-
-    Args:
-        pool: runs calls whose message is there.
-        deadlines: end calls whose message does not come.
-        receive_seconds: time for a message to arrive.
+    What answers an RPC of one message has a method ``admit``: the record of a call whose message is
+    there, or the status to end it with. It answers an admitted call if its messages are `Received`.
     """
 
     def __init__(self, pool: Executor, deadlines: Deadlines, receive_seconds: float) -> None:
         self._pool = pool
         self._deadlines = deadlines
         self._seconds = receive_seconds
-        # gRPC wants a future, and to know no more of it than that it is done.
-        self._done: Future[Any] = Future()
-        self._done.set_result(None)
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Receive the message of a call and then have it answered; returns at once.
@@ -123,21 +94,20 @@ class MessageFirst(Executor):
             outcome = receive(event)
             in_time = self._deadlines.stop(cancel)
             message, state.request = state.request, None
-            status = method.admit(rpc_event.invocation_metadata or ())
-            if status is None:
-                messages = Received(message, started, in_time)
+            call = method.admit(rpc_event.invocation_metadata or (), started)
+            if isinstance(call, Call):
+                messages = Received(message, call, in_time)
                 self._pool.submit(
                     function, respond, rpc_event, state, method, lambda: messages, *rest
                 )
             else:
-                refuse = _refuse(status)
-                function(respond, rpc_event, state, refuse, lambda: (), *rest)
+                function(respond, rpc_event, state, refuse(call), lambda: (), *rest)
             return outcome
 
         self._deadlines.start(cancel, self._seconds)
         rpc_event.call.start_server_batch((cygrpc.ReceiveMessageOperation(0),), received)
         state.due.add(_server._RECEIVE_MESSAGE_TOKEN)
-        return self._done
+        return DONE
 
 
 class ReadAheadPool(ThreadPoolExecutor):
@@ -193,10 +163,3 @@ class _ReadAhead:
                 raise StopIteration
             self._receive()
             return message
-
-
-def _refuse(status: grpc.Status) -> Callable[[Any, grpc.ServicerContext], None]:
-    def refuse(_: Any, context: grpc.ServicerContext) -> None:
-        context.abort_with_status(status)
-
-    return refuse

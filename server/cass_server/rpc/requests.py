@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
+import grpc
 import numpy as np
 from google.protobuf.message import DecodeError, Message
 
@@ -26,40 +27,28 @@ M = TypeVar("M", bound=Message)
 
 Masks: TypeAlias = tuple[Sequence[Array], Sequence[Array]]
 """Masks and owner maps (none unless requested), one of each per feature map."""
-FillMasks: TypeAlias = Callable[[MaskInputs, Sequence[Array], Sequence[Array]], None]
-TakeLosses: TypeAlias = Callable[[LossInputs], HostLoss]
+FillMasks: TypeAlias = Callable[
+    [MaskInputs, Sequence[Array], Sequence[Array], grpc.ServicerContext], None
+]
 
 # The longest options that are remembered, and how many.
 _KEPT_BYTES, _KEPT_PLANS = 512, 256
 
 
 class MaskPlan(NamedTuple):
-    """What follows from all of a mask request but its boxes.
-
-    Attributes:
-        options: the fields of its `MaskInputs` after the boxes.
-        small: fills the masks if the boxes are few; None if they are never few enough, or the
-            engine has no such function.
-        patches: of all masks together.
-        answer_bytes: about the size of the answer.
-        layout: of the answer.
-    """
+    """What follows from all of a mask request but its boxes."""
 
     options: tuple[Any, ...]
+    """The fields of its `MaskInputs` after the boxes."""
     small: SmallFill | None
+    """Fills the masks if the boxes are few; None if the engine has no such function."""
     patches: int
     answer_bytes: int
     layout: MaskLayout
 
 
 class MaskRequest(NamedTuple):
-    """Masks to make.
-
-    Attributes:
-        xyxy: as `BoxBatch` has it, checked, read-only.
-        offsets: likewise.
-        plan: the rest.
-    """
+    """Masks to make: checked, read-only boxes as `BoxBatch` has them, and the rest."""
 
     xyxy: Array
     offsets: Array
@@ -77,22 +66,17 @@ class MaskRequest(NamedTuple):
 
     @property
     def size(self) -> Size:
-        """What is counted of it."""
+        """Images, boxes and patches."""
         return len(self.offsets) - 1, len(self.xyxy), self.plan.patches
 
-    def compute_small(self) -> Masks | None:
-        """As `compute`, where that takes too short a time for checkpoints; else None."""
+    def compute(self, fill: FillMasks, context: grpc.ServicerContext) -> Masks:
+        """Masks and owner maps; small ones, which need no checkpoints, without ``fill``."""
+        masks, owners = self.plan.layout.arrays()
         small = self.plan.small
-        if small is None or len(self.xyxy) > small.most_boxes:
-            return None
-        masks, owners = self.plan.layout.arrays()
-        small.fill(self.xyxy, self.offsets, masks)
-        return masks, owners
-
-    def compute(self, fill: FillMasks) -> Masks:
-        """Masks and owner maps, filled by the function of an engine."""
-        masks, owners = self.plan.layout.arrays()
-        fill(self.inputs, masks, owners)
+        if small is not None and len(self.xyxy) <= small.most_boxes:
+            small.fill(self.xyxy, self.offsets, masks)
+        else:
+            fill(self.inputs, masks, owners, context)
         return masks, owners
 
     def encode(self, result: Masks) -> bytes:
@@ -117,14 +101,6 @@ class LossRequest(NamedTuple):
         mask, logits = self.inputs.mask, self.inputs.logits
         return logits.shape[0], 0 if mask is None else mask.boxes.num_boxes, logits.size
 
-    def compute(self, take: TakeLosses) -> HostLoss:
-        """Loss, sum, normaliser and gradient, by the function of an engine.
-
-        Raises:
-            InvalidRequest: the target leaves [0, 1].
-        """
-        return take(self.inputs)
-
     def encode(self, result: HostLoss) -> bytes:
         """The serialized answer."""
         return loss_response(self.inputs, result)
@@ -142,11 +118,8 @@ class MaskReader:
     once, in a `MaskPlan`, and looked up by its bytes. On the CPU the boxes are then read in one
     compiled pass, without protobuf: half of the time that reading takes.
 
-    Args:
-        limits: the largest request.
-        small_fill: of the engine, where it computes on the CPU.
-        streamed: whether messages are of `StreamMasks`, and answers are entries of its stream,
-            else of `GenerateMask`.
+    Messages are of `GenerateMask`, or if ``streamed`` of `StreamMasks`, whose answers are entries
+    of its stream.
     """
 
     def __init__(
@@ -164,11 +137,7 @@ class MaskReader:
         self._plans: dict[tuple[bytes, int], MaskPlan] = {}
 
     def __call__(self, data: bytes) -> MaskRequest:
-        """The request in a message.
-
-        Raises:
-            InvalidRequest: it cannot be used, or is beyond the limits.
-        """
+        """The request in a message; raises `InvalidRequest` if it cannot be used."""
         known = self._known(data)
         if known is not None:
             return known
@@ -230,11 +199,7 @@ class MaskReader:
 
 
 def read_loss(data: bytes, limits: Limits) -> LossRequest:
-    """The request in a serialized `ComputeLossRequest`.
-
-    Raises:
-        InvalidRequest: it cannot be used, or is beyond the limits.
-    """
+    """The request in a `ComputeLossRequest`; raises `InvalidRequest` if it cannot be used."""
     request, views = _parse(data, pb.ComputeLossRequest, limits)
     # The logits bound the work: they are in the message, and a mask must have their shape.
     limits.check_boxes(len(convert.boxes_data(request.mask, views, "mask.boxes")))
@@ -243,11 +208,7 @@ def read_loss(data: bytes, limits: Limits) -> LossRequest:
 
 
 def read_info(data: bytes, limits: Limits) -> None:
-    """Checks a serialized `GetServerInfoRequest`, which has no fields.
-
-    Raises:
-        InvalidRequest: it is none.
-    """
+    """Checks a serialized `GetServerInfoRequest`, which has no fields."""
     _parse(data, pb.GetServerInfoRequest, limits)
 
 

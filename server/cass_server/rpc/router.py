@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Any
 
 import grpc
 
 from cass.contract import SERVICE_NAME
 from cass_server.exceptions import Overloaded, Rejection, Stopping, Unauthenticated
 from cass_server.observability.call import Metadata
+from cass_server.rpc import health
 from cass_server.rpc.handlers import Handler, on_pool, refusal
 from cass_server.rpc.servicer import CassService, Opener
 
+_HEALTH = f"/{health.SERVICE_NAME}/"
 # Without a call for so long, callers have gone elsewhere or wait before they try again.
 _QUIET_SECONDS = 0.05
-
-
-class Authenticator(Protocol):
-    """Decides about callers, such as a `cass_server.security.tokens.TokenFile`."""
-
-    def allows(self, metadata: Any) -> bool:
-        """Whether a call with this metadata is allowed."""
 
 
 class Router(grpc.GenericRpcHandler):
@@ -31,27 +26,20 @@ class Router(grpc.GenericRpcHandler):
 
     It does so in gRPC's serving thread, before anything else. A refused call ends in that thread:
     in a flood, that decides how much is still answered. Generated ``add_…_to_server``
-    functions take a router for a server.
-
-    Args:
-        service: answers calls, and counts those that are refused.
-        authenticator: decides which callers are allowed; None for all.
-        open_services: names of services that need no token, and answer while the server stops.
-        helper_pool: the threads of all other services.
+    functions take a router for a server; their services get the threads of ``helper_pool``.
+    Health checks need no token, and are answered while the server stops.
     """
 
     def __init__(
         self,
         service: CassService,
-        authenticator: Authenticator | None,
-        open_services: tuple[str, ...],
+        allows: Callable[[Metadata], bool] | None,
         helper_pool: ThreadPoolExecutor,
     ) -> None:
         self._service = service
-        self._authenticator = authenticator
-        self._open = tuple(f"/{name}/" for name in open_services)
+        self._allows = allows
         self._openers: dict[str, Opener] = {
-            f"/{SERVICE_NAME}/{name}": opener for name, opener in service.openers().items()
+            f"/{SERVICE_NAME}/{name}": opener for name, opener in service.openers.items()
         }
         self._helper_pool = helper_pool
         self._helpers: dict[str, Handler] = {}
@@ -71,25 +59,26 @@ class Router(grpc.GenericRpcHandler):
         """The handler of a call; None if there is no such method."""
         self.limit.is_exceeded = False
         metadata: Metadata = call.invocation_metadata or ()
-        if call.method.startswith(self._open):
+        if call.method.startswith(_HEALTH):
             return self._helpers.get(call.method)
         try:
             if self._closed:
                 self._last_call = time.monotonic()
                 raise Stopping
-            if self._authenticator is not None and not self._authenticator.allows(metadata):
+            if self._allows is not None and not self._allows(metadata):
                 raise Unauthenticated
             opener = self._openers.get(call.method)
-            return self._helpers.get(call.method) if opener is None else opener(metadata)
+            return self._helpers.get(call.method) if opener is None else opener()
         except Rejection as error:
+            method = call.method.removeprefix(f"/{SERVICE_NAME}/")
             if isinstance(error, Overloaded) and not error.delay:
-                self._service.refused_by_grpc(call.method.rpartition("/")[2])
+                self._service.refused_by_grpc(method)
                 self.limit.is_exceeded = True
                 return _NO_HANDLER
-            return self._refusal(call.method, metadata, error)
+            return refusal(self._service.refused(method, metadata, error))
 
     def close(self) -> None:
-        """Refuses all calls from now on but those of open services, with UNAVAILABLE."""
+        """Refuses all calls from now on but health checks, with UNAVAILABLE."""
         self._closed = True
         self._last_call = time.monotonic()
 
@@ -102,13 +91,6 @@ class Router(grpc.GenericRpcHandler):
         end = time.monotonic() + seconds
         while (wait := min(self._last_call + _QUIET_SECONDS, end) - time.monotonic()) > 0:
             time.sleep(wait)
-
-    def _refusal(self, path: str, metadata: Metadata, error: Rejection) -> Handler:
-        if path in self._openers:
-            status = self._service.refused(path.rpartition("/")[2], metadata, error)
-        else:
-            status = self._service.refused_elsewhere(error)
-        return refusal(status)
 
 
 class Limit:

@@ -11,9 +11,8 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from enum import Enum
 from queue import Empty, SimpleQueue
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
@@ -31,7 +30,6 @@ from cass_server.rpc import health
 from cass_server.rpc.answerer import Answerer
 from cass_server.rpc.deadlines import Deadlines
 from cass_server.rpc.health import Health
-from cass_server.rpc.launch import LaunchContext
 from cass_server.rpc.receiving import IS_SUPPORTED, MessageFirst
 from cass_server.rpc.router import Router
 from cass_server.rpc.servicer import CassService
@@ -53,6 +51,10 @@ _CLOSING_SECONDS = 1.0
 # How often a signal is looked for that did not end the wait for one.
 _LOOK_SECONDS = 0.5
 
+# What the main thread waits for, beside errors.
+_WARM, _STOP = "the engine is warm", "the server is to stop"
+_Event: TypeAlias = str | Exception
+
 _log = logging.getLogger(__name__)
 
 
@@ -60,13 +62,27 @@ def serve(
     settings: Settings,
     engine: Engine,
     metrics: Metrics,
-    launch: LaunchContext,
+    port: int,
+    *,
+    shared: bool,
+    serving: Callable[[str], None],
+    wait_lost: Callable[[], None] | None = None,
     traces: Traces | None = None,
 ) -> int:
     """Serve until SIGTERM or SIGINT, then answer what is in flight and return.
 
     For the main thread, which gets the signals. A computation that takes longer than the drain is
     left to its thread. If the device breaks, serving ends too, so that the process can be replaced.
+
+    Args:
+        settings: of the server, but for the port and the number of processes.
+        engine: where to compute.
+        metrics: counts requests.
+        port: port to bind to; 0 for a free one.
+        shared: whether other processes bind to it too.
+        serving: called with the address once requests are answered.
+        wait_lost: returns when the process is to drain without a signal, if ever.
+        traces: records spans, if given.
 
     Returns:
         The exit code of the process: 0, or 1 if the device is broken.
@@ -75,17 +91,17 @@ def serve(
         CassError: the address cannot be bound, or a file cannot be used.
     """
     # Signal handlers may put into it.
-    events: SimpleQueue[_Event | Exception] = SimpleQueue()
+    events: SimpleQueue[_Event] = SimpleQueue()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: events.put(_Event.STOP))
-    if launch.wait_lost is not None:
-        _report_end(launch.wait_lost, events, _Event.STOP)
+        signal.signal(number, lambda *_: events.put(_STOP))
+    if wait_lost is not None:
+        _report_end(wait_lost, events, _STOP)
     is_broken = threading.Event()
 
     def on_fatal() -> None:
         is_broken.set()
         status.end()
-        events.put(_Event.STOP)
+        events.put(_STOP)
 
     limits = limits_of(settings)
     pool = ComputePool(compute_threads(settings) if IS_SUPPORTED else limits.requests_in_flight)
@@ -105,31 +121,31 @@ def serve(
     helpers = ThreadPoolExecutor(_HELPER_THREADS, thread_name_prefix="helper")
     service = CassService(answerer, limits, streams, helpers)
     status = Health((SERVICE_NAME,), helpers, deadlines, limits.receive_seconds)
-    tokens = None if settings.token_file is None else TokenFile(settings.token_file)
-    router = Router(service, tokens, (health.SERVICE_NAME,), helpers)
+    allows = None if settings.token_file is None else TokenFile(settings.token_file).allows
+    router = Router(service, allows, helpers)
     _add_helpers(router, status, settings)
     server = grpc.server(
         # What gRPC uses of a pool is `submit`.
         cast(ThreadPoolExecutor, MessageFirst(pool, deadlines, limits.receive_seconds)),
         handlers=[router],
         maximum_concurrent_rpcs=cast(int, router.limit),
-        options=options(settings, shared=launch.shared),
+        options=options(settings, shared=shared),
     )
-    address = _bind(server, settings, launch.port)
+    address = _bind(server, settings, port)
     started = time.monotonic()
     server.start()
-    _report_end(engine.warm_up, events, _Event.WARM)
+    _report_end(engine.warm_up, events, _WARM)
     event = _next(events)
     if isinstance(event, Exception):
         raise event
-    if event is _Event.WARM:
+    if event is _WARM:
         # What is loaded by now stays: to look through it for garbage takes 60 ms, in which nothing
         # else runs.
         gc.collect()
         gc.freeze()
         status.set(serving=True)
         _log.debug("warm", extra={"warm_up_seconds": round(time.monotonic() - started, 3)})
-        launch.serving(address)
+        serving(address)
         _next(events)
     draining = time.monotonic()
     status.end()
@@ -158,12 +174,7 @@ def _has_unsent(server: grpc.Server) -> bool:
     return any(getattr(call, "statused", False) for call in tuple(getattr(state, "rpc_states", ())))
 
 
-class _Event(Enum):
-    WARM = "the engine is warm"
-    STOP = "the server is to stop"
-
-
-def _next(events: SimpleQueue[_Event | Exception]) -> _Event | Exception:
+def _next(events: SimpleQueue[_Event]) -> _Event:
     """Waits for an event, in the main thread.
 
     Python's handler of a signal runs between two of that thread's instructions. A signal that comes
@@ -174,9 +185,7 @@ def _next(events: SimpleQueue[_Event | Exception]) -> _Event | Exception:
             return events.get(timeout=_LOOK_SECONDS)
 
 
-def _report_end(
-    function: Callable[[], None], events: SimpleQueue[_Event | Exception], event: _Event
-) -> None:
+def _report_end(function: Callable[[], None], events: SimpleQueue[_Event], event: _Event) -> None:
     """Runs a function in a daemon thread; its end, or its failure, is an event."""
 
     def run() -> None:
@@ -190,6 +199,11 @@ def _report_end(
     threading.Thread(target=run, name=function.__name__, daemon=True).start()
 
 
+def core_count() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def compute_threads(settings: Settings) -> int:
     """How many threads read, compute and answer at a time.
 
@@ -197,9 +211,8 @@ def compute_threads(settings: Settings) -> int:
     """
     if settings.compute_threads != "auto":
         return settings.compute_threads
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    workers = settings.workers if settings.workers != "auto" else cores
-    return max(1, (cores or 1) // (workers or 1)) + _MORE_THREADS
+    workers = core_count() if settings.workers == "auto" else settings.workers
+    return max(1, core_count() // workers) + _MORE_THREADS
 
 
 def limits_of(settings: Settings) -> Limits:

@@ -20,27 +20,23 @@ from cass_server.observability.call import Call, Metadata
 from cass_server.rpc.answerer import Answerer, gone
 from cass_server.rpc.handlers import Handler, OnPool
 from cass_server.rpc.receiving import Received
+from cass_server.rpc.request_metadata import server_timing, wants_timings
 from cass_server.rpc.requests import MaskReader, Reader, read_info, read_loss
-from cass_server.rpc.server_timing import server_timing, wants_timings
 from cass_server.rpc.status import status_of
 from cass_server.rpc.streams import MaskStreams
 
-Opener: TypeAlias = Callable[[Metadata], Handler]
-"""Admits a call, and returns its handler; raises a `Rejection` if there is no room."""
-
+Opener: TypeAlias = Callable[[], Handler]
+"""Returns the handler of a call; raises a `Rejection` if there is no room."""
 
 # How long a call that brings no message may turn out to be a caller who has gone.
 _GONE_SECONDS = 0.05
 
 
 class CassService:
-    """Answers requests within limits.
+    """The RPCs by name, in ``openers``.
 
-    Args:
-        answerer: computes.
-        limits: the largest request taken, and how long a caller may take.
-        streams: answer the calls of ``StreamMasks``.
-        helper_pool: the threads of ``GetServerInfo``, which is answered however full the server is.
+    All take streams of requests, which on the wire is the same: so a call is refused before its
+    message is read. ``GetServerInfo`` has threads of its own, however full the server is.
     """
 
     def __init__(
@@ -52,144 +48,105 @@ class CassService:
     ) -> None:
         self._answerer = answerer
         self._limits = limits
-        self._streams = streams
-        self._info_handler: Handler = grpc.stream_unary_rpc_method_handler(
-            OnPool(self._info, helper_pool)
-        )
-
-    def openers(self) -> Mapping[str, Opener]:
-        """The RPCs by name.
-
-        All take streams of requests, which on the wire is the same: so a call is refused before its
-        message is read, and messages are read here.
-        """
-        read_mask = MaskReader(self._limits, self._answerer.engine.small_fill)
-        read = partial(read_loss, limits=self._limits)
-        return {
-            "GenerateMask": self._unary_opener("GenerateMask", read_mask),
-            "ComputeLoss": self._unary_opener("ComputeLoss", read),
-            "StreamMasks": self._streams.open,
-            "GetServerInfo": lambda _: self._info_handler,
+        read_masks = MaskReader(limits, answerer.engine.small_fill)
+        info: Handler = grpc.stream_unary_rpc_method_handler(OnPool(self._info, helper_pool))
+        self.openers: Mapping[str, Opener] = {
+            "GenerateMask": _Unary("GenerateMask", read_masks, answerer, limits).open,
+            "ComputeLoss": _Unary(
+                "ComputeLoss", partial(read_loss, limits=limits), answerer, limits
+            ).open,
+            "StreamMasks": streams.open,
+            "GetServerInfo": lambda: info,
         }
 
     def refused(self, method: str, metadata: Metadata, error: Rejection) -> grpc.Status:
         """Counts and logs a refused call; returns the status to end it with."""
-        call = Call(method, metadata, time.perf_counter())
-        self._answerer.metrics.started()
-        status = self._answerer.refusal(call, error)
-        self._answerer.finished(call)
-        return status
-
-    def refused_elsewhere(self, error: Rejection) -> grpc.Status:
-        """As `refused`, of a call that is for no method of this service."""
+        if method in self.openers:
+            with self._answerer.call(method, metadata) as call:
+                return self._answerer.refusal(call, error)
         if error.reason:
             self._answerer.metrics.rejected(error.reason)
         return status_of(error)
 
     def refused_by_grpc(self, method: str) -> None:
-        """Count a call that gRPC refuses, since there is no room: in a flood, nothing more."""
+        """Counts a call that gRPC refuses, since there is no room: in a flood, nothing more."""
         self._answerer.metrics.refused(method)
 
-    def _unary_opener(self, name: str, read: Reader) -> Opener:
-        handler: Handler = grpc.stream_unary_rpc_method_handler(_Unary(self, name, read))
-        admission = self._answerer.admission
-
-        def open_unary(_: Metadata) -> Handler:
-            admission.check_room()
-            return handler
-
-        return open_unary
-
-    def admit(self, name: str, metadata: Metadata) -> grpc.Status | None:
-        """Count a single call as in flight, or give the status to end it with."""
-        try:
-            self._answerer.admission.enter()
-        except Rejection as error:
-            return self.refused(name, metadata, error)
-        self._answerer.metrics.started()
-        return None
-
-    def answer(
-        self,
-        call: Call,
-        read: Reader,
-        data: bytes | None,
-        context: grpc.ServicerContext,
-        *,
-        in_time: bool = True,
-    ) -> bytes:
-        """The answer to a single call that was admitted."""
-        answerer = self._answerer
-        message: bytes = b""
-        try:
-            if data is None:
-                raise _missing(context) if in_time else Cancelled("no message came in time")
-            call.received = len(data)
-            message = answerer.answer(call, read, data, context)
-            if wants_timings(call.metadata):
-                context.set_trailing_metadata(server_timing(call.queue, call.compute, call.encode))
-            if call.holders:
-                answerer.deadlines.start(context.cancel, self._limits.send_seconds)
-            if context.is_active():
-                call.code, call.sent = "OK", len(message)
-            else:  # gRPC may have noticed before the deadline was started
-                answerer.deadlines.stop(context.cancel)
-        except Exception as error:
-            # gRPC keeps what `abort` raises in a cycle, and with it this frame: neither it nor the
-            # error may hold the message, which would stay until the garbage is collected.
-            data = message = b""
-            answerer.refuse(call, error, context)
-        finally:
-            if call.holders:
-                answerer.let_go(call)
-            answerer.admission.leave(time.perf_counter() - call.started)
-            answerer.finished(call)
-        return message
-
     def _info(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
-        answerer = self._answerer
-        call = Call("GetServerInfo", context.invocation_metadata() or (), time.perf_counter())
-        answerer.metrics.started()
-        try:
-            with answerer.deadlines.within(context.cancel, self._limits.receive_seconds):
-                data = next(messages, None)
-            if data is None:
-                raise _missing(context)
-            read_info(data, self._limits)
-            answer: bytes = pb.GetServerInfoResponse(
-                version=__version__, device=answerer.engine.device, limits=self._limits.message()
-            ).SerializeToString()
-            call.code, call.received, call.sent = "OK", len(data), len(answer)
-        except Exception as error:
-            data = answer = b""
-            answerer.refuse(call, error, context)
-        finally:
-            answerer.finished(call)
+        answerer, answer = self._answerer, b""
+        with answerer.call("GetServerInfo", context.invocation_metadata() or ()) as call:
+            try:
+                with answerer.deadlines.within(context.cancel, self._limits.receive_seconds):
+                    data = next(messages, None)
+                if data is None:
+                    raise _missing(context)
+                read_info(data, self._limits)
+                answer = pb.GetServerInfoResponse(
+                    version=__version__,
+                    device=answerer.engine.device,
+                    limits=self._limits.message(),
+                ).SerializeToString()
+                call.code, call.received, call.sent = "OK", len(data), len(answer)
+            except Exception as error:
+                data = b""
+                answerer.refuse(call, error, context)
         return answer
 
 
 class _Unary:
-    """An RPC with one message; see `cass_server.rpc.receiving.Method`."""
+    """An RPC with one message; see `cass_server.rpc.receiving.MessageFirst`."""
 
-    def __init__(self, service: CassService, name: str, read: Reader) -> None:
-        self._service = service
+    def __init__(self, name: str, read: Reader, answerer: Answerer, limits: Limits) -> None:
         self._name = name
         self._read = read
+        self._answerer = answerer
+        self._send_seconds = limits.send_seconds
+        self._handler: Handler = grpc.stream_unary_rpc_method_handler(self)
 
-    def admit(self, metadata: Metadata) -> grpc.Status | None:
-        return self._service.admit(self._name, metadata)
+    def open(self) -> Handler:
+        self._answerer.admission.check_room()
+        return self._handler
+
+    def admit(self, metadata: Metadata, started: float) -> Call | grpc.Status:
+        try:
+            return self._answerer.admit(self._name, metadata, started)
+        except Rejection as error:
+            with self._answerer.call(self._name, metadata) as call:
+                return self._answerer.refusal(call, error)
 
     def __call__(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
-        metadata = context.invocation_metadata() or ()
+        data = next(messages, None)
         if isinstance(messages, Received):
-            started, in_time, data = messages.started, messages.in_time, next(messages, None)
+            call, in_time = messages.call, messages.in_time
         else:  # of a gRPC that has no message first
-            started, in_time, data = time.perf_counter(), True, next(messages, None)
-            status = self.admit(metadata)
-            if status is not None:
-                context.abort_with_status(status)
-        call = Call(self._name, metadata, started)
-        return self._service.answer(call, self._read, data, context, in_time=in_time)
+            admitted = self.admit(context.invocation_metadata() or (), time.perf_counter())
+            if not isinstance(admitted, Call):
+                context.abort_with_status(admitted)
+            call, in_time = admitted, True
+        answerer = self._answerer
+        message: bytes = b""
+        with call:
+            try:
+                if data is None:
+                    raise _missing(context) if in_time else Cancelled("no message came in time")
+                call.received = len(data)
+                message = answerer.answer(call, self._read, data, context)
+                if wants_timings(call.metadata):
+                    context.set_trailing_metadata(
+                        server_timing(call.queue, call.compute, call.encode)
+                    )
+                if call.holders:
+                    answerer.deadlines.start(context.cancel, self._send_seconds)
+                if context.is_active():
+                    call.code, call.sent = "OK", len(message)
+                else:  # gRPC may have noticed before the deadline was started
+                    answerer.deadlines.stop(context.cancel)
+            except Exception as error:
+                # gRPC keeps what `abort` raises in a cycle, and with it this frame: neither it nor
+                # the error may hold the message, which would stay until the garbage is collected.
+                data = message = b""
+                answerer.refuse(call, error, context)
+        return message
 
 
 def _missing(context: grpc.ServicerContext) -> Exception:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
@@ -11,7 +10,7 @@ import grpc
 
 from cass_server.config.limits import Limits
 from cass_server.exceptions import Overloaded, Stopping
-from cass_server.observability.call import Call, Metadata
+from cass_server.observability.call import Call
 from cass_server.rpc.answerer import Answerer
 from cass_server.rpc.handlers import Handler, OnPool
 from cass_server.rpc.receiving import ReadAheadPool
@@ -23,12 +22,7 @@ Send: TypeAlias = Callable[[bytes | None], None]
 
 
 class MaskStreams:
-    """Answers the calls of ``StreamMasks``, each with its requests one after the other.
-
-    Args:
-        answerer: computes.
-        limits: the largest request taken, how many streams, and how long a caller may take.
-    """
+    """Answers the calls of ``StreamMasks``, each with its requests one after the other."""
 
     def __init__(self, answerer: Answerer, limits: Limits) -> None:
         self._answerer = answerer
@@ -44,12 +38,8 @@ class MaskStreams:
             OnPool(self._run, pool, sends=True)
         )
 
-    def open(self, _: Metadata) -> Handler:
-        """The handler of a stream.
-
-        Raises:
-            Overloaded: there are as many as there may be.
-        """
+    def open(self) -> Handler:
+        """The handler of a stream; raises `Overloaded` if there are as many as there may be."""
         with self._ended:
             if self._open >= self._limits.streams:
                 raise Overloaded("streams", self._limits.streams, 1.0)
@@ -76,13 +66,12 @@ class MaskStreams:
                 stream.stop()
             metadata = context.invocation_metadata() or ()
             for data in messages:
-                if not stream.begin():
+                if not stream.turn(busy=True):
                     return
-                call = Call("StreamMasks", metadata, time.perf_counter())
-                self._answerer.metrics.started()
-                self._entry(call, data, context, send)
+                with self._answerer.call("StreamMasks", metadata) as call:
+                    self._answer(call, data, context, send)
                 del data  # which a stream that waits would keep
-                if not stream.wait():
+                if not stream.turn(busy=False):
                     return
             stream.end()
         except grpc.RpcError:
@@ -93,29 +82,24 @@ class MaskStreams:
                 self._open -= 1
                 self._ended.notify_all()
 
-    def _entry(self, call: Call, data: bytes, context: grpc.ServicerContext, send: Send) -> None:
+    def _answer(self, call: Call, data: bytes, context: grpc.ServicerContext, send: Send) -> None:
         answerer = self._answerer
         call.received = len(data)
+        answerer.pool.acquire()
         try:
-            answerer.pool.acquire()
-            try:
-                message = answerer.answer(call, self._read, data, context, streamed=True)
-                code = "OK"
-            except Exception as error:
-                code = code_of(error).name
-                answerer.report(call, error)
-                message = entry_of(error)
-            finally:
-                answerer.pool.release()
-            call.sent = len(message)
-            answerer.deadlines.start(context.cancel, self._limits.send_seconds)
-            send(message)
-            if answerer.deadlines.stop(context.cancel) and context.is_active():
-                call.code = code
+            message = answerer.answer(call, self._read, data, context, streamed=True)
+            code = "OK"
+        except Exception as error:
+            code = code_of(error).name
+            answerer.report(call, error)
+            message = entry_of(error)
         finally:
-            if call.holders:
-                answerer.let_go(call)
-            answerer.finished(call)
+            answerer.pool.release()
+        call.sent = len(message)
+        answerer.deadlines.start(context.cancel, self._limits.send_seconds)
+        send(message)
+        if answerer.deadlines.stop(context.cancel) and context.is_active():
+            call.code = code
 
 
 class _Stream:
@@ -125,21 +109,15 @@ class _Stream:
         self._context = context
         self._send = send
         self._lock = threading.Lock()
-        self._is_idle = True
+        self._is_busy = False
         self._is_stopping = False
         self._has_ended = False
 
-    def begin(self) -> bool:
-        """There is a request; whether it is to be answered."""
+    def turn(self, *, busy: bool) -> bool:
+        """A request begins, or is answered; whether the stream goes on."""
         with self._lock:
-            self._is_idle = False
-            return not self._has_ended
-
-    def wait(self) -> bool:
-        """The request is answered; whether there may be another."""
-        with self._lock:
-            self._is_idle = True
-            if self._is_stopping:
+            self._is_busy = busy
+            if self._is_stopping and not busy:
                 self._end()
             return not self._has_ended
 
@@ -147,7 +125,7 @@ class _Stream:
         """End it with UNAVAILABLE, now or when its request is answered."""
         with self._lock:
             self._is_stopping = True
-            if self._is_idle:
+            if not self._is_busy:
                 self._end()
 
     def end(self) -> None:

@@ -21,11 +21,7 @@ _SMOOTHING = 0.05
 
 
 class Admission:
-    """Counts what is in flight; safe to use from several threads.
-
-    Args:
-        limits: ``requests_in_flight`` and ``queue_bytes`` count here.
-    """
+    """Counts what is in flight; safe to use from several threads."""
 
     def __init__(self, limits: Limits) -> None:
         self._most_requests = limits.requests_in_flight
@@ -41,21 +37,13 @@ class Admission:
         self._refused = time.monotonic()
 
     def check_room(self) -> None:
-        """Refuse a request that has not arrived yet, where `enter` would refuse it now.
-
-        Raises:
-            Overloaded: there is no place for it.
-        """
+        """Raises `Overloaded` for a request that has not arrived yet, where `enter` would now."""
         if self._requests >= self._most_requests:
             with self._lock:
                 raise self._overloaded("requests", self._most_requests)
 
     def enter(self) -> None:
-        """Count one more request; `leave` takes it back.
-
-        Raises:
-            Overloaded: there is no place for it.
-        """
+        """Counts one more request, until `leave`; raises `Overloaded` if there is no room."""
         with self._lock:
             if self._requests >= self._most_requests:
                 raise self._overloaded("requests", self._most_requests)
@@ -75,12 +63,9 @@ class Admission:
             self._changed.wait_for(lambda: not self._requests and not self._bytes, seconds)
 
     def hold(self, size: int) -> None:
-        """Count the bytes of a request and its answer; `drop` takes them back.
+        """Counts the bytes of a request and its answer, until `drop`.
 
-        Alone, a request may have any number.
-
-        Raises:
-            Overloaded: there is no room for them.
+        Alone, a request may have any number; else raises `Overloaded` if there is no room.
         """
         if not self.try_hold(size):
             with self._lock:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from threading import TIMEOUT_MAX, Condition, Lock
 from time import monotonic
@@ -27,35 +26,29 @@ Compute: TypeAlias = Callable[[MaskInputs, Sequence[Output]], None]
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class BatchRequest:
-    """One request for masks.
-
-    Attributes:
-        inputs: the checked arguments, in the host's memory.
-        masks: arrays to fill, one a feature map, of the answer's shapes and dtypes, contiguous.
-        owners: likewise, int32; empty unless owners are requested.
-        expires: the deadline on `time.monotonic`'s clock; None for none.
-        is_wanted: whether the caller is still there; called from any thread, must not block.
-    """
+    """One request for masks: its checked arguments, and the contiguous arrays to fill."""
 
     inputs: MaskInputs
     masks: Sequence[Array]
     owners: Sequence[Array]
-    expires: float | None
-    is_wanted: Callable[[], bool]
-
-
-@dataclass(slots=True, eq=False)
-class _Waiting:
-    request: BatchRequest
-    key: tuple[object, ...]  # equal, and then identical, for what one launch can compute
-    patches: int
-    boxes: int
+    """Empty unless owners are requested."""
     expires: float
-    due: float
-    changed: Condition
-    is_done: bool = False  # filled, or given up by its caller
+    """The deadline on `time.monotonic`'s clock; may be infinite."""
+    is_wanted: Callable[[], bool]
+    """Whether the caller is still there; called from any thread, must not block."""
+    # The batcher's own: equal keys, which are then identical, are what one launch can compute.
+    key: tuple[object, ...] = field(init=False)
+    patches: int = field(init=False)
+    due: float = field(init=False)
+    changed: Condition = field(init=False)
+    is_done: bool = field(init=False)  # filled, or given up by its caller
+
+    @property
+    def boxes(self) -> int:
+        """Number of boxes."""
+        return self.inputs.boxes.num_boxes
 
 
 class Batcher:
@@ -93,8 +86,8 @@ class Batcher:
         self._max_boxes = max_boxes
         self._launched = launched
         self._lock = Lock()
-        self._queue: list[_Waiting] = []  # in order of arrival
-        self._running: list[_Waiting] = []  # computed by the thread of the first
+        self._queue: list[BatchRequest] = []  # in order of arrival
+        self._running: list[BatchRequest] = []  # computed by the thread of the first
         self._stopped: Callable[[], Rejection] | None = None
 
     def fill(self, request: BatchRequest) -> None:
@@ -109,93 +102,89 @@ class Batcher:
             EngineBroken: the device is broken, for good.
             Exception: what computing this request, and no other, raised.
         """
-        waiting = self._enter(request)
+        self._enter(request)
         try:
-            while batch := self._wait(waiting):
+            while batch := self._wait(request):
                 self._launch(batch)
         finally:
-            self._leave(waiting)
+            self._leave(request)
 
     def close(self) -> None:
         """Answer all who wait, and who come later, with `Stopping`; a running launch goes on."""
         self._stop(Stopping)
 
-    def _enter(self, request: BatchRequest) -> _Waiting:
-        inputs = request.inputs
+    def _enter(self, request: BatchRequest) -> None:
+        inputs, request.is_done = request.inputs, False
         key: tuple[object, ...]
         key = (inputs.spec, tuple(inputs.maps), inputs.dtype, inputs.return_owner)
-        patches = sum(images * rows * columns for images, rows, columns in inputs.shapes())
-        boxes = inputs.boxes.num_boxes
-        expires = math.inf if request.expires is None else request.expires
+        request.patches = sum(images * rows * columns for images, rows, columns in inputs.shapes())
         with self._lock:
-            key = next((other.key for other in self._queue if other.key == key), key)
+            request.key = next((other.key for other in self._queue if other.key == key), key)
             is_idle = not self._queue and not self._running
-            due = monotonic() + (0 if is_idle else self._window)
-            waiting = _Waiting(request, key, patches, boxes, expires, due, Condition(self._lock))
-            self._queue.append(waiting)
+            request.due = monotonic() + (0 if is_idle else self._window)
+            request.changed = Condition(self._lock)
+            self._queue.append(request)
             if not self._running and self._has_full_launch():
                 self._queue[0].changed.notify()
-        return waiting
 
-    def _wait(self, waiting: _Waiting) -> list[_Waiting]:
+    def _wait(self, request: BatchRequest) -> list[BatchRequest]:
         """Wait until the arrays are filled, or it is time to launch: then return the batch."""
         with self._lock:
-            while not waiting.is_done:
-                self._check(waiting)
-                now, until = monotonic(), waiting.expires
-                if not self._running and self._queue[0] is waiting:
-                    if waiting.due <= now or self._has_full_launch():
+            while not request.is_done:
+                self._check(request)
+                now, until = monotonic(), request.expires
+                if not self._running and self._queue[0] is request:
+                    if request.due <= now or self._has_full_launch():
                         return self._take()
-                    until = min(until, waiting.due)
-                waiting.changed.wait(min(until - now, TIMEOUT_MAX))
+                    until = min(until, request.due)
+                request.changed.wait(min(until - now, TIMEOUT_MAX))
         return []
 
-    def _check(self, waiting: _Waiting) -> None:
+    def _check(self, request: BatchRequest) -> None:
         """Raise what forbids computing the request."""
         if self._stopped is not None:
             raise self._stopped()
-        if waiting.expires <= monotonic():
+        if request.expires <= monotonic():
             raise Expired("the deadline passed while the request waited for the device")
-        if not waiting.request.is_wanted():
+        if not request.is_wanted():
             raise Cancelled("the caller is gone")
 
     def _has_full_launch(self) -> bool:
         patches, boxes = Counter[int](), Counter[int]()
-        for waiting in self._queue:
-            patches[id(waiting.key)] += waiting.patches
-            boxes[id(waiting.key)] += waiting.boxes
+        for request in self._queue:
+            patches[id(request.key)] += request.patches
+            boxes[id(request.key)] += request.boxes
         return max(patches.values()) >= self._max_patches or max(boxes.values()) >= self._max_boxes
 
-    def _take(self) -> list[_Waiting]:
+    def _take(self) -> list[BatchRequest]:
         """Move the next launch from the queue: its first, and what is alike."""
         first = self._queue[0]
         batch, patches, boxes = [first], first.patches, first.boxes
-        for waiting in self._queue[1:]:
-            if waiting.key is not first.key:
+        for request in self._queue[1:]:
+            if request.key is not first.key:
                 continue
             try:
-                self._check(waiting)
+                self._check(request)
             except Rejection:
-                waiting.changed.notify()  # to raise it where it belongs
+                request.changed.notify()  # to raise it where it belongs
                 continue
-            patches += waiting.patches
-            boxes += waiting.boxes
+            patches += request.patches
+            boxes += request.boxes
             if patches > self._max_patches or boxes > self._max_boxes:
                 break
-            batch.append(waiting)
-        self._queue = [waiting for waiting in self._queue if waiting not in batch]
+            batch.append(request)
+        self._queue = [request for request in self._queue if request not in batch]
         self._running = batch
         return batch
 
-    def _launch(self, batch: Sequence[_Waiting]) -> None:
+    def _launch(self, batch: Sequence[BatchRequest]) -> None:
         """Compute a batch; what has failed is first in the queue again, each like no other."""
         try:
             self._launched(len(batch))
-            requests = [waiting.request for waiting in batch]
-            inputs = merge([request.inputs for request in requests])
-            self._compute(inputs, [(request.masks, request.owners) for request in requests])
-            for waiting in batch:
-                waiting.is_done = True
+            inputs = merge([request.inputs for request in batch])
+            self._compute(inputs, [(request.masks, request.owners) for request in batch])
+            for request in batch:
+                request.is_done = True
         except EngineBroken as error:
             self._stop(partial(EngineBroken, *error.args))
             raise
@@ -206,19 +195,19 @@ class Batcher:
         finally:
             with self._lock:
                 self._running = []
-                failed = [waiting for waiting in batch if not waiting.is_done]
+                failed = [request for request in batch if not request.is_done]
                 self._queue[:0] = failed
-                for waiting in failed:
-                    waiting.key = (object(),)
-                for waiting in batch:
-                    waiting.changed.notify()
+                for request in failed:
+                    request.key = (object(),)
+                for request in batch:
+                    request.changed.notify()
 
-    def _leave(self, waiting: _Waiting) -> None:
+    def _leave(self, request: BatchRequest) -> None:
         """End a caller's wait, for whatever reason, and let the next one launch."""
         with self._lock:
-            waiting.is_done = True
-            if waiting in self._queue:
-                self._queue.remove(waiting)
+            request.is_done = True
+            if request in self._queue:
+                self._queue.remove(request)
             if self._queue and not self._running:
                 self._queue[0].changed.notify()
 
@@ -226,8 +215,8 @@ class Batcher:
         """Let everybody raise an error (one of their own), now and from now on."""
         with self._lock:
             self._stopped = self._stopped or error
-            for waiting in (*self._running, *self._queue):
-                waiting.changed.notify()
+            for request in (*self._running, *self._queue):
+                request.changed.notify()
 
 
 def merge(requests: Sequence[MaskInputs]) -> MaskInputs:

@@ -5,11 +5,16 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 _log = logging.getLogger(__name__)
+
+DONE: Future[Any] = Future()
+"""What gRPC's server gets for a call that it submits; it only wants to know that it is done."""
+DONE.set_result(None)
 
 
 class ComputePool(Executor):
@@ -17,9 +22,6 @@ class ComputePool(Executor):
 
     A slot is the right to read, compute and answer. The thread that was idle last runs the next
     call: what it works with is in the caches.
-
-    Args:
-        slots: how many calls run at a time.
     """
 
     def __init__(self, slots: int) -> None:
@@ -29,9 +31,6 @@ class ComputePool(Executor):
         self._queue: deque[_Task | _Thread] = deque()
         self._idle: list[_Thread] = []
         self._local = threading.local()
-        # gRPC wants a future, and to know no more of it than that it is done.
-        self._done: Future[Any] = Future()
-        self._done.set_result(None)
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Runs the function in a thread once there is a slot; the future has no result."""
@@ -42,7 +41,7 @@ class ComputePool(Executor):
                 self._start(task)
             else:
                 self._queue.append(task)
-        return self._done
+        return DONE
 
     def acquire(self) -> None:
         """Wait for a slot: in a thread of another pool, or after `release`."""
@@ -60,6 +59,15 @@ class ComputePool(Executor):
         """Give the slot of this thread to the next in the queue."""
         with self._lock:
             self._release()
+
+    @contextmanager
+    def lent(self) -> Iterator[None]:
+        """Lets others have the slot of this thread while it waits for something."""
+        self.release()
+        try:
+            yield
+        finally:
+            self.acquire()
 
     def _start(self, task: _Task) -> None:
         """Run a task, for which there is a slot, in the thread that was idle last or a new one."""
@@ -104,8 +112,6 @@ class ComputePool(Executor):
 
 
 class _Task(NamedTuple):
-    """A call to run."""
-
     function: Callable[..., Any]
     args: tuple[Any, ...]
 

@@ -18,16 +18,13 @@ Content = TypeVar("Content")
 class ReloadingFiles(Generic[Content]):
     """The content of files that belong together; safe to use from several threads.
 
-    Files that cannot be used, as between the two halves of a rotation, leave the old content; each
-    new reason is logged once.
+    Files that cannot be used, as between the two halves of a rotation, leave the old ``content``;
+    each new reason is logged once.
 
     Args:
         title: names the files in the log.
         files: the paths by their settings' names.
         read: reads the content, and raises `CassError` if it cannot be used.
-
-    Attributes:
-        content: the newest content.
 
     Raises:
         CassError: a file cannot be used.

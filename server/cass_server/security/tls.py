@@ -19,16 +19,11 @@ _Fetcher = Callable[[], grpc.ServerCertificateConfiguration]
 def server_credentials(
     certificate: Path, key: Path, client_ca: Path | None
 ) -> grpc.ServerCredentials:
-    """Credentials for one call of `add_secure_port`, kept up to date.
+    """Credentials for one call of `add_secure_port`, from PEM files, kept up to date.
 
     Each new connection reads all files again if one has changed (`ReloadingFiles`). Open
     connections keep what they began with, even those of a client whose authority was withdrawn.
-
-    Args:
-        certificate: PEM file with the server's certificate, then those that lead to its root.
-        key: PEM file with the certificate's private key, not encrypted.
-        client_ca: PEM file with the authorities of client certificates. Given, every client must
-            have one (mutual TLS); None asks for none.
+    With ``client_ca`` every client must have a certificate (mutual TLS).
 
     Raises:
         CassError: a file cannot be used; names its setting.

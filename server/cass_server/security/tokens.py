@@ -32,10 +32,6 @@ class TokenFile:
     Only hashes are kept. A changed file counts within a second; while it cannot be used, the
     tokens of the old one stay valid (`ReloadingFiles`).
 
-    Args:
-        path: the file.
-        clock: monotonic time in seconds.
-
     Raises:
         CassError: the file cannot be read, holds no token, or a line is no token.
     """
@@ -51,9 +47,6 @@ class TokenFile:
 
         Two such headers are refused, whatever they hold: a proxy in front may have judged the
         other one.
-
-        Args:
-            metadata: the call's, with the keys in lower case as gRPC gives them.
         """
         if self._clock() >= self._next_look:
             self._next_look = self._clock() + _SECONDS_BETWEEN_LOOKS

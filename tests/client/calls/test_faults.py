@@ -14,13 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cass_client import (
-    CassClient,
-    FallbackWarning,
-    Overloaded,
-    Timeout,
-    Unavailable,
-)
+from cass_client import CassClient, FallbackWarning, Overloaded, Timeout, Unavailable
 from cass_core import compute_loss
 from tests.client.support.faults import (
     Hold,

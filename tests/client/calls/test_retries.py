@@ -6,7 +6,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import grpc
 import numpy as np
@@ -18,7 +18,7 @@ from cass_client import BoxBatch, CassClient, MaskRequest, MaskSpec, Overloaded,
 from cass_client.transport.channel_options import channel_options
 from cass_core import generate_mask
 from cass_core.synthetic import street_boxes
-from tests.client.support.small_servers import LIMIT, MaskService, serving_with
+from tests.client.support.small_servers import LIMIT, MaskService, masks_of, serving_with
 from tests.server.support.raw_http2 import (
     DATA,
     END_STREAM,
@@ -46,11 +46,12 @@ def test_a_refusal_of_grpcs_own_is_waited_out() -> None:
     entered, go = threading.Event(), threading.Event()
     go.set()
 
-    def hold(_: grpc.ServicerContext) -> None:
+    def held(request: pb.GenerateMaskRequest, _: grpc.ServicerContext) -> Any:
         entered.set()
         assert go.wait(LIMIT)
+        return masks_of(request)
 
-    service = MaskService(before=hold)
+    service = MaskService(held)
     with (
         serving_with(service, maximum_concurrent_rpcs=1) as address,
         CassClient(address, timeout=LIMIT) as client,
@@ -126,9 +127,11 @@ def test_requests_of_a_stream_that_are_answered_alone(as_tensor: bool) -> None:
 
 
 class Drops:
-    """A server that drops the first call, by GOAWAY, by RST_STREAM or by its connection's end.
+    """A server that drops the first call, by GOAWAY, RST_STREAM or its connection's end.
 
-    As gRPC's do when they stop. On bare sockets, since gRPC's own do so now and then only.
+    As gRPC's do when they stop. On bare sockets, since gRPC's own do so now and then only. Or it
+    ends the stream in the middle of the answer and without trailers, as HAProxy does that has lost
+    its server.
 
     Args:
         listener: where it listens.
@@ -171,13 +174,16 @@ class Drops:
                 elif self._way == "goaway":
                     # The last stream that it takes in is the one before; no error.
                     connection.sendall(frame(GOAWAY, 0, 0, (1).to_bytes(4) + bytes(4)))
+                elif self._way == "cut off":
+                    connection.sendall(header_frame(stream, OPENS))
+                    connection.sendall(data_frames(self._answer[:-1], stream))
                 elif self._way == "reset":
                     connection.sendall(frame(RST_STREAM, 0, stream, (7).to_bytes(4)))  # refused
                 else:
                     return
 
 
-@pytest.mark.parametrize("way", ["goaway", "reset", "closed"])
+@pytest.mark.parametrize("way", ["goaway", "reset", "closed", "cut off"])
 def test_a_call_that_is_dropped_is_asked_again(way: str) -> None:
     mask = pb.Tensor(dtype=pb.DATA_TYPE_FLOAT32, shape=[1, 2, 2], data=bytes(16))
     answer = pb.GenerateMaskResponse(masks=[mask]).SerializeToString()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import itertools
 import multiprocessing
@@ -13,15 +12,8 @@ from typing import Any
 
 import pytest
 
-from cass_client import AsyncCassClient, CassClient, InvalidRequest, MaskRequest
-from tests.client.support.faults import (
-    MAP,
-    SIZE,
-    SPEC,
-    ask,
-    assert_right,
-    request,
-)
+from cass_client import CassClient, InvalidRequest, MaskRequest
+from tests.client.support.faults import MAP, SIZE, SPEC, ask, assert_right, on_a_loop, request
 from tests.client.support.networks import BreakingProxy
 from tests.server.support.observed import in_flight
 from tests.server.support.processes import LIMIT, wait_until
@@ -47,23 +39,6 @@ def plain(
     """Answers of `CassClient.stream_masks`."""
     with CassClient(address, timeout=timeout) as client:
         yield from client.stream_masks(requests, in_flight=in_flight)
-
-
-def on_a_loop(
-    address: str, requests: Iterable[Any], in_flight: int = 4, timeout: float = LIMIT
-) -> Iterator[Any]:
-    """Answers of `AsyncCassClient.stream_masks`."""
-    client = AsyncCassClient(address, timeout=timeout)
-    answers = client.stream_masks(requests, in_flight=in_flight)
-    with asyncio.Runner() as runner:
-        try:
-            while True:
-                yield runner.run(anext(answers))  # type: ignore[arg-type]
-        except StopAsyncIteration:
-            return
-        finally:
-            runner.run(answers.aclose())  # type: ignore[attr-defined]
-            runner.run(client.close())
 
 
 @pytest.fixture(params=[plain, on_a_loop])

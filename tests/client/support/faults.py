@@ -110,14 +110,22 @@ def by_stream(client: CassClient, seeds: Iterable[int]) -> Iterator[Any]:
 
 def by_async_stream(client: CassClient, seeds: Iterable[int]) -> Iterator[Any]:
     """Masks of batches, over a stream of an event loop's."""
-    other = AsyncCassClient(client.target, timeout=LIMIT)
+    return on_a_loop(client.target, map(request, seeds))
+
+
+def on_a_loop(
+    address: str, requests: Iterable[Any], in_flight: int = 4, timeout: float = LIMIT
+) -> Iterator[Any]:
+    """Answers of `AsyncCassClient.stream_masks`."""
+    client = AsyncCassClient(address, timeout=timeout)
+    answers = client.stream_masks(requests, in_flight=in_flight)
     with asyncio.Runner() as runner, contextlib.suppress(StopAsyncIteration):
         try:
-            answers = other.stream_masks(map(request, seeds), in_flight=4)
             while True:
                 yield runner.run(anext(answers))  # type: ignore[arg-type]
         finally:
-            runner.run(other.close())
+            runner.run(answers.aclose())  # type: ignore[attr-defined]
+            runner.run(client.close())
 
 
 def work(

@@ -29,31 +29,41 @@ def masks_of(request: pb.GenerateMaskRequest) -> pb.GenerateMaskResponse:
     )
 
 
+def make_masks(request: Any, _: grpc.ServicerContext) -> Any:
+    """For `MaskService`."""
+    return masks_of(request)
+
+
 class MaskService(cass_pb2_grpc.CassServiceServicer):
-    """Makes masks, knows no streams, and tells its limits if it has some.
+    """Answers requests for masks, knows no streams, and says its limits.
 
     Args:
-        limits: what it tells.
-        before: what it does first with each request for masks.
+        answer: to each request for masks.
+        limits: what it says they are.
+
+    Attributes:
+        calls: how many requests for masks there were.
+        seconds: how many each call for `info` had left.
     """
 
     def __init__(
         self,
+        answer: Callable[[Any, grpc.ServicerContext], Any] = make_masks,
         limits: pb.Limits | None = None,
-        before: Callable[[grpc.ServicerContext], None] = lambda _: None,
     ) -> None:
         self.calls = 0
+        self.seconds: list[float] = []
+        self._answer = answer
         self._limits = limits
-        self._before = before
 
     def GenerateMask(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        """Masks by the core."""
+        """As it was told."""
         self.calls += 1
-        self._before(context)
-        return masks_of(request)
+        return self._answer(request, context)
 
     def GetServerInfo(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         """The limits alone."""
+        self.seconds.append(context.time_remaining())
         return pb.GetServerInfoResponse(limits=self._limits)
 
 

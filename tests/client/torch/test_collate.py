@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import pickle
+import warnings
 from collections import UserDict, namedtuple
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cass_client import CassClient, InvalidRequest, MaskSpec
+from cass_client import AsyncCassClient, CassClient, InvalidRequest, MaskSpec, notices
 from cass_client.torch import MaskCollate
 from cass_core import generate_mask
 from tests.server.support.observed import scrape, value
@@ -41,6 +42,9 @@ def image(size: tuple[int, int]) -> Tensor:
     return torch.zeros(3, *size)
 
 
+IMAGE = image(SIZES[0])
+
+
 def coco(bboxes: Any) -> list[dict[str, Any]]:
     return [
         {"image_id": 7, "category_id": 1, "bbox": list(bbox), "area": 1.0, "iscrowd": 0}
@@ -60,48 +64,94 @@ def collate(**options: Any) -> MaskCollate:
 # --- samples ---
 
 
-@pytest.mark.parametrize("form", ["lists", "arrays", "tensors", "ints"])
+FORMS: dict[str, Any] = {
+    "lists": list,
+    "arrays": lambda b: np.array(b).reshape(-1, 4),
+    "tensors": lambda b: torch.tensor(b).reshape(-1, 4),
+    "ints": lambda b: torch.tensor(b, dtype=torch.int64).reshape(-1, 4),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_boxes_in_a_target(form: str) -> None:
-    convert: Any = {
-        "lists": list,
-        "arrays": lambda b: np.array(b).reshape(-1, 4),
-        "tensors": lambda b: torch.tensor(b).reshape(-1, 4),
-        "ints": lambda b: torch.tensor(b, dtype=torch.int64).reshape(-1, 4),
-    }[form]
-    pairs = [(image(s), {"boxes": convert(b)}) for s, b in zip(SIZES, BOXES, strict=True)]
+    pairs = [(image(s), {"boxes": FORMS[form](b)}) for s, b in zip(SIZES, BOXES, strict=True)]
     images, targets, masks = collate()(pairs)
     assert list(map(id, images)) == [id(pair[0]) for pair in pairs]
     assert list(map(id, targets)) == [id(pair[1]) for pair in pairs]
     same(masks, expected())
 
 
-def test_boxes_as_the_target() -> None:
-    pairs = [
-        (image(s), torch.tensor(b).reshape(-1, 4), 5) for s, b in zip(SIZES, BOXES, strict=True)
-    ]
-    batch = collate()(pairs)
+@pytest.mark.parametrize(
+    ("targets", "options"),
+    [
+        ([torch.tensor(b).reshape(-1, 4) for b in BOXES], {}),
+        ([coco(b) for b in BBOXES], {}),
+        ([{"image_id": 1, "annotations": coco(b)} for b in BBOXES], {"boxes": "annotations"}),
+    ],
+    ids=["boxes", "COCO", "COCO in a dict"],
+)
+def test_other_targets(targets: list[Any], options: dict[str, Any]) -> None:
+    samples = [(image(s), target, 5) for s, target in zip(SIZES, targets, strict=True)]
+    batch = collate(**options)(samples)
     assert len(batch) == 4
     same(batch[-1], expected())
 
 
-def test_coco_annotations_as_the_target() -> None:
-    pairs = [(image(s), coco(b)) for s, b in zip(SIZES, BBOXES, strict=True)]
-    same(collate()(pairs)[-1], expected())
+@pytest.fixture
+def unsaid(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No warning has been given in this process."""
+    monkeypatch.setattr(notices, "_said", set())
 
 
-def test_crowds_are_left_out() -> None:
+def warnings_of(make: MaskCollate, samples: Any) -> tuple[list[str], Any]:
+    """The warnings of two batches, and the second one."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        make(samples)
+        batch = make(samples)
+    return [str(warning.message) for warning in caught], batch
+
+
+@pytest.mark.parametrize("flag", [1, True, 1.0, np.True_, np.int64(1), torch.tensor(1)])
+def test_crowds_are_left_out(unsaid: None, flag: Any) -> None:
+    """Which is said once."""
     annotations = coco(BBOXES[0])
-    annotations[0]["iscrowd"] = 1
-    masks = collate()([(image(SIZES[0]), annotations)])[-1]
-    same(masks, expected(boxes=[BOXES[0][1:]], sizes=SIZES[:1]))
-
-
-def test_coco_annotations_in_a_target() -> None:
-    pairs = [
-        (image(s), {"image_id": 1, "annotations": coco(b)})
-        for s, b in zip(SIZES, BBOXES, strict=True)
+    annotations[0]["iscrowd"] = flag
+    said, batch = warnings_of(collate(), [(IMAGE, annotations)])
+    same(batch[-1], expected(boxes=[BOXES[0][1:]], sizes=SIZES[:1]))
+    assert said == [
+        "crowd regions are left out of the masks, so that their patches are background: 1 of 2 "
+        "annotations of boxes[0]"
     ]
-    same(collate(boxes="annotations")(pairs)[-1], expected())
+
+
+@pytest.mark.parametrize("flag", [0, False, None, 0.0, np.False_, torch.tensor(0)])
+def test_what_is_no_crowd_stays(flag: Any) -> None:
+    annotations = [{**annotation, "iscrowd": flag} for annotation in coco(BBOXES[0])]
+    same(collate()([(IMAGE, annotations)])[-1], expected(boxes=BOXES[:1], sizes=SIZES[:1]))
+
+
+@pytest.mark.parametrize("flag", ["0", "False", "", "1", b"0", 2, -1, 0.5, [0], float("nan")])
+def test_what_is_no_truth_value_is_refused(flag: Any) -> None:
+    annotations = coco(BBOXES[0])
+    annotations[1]["iscrowd"] = flag
+    text = f"boxes[1][1].iscrowd: must be 0 or 1, got {flag!r}"
+    assert refused((IMAGE, annotations)) == text
+
+
+def test_boxes_without_a_patch_are_counted_once(unsaid: None) -> None:
+    """Of maps of 8 x 12 and 4 x 6 cells on 32 x 48 pixels, cut into patches of 4 x 4 cells."""
+    boxes = [(0.0, 0.0, 15.0, 15.0), (1.0, 1.0, 4.0, 4.0), (20.0, 20.0, 22.0, 22.0)]
+    pairs = [(IMAGE, boxes), (IMAGE, []), (IMAGE, boxes[:1])]
+    make = MaskCollate(LOCAL, [(8, 12), (4, 6)], MaskSpec(patch_size=4), collate_fn=transposed)
+    assert warnings_of(make, pairs)[0] == [
+        "4 of 4 boxes have no patch: patch_size is 4, so that the feature map of 4 x 6 cells has "
+        "1 x 2 patches; patch_size=1 makes each cell one"
+    ]
+
+
+def test_small_boxes_need_no_warning_where_a_cell_is_a_patch(unsaid: None) -> None:
+    collate()([(IMAGE, [(1.0, 1.0, 1.0, 1.0)])])
 
 
 @pytest.mark.parametrize("keys", [("boxes", "image"), ("bbox", "pixels")])
@@ -177,7 +227,6 @@ def refused(sample: Any, **options: Any) -> str:
     return str(caught.value)
 
 
-IMAGE = image(SIZES[0])
 KITTI = {"type": "Car", "truncated": 0.0, "bbox": [8.0, 8.0, 24.0, 20.0]}
 
 
@@ -190,7 +239,8 @@ KITTI = {"type": "Car", "truncated": 0.0, "bbox": [8.0, 8.0, 24.0, 20.0]}
             "or boxes a function",
         ),
         ({"image": IMAGE}, "boxes[1]: there is no key 'boxes'; the keys are: 'image'"),
-        ((IMAGE, {}), "boxes[1]: there is no key 'boxes'; the keys are: none"),
+        ((IMAGE, {"labels": 1}), "boxes[1]: there is no key 'boxes'; the keys are: 'labels'"),
+        ({}, "boxes[1]: there is no key 'boxes'; the keys are: none"),
         ((IMAGE, {"boxes": [(8, 8, 2, 9)]}), "boxes[1][0].x2: is smaller than x1"),
         ((IMAGE, {"boxes": torch.zeros(2, 5)}), "boxes[1]: must have the shape [N, 4], got [2, 5]"),
         ((IMAGE, 3), "boxes[1]: must have the shape [N, 4], got []"),
@@ -334,11 +384,16 @@ def test_a_list() -> None:
     same(masks, expected(boxes=BOXES, sizes=[SIZES[0]] * 3))
 
 
-def test_an_image_without_annotations_as_torchvision_wraps_it() -> None:
-    pairs = [(image(SIZES[0]), {"image_id": 7})]
-    _, targets, masks = collate()(pairs)
-    assert list(targets) == [{"image_id": 7}]
-    assert float(masks.max()) == 0
+@pytest.mark.parametrize(
+    "target", [{"image_id": 7}, {}, None, [], {"boxes": None}, {"boxes": torch.zeros(0)}]
+)
+def test_an_image_without_annotations(target: Any) -> None:
+    """The first one is torchvision's, which wraps a COCO set."""
+    pairs = [(IMAGE, target), (IMAGE, {"boxes": BOXES[0]})]
+    for batch in (pairs, pairs[:1]):
+        _, targets, masks = collate()(batch)
+        assert targets[0] is target
+        same(masks, expected(boxes=[[], BOXES[0]][: len(batch)], sizes=SIZES[:1] * len(batch)))
 
 
 def test_a_dict_of_another_kind() -> None:
@@ -387,6 +442,8 @@ def test_unknown_samples_need_a_collate_fn() -> None:
 @pytest.mark.parametrize(
     ("change", "field"),
     [
+        ({"client": "localhost:50051"}, "client"),
+        ({"client": AsyncCassClient("local:")}, "client"),
         ({"feature_map": (0, 4)}, "feature_map"),
         ({"feature_map": [(4, 4), 3]}, "feature_map[1]"),
         ({"spec": 4}, "mask_spec"),
@@ -396,7 +453,7 @@ def test_unknown_samples_need_a_collate_fn() -> None:
 )
 def test_bad_arguments_are_told_by_the_constructor(change: dict[str, Any], field: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        MaskCollate(LOCAL, **{"feature_map": MAP, **change})
+        MaskCollate(**{"client": LOCAL, "feature_map": MAP, **change})
     assert caught.value.field == field
 
 

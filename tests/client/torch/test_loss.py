@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import pickle
-import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cass_client import CassClient, InvalidRequest, LossSpec, MaskSpec, Unavailable
+from cass_client import CassClient, InvalidRequest, LossSpec, MaskSpec
 from cass_client.torch import RemoteCassLoss
 from cass_core import BoxBatch, CassLoss
 from tests.support.compare import same
@@ -95,19 +94,13 @@ def test_gradcheck(client: CassClient) -> None:
     assert torch.autograd.gradcheck(squared, some_logits(torch.float64).requires_grad_())
 
 
-@pytest.mark.parametrize("num_boxes", [12, 0, 1.5])
-def test_num_boxes(client: CassClient, num_boxes: float) -> None:
+@pytest.mark.parametrize("num_boxes", [12, 0, 1.5, None])
+def test_num_boxes_and_logits_that_are_not_contiguous(client: CassClient, num_boxes: Any) -> None:
     specs = (PATCH, LossSpec(reduction="per_object"))
-    remote, local = RemoteCassLoss(client, *specs), CassLoss(*specs)
-    found = value_and_gradient(remote, some_logits(), num_boxes=num_boxes)
-    same(found, value_and_gradient(local, some_logits(), num_boxes=num_boxes))
-
-
-def test_logits_that_are_not_contiguous(client: CassClient) -> None:
-    specs = (PATCH, LossSpec(reduction="none"))
     logits = some_logits(shape=(5, 4, 3)).transpose(0, 2)
-    found = value_and_gradient(RemoteCassLoss(client, *specs), logits)
-    same(found, value_and_gradient(CassLoss(*specs), logits.contiguous()))
+    found = value_and_gradient(RemoteCassLoss(client, *specs), logits, num_boxes=num_boxes)
+    local = value_and_gradient(CassLoss(*specs), logits.contiguous(), num_boxes=num_boxes)
+    same(found, local)
 
 
 def test_every_form_of_boxes_and_sizes(client: CassClient) -> None:
@@ -247,14 +240,6 @@ def test_errors_are_those_of_cass_loss(client: CassClient, change: dict[str, Any
             loss(**arguments)
         texts.append(str(caught.value))
     assert texts[0] == texts[1]
-
-
-def test_no_server() -> None:
-    with socket.socket() as taken:  # by nobody who listens
-        taken.bind(("127.0.0.1", 0))
-        client = CassClient(f"127.0.0.1:{taken.getsockname()[1]}", timeout=20)
-        with client, pytest.raises(Unavailable):
-            RemoteCassLoss(client, PATCH)(some_logits(), BOXES, **PLACE)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-from concurrent import futures
 from typing import Any
 
-import grpc
 import numpy as np
 import pytest
 import torch
 
-from cass.v1 import cass_pb2 as pb
-from cass.v1 import cass_pb2_grpc
 from cass_client import CassClient, MaskSpec
+from tests.client.support.small_servers import MaskService, serving_with
 
 FINE = MaskSpec(patch_size=1)
 
@@ -47,31 +42,12 @@ def test_answers_beyond_the_usual_4_mib(address: str) -> None:
     assert mask.min() == mask.max() == 1
 
 
-@contextlib.contextmanager
-def telling_deadlines() -> Iterator[tuple[str, list[float]]]:
-    """A server that keeps how many seconds each call had left."""
-    remaining: list[float] = []
-
-    class Service(cass_pb2_grpc.CassServiceServicer):
-        def GetServerInfo(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-            remaining.append(context.time_remaining())
-            return pb.GetServerInfoResponse(version="1", device="cpu")
-
-    server = grpc.server(futures.ThreadPoolExecutor(1))
-    cass_pb2_grpc.add_CassServiceServicer_to_server(Service(), server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    try:
-        yield f"127.0.0.1:{port}", remaining
-    finally:
-        server.stop(None).wait(timeout=60)
-
-
 def test_the_deadline_is_the_callers() -> None:
-    with telling_deadlines() as (address, remaining):
+    service = MaskService()
+    with serving_with(service) as address:
         for options in ({}, {"timeout": 500}, {"timeout": 5000.5}):
             with CassClient(address, **options) as client:
                 client.info()
     # gRPC rounds them up a little on the wire; a stalled machine only makes them fewer.
-    for left, least, most in zip(remaining, (0, 30, 500), (30, 500, 5000.5), strict=True):
+    for left, least, most in zip(service.seconds, (0, 30, 500), (30, 500, 5000.5), strict=True):
         assert least < left <= 1.02 * most

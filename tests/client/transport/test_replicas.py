@@ -12,14 +12,8 @@ import threading
 
 import pytest
 
-from cass_client import (
-    CassClient,
-)
-from tests.client.support.faults import (
-    all_serving,
-    keep_asking,
-    start,
-)
+from cass_client import CassClient
+from tests.client.support.faults import all_serving, keep_asking, start
 from tests.docker.stack.names import name_server
 from tests.server.support.processes import LIMIT, lasting_ports
 from tests.support.servers import serving

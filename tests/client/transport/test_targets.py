@@ -43,22 +43,80 @@ def test_hosts_of_a_list_are_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Unavailable) as caught:
         grpc_target("gone:1,lost:2")
     assert str(caught.value) == (
-        "gone:1,lost:2: no host has an address: [Errno -2] Name or service not known"
+        "gone:1,lost:2: no host has an address ([Errno -2] Name or service not known): see whether "
+        "the names are right"
     )
+
+
+FORMS = "must be HOST:PORT, ray:NAME or local:"
+PORTS = ("", "0", "65536", "99999", "-1", "five", "\u00b2")
+NO_HOSTS = ("a..b", ".a", "256.0.0.1", "a/b", "me@h", "[h]", "[::1", "-a", "\u00fc")
 
 
 @pytest.mark.parametrize(
     ("target", "reason"),
     [
-        ("a:1,b", "'b' must be HOST:PORT"),
-        ("a:1,", "'' must be HOST:PORT"),
-        ("local", "must be HOST:PORT, ray:NAME or local:, with a colon, got 'local'"),
+        ("", f"{FORMS}, got ''"),
+        (7, f"{FORMS}, got 7"),
+        ("  ", f"{FORMS}, got '  '"),
+        ("local", f"{FORMS}, got 'local'; write 'local:'"),
+        ("LOCAL:", f"{FORMS}, got 'LOCAL:'; write 'local:'"),
+        ("http://localhost:50051", "must be HOST:PORT, not a URL; write 'localhost:50051'"),
+        ("http://me:secret@h:80/x?y", "must be HOST:PORT, not a URL; write 'h:80'"),
+        (
+            "https://cass.example/masks",
+            "must be HOST:PORT, not a URL; write 'cass.example:50051' with tls=Tls()",
+        ),
+        ("a:1,grpc://[::1]:2", "must be HOST:PORT, not a URL; write '[::1]:2'"),
+        ("localhost", "must be HOST:PORT: 'localhost' has no port; write 'localhost:50051'"),
+        ("a:1,b", "must be HOST:PORT: 'b' has no port; write 'b:50051'"),
+        ("dns:///b", "must be HOST:PORT: 'b' has no port; write 'b:50051'"),
+        ("ipv4:10.0.0.1", "must be HOST:PORT: '10.0.0.1' has no port; write '10.0.0.1:50051'"),
+        ("[::1]", "must be HOST:PORT: '[::1]' has no port; write '[::1]:50051'"),
+        ("50051", "must be HOST:PORT: '50051' has no host; write 'localhost:50051'"),
+        (":50051", "must be HOST:PORT: ':50051' has no host; write 'localhost:50051'"),
+        ("h:80/", "must be HOST:PORT: 'h:80/' has no port from 1 to 65535; write 'h:80'"),
+        ("a:1,", "must be HOST:PORT: '' is empty"),
+        (" h:1", "must be HOST:PORT: ' h:1' has blanks; write 'h:1'"),
+        ("a:1,b 2:3", "must be HOST:PORT: 'b 2:3' has blanks; write 'b2:3'"),
+        ("ipv4:h:1", "must have addresses of ipv4, got 'ipv4:h:1'"),
+        ("unix:", "must have a path of 1 to 107 bytes, got 'unix:'"),
+        *(
+            (
+                f"h:{port}",
+                f"must be HOST:PORT: 'h:{port}' has no port from 1 to 65535; write 'h:50051'",
+            )
+            for port in PORTS
+        ),
+        *(
+            (
+                target,
+                f"must be HOST:PORT: '{target}' is an IPv6 address without brackets; "
+                f"write '{form}'",
+            )
+            for target, form in (("::1", "[::1]:50051"), ("fe80::1:50051", "[fe80::1]:50051"))
+        ),
+        *(
+            (f"{host}:1", f"must be HOST:PORT: '{host}:1' has no name or address of a host")
+            for host in NO_HOSTS
+        ),
     ],
 )
-def test_refused_when_the_client_is_made(target: str, reason: str) -> None:
-    with pytest.raises(InvalidRequest) as caught:
-        CassClient(target)
-    assert str(caught.value) == f"target: {reason}"
+def test_refused_when_the_client_is_made(target: Any, reason: str) -> None:
+    """With a fallback too, which would hide the mistake for ever."""
+    options: dict[str, Any]
+    for options in ({}, {"fallback": "local"}):
+        with pytest.raises(InvalidRequest) as caught:
+            CassClient(target, **options)
+        assert str(caught.value) == f"target: {reason}"
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["localhost:1", "my_service:50051", "a.example.:1", "dns://10.0.0.1/h:1", "xds:///masks"],
+)
+def test_accepted(target: str) -> None:
+    assert CassClient(target).target == target
 
 
 def test_hosts_with_tls_share_a_name() -> None:

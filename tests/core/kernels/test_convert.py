@@ -55,13 +55,8 @@ def test_widen_takes_shapes_and_read_only_arrays() -> None:
 
 def around(values: Floats) -> Floats:
     """The values, their neighbours on both sides, and all of that negated."""
-    near = np.concatenate(
-        [
-            values,
-            np.nextafter(values, np.float32(np.inf)),
-            np.nextafter(values, np.float32(-np.inf)),
-        ]
-    )
+    beside = [np.nextafter(values, np.float32(end)) for end in (np.inf, -np.inf)]
+    near = np.concatenate([values, *beside])
     return np.concatenate([near, -near])
 
 
@@ -69,23 +64,8 @@ def hard_cases(short_values: Floats) -> Floats:
     """Every short value, every midpoint of two, their neighbours, specials, and random bits."""
     finite = np.sort(short_values[np.isfinite(short_values) & (short_values >= 0)])
     midpoints = (finite[1:].astype(np.float64) + finite[:-1]) / 2
-    specials = np.array(
-        [
-            0,
-            -0.0,
-            np.inf,
-            -np.inf,
-            np.nan,
-            1e-45,
-            1e-40,
-            65519.996,
-            65520,
-            65520.004,
-            65536,
-            3.4e38,
-        ],
-        np.float32,
-    )
+    near_65520 = [65519.996, 65520, 65520.004, 65536]
+    specials = np.array([0, -0.0, np.inf, -np.inf, np.nan, 1e-45, 1e-40, 3.4e38, *near_65520], "f4")
     bits = np.random.default_rng(7).integers(0, 1 << 32, 200_000, dtype=np.uint32)
     return np.concatenate(
         [around(finite), around(midpoints.astype(np.float32)), specials, bits.view(np.float32)]

@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cass_core import MaskSpec, generate_mask
+from cass_core import MaskSpec
 from tests.core.support import reference
 from tests.core.support.paths import compiled, interpreted
 from tests.core.support.strategies import Scene, boxes_in, mask_options, one_of, scenes
@@ -127,15 +126,6 @@ def test_another_box_lowers_nothing(scene: Scene, options: Options, data: st.Dat
     assert (after >= before).all()
 
 
-@settings(max_examples=30)
-@given(scene=scenes(), options=mask_options())
-def test_empty_images_are_0(scene: Scene, options: Options) -> None:
-    boxes: list[Any] = [*scene.boxes, []]
-    mask = compiled(boxes, [*scene.sizes, (7, 7)], scene.feature_map, MaskSpec(**options))
-    assert not mask[-1].any()
-    same_bits(mask[:-1], compiled(*scene, MaskSpec(**options)))
-
-
 @settings(max_examples=50)
 @given(scene=scenes(), options=mask_options(), power=st.integers(1, 12))
 def test_scale(scene: Scene, options: Options, power: int) -> None:
@@ -153,31 +143,3 @@ def test_batch_is_its_images(scene: Scene, options: Options) -> None:
     mask = compiled(*scene, spec)
     for image, (boxes, size) in enumerate(zip(scene.boxes, scene.sizes, strict=True)):
         same_bits(mask[image], compiled([boxes], size, scene.feature_map, spec)[0])
-
-
-@settings(max_examples=50)
-@given(scene=scenes(), options=mask_options())
-def test_kind_of_input_changes_nothing(scene: Scene, options: Options) -> None:
-    boxes, *place = scene
-    spec = MaskSpec(**options)
-    mask = compiled(*scene, spec)
-    same_bits(mask, generate_mask(boxes, *place, spec))
-    same_bits(mask, generate_mask([np.array(b) if b else None for b in boxes], *place, spec))
-    tensors = [torch.tensor(b, dtype=torch.float64).reshape(-1, 4) for b in boxes]
-    as_torch = generate_mask(tensors, *place, spec)
-    assert isinstance(as_torch, torch.Tensor)
-    same_bits(mask, as_torch)
-
-
-@settings(max_examples=30)
-@given(scene=scenes(), options=mask_options(), dtype=one_of("float16", "uint8"))
-def test_short_dtypes_are_the_rounded_mask(scene: Scene, options: Options, dtype: str) -> None:
-    if options["merge"] == "sum":
-        options = options | {"merge": "clipped_sum"}
-    mask = compiled(*scene, MaskSpec(**options))
-    expected = (
-        mask.astype(np.float16)
-        if dtype == "float16"
-        else np.rint(mask * np.float32(255)).astype(np.uint8)
-    )
-    np.testing.assert_array_equal(compiled(*scene, MaskSpec(**options), dtype), expected)

@@ -232,64 +232,39 @@ def test_wide_images_are_stacked() -> None:
     assert len(tops) == 1
 
 
-@pytest.mark.parametrize(
-    ("call", "error"),
-    [
-        (lambda: plot_mask(None, [], MASK), "image_size: is needed without an image"),
-        (
-            lambda: plot_mask(PICTURE, [], MASK, image_size=(60, 40)),
-            "image_size: is (60, 40), the image has (40, 60)",
-        ),
-        (
-            lambda: plot_mask(PICTURE[None], [], MASK),
-            "image: must have the shape [H, W, 3] or [H, W], got [1, 40, 60, 3]",
-        ),
-        (
-            lambda: plot_mask(PICTURE, [], MASK[None]),
-            "mask: must be of one image, [n_y, n_x], got the shape [1, 2, 3]",
-        ),
-        (lambda: plot_mask(PICTURE, [], "mask"), "mask: must be an array of numbers"),
-        (
-            lambda: plot_mask(PICTURE, [[3, 0, 1, 1]], MASK),
-            "boxes[0][0].x2: is smaller than x1",
-        ),
-        (
-            lambda: plot_comparison(PICTURE, [], MASK, MASK.T),
-            "second: has the shape [3, 2], first has [2, 3]",
-        ),
-        (
-            lambda: plot_prediction(PICTURE, [], MASK, np.zeros(5)),
-            "logits: has the shape [5], target has [2, 3]",
-        ),
-        (
-            lambda: plot_overview(PICTURE, [], MASK, MASK, owner=MASK[:1]),
-            "owner: has the shape [1, 3], first has [2, 3]",
-        ),
-        (
-            lambda: plot_overview(PICTURE, [], MASK, MASK, logits=MASK),
-            "kept: must be of one image, [n_y, n_x], got the shape []",
-        ),
-        (
-            lambda: plot_overview(PICTURE, [], MASK, MASK, logits=MASK, kept=MASK[:1]),
-            "kept: has the shape [1, 3], logits has [2, 3]",
-        ),
-        (
-            lambda: plot_overview(PICTURE, BOXES, MASK, MASK, logits=MASK, kept=MASK, lost=[1]),
-            "lost: must be [2], one for each box",
-        ),
-        (
-            lambda: plot_owner(PICTURE, BOXES, np.array([[2]])),
-            "owner: must hold indices of the boxes, or -1",
-        ),
-        (
-            lambda: plot_owner(PICTURE, BOXES, np.array([[0.5]])),
-            "owner: must hold indices of the boxes, or -1",
-        ),
-    ],
-)
-def test_refused(call: Any, error: str) -> None:
+Refused = tuple[Any, tuple[Any, ...], dict[str, Any], str]
+KEPT: dict[str, Any] = {"logits": MASK, "kept": MASK > 0}
+REFUSED: list[Refused] = [
+    (plot_mask, (None, [], MASK), {}, "image_size: is needed without an image"),
+    (plot_mask, (PICTURE, [], MASK), {"image_size": (60, 40)},
+     "image_size: is (60, 40), the image has (40, 60)"),
+    (plot_mask, (PICTURE[None], [], MASK), {},
+     "image: must have the shape [H, W, 3] or [H, W], got [1, 40, 60, 3]"),
+    (plot_mask, (PICTURE, [], MASK[None]), {},
+     "mask: must be of one image, [n_y, n_x], got the shape [1, 2, 3]"),
+    (plot_mask, (PICTURE, [], "mask"), {}, "mask: must be an array of numbers"),
+    (plot_mask, (PICTURE, [[3, 0, 1, 1]], MASK), {}, "boxes[0][0].x2: is smaller than x1"),
+    (plot_comparison, (PICTURE, [], MASK, MASK.T), {},
+     "second: has the shape [3, 2], first has [2, 3]"),
+    (plot_prediction, (PICTURE, [], MASK, np.zeros(5)), {},
+     "logits: has the shape [5], target has [2, 3]"),
+    (plot_overview, (PICTURE, [], MASK, MASK), {"owner": MASK[:1]},
+     "owner: has the shape [1, 3], first has [2, 3]"),
+    (plot_overview, (PICTURE, [], MASK, MASK), {"logits": MASK},
+     "kept: must be of one image, [n_y, n_x], got the shape []"),
+    (plot_overview, (PICTURE, [], MASK, MASK), KEPT | {"kept": MASK[:1]},
+     "kept: has the shape [1, 3], logits has [2, 3]"),
+    (plot_overview, (PICTURE, BOXES, MASK, MASK), KEPT | {"lost": [1]},
+     "lost: must be [2], one for each box"),
+    (plot_owner, (PICTURE, BOXES, [[2]]), {}, "owner: must hold indices of the boxes, or -1"),
+    (plot_owner, (PICTURE, BOXES, [[0.5]]), {}, "owner: must hold indices of the boxes, or -1"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("plot", "arguments", "options", "error"), REFUSED)
+def test_refused(plot: Any, arguments: Any, options: dict[str, Any], error: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        call()
+        plot(*arguments, **options)
     assert str(caught.value) == error
 
 

@@ -13,14 +13,16 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from cass_core.enums import KINDS, MERGES, TEMPERATURES
 from cass_core.ops import loss_kernels, masks, scale
+from cass_core.ops.spec_args import Loss, Shape
 
 # What a launch passes: pointers, whole numbers, tuples of floats.
 POINTERS = {"xyxy": "*fp32", "offsets": "*i32", "sizes": "*fp64", "owners": "*i32"}
 WHOLE = ("batch", "height", "width", "patch", "h", "w", "columns", "count")
 TUPLES = {"numbers": ("fp32",) * 10, "heads": ("fp32",) * 5, "rests": ("fp32",) * 5}
-SHAPE = {"ANISOTROPIC": True, "GAUSSIAN": True, "TEMPERATURE": 2, "SUBPIXEL": True, "MERGE": 0}
-LOSS = {"KIND": 2, "WHOLE": (2, 4, 2), "PER_PATCH": 0, "GRAD": True}
+SHAPE = Shape(True, True, TEMPERATURES["small_gain"], True, MERGES["max"], sizes=False)
+LOSS = Loss(KINDS["focal"], (2, 4, 2), per_patch=False, grad=True)
 
 
 def build(kernel: Any, capability: int, types: dict[str, Any], **constants: Any) -> str:
@@ -45,18 +47,18 @@ def main(capability: int) -> None:
     """Variants that between them take every branch."""
     for shape in (
         SHAPE,
-        SHAPE | {"ANISOTROPIC": False, "SUBPIXEL": False, "TEMPERATURE": 1, "MERGE": 2},
-        SHAPE | {"GAUSSIAN": False, "TEMPERATURE": 0, "MERGE": 1},
-        SHAPE | {"ANISOTROPIC": False, "GAUSSIAN": False},
+        Shape(False, True, TEMPERATURES["size_scaled"], False, MERGES["clipped_sum"], False),
+        Shape(True, False, TEMPERATURES["fixed"], True, MERGES["sum"], False),
+        SHAPE._replace(anisotropic=False, gaussian=False),
     ):
         for dtype, maps in (("fp32", 1), ("u8", 2), ("bf16", 1)):
             types = {"mask": f"*{dtype}"}
             types |= {"cells": (("i32", "i32"),) * maps, "columns": ("i32",) * maps}
-            owner = shape["MERGE"] == 0
+            launched = shape._replace(sizes=maps == 1)
             print(
                 build(
                     masks._mask_kernel, capability, types,
-                    **shape, SIZES=maps == 1, OWNER=owner, BLOCK_Y=32, BLOCK_X=32,
+                    SHAPE=launched, OWNER=shape.merge == 0, BLOCK_Y=32, BLOCK_X=32,
                 )
             )  # fmt: skip
     for logits, target, grad in (
@@ -65,12 +67,12 @@ def main(capability: int) -> None:
         types = {"logits": f"*{logits}", "target": f"*{target}", "grad": f"*{grad}"}
         types |= {"losses": f"*{grad}", "sums": "*fp64"}
         for kind in range(6):
-            loss = LOSS | {"KIND": kind, "WHOLE": (2, -1, kind % 3 - 1), "PER_PATCH": kind % 2}
-            print(build(loss_kernels.target_kernel, capability, types, **loss, BLOCK=1024))
+            loss = Loss(kind, (2, -1, kind % 3 - 1), bool(kind % 2), True)
+            print(build(loss_kernels.target_kernel, capability, types, LOSS=loss, BLOCK=1024))
         print(
             build(
                 loss_kernels.boxes_kernel, capability, types,
-                **SHAPE, **LOSS, SIZES=False, BLOCK_Y=16, BLOCK_X=32,
+                SHAPE=SHAPE, LOSS=LOSS, BLOCK_Y=16, BLOCK_X=32,
             )
         )  # fmt: skip
         finish = {"sums": "*fp64", "loss": f"*{grad}", "whole": f"*{grad}"}
@@ -80,10 +82,10 @@ def main(capability: int) -> None:
         print(
             build(
                 loss_kernels.boxes_kernel, capability, single,
-                **SHAPE, **LOSS, SIZES=True, BLOCK_Y=16, BLOCK_X=32, columns=1,
+                SHAPE=SHAPE._replace(sizes=True), LOSS=LOSS, BLOCK_Y=16, BLOCK_X=32, columns=1,
             )
         )  # fmt: skip
-        print(build(loss_kernels.target_kernel, capability, types, **LOSS, BLOCK=1024, count=1))
+        print(build(loss_kernels.target_kernel, capability, types, LOSS=LOSS, BLOCK=1024, count=1))
         factor = {"grad": f"*{grad}", "outer": f"*{grad}"}
         print(build(scale._scale_kernel, capability, factor, BLOCK=1024))
 

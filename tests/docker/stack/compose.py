@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ import pytest
 from tests.docker.conftest import ROOT
 from tests.docker.engine import LIMIT, Container, Engine
 from tests.server.support.processes import free_port
+from tests.support.waiting import wait_until
 
 COMPOSE = ROOT / "docker" / "compose.yaml"
 
@@ -40,11 +40,7 @@ def compose_program(engine: Engine) -> list[str]:
 
 
 class Stack:
-    """Services that run, under a name and on ports of their own.
-
-    Attributes:
-        address: where the proxy answers.
-    """
+    """Services that run, under a name and on ports of their own."""
 
     def __init__(self, engine: Engine, profile: str) -> None:
         self._engine = engine
@@ -103,14 +99,17 @@ class Stack:
 
     def wait_until(self, condition: Callable[[], bool], what: str) -> None:
         """Poll with a hard limit."""
-        pause = threading.Event()
-        for _ in range(int(LIMIT / 0.2)):
+
+        def met() -> bool:
             with contextlib.suppress(OSError):  # not listening yet
-                if condition():
-                    return
-            pause.wait(0.2)
-        logs = [c.logs() for name in ("proxy", "proxy-tls") for c in self.containers(name)]
-        raise AssertionError("\n".join([f"never: {what}", *logs]))
+                return condition()
+            return False
+
+        def logs() -> str:
+            proxies = [c for name in ("proxy", "proxy-tls") for c in self.containers(name)]
+            return "\n".join([f"never: {what}", *(proxy.logs() for proxy in proxies)])
+
+        wait_until(met, logs, LIMIT, 0.2)
 
 
 @contextlib.contextmanager

@@ -13,21 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.docker.engine import LIMIT, Engine
-from tests.docker.stack.proxy import program
+from tests.docker.stack.programs import program
 
 _PULL_SECONDS = 600.0
 
 
 @dataclass(frozen=True)
 class StandIn:
-    """What an image is made of.
-
-    Attributes:
-        programs: names of installed programs.
-        folders: what its user can write to.
-        user: number of that user.
-        changes: the image's configuration, as instructions of a Dockerfile.
-    """
+    """An image of installed programs, folders that its user can write to, and configuration."""
 
     programs: tuple[str, ...]
     folders: tuple[str, ...] = ()
@@ -45,13 +38,7 @@ STAND_INS = {
 
 
 def provide(engine: Engine, image: str, folder: Path) -> None:
-    """See to it that there is an image of that name; the test is skipped where that cannot be.
-
-    Args:
-        engine: where to.
-        image: its full name.
-        folder: for files.
-    """
+    """See to it that there is an image of that name; the test is skipped where that cannot be."""
     if engine.run("image", "inspect", image).returncode == 0:
         return
     if engine.run("pull", image, limit=_PULL_SECONDS).returncode == 0:

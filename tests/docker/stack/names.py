@@ -15,15 +15,7 @@ _HEADER_BYTES = 12
 
 
 class NameServer:
-    """Answers until `close`, over UDP.
-
-    Args:
-        name: the name that it knows.
-        addresses: the IPv4 addresses of that name; may be replaced at any time.
-
-    Attributes:
-        port: where it answers, on 127.0.0.1.
-    """
+    """Answers over UDP until `close`; its name's addresses may be replaced at any time."""
 
     def __init__(self, name: str, addresses: list[str]) -> None:
         self._name = b"".join(bytes([len(part)]) + part.encode() for part in name.split("."))

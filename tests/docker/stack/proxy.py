@@ -3,42 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import subprocess
-import threading
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
 from tests.docker.conftest import ROOT
 from tests.docker.engine import LIMIT
+from tests.docker.stack.programs import program
 from tests.server.support.observed import Samples, samples, value
 from tests.server.support.processes import free_port
+from tests.support.waiting import wait_until
 
 PROXY = ROOT / "docker" / "proxy"
 
 
-def program(name: str) -> str:
-    """Path of an installed program; the test is skipped without."""
-    # Debian has servers where only root looks.
-    found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/bin")
-    if found is None:
-        pytest.skip(f"needs {name} (of the Debian package of that name)")
-    return found
-
-
 @dataclass(frozen=True)
 class Replacement:
-    """What stands for the stack's network.
-
-    Attributes:
-        name_server: port on 127.0.0.1 that tells the servers' addresses.
-        servers: port of all of them.
-        tls: folder of the proxy's certificates.
-    """
+    """What stands for the stack's network."""
 
     name_server: int
     servers: int
@@ -46,12 +29,7 @@ class Replacement:
 
 
 class Proxy:
-    """HAProxy, and what it has logged.
-
-    Attributes:
-        address: where it answers callers.
-        process: it.
-    """
+    """HAProxy, and what it has logged."""
 
     def __init__(self, folder: Path, variant: str, replacement: Replacement) -> None:
         port, metrics = free_port(), free_port()
@@ -89,14 +67,14 @@ class Proxy:
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
         """Poll with a hard limit; fails with the log if it ends."""
-        poll = threading.Event()
-        for _ in range(int(LIMIT / 0.05)):
-            with contextlib.suppress(OSError):  # not listening yet
-                if condition():
-                    return
+
+        def met() -> bool:
             assert self.process.poll() is None, self.log()
-            poll.wait(0.05)
-        raise AssertionError(self.log())
+            with contextlib.suppress(OSError):  # not listening yet
+                return condition()
+            return False
+
+        wait_until(met, self.log, LIMIT)
 
 
 @contextlib.contextmanager

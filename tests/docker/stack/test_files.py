@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,10 @@ from prometheus_client import generate_latest
 
 from cass_server.config.settings import PREFIX, Settings
 from cass_server.observability.metrics import Metrics
-from cass_server.observability.prometheus import OneWorker, WorkerMetrics
+from cass_server.observability.prometheus import WorkerMetrics
 from tests.docker.conftest import ROOT
-from tests.docker.engine import LIMIT
 from tests.docker.stack.compose import COMPOSE
-from tests.docker.stack.proxy import program
+from tests.docker.stack.programs import promtool
 
 PROMETHEUS = ROOT / "docker" / "prometheus"
 ALERTS = yaml.safe_load((PROMETHEUS / "alerts.yml").read_text())
@@ -32,19 +30,6 @@ def content() -> dict[str, Any]:
 
 
 SERVICES: dict[str, dict[str, Any]] = content()["services"]
-
-
-def promtool(*arguments: str) -> str:
-    done = subprocess.run(
-        [program("promtool"), *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=LIMIT,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
-    return done.stdout
 
 
 def test_the_file_is_what_the_specification_allows() -> None:
@@ -139,7 +124,7 @@ def test_an_alert_says_what_is_wrong_and_what_to_do(rule: dict[str, Any]) -> Non
 
 
 def test_alerts_are_about_metrics_of_the_server() -> None:
-    exposed = generate_latest(WorkerMetrics([Metrics()], OneWorker(), "1", "cpu")).decode()
+    exposed = generate_latest(WorkerMetrics([Metrics()], "1", "cpu")).decode()
     names = set(re.findall(r"\bcass_\w+", " ".join(rule["expr"] for rule in RULES)))
     assert names
     assert names <= set(re.findall(r"^cass_\w+", exposed, re.MULTILINE))

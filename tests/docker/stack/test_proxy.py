@@ -14,11 +14,12 @@ import pytest
 from cass_client import CassClient, Tls, Unavailable
 from tests.docker.conftest import ROOT
 from tests.docker.engine import LIMIT
-from tests.docker.stack.callers import CELLS, SIZE, SPEC, calling
 from tests.docker.stack.names import name_server
-from tests.docker.stack.proxy import Proxy, Replacement, program, proxy
+from tests.docker.stack.programs import program
+from tests.docker.stack.proxy import Proxy, Replacement, proxy
 from tests.server.support.observed import scrape, value
 from tests.server.support.processes import free_port, health, held
+from tests.support.callers import calling
 from tests.support.servers import ServerProcess, server_process, serving
 
 pytestmark = pytest.mark.timeout(120)
@@ -136,7 +137,7 @@ def test_mutual_tls_on_both_sides(tmp_path: Path) -> None:
         proxy(tmp_path, "tls", Replacement(names.port, port, certificates / "proxy")) as running,
     ):
         running.wait_until(lambda: running.up() == 1)
-        with calling(running.address, callers=1, tls=known) as callers:
+        with calling(running.address, number=1, tls=known) as callers:
             running.wait_until(callers.more(5))
         assert requests(first) >= 5
         for stranger in (Tls(mine / "ca.crt"), None):
@@ -144,7 +145,7 @@ def test_mutual_tls_on_both_sides(tmp_path: Path) -> None:
                 CassClient(running.address, tls=stranger) as client,
                 pytest.raises(Unavailable),
             ):
-                client.generate_mask([[[4, 4, 20, 20]]], SIZE, CELLS, SPEC)
+                client.info()
 
 
 def make_certificates(folder: Path) -> Path:

@@ -11,10 +11,10 @@ import yaml
 from cass_client import CassClient, Tls, Unavailable
 from tests.docker.asking import is_right
 from tests.docker.engine import Engine
-from tests.docker.stack.callers import calling
 from tests.docker.stack.compose import COMPOSE, Stack, stack
-from tests.docker.stack.dashboard import panels
+from tests.docker.stack.dashboard import expressions, panels
 from tests.docker.stack.images import provide
+from tests.support.callers import calling
 
 pytestmark = pytest.mark.timeout(300, func_only=True)  # images may have to be built first
 
@@ -53,23 +53,13 @@ def test_calls_from_outside_and_samples_of_both_servers(plain: Stack) -> None:
         by_server = 'sum by (instance) (cass_requests_total{method="GenerateMask",code="OK"}) > 0'
         plain.wait_until(lambda: len(plain.query(by_server)) == 2, by_server)
         for panel in panels():
-            for expression in panel.expressions(window="30s"):
-                if panel.title not in NEVER_ON_A_CPU:
+            for expression in expressions(panel, window="30s"):
+                if panel["title"] not in NEVER_ON_A_CPU:
                     plain.wait_until(lambda e=expression: bool(plain.query(e)), expression)
     # One for `is_right`.
     total = f"sum({by_server.removesuffix(' > 0')})"
     plain.wait_until(lambda: plain.number(total) == callers.answered() + 1, total)
     assert plain.query('ALERTS{alertstate="firing"}') == []
-
-
-def test_no_call_fails_when_a_server_is_killed(plain: Stack) -> None:
-    first, _ = plain.containers("server")
-    with calling(plain.address) as callers:
-        plain.wait_until(callers.more(), "answers")
-        first.signal("SIGKILL")
-        plain.wait_until(callers.more(), "answers of the other server")
-    left = 'haproxy_backend_active_servers{proxy="servers"}'
-    plain.wait_until(lambda: plain.number(left) == 1, left)
 
 
 def test_no_call_fails_when_a_server_is_stopped(plain: Stack, engine: Engine) -> None:

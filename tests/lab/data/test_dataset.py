@@ -12,12 +12,12 @@ import pytest
 from PIL import Image
 
 from cass_core import InvalidRequest
-from cass_lab.data.dataset import Dataset, load_datasets
-from tests.lab.support.drawn import SIZE
+from cass_lab.data.dataset import Dataset
+from tests.lab.support.drawn import SIZE, load
 
 
-def load(folder: Path, size: tuple[int, int], cache: Path) -> tuple[Dataset, Dataset]:
-    return load_datasets((folder / "train.json", folder / "test.json"), folder, size, cache)
+def load_folder(folder: Path, size: tuple[int, int], cache: Path) -> tuple[Dataset, Dataset]:
+    return load(folder / "train.json", folder / "test.json", folder, size, cache)
 
 
 def test_pixels_boxes_and_labels(scenes: Path, data: tuple[Dataset, Dataset]) -> None:
@@ -37,8 +37,8 @@ def test_pixels_boxes_and_labels(scenes: Path, data: tuple[Dataset, Dataset]) ->
 
 
 def test_pictures_and_boxes_are_stretched_together(scenes: Path, tmp_path: Path) -> None:
-    original = load(scenes, SIZE, tmp_path)[1]
-    wide = load(scenes, (SIZE[0], 2 * SIZE[1]), tmp_path)[1]
+    original = load_folder(scenes, SIZE, tmp_path)[1]
+    wide = load_folder(scenes, (SIZE[0], 2 * SIZE[1]), tmp_path)[1]
     assert wide.pixels().shape == (16, SIZE[0], 2 * SIZE[1], 3)
     assert wide.xyxy == pytest.approx(original.xyxy * [2, 1, 2, 1], rel=1e-6)
     assert wide.digest != original.digest
@@ -48,17 +48,18 @@ def test_pictures_and_boxes_are_stretched_together(scenes: Path, tmp_path: Path)
 def test_change_of_aspect(
     scenes: Path, tmp_path: Path, size: tuple[int, int], change: float
 ) -> None:
-    assert load(scenes, size, tmp_path)[1].aspect_change == pytest.approx(change)
+    assert load_folder(scenes, size, tmp_path)[1].aspect_change == pytest.approx(change)
 
 
 def test_decoded_once(scenes: Path, tmp_path: Path) -> None:
-    decoded: list[int] = []
+    first = load_folder(scenes, SIZE, tmp_path)
+    (tmp_path / ".0123456789abcdef.npy.7.part").write_bytes(b"of a killed process")
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    seen: list[int] = []
     files = (scenes / "train.json", scenes / "test.json")
-    first = load_datasets(files, scenes, SIZE, tmp_path, lambda: decoded.append(1))
-    assert len(decoded) == 48
-    (tmp_path / "0123456789abcdef.7.part").write_bytes(b"of a killed process")
-    again = load_datasets(files, scenes, SIZE, tmp_path, lambda: decoded.append(1))
-    assert len(decoded) == 48
+    again = load(*files, scenes, SIZE, tmp_path, picture_done=lambda: seen.append(1))
+    assert len(seen) == 48
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
     assert [d.digest for d in first] == [d.digest for d in again]
 
 
@@ -66,27 +67,26 @@ def test_what_cannot_be_used_is_named(scenes: Path, tmp_path: Path) -> None:
     content = json.loads((scenes / "test.json").read_text())
     (tmp_path / "test.json").write_text(json.dumps(content))
     (tmp_path / "train.json").write_text((scenes / "train.json").read_text())
-    with pytest.raises(InvalidRequest, match=r"--images: .*0\.png is not a picture"):
-        load(tmp_path, SIZE, tmp_path)
+    with pytest.raises(InvalidRequest, match=r"--images: .*0\.png: no such file"):
+        load_folder(tmp_path, SIZE, tmp_path)
     content["annotations"][3]["category_id"] = 99
     (tmp_path / "test.json").write_text(json.dumps(content))
-    files = (scenes / "train.json", tmp_path / "test.json")
     with pytest.raises(InvalidRequest, match=r"annotations\[3\]\.category_id: 99"):
-        load_datasets(files, scenes, SIZE, tmp_path)
+        load(scenes / "train.json", tmp_path / "test.json", scenes, SIZE, tmp_path)
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"images": [], "annotations": []}, "--test: test.json has no images"),
-        ({"annotations": []}, "--test: test.json has no boxes"),
+        ({"images": [], "annotations": []}, "--test: has no images"),
+        ({"annotations": []}, "--test: has no boxes"),
         (
             {"annotations": [{"image_id": "s1", "category_id": 1, "bbox": [160, 0, 9, 9]}]},
-            "--test: test.json has no boxes in its pictures",
+            "--test: has no boxes in its pictures",
         ),
         (
             {"images": [{"id": "s1", "height": 96, "width": 160}]},
-            "images[0].file_name: is missing in test.json",
+            "--images: image s1 has no file_name",
         ),
         (
             {"images": [{"id": "s1", "file_name": "7.png", "height": 96, "width": 160}]},
@@ -105,4 +105,4 @@ def test_files_that_nothing_can_be_measured_on(
     path = tmp_path / "test.json"
     path.write_text(json.dumps(content | changes))
     with pytest.raises(InvalidRequest, match=f"^{re.escape(words)}"):
-        load_datasets((scenes / "train.json", path), scenes, SIZE, tmp_path)
+        load(scenes / "train.json", path, scenes, SIZE, tmp_path)

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import numpy as np
 import pytest
 
 from cass_core import MaskSpec
 from cass_lab.data.dataset import Dataset
-from cass_lab.data.targets import box_facts, target_change
+from cass_lab.data.targets import FACTS, box_facts, target_change
+from tests.lab.support.drawn import boxes_alone
 
 BASELINE = MaskSpec.baseline().replace(patch_size=1)
 
 
 def dataset(*boxes: tuple[float, ...]) -> Dataset:
-    return Dataset(
-        Path("none"),
-        (64, 64),
-        np.array(boxes, np.float32),
-        np.array([0, len(boxes)]),
-        np.zeros(len(boxes), np.int64),
-        ("a",),
-        "",
-    )
+    return boxes_alone([boxes], (64, 64))
 
 
 def test_the_same_target_changes_nothing() -> None:
@@ -66,11 +56,12 @@ def test_box_facts() -> None:
     facts = box_facts(
         dataset((16, 16, 24, 24), (0, 8, 56, 64), (60, 20, 64, 60), (-8, 0, 32, 32)), 8, BASELINE
     )
-    assert facts["all"].objects == 4
-    assert facts["all"].at_border == 0.75
+    assert facts["all"][0] == 4
+    shares = dict(zip(FACTS, facts["all"][1], strict=True))
+    assert shares["at the border"] == 0.75
     # The third, grown to a patch across, and the last.
-    assert facts["all"].cut == 0.5
-    assert facts["all"].outside == 0
+    assert shares["cut"] == 0.5
+    assert shares["outside"] == 0
     # 0.3 of 1 patch; of 7; of 1 and 5; of 5 and 4.
-    assert facts["all"].thin_band == 0.25
-    assert facts["< 16 px"].no_band == pytest.approx(0.5)
+    assert shares["thin band"] == 0.25
+    assert facts["< 16 px"][1][FACTS.index("no context")] == pytest.approx(0.5)

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from cass_lab.data.dataset import Dataset
 from cass_lab.measures.ap import Detections, average_precision
+from tests.lab.support.drawn import boxes_alone
 
 SQUARE, TALL, LARGE = (10, 10, 30, 30), (50, 10, 60, 50), (0, 60, 80, 140)
 NOTHING = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
 
 
 def truth(*images: list[tuple[int, ...]], labels: list[int] | None = None) -> Dataset:
-    boxes = np.array([box for image in images for box in image], np.float32).reshape(-1, 4)
-    return Dataset(
-        Path("none"),
-        (160, 160),
-        boxes,
-        np.cumsum([0, *(len(image) for image in images)]),
-        np.array(labels or [0] * len(boxes)),
-        ("a", "b"),
-        "",
-    )
+    return boxes_alone(images, (160, 160), labels, ("a", "b"))
 
 
 def found(

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from cass_lab.data.dataset import Dataset
 from cass_lab.measures.blind import training_prior
 from cass_lab.measures.keeping import KEEP_RATIOS
+from tests.lab.support.drawn import boxes_alone
 
 
 def images_of(*boxes: tuple[int, ...]) -> Dataset:
     """160 × 8 pixels each with one box: 20 patches of 8 pixels in a row."""
-    return Dataset(
-        Path("none"),
-        (8, 160),
-        np.array(boxes, np.float32),
-        np.arange(len(boxes) + 1),
-        np.zeros(len(boxes), np.int64),
-        ("a",),
-        "",
-    )
+    return boxes_alone([[box] for box in boxes], (8, 160))
 
 
 def test_flipped_boxes_count() -> None:

@@ -7,13 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from markdown_it import MarkdownIt
 
 from cass_lab.data.dataset import Dataset
 from cass_lab.measures.blind import training_prior
 from cass_lab.measures.keeping import KEEP_RATIOS
 from cass_lab.reports.comparison import Comparison
-from cass_lab.reports.report import recall_section
+from cass_lab.reports.sections import recall_section
+from cass_lab.reports.tables import literal, markdown
 from cass_lab.training.runs import Store
+from tests.lab.support.drawn import boxes_alone
 
 # 12 images: 24 squares of a class named like a group, 3 tall objects of another, in 3 images.
 SQUARE, TALL = (0, 0, 8, 8), (8, 0, 12, 32)
@@ -21,16 +24,8 @@ SQUARE, TALL = (0, 0, 8, 8), (8, 0, 12, 32)
 
 def drawn() -> Dataset:
     boxes = [[SQUARE, SQUARE, *([TALL] if image < 3 else [])] for image in range(12)]
-    flat = np.array([box for image in boxes for box in image], np.float32)
-    return Dataset(
-        Path("none"),
-        (32, 32),
-        flat,
-        np.cumsum([0, *map(len, boxes)]),
-        (flat[:, 3] == 32).astype(np.int64),
-        ("tall", "pole"),
-        "",
-    )
+    labels = [int(box == TALL) for image in boxes for box in image]
+    return boxes_alone(boxes, (32, 32), labels, ("tall", "pole"))
 
 
 def compared(folder: Path, seeds: int) -> Comparison:
@@ -81,3 +76,21 @@ def test_one_seed_has_no_interval(tmp_path: Path) -> None:
     text = recall_section(compared(tmp_path, 1), training_prior(data, 8))
     assert "| better | +25.0 | +25.0 | +25.0 | +25.0 | +25.0 | +25.0 |" in text
     assert "**" not in text
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("cone|barrel", "a\\|b", "*all*", "**a**", "_a_", "a__b__c", "`x|y`", "<b>a</b>", "&amp;"),
+        *("[a](b)", "traffic_light", "a \n b", "![a](b)", "~~a~~", "https://a.b", "\\", "a\\"),
+        *("# a", ":smile:", "$x$", "<script>"),
+    ],
+)
+def test_names_in_tables_are_as_they_are(name: str) -> None:
+    table = markdown(["variant", literal(name)], [[literal(name), "1"]])
+    tokens = MarkdownIt("gfm-like", {"linkify": False}).parse(table)
+    cells = [token for token in tokens if token.type == "inline"]
+    assert len(cells) == 4
+    for cell in (cells[1], cells[2]):
+        assert {child.type for child in cell.children or ()} <= {"text", "text_special"}
+        assert "".join(c.content for c in cell.children or ()) == " ".join(name.split())

@@ -21,17 +21,20 @@ from typer.testing import CliRunner, Result
 
 from cass_core import InvalidRequest, MaskSpec, generate_mask
 from cass_lab.commands.sheet import sheet
-from cass_lab.data.dataset import Dataset, load_datasets
+from cass_lab.data.dataset import Dataset, stretch
 from cass_lab.data.objects import patch_ranges
 from cass_lab.measures.keeping import KEEP_RATIOS, object_measures
-from cass_lab.scoring import load_trained, pruned, stretch, stretch_boxes
-from cass_lab.sheet.page import SheetImage, SheetWriter
+from cass_lab.scoring import load_trained, pruned, stretch_boxes
+from cass_lab.sheet.page import SheetImage, sheet_page
 from cass_lab.training.model import Predictor
-from cass_lab.training.runs import Store, score_images
-from cass_lab.training.train import save
+from cass_lab.training.runs import Run, Store, score_images
+from cass_lab.training.train import Recipe, save
+from cass_lab.training.variants import VARIANTS
 from tests.lab.sheet.browser import dom_of, needs_browser, run_in
+from tests.lab.support.drawn import load
 
 HOSTILE = '</script><script>document.title="owned"</script><img src=x onerror=alert(1)>&amp;"'
+RECIPE = Recipe(1, 4, 5e-3, "cpu")
 SIZE = (64, 128)  # other than the drawn pictures'
 
 
@@ -48,15 +51,17 @@ def predictor(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     model = Predictor(8)
     nn.init.normal_(model.score.weight)
-    save({"stride": 8, "predictor": model.state_dict()}, store.model("abc"))
+    path = store.model(Run(VARIANTS["improved - focal"], "recall", 3, 8, RECIPE), "abc")
+    assert path.name == "improved-focal.recall.seed3.abc.pt"
+    save({"stride": 8, "predictor": model.state_dict()}, path)
     store.add({"key": "abc", "settings": {"size": list(SIZE)}})
-    return store.model("abc")
+    return path
 
 
 @pytest.fixture(scope="module")
 def stretched(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     files = (scenes / "train.json", scenes / "test.json")
-    return load_datasets(files, scenes, SIZE, tmp_path_factory.mktemp("cache"))[1]
+    return load(*files, scenes, SIZE, tmp_path_factory.mktemp("cache"))[1]
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +91,7 @@ def image_of(
         np.zeros_like(mask),
         mask,
         np.where(mask, 0, -1).astype(np.int32),
+        np.array([box[0] >= 60 for box in boxes], np.bool_),
         logits.astype(np.float32),
     )
 
@@ -94,13 +100,13 @@ def image_of(
 def by_hand(tmp_path: Path) -> Path:
     """Patches in reading order are kept in that order: all scores of an image are equal."""
     out = tmp_path / "hand.html"
-    with SheetWriter(out, HOSTILE + "{{SCRIPT}}", 8, "x.pt", [HOSTILE, "b"]) as writer:
+    with sheet_page(out, HOSTILE + "{{SCRIPT}}", 8, "x.pt", [HOSTILE, "b"]) as add:
         # The first row's last two patches, ranks 4 and 5; three of rank 12 to 14; one beyond.
         boxes = [[32, 0, 48, 8], [0, 16, 24, 24], [60, 0, 70, 8]]
-        writer.add(image_of(HOSTILE, boxes, [0, 1, 1], np.zeros((4, 6))))
-        writer.add(image_of("none", [], [], np.zeros((4, 6))))
+        add(image_of(HOSTILE, boxes, [0, 1, 1], np.zeros((4, 6))))
+        add(image_of("none", [], [], np.zeros((4, 6))))
         # 40 x 24 pixels: side 31. Ranks 0 to 14 but for the last column.
-        writer.add(image_of("large", [[0, 0, 40, 24]], [1], np.zeros((4, 6))))
+        add(image_of("large", [[0, 0, 40, 24]], [1], np.zeros((4, 6))))
     return out
 
 
@@ -159,9 +165,9 @@ def test_numbers(by_hand: Path, tmp_path: Path) -> None:
 def test_halves_of_a_patch(tmp_path: Path) -> None:
     """A quarter of ten patches is two, and 35 % are four, as Python rounds."""
     out = tmp_path / "sheet.html"
-    with SheetWriter(out, "halves", 8, "x.pt", ["a"]) as writer:
+    with sheet_page(out, "halves", 8, "x.pt", ["a"]) as add:
         boxes = [[8, 0, 16, 8], [16, 0, 24, 8], [24, 0, 32, 8]]  # ranks 1, 2, 3
-        writer.add(image_of("a", boxes, [0, 0, 0], np.array([[5, 4, 3, 2, 1], [0] * 5])))
+        add(image_of("a", boxes, [0, 0, 0], np.array([[5, 4, 3, 2, 1], [0] * 5])))
     script = """
         set("keep", 25); await settled();
         const quarter = text("total");
@@ -191,9 +197,11 @@ def test_nothing_of_the_data_set_runs(by_hand: Path, tmp_path: Path) -> None:
     found = run_in(by_hand, script, tmp_path)
     title = HOSTILE + "{{SCRIPT}}"
     assert found[:3] == [f"{title} – contact sheet"] * 2 + [title]
-    assert found[3] == f"{HOSTILE} · {HOSTILE}.png · 48 × 32 px"
+    assert found[3] == (
+        f"{HOSTILE} · {HOSTILE}.png · 48 × 32 px · 1 of 3 objects have no patch (dotted)"
+    )
     assert found[4] == f"Picture {HOSTILE}.png"
-    assert found[5] == f"Layer none of {HOSTILE}: 3 objects, 1 lost at 30 %"
+    assert found[5] == f"Layer improved of {HOSTILE}: 3 objects, 1 lost at 30 %"
     assert found[6] == HOSTILE
     # Three images, the sheet, the page's own script and the test's; one picture.
     assert found[7:] == [6, 1]
@@ -263,7 +271,10 @@ def test_pixels(by_hand: Path, tmp_path: Path) -> None:
         const at = (row, column) => [...canvas.getContext("2d").getImageData(
           (8 * column + 4) * scale, (8 * row + 4) * scale, 1, 1).data];
         set("boxes", false); set("opacity", 100); set("keep", 25);
-        const found = {none: [at(0, 5), at(1, 0)]};
+        const found = {opened: [at(1, 2), at(1, 3)]};
+        document.querySelector("[value=none]").click();
+        await settled();
+        found.none = [at(0, 5), at(1, 0)];
         set("prune", false);
         for (const layer of ["baseline", "improved", "difference", "owner", "scores"]) {
           document.querySelector(`[value=${layer}]`).click();
@@ -278,6 +289,10 @@ def test_pixels(by_hand: Path, tmp_path: Path) -> None:
     found = run_in(by_hand, script, tmp_path)
     clear = [0, 0, 0, 0]
     assert found == {
+        "opened": [
+            [0xFC, 0xFF, 0xA4, 255],
+            [0, 0, 0, 199],
+        ],  # improved, the rest pruned
         "none": [clear, [0, 0, 0, 199]],  # six of 24 patches are kept, the first row; 0.78
         "baseline": [clear, clear],
         "improved": [[0xFC, 0xFF, 0xA4, 255], clear],
@@ -312,7 +327,7 @@ def test_command(page: Path, stretched: Dataset, predictor: Path, tmp_path: Path
     )
     found = run_in(page, script, tmp_path)
     assert found["place"] == "1 of 16"
-    assert found["about"] == "16 images, stride 8, scores of abc.pt"
+    assert found["about"] == "16 images, stride 8, scores of improved-focal.recall.seed3.abc.pt"
     grid = (SIZE[0] // 8, SIZE[1] // 8)
     trained = load_trained(predictor, 8)
     assert trained.image_size == SIZE
@@ -395,7 +410,7 @@ def test_pruned() -> None:
 
 
 def without_run(folder: Path) -> Path:
-    path = folder / "models" / "lone.pt"
+    path = folder / "lone.pt"
     save({"stride": 8, "predictor": Predictor(8).state_dict()}, path)
     return path
 
@@ -441,7 +456,7 @@ def test_a_missing_picture_leaves_no_file(scenes: Path, tmp_path: Path) -> None:
     file.write_text(json.dumps(content))
     out.write_text("of before")
     done = cass(file, "--images", scenes, "--out", out)
-    assert "gone.png is not a picture" in str(done.exception)
+    assert "gone.png: no such file" in str(done.exception)
     assert out.read_text() == "of before"
     assert {path.name for path in tmp_path.iterdir()} == {"test.json", "sheet.html"}
 

@@ -17,6 +17,7 @@ from cass_lab.training.model import Predictor
 from cass_lab.training.runs import Run, Store, carry_out, score_images, summary
 from cass_lab.training.train import Recipe, object_weights, train
 from cass_lab.training.variants import VARIANTS
+from tests.lab.support.drawn import boxes_alone
 
 RECIPE = Recipe(epochs=12, batch_size=4, learning_rate=0.01, device="cpu")
 Data = tuple[Dataset, Dataset]
@@ -140,12 +141,9 @@ def test_the_head_sees_kept_patches_alone(data: Data) -> None:
 
 def test_object_weights() -> None:
     # Without a band: 1 patch, 4 patches, and another image's 1; 6 patches, 3 objects, 2 each.
-    boxes = np.array([[0, 0, 8, 8], [16, 16, 32, 32], [8, 8, 16, 16]], np.float32)
-    data = Dataset(
-        Path("none"), (32, 32), boxes, np.array([0, 2, 3]), np.zeros(3, np.int64), ("a",), ""
-    )
+    data = boxes_alone([[[0, 0, 8, 8], [16, 16, 32, 32]], [[8, 8, 16, 16]]], (32, 32))
     weights = object_weights(VARIANTS["no band, bce"], data.boxes(), data, (4, 4))
     assert weights[0].tolist() == [[2, 1, 1, 1], [1, 1, 1, 1], [1, 1, 0.5, 0.5], [1, 1, 0.5, 0.5]]
     assert weights[1, 1, 1] == 2
     assert weights.sum() == pytest.approx(32)
-    assert patch_ranges(boxes, (32, 32), (4, 4))[1].tolist() == [2, 4, 2, 4]
+    assert patch_ranges(data.xyxy, (32, 32), (4, 4))[1].tolist() == [2, 4, 2, 4]

@@ -91,9 +91,9 @@ def test_the_first_source_that_has_it_counts(config: Path, monkeypatch: pytest.M
     ours = loaded.settings
     assert (ours.port, ours.workers, ours.max_images, ours.max_boxes) == (3, "auto", 1, 262_144)
     printed = comments(loaded)
-    assert printed["port = 3"] == "command line"
-    assert printed['workers = "auto"'] == "environment CASS_WORKERS"
-    assert printed["max_images = 1"] == str(config)
+    assert printed["port = 3"] == "--port (command line)"
+    assert printed['workers = "auto"'] == "CASS_WORKERS (environment)"
+    assert printed["max_images = 1"] == f"max_images ({config})"
     assert printed["max_boxes = 262144"] == "default"
     assert printed["# tls_key is not set"] == "default"
 
@@ -238,6 +238,7 @@ def test_every_fault_has_a_line(config: Path, monkeypatch: pytest.MonkeyPatch) -
         ("CASS_TLS_CERTIFCATE", "CASS_TLS_CERTIFICATE"),
         ("CASS_WORKER", "CASS_WORKERS"),
         ("CASS_CONFG", "CASS_CONFIG"),
+        ("CASS_TIMEOUT_SECONDS", "CASS_SEND_TIMEOUT_SECONDS"),
     ],
 )
 def test_a_variable_that_is_nearly_a_setting_is_refused(
@@ -262,11 +263,11 @@ def test_a_variable_that_is_nearly_a_setting_is_refused(
         "CASS_WORKER_CHANNEL",
         "CASS_WORKER_INDEX",
         "CASS_WORKER_PORT",
-        # What a client might take.
+        # What a client takes or might take.
+        "CASS_RAY_LISTS",
         "CASS_ADDRESS",
         "CASS_TARGET",
         "CASS_TIMEOUT",
-        "CASS_TIMEOUT_SECONDS",  # near to CASS_SEND_TIMEOUT_SECONDS
         "CASS_TOKEN",
         "CASS_TLS_CA",
     ],

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import sys
 import types
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,29 +19,15 @@ from cass_core.errors import CassError
 from cass_server.observability import metrics as metrics_module
 from cass_server.observability.call import Call
 from cass_server.observability.metrics import CODES, FAMILIES, METHODS, REJECTIONS, SLOTS, Metrics
-from cass_server.observability.prometheus import (
-    MetricsServer,
-    OneWorker,
-    WorkerMetrics,
-    serve_metrics,
-)
+from cass_server.observability.prometheus import WorkerMetrics, serve_metrics
 from tests.server.support.observed import Samples, exposed, samples, value
 from tests.server.support.processes import LIMIT
 from tests.support.programs import running_program
 
 
-@contextlib.contextmanager
-def served(metrics: WorkerMetrics) -> Iterator[MetricsServer]:
-    server = serve_metrics("127.0.0.1", 0, metrics)
-    try:
-        yield server
-    finally:
-        server.stop()
-
-
-def fetch(server: MetricsServer, query: str = "") -> Samples:
+def fetch(port: int, query: str = "") -> Samples:
     """What a scrape over HTTP brings."""
-    url = f"http://127.0.0.1:{server.port}/metrics{query}"
+    url = f"http://127.0.0.1:{port}/metrics{query}"
     with urllib.request.urlopen(url, timeout=LIMIT) as answer:
         assert answer.headers["Content-Type"].startswith("text/plain; version=")
         return samples(answer.read().decode())
@@ -93,11 +78,11 @@ def count_some(metrics: Metrics) -> None:
 def test_scrape() -> None:
     metrics = Metrics()
     count_some(metrics)
-    with served(WorkerMetrics([metrics], OneWorker(), "1.2.3", "cuda:0")) as server:
-        got = fetch(server)
+    with serve_metrics("127.0.0.1", 0, WorkerMetrics([metrics], "1.2.3", "cuda:0")) as port:
+        got = fetch(port)
         count_some(metrics)
-        again = fetch(server)
-        only = fetch(server, "?name[]=cass_images_total")
+        again = fetch(port)
+        only = fetch(port, "?name[]=cass_images_total")
     assert only == {("cass_images_total", ()): 32}
     assert value(again, "cass_images_total") == 32
     parts = ("_bucket", "_count", "_sum")
@@ -284,19 +269,20 @@ def test_file_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_workers() -> None:
-    got = exposed([Metrics()], OneWorker(alive=3, restarts=2))
+    got = exposed([Metrics()], (3, 2))
     assert (value(got, "cass_workers"), value(got, "cass_worker_restarts_total")) == (3, 2)
 
 
 def test_an_address_that_cannot_be_had() -> None:
-    metrics = WorkerMetrics([Metrics()], OneWorker(), "1", "cpu")
-    with served(metrics) as server:
-        reason = f"cannot serve metrics on 127.0.0.1:{server.port}: Address already in use"
+    metrics = WorkerMetrics([Metrics()], "1", "cpu")
+    with serve_metrics("127.0.0.1", 0, metrics) as port:
+        reason = f"cannot serve metrics on 127.0.0.1:{port}: Address already in use"
         with pytest.raises(CassError, match=reason):
-            serve_metrics("127.0.0.1", server.port, metrics)
+            serve_metrics("127.0.0.1", port, metrics).__enter__()
     with pytest.raises(CassError, match=r"cannot serve metrics on 192\.0\.2\.1:0: "):
-        serve_metrics("192.0.2.1", 0, metrics)
-    serve_metrics("127.0.0.1", server.port, metrics).stop()  # free again at once
+        serve_metrics("192.0.2.1", 0, metrics).__enter__()
+    with serve_metrics("127.0.0.1", port, metrics):
+        pass  # free again at once
 
 
 def test_names() -> None:
@@ -304,7 +290,7 @@ def test_names() -> None:
 
     https://github.com/prometheus/client_golang/tree/main/prometheus/testutil/promlint
     """
-    told = WorkerMetrics([Metrics()], OneWorker(), "1", "cpu")
+    told = WorkerMetrics([Metrics()], "1", "cpu")
     families = list(text_string_to_metric_families(generate_latest(told).decode()))
     assert len(families) == len(FAMILIES) + 3
     abbreviations = {"s", "ms", "us", "ns", "sec", "b", "kb", "mb", "gb", "kib", "mib", "m", "h"}

@@ -93,17 +93,17 @@ def test_printed_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     )
     assert (done.returncode, done.stderr) == (0, "")
     for line in (
-        "port = 0  # command line",
-        "channelz = true  # command line",
-        "drain_seconds = 1.5  # environment CASS_DRAIN_SECONDS",
-        f"max_images = 1  # {config}",
+        "port = 0  # --port (command line)",
+        "channelz = true  # --channelz (command line)",
+        "drain_seconds = 1.5  # CASS_DRAIN_SECONDS (environment)",
+        f"max_images = 1  # max_images ({config})",
         "max_boxes = 262144  # default",
     ):
         assert line in done.stdout.splitlines()
     config.write_text(done.stdout)
     monkeypatch.delenv("CASS_DRAIN_SECONDS")
     again = cass_server("serve", "--config", str(config), "--no-channelz", "--print-config")
-    assert "channelz = false  # command line" in again.stdout.splitlines()
+    assert "channelz = false  # --channelz (command line)" in again.stdout.splitlines()
     told = tomllib.loads(done.stdout)
     assert tomllib.loads(again.stdout) == told | {"channelz": False}
 

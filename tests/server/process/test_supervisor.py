@@ -209,22 +209,6 @@ def test_no_channel_without_a_supervisor(monkeypatch: pytest.MonkeyPatch) -> Non
     assert WorkerChannel.from_environment() is None
 
 
-@pytest.mark.parametrize(
-    ("number", "index"), [("x", "0"), ("-1", "0"), ("1000000", "0"), ("pipe", "0"), ("socket", "")]
-)
-def test_variables_that_no_supervisor_set(
-    monkeypatch: pytest.MonkeyPatch, number: str, index: str
-) -> None:
-    reader, writer = os.pipe()
-    ours, theirs = socket.socketpair()
-    with ours, theirs, open(reader), open(writer):
-        known = {"pipe": str(reader), "socket": str(theirs.fileno())}
-        monkeypatch.setenv("CASS_WORKER_CHANNEL", known.get(number, number))
-        monkeypatch.setenv("CASS_WORKER_INDEX", index)
-        with pytest.raises(CassError, match=r"CASS_WORKER_CHANNEL=.*only a supervisor sets these"):
-            WorkerChannel.from_environment()
-
-
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "0.0.0.0", "::"])
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="needs IPv6")
 def test_grpc_servers_share_a_reserved_port(host: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,9 +17,9 @@ from cass_server.ray.load import Load
 from cass_server.ray.spec import check_name, replica_bounds, settings_of_replicas
 
 
-def test_load_is_the_mean_in_flight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_is_the_mean_in_flight(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    metrics = Metrics.open(tmp_path / "worker-0")
+    metrics = Metrics()
     monkeypatch.setattr(
         "cass_server.observability.metrics.time", SimpleNamespace(perf_counter=lambda: 500.0)
     )
@@ -30,7 +29,7 @@ def test_load_is_the_mean_in_flight(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         metrics.finished(Call(method, (), 500.0 - seconds))
 
     count("GenerateMask", 50.0)
-    load = Load(tmp_path / "worker-0", clock=lambda: now[0])
+    load = Load(metrics, clock=lambda: now[0])
     for method, seconds in (("GenerateMask", 3.0), ("StreamMasks", 1.5), ("GetServerInfo", 0.5)):
         count(method, seconds)
     now[0] += 2.0
@@ -38,13 +37,6 @@ def test_load_is_the_mean_in_flight(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     now[0] += 1.0
     assert load.mean() == 0.0
     assert load.mean() == 0.0
-
-
-def test_load_needs_all_slots(tmp_path: Path) -> None:
-    file = tmp_path / "worker-0"
-    file.write_bytes(array("d", [0.0]).tobytes())
-    with pytest.raises(AssertionError):
-        Load(file)
 
 
 def context(loads: dict[str, dict[str, float]] | None) -> Any:

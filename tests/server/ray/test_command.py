@@ -18,13 +18,13 @@ pytestmark = pytest.mark.timeout(90)
     ("arguments", "reason"),
     [
         (
-            ["--port", "1", "--host", "::1", "--workers", "2", "--metrics-port", "9"],
+            ["--port", "1", "--host", "::1", "--workers", "2", "--metrics-host", "::1"],
             """\
             --host (command line): not on a Ray cluster: a replica listens on its node's address
             --port (command line): not on a Ray cluster: a replica takes a free port
             --workers (command line): not on a Ray cluster: a replica is one process
-            --metrics-port (command line): not on a Ray cluster: a replica serves no metrics
-            """,
+            --metrics-host (command line): not on a Ray cluster: """
+            + "a replica serves metrics on its node's address\n",
         ),
         (["--device", "cuda"], "--device (command line): cuda needs --num-gpus\n"),
         (["--num-gpus", "1.5"], "--num-gpus 1.5: must be a whole number, or below 1\n"),
@@ -63,7 +63,8 @@ def test_help_lists_what_replicas_have() -> None:
     assert "--max-images" in told
     assert "--num-gpus" in told
     assert "--workers" not in told
-    assert "--metrics-port" not in told
+    assert "--metrics-port" in told
+    assert "--metrics-host" not in told
 
 
 @pytest.mark.parametrize("from_environment", [False, True])
@@ -86,7 +87,7 @@ def test_no_token_of_the_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         done = cass_server("ray", "--address", address)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(f"cass-server: --address {address}: ")
-    assert "RAY_AUTH_TOKEN" in done.stderr
+    assert "set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 

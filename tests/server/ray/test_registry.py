@@ -61,8 +61,9 @@ def test_sorted_and_each_once() -> None:
 
 def test_who_is_silent_is_left_out() -> None:
     roster = settled()
-    roster.heartbeat("a", "10.0.0.1:1")
+    roster.heartbeat("a", "10.0.0.1:1", "10.0.0.1:7")
     roster.heartbeat("b", "10.0.0.2:1")
+    assert roster.metrics == ["10.0.0.1:7"]
     rounds(roster, PATIENCE)
     assert addresses(roster) == ("10.0.0.1:1", "10.0.0.2:1")
     roster.heartbeat("b", "10.0.0.2:1")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import tempfile
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from cass_server.config.settings import Settings
 from cass_server.ray.server_process import NativeServer, settings_at
 from tests.client.support.faults import ask, assert_right
 from tests.server.support.certificates import Authority, put
+from tests.server.support.observed import samples, value
 from tests.server.support.processes import LIMIT
 
 pytestmark = pytest.mark.timeout(90)
@@ -39,6 +40,19 @@ def test_serves_and_tells_its_load(server: NativeServer) -> None:
     assert server.exit_code is None
     server.stop()
     assert server.exit_code == 0
+
+
+def test_serves_the_metrics_of_its_process() -> None:
+    server = NativeServer(settings_at(Settings(device="cpu", metrics_port=0), "127.0.0.3"))
+    try:
+        with CassClient(server.address, timeout=LIMIT) as client:
+            assert_right([ask(client, 3)], [3])
+        assert server.metrics_address.startswith("127.0.0.3:")
+        with urllib.request.urlopen(f"http://{server.metrics_address}/metrics") as answer:
+            found = samples(answer.read().decode())
+        assert value(found, "cass_requests_total", method="GenerateMask", code="OK") == 1
+    finally:
+        server.stop()
 
 
 def test_says_that_its_process_is_gone(server: NativeServer) -> None:
@@ -87,23 +101,16 @@ def test_cannot_start(tmp_path: Path) -> None:
         NativeServer(Settings(device="cpu", token_file=tmp_path / "none"))
 
 
-def test_removes_what_killed_ones_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_leaves_no_files_however_it_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    first = NativeServer(settings_at(Settings(device="cpu"), "127.0.0.3"))
+    server = NativeServer(settings_at(Settings(device="cpu"), "127.0.0.3"))
     try:
-        (used,) = tmp_path.iterdir()
-        left, foreign = tmp_path / "cass-replica-left", tmp_path / "left"
-        for folder in (left, foreign, used):
-            folder.mkdir(exist_ok=True)
-            (folder / "worker-0").touch()
-            os.utime(folder, (0, 0))
-        first.check()
-        with pytest.raises(CassError):
-            NativeServer(Settings(device="cpu", token_file=tmp_path / "none"))
-        assert set(tmp_path.iterdir()) == {used, foreign}
+        assert list(tmp_path.iterdir()) == []
     finally:
-        first.stop()
-    assert set(tmp_path.iterdir()) == {foreign}
+        server.stop()
+    with pytest.raises(CassError):
+        NativeServer(Settings(device="cpu", token_file=tmp_path / "none"))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_plain_text_beyond_loopback_is_asked_for() -> None:

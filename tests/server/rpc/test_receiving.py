@@ -70,8 +70,8 @@ def test_a_call_without_a_message_ends_by_what_happened(in_time: bool, code: str
         assert handler is not None
         method: Any = handler.stream_unary
         context = Late()
-        assert method.admit(()) is None
-        method(Received(None, time.perf_counter(), in_time), context)
+        admitted = method.admit((), time.perf_counter())
+        method(Received(None, admitted, in_time), context)
         assert context.status is not None
         assert context.status.code.name == code
         assert server.ended() == {("GenerateMask", code): 1}

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from cass.v1 import cass_pb2 as pb
-from cass_server.rpc.request_id import RequestIds
+from cass_server.rpc.request_metadata import request_id
 from tests.server.support.details import fails
 from tests.server.support.in_thread import Running, running
 from tests.server.support.processes import LIMIT
 from tests.server.support.requests import mask_request
+from tests.support.programs import printed
 
 OURS = re.compile(rf"[0-9a-f]{{8}}-{os.getpid()}-\d+")
 BAD = mask_request(maps=0)
@@ -74,7 +75,7 @@ def test_the_requests_of_a_stream_have_its_id(
 
 @pytest.mark.parametrize("sane", ["7f6e-1/2:3 {~}", " ! "])
 def test_printable_ascii_is_taken(sane: str) -> None:
-    assert RequestIds().of([("x-request-id", sane)]) == sane
+    assert request_id([("x-request-id", sane)]) == sane
 
 
 @pytest.mark.parametrize(
@@ -83,9 +84,9 @@ def test_printable_ascii_is_taken(sane: str) -> None:
 def test_what_could_forge_a_line_is_not_taken(value: str | bytes) -> None:
     """gRPC's own clients do not send such; others may."""
     metadata: Any = [("x-request-id", value), ("x-request-id", "second")]
-    assert OURS.fullmatch(RequestIds().of(metadata))
+    assert OURS.fullmatch(request_id(metadata))
 
 
 def test_two_processes_do_not_make_the_same_ids() -> None:
-    first, second = RequestIds().of([]), RequestIds().of([])
-    assert first != second
+    make = "from cass_server.rpc.request_metadata import request_id; print(request_id([]))"
+    assert printed("-c", make) != printed("-c", make)

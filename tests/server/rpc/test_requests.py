@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import gc
 import struct
+from collections.abc import Sequence
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -14,12 +16,16 @@ from hypothesis import strategies as st
 
 from cass.v1 import cass_pb2 as pb
 from cass_core import InvalidRequest
+from cass_core.arrays import Array
 from cass_core.cpu.boxes import boxes_of_message
+from cass_core.inputs import MaskInputs
 from cass_server.config.limits import Limits
 from cass_server.engines.base import CpuEngine
 from cass_server.rpc.requests import MaskPlan, MaskReader, MaskRequest, Reader, read_loss
 from tests.server.support.requests import loss_request, mask_request
 
+CONTEXT: Any = None
+"""No engine of these tests looks at it."""
 SMALL = CpuEngine().small_fill
 LIMITS = Limits(images=6, boxes=12, patches=400, feature_maps=2)
 
@@ -43,11 +49,23 @@ def outcome(read: Reader, data: bytes) -> Any:
     )
 
 
+def fill(inputs: MaskInputs, masks: Sequence[Array], owners: Sequence[Array], _: Any) -> None:
+    CpuEngine().masks(inputs, masks, owners)
+
+
 def answer_of(request: MaskRequest) -> bytes:
     """As a server on the CPU gives it; if there are two ways, they are the same to the bit."""
-    answer, small = request.encode(request.compute(CpuEngine().masks)), request.compute_small()
-    assert small is None or request.encode(small) == answer
+    large = request._replace(plan=request.plan._replace(small=None))
+    answer = large.encode(large.compute(fill, CONTEXT))
+    assert request.encode(request.compute(fill, CONTEXT)) == answer
     return answer
+
+
+def fills_itself(request: MaskRequest) -> bool:
+    """Whether its masks are filled without the engine."""
+    engine = Mock()
+    request.compute(engine, CONTEXT)
+    return not engine.called
 
 
 def sent(request: pb.GenerateMaskRequest, *, streamed: bool) -> bytes:
@@ -160,7 +178,7 @@ def test_what_is_small() -> None:
     reader = MaskReader(Limits(boxes=1 << 24), SMALL)
 
     def is_small(request: pb.GenerateMaskRequest) -> bool:
-        return reader(request.SerializeToString()).compute_small() is not None
+        return fills_itself(reader(request.SerializeToString()))
 
     request = mask_request(images=2, side=4)
     small = reader(request.SerializeToString()).plan.small
@@ -175,7 +193,7 @@ def test_what_is_small() -> None:
     request.boxes.ClearField("xyxy")
     request.boxes.counts[:] = [0, 0]
     assert not is_small(request)
-    assert MaskReader(LIMITS)(mask_request().SerializeToString()).compute_small() is None
+    assert not fills_itself(MaskReader(LIMITS)(mask_request().SerializeToString()))
 
 
 def test_boxes_that_come_twice_are_merged_each_time() -> None:

@@ -203,7 +203,6 @@ UNTIL_SERVING = """
 import gc, os, signal
 from cass_server.engines.base import CpuEngine
 from cass_server.observability.metrics import Metrics
-from cass_server.rpc.launch import LaunchContext
 from cass_server.rpc.server import serve
 from cass_server.config.settings import Settings
 
@@ -212,8 +211,8 @@ def serving(address):
     os.kill(os.getpid(), signal.SIGTERM)
 
 settings = Settings(port=0, device="cpu")
-launch = LaunchContext(0, shared=False, serving=serving)
-os._exit(serve(settings, CpuEngine(), Metrics(), launch) or print(end="", flush=True) or 0)
+code = serve(settings, CpuEngine(), Metrics(), 0, shared=False, serving=serving)
+os._exit(code or print(end="", flush=True) or 0)
 """
 
 

@@ -41,7 +41,7 @@ def caller() -> Named:
 
 @pytest.fixture
 def server(caller: Named) -> Iterator[Running]:
-    with running(authenticator=caller) as started:
+    with running(allows=caller.allows) as started:
         started.health.set(serving=True)
         yield started
 

@@ -109,7 +109,7 @@ class Arrival:
             return clock.now < self.leaves
 
         inputs = mask_inputs(name, self.images, self.boxes, **self.other)
-        return unfilled(inputs, None if self.expires == math.inf else self.expires, is_wanted)
+        return unfilled(inputs, self.expires, is_wanted)
 
 
 def run(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import math
 import threading
 import weakref
 from collections.abc import Sequence
@@ -60,7 +61,7 @@ def test_threads_wait_for_the_engine_the_window_and_their_deadlines() -> None:
     batcher = Batcher(
         compute, window_seconds=0.01, max_patches=1 << 20, max_boxes=1 << 20, launched=sizes.append
     )
-    requests = [request(name, None, seen) for name in range(4)]
+    requests = [request(name, math.inf, seen) for name in range(4)]
     with ThreadPoolExecutor(8) as pool:
         filled = [pool.submit(batcher.fill, requests[0])]
         gate.wait_held()
@@ -168,7 +169,7 @@ def test_an_error_does_not_keep_arrays(error: Exception | None) -> None:
         raise AssertionError if error is None else error
 
     def keep() -> weakref.ref[Any]:
-        one = request(1, None if error is not None else 0)
+        one = request(1, math.inf if error is not None else 0)
         with pytest.raises(Expired if error is None else ValueError):
             batcher.fill(one)
         return weakref.ref(one.masks[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -31,7 +32,7 @@ def mask_inputs(name: int, images: int = 1, boxes: int = 1, **changes: Any) -> M
 
 def unfilled(
     inputs: MaskInputs,
-    expires: float | None = None,
+    expires: float = math.inf,
     is_wanted: Callable[[], bool] = lambda: True,
 ) -> BatchRequest:
     """A request whose arrays hold what nobody computes."""

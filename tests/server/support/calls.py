@@ -40,6 +40,8 @@ class Stream(Writer[pb.StreamMasksRequest]):
     def __init__(self, stub: Any, *requests: pb.GenerateMaskRequest) -> None:
         super().__init__()
         self.answers = stub.StreamMasks(iter(self), timeout=LIMIT)
+        # gRPC's thread that sends the requests ends with the call.
+        self.answers.add_done_callback(lambda _: self.close())
         for request in requests:
             self.ask(request)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, cast
@@ -16,13 +16,14 @@ from cass.contract import SERVICE_NAME
 from cass.v1 import cass_pb2_grpc
 from cass_server.config.limits import Limits
 from cass_server.engines.base import CpuEngine, Engine
+from cass_server.observability.call import Metadata
 from cass_server.observability.metrics import Metrics
 from cass_server.rpc import health
 from cass_server.rpc.answerer import Answerer
 from cass_server.rpc.deadlines import Deadlines
 from cass_server.rpc.health import Health
 from cass_server.rpc.receiving import MessageFirst
-from cass_server.rpc.router import Authenticator, Router
+from cass_server.rpc.router import Router
 from cass_server.rpc.servicer import CassService
 from cass_server.rpc.streams import MaskStreams
 from cass_server.scheduling.admission import Admission
@@ -102,7 +103,7 @@ def running(
     engine: Engine | None = None,
     limits: Limits | None = None,
     *,
-    authenticator: Authenticator | None = None,
+    allows: Callable[[Metadata], bool] | None = None,
     slots: int = SLOTS,
     receive_bytes: int = -1,
 ) -> Iterator[Running]:
@@ -111,7 +112,7 @@ def running(
     Args:
         engine: computes; a `CpuEngine` by default.
         limits: of the server.
-        authenticator: of the callers, if they need a token.
+        allows: whether a call with this metadata is allowed; all are by default.
         slots: how many requests compute at a time.
         receive_bytes: of the largest answer that the channel takes.
     """
@@ -123,7 +124,7 @@ def running(
     helpers = ThreadPoolExecutor(256)
     status = Health((SERVICE_NAME,), helpers, _deadlines, limits.receive_seconds)
     service = CassService(answerer, limits, streams, helpers)
-    router = Router(service, authenticator, (health.SERVICE_NAME,), helpers)
+    router = Router(service, allows, helpers)
     router.add_registered_method_handlers(health.SERVICE_NAME, status.handlers())
     server = grpc.server(
         cast(ThreadPoolExecutor, MessageFirst(pool, _deadlines, limits.receive_seconds)),

@@ -11,7 +11,7 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from cass_server.observability.metrics import Metrics
-from cass_server.observability.prometheus import OneWorker, WorkerMetrics, Workers
+from cass_server.observability.prometheus import WorkerMetrics
 from tests.server.support.processes import LIMIT
 from tests.support.servers import ServerProcess
 
@@ -27,9 +27,9 @@ def scrape(server: ServerProcess) -> Samples:
         return samples(answer.read().decode())
 
 
-def exposed(sources: Sequence[Metrics | Path], workers: Workers | None = None) -> Samples:
-    """All samples of metrics that nobody serves."""
-    told = WorkerMetrics(sources, workers or OneWorker(), "1.2.3", "cuda:0")
+def exposed(sources: Sequence[Metrics | Path], workers: tuple[int, int] = (1, 0)) -> Samples:
+    """All samples of metrics that nobody serves; ``workers`` run and were started again."""
+    told = WorkerMetrics(sources, "1.2.3", "cuda:0", lambda: workers)
     return samples(generate_latest(told).decode())
 
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cass.codec.encode import loss_request, loss_response, mask_layout
+from cass.codec.encode import loss_response, mask_layout
 from cass.v1 import cass_pb2 as pb
 from cass_core import LossSpec, MaskSpec
 from cass_core.inputs import LossInputs, MaskInputs
@@ -133,26 +133,6 @@ def test_a_loss_is_read_as_it_was_set(dtype: str, reduction: Any, grad: bool) ->
     if grad:
         assert np.frombuffer(response.grad.data, dtype).tolist() == [i / 4 for i in range(30)]
         assert list(response.grad.shape) == [2, 3, 5]
-
-
-@pytest.mark.parametrize("target", [False, True])
-@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
-def test_a_loss_request_is_read_as_it_was_set(dtype: str, target: bool) -> None:
-    """Arrays in another order of elements, too."""
-    logits = np.asfortranarray(np.arange(30, dtype=dtype).reshape(2, 3, 5))
-    mask = None if target else inputs_of(2, [(3, 5)])
-    given = np.asfortranarray(logits / 30) if target else None
-    inputs = LossInputs.check(logits, given, LossSpec(), 7, return_grad=True, mask=mask)
-    request = pb.ComputeLossRequest.FromString(loss_request(inputs))
-    assert np.frombuffer(request.logits.data, dtype).tolist() == list(range(30))
-    assert list(request.logits.shape) == [2, 3, 5]
-    assert (request.num_boxes, request.return_grad) == (7, True)
-    assert (request.HasField("target"), request.HasField("mask")) == (target, not target)
-    if target:
-        expected = (np.arange(30, dtype=dtype) / 30).astype(dtype)
-        assert request.target.data == expected.tobytes()
-    else:
-        assert list(request.mask.boxes.counts) == [1, 1]
 
 
 @pytest.mark.parametrize("implementation", ["python", "upb"])

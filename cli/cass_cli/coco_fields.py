@@ -1,0 +1,75 @@
+"""The values of a COCO file's entries, checked one by one."""
+
+from __future__ import annotations
+
+import math
+import reprlib
+from typing import Any
+
+from cass_core.errors import InvalidRequest
+from cass_core.grid import MAX_SIDE
+
+Id = int | str
+
+
+def identity(entry: dict[str, Any], name: str, key: str) -> Id:
+    """A whole number or text; 1.0 is 1."""
+    value = _whole(entry.get(key))
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise InvalidRequest(f"{name}.{key}", f"must be a whole number or text, got {_show(value)}")
+    return value
+
+
+def side(entry: dict[str, Any], name: str, key: str) -> int:
+    """Pixels of an image's height or width."""
+    value = _whole(entry.get(key))
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_SIDE:
+        reason = f"must be a whole number of pixels, got {_show(value)}"
+        raise InvalidRequest(f"{name}.{key}", reason)
+    return value
+
+
+def file_name(entry: dict[str, Any], name: str) -> str:
+    """Name of an image's file; empty where there is none."""
+    value = entry.get("file_name")
+    if value is None:
+        return ""
+    if not isinstance(value, str) or "\0" in value:
+        raise InvalidRequest(f"{name}.file_name", f"must be text, got {_show(value)}")
+    return value
+
+
+def flag(entry: dict[str, Any], name: str, key: str) -> bool:
+    """0 or 1, or a truth value of JSON. Text is none: "0" and "false" would both be true."""
+    value = entry.get(key)
+    if value is None or (isinstance(value, int | float) and value in (0, 1)):
+        return bool(value)
+    raise InvalidRequest(f"{name}.{key}", f"must be 0 or 1, got {_show(value)}")
+
+
+def corners(entry: dict[str, Any], name: str) -> tuple[float, float, float, float]:
+    """``bbox`` as x1, y1, x2, y2."""
+    value = entry.get("bbox")
+    if not isinstance(value, list) or len(value) != 4 or not all(map(_is_coordinate, value)):
+        reason = f"must be four numbers: x, y, width, height, got {_show(value)}"
+        raise InvalidRequest(f"{name}.bbox", reason)
+    x, y, width, height = map(float, value)
+    if width < 0 or height < 0:
+        reason = f"has a negative width or height: {_show(value)}"
+        raise InvalidRequest(f"{name}.bbox", reason)
+    return x, y, x + width, y + height
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _is_coordinate(value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    # Sums of two must stay finite in float32. Python compares integers of any size.
+    return -1e30 < value < 1e30 and not math.isnan(value)
+
+
+def _show(value: Any) -> str:
+    return reprlib.repr(value)

@@ -1,0 +1,157 @@
+"""Reads the top-level lists of a JSON file entry by entry: of pipes, gzip and UTF-16 too."""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import io
+import json
+import re
+import stat
+import tempfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeVar
+
+import ijson
+
+from cass_core.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+Entries = Callable[[str], Iterator[Any]]
+"""The entries of the top-level list of that name, from its beginning."""
+
+T = TypeVar("T")
+
+_PART = 1 << 20
+
+
+def read_lists(path: Path, progress: Progress | None, read: Callable[[Entries], T]) -> T:
+    """Have a function read a file, which may call for several lists, one after the other.
+
+    Memory does not grow with the file, unless it has numbers that the streaming parser refuses.
+    Then the function is called a second time.
+
+    Raises:
+        InvalidRequest: the file is not JSON, or has no such list.
+        OSError: it cannot be read.
+    """
+    with _opened(path) as source:
+        try:
+            return read(_streamed(source, path.name, progress))
+        except ijson.JSONError as error:
+            reason = _reason(error)
+            if not re.search("overflow|NaN|Infinity", reason):
+                raise InvalidRequest(path.name, f"is not JSON ({reason})") from error
+        # Python's parser takes integers of any size, and the NaN that it writes.
+        source.file.seek(source.start)
+        try:
+            content = json.load(source.file, object_hook=_without_polygons)
+        except (ValueError, RecursionError) as error:
+            raise InvalidRequest(path.name, f"is not JSON ({error})") from error
+        return read(_loaded(content))
+
+
+class _Source(NamedTuple):
+    """An open file of UTF-8 text.
+
+    Attributes:
+        file: can be read and sought.
+        start: where the text begins, after a byte order mark.
+        size: in bytes.
+    """
+
+    file: BinaryIO
+    start: int
+    size: int
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[_Source]:
+    """What is no regular file of UTF-8 is copied to a temporary one first."""
+    with ExitStack() as files:
+        file: BinaryIO = files.enter_context(path.open("rb"))
+        if not stat.S_ISREG(path.stat().st_mode):
+            file = _copy(iter(lambda: file.read(_PART), b""), files)
+        try:
+            if _head(file).startswith(b"\x1f\x8b"):
+                unpacked = files.enter_context(gzip.GzipFile(fileobj=file))
+                file = _copy(iter(lambda: unpacked.read(_PART), b""), files)
+            encoding = json.detect_encoding(_head(file))
+            if not encoding.startswith("utf-8"):
+                decoder = codecs.iterdecode(iter(lambda: file.read(_PART), b""), encoding)
+                file = _copy((text.encode() for text in decoder), files)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise InvalidRequest(path.name, f"is not a whole gzip file ({error})") from error
+        except UnicodeError as error:
+            raise InvalidRequest(path.name, f"is not {encoding.upper()} throughout") from error
+        start = 3 if encoding == "utf-8-sig" else 0
+        yield _Source(file, start, file.seek(0, io.SEEK_END))
+
+
+def _head(file: BinaryIO) -> bytes:
+    file.seek(0)
+    head = file.read(4)
+    file.seek(0)
+    return head
+
+
+def _copy(parts: Iterable[bytes], files: ExitStack) -> BinaryIO:
+    copy: BinaryIO = files.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+    copy.writelines(parts)
+    return copy
+
+
+def _streamed(source: _Source, name: str, progress: Progress | None) -> Entries:
+    """Lists of a file that is parsed anew for each."""
+
+    def entries(key: str) -> Iterator[Any]:
+        source.file.seek(source.start)
+        file: Any = source.file
+        if progress is not None:
+            label = f"{name}: {key}"
+            file = progress.wrap_file(source.file, total=source.size, description=label)
+        seen = False
+        for entry in ijson.items(file, f"{key}.item", use_float=True):
+            seen = True
+            yield entry
+        if not seen:
+            source.file.seek(source.start)
+            if (key, "start_array") not in (e[:2] for e in ijson.parse(source.file)):
+                raise _no_list(key)
+
+    return entries
+
+
+def _loaded(content: Any) -> Entries:
+    """Lists of a parsed file."""
+
+    def entries(key: str) -> Iterator[Any]:
+        found = content.get(key) if isinstance(content, dict) else None
+        if not isinstance(found, list):
+            raise _no_list(key)
+        return iter(found)
+
+    return entries
+
+
+def _no_list(key: str) -> InvalidRequest:
+    return InvalidRequest(key, "is missing, or is not a list")
+
+
+def _reason(error: ijson.JSONError) -> str:
+    """What the parser says, and where: it gives bytes if the text is not UTF-8."""
+    message = error.args[0]
+    text = message.decode("utf-8", "replace") if isinstance(message, bytes) else str(message)
+    reason, *near = (line.strip() for line in text.split("\n"))
+    return f"{reason.rstrip('.')}, near {near[0]!r}" if near and near[0] else reason
+
+
+def _without_polygons(entry: dict[str, Any]) -> dict[str, Any]:
+    """Drops the bulk of a file while it is parsed."""
+    entry.pop("segmentation", None)
+    return entry

@@ -1,0 +1,260 @@
+"""Where `cass` writes to: links, pipes, devices, full disks, signals, and names of every kind."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import resource
+import signal
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cass_cli.figures import figure_paths
+from cass_cli.files import whole_file
+from cass_core import CassError
+from tests.support.programs import ended
+
+IMAGE = {"id": 1, "height": 64, "width": 96}
+FILE = {"images": [IMAGE], "annotations": [{"image_id": 1, "bbox": [8, 8, 16, 16]}]}
+needs_nodes = pytest.mark.skipif(os.geteuid() != 0, reason="only the superuser makes devices")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "file.json").write_text(json.dumps(FILE))
+    return tmp_path
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def mask(folder: Path, out: str, *more: str, code: int = 0, **env: str) -> str:
+    done = ended("-m", "cass_cli", "mask", "file.json", "--out", out, *more, cwd=folder, env=env)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def holds_masks(content: bytes | Path) -> bool:
+    with np.load(io.BytesIO(content) if isinstance(content, bytes) else content) as npz:
+        return npz["masks"].shape[0] == 1 and npz["image_ids"].tolist() == [1]
+
+
+def test_links_are_followed(folder: Path) -> None:
+    (folder / "there").mkdir()
+    (folder / "there" / "old.npz").write_bytes(b"of before")
+    (folder / "there" / "old.npz").chmod(0o640)
+    for link, target in (
+        ("a.npz", "there/old.npz"),
+        ("b.npz", "there/new.npz"),
+        ("c.npz", "a.npz"),
+    ):
+        (folder / link).symlink_to(target)
+        mask(folder, link)
+        assert (folder / link).readlink() == Path(target)
+        assert holds_masks(folder / link)
+    assert names(folder / "there") == {"old.npz", "new.npz"}
+    assert stat.S_IMODE((folder / "there" / "old.npz").stat().st_mode) == 0o640
+
+
+def test_a_link_to_itself_is_refused(folder: Path) -> None:
+    (folder / "m.npz").symlink_to("m.npz")
+    assert "m.npz" in mask(folder, "m.npz", code=1)
+    assert (folder / "m.npz").is_symlink()
+
+
+def test_a_pipe_is_written_through(folder: Path) -> None:
+    os.mkfifo(folder / "m.npz")
+    read: list[bytes] = []
+    reader = threading.Thread(target=lambda: read.append((folder / "m.npz").read_bytes()))
+    reader.start()
+    mask(folder, "m.npz")
+    reader.join()
+    assert holds_masks(read[0])
+    assert (folder / "m.npz").is_fifo()
+    assert names(folder) == {"file.json", "m.npz"}
+
+
+@needs_nodes
+@pytest.mark.parametrize("through_link", [False, True])
+def test_a_device_stays_one(folder: Path, through_link: bool) -> None:
+    os.mknod(folder / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    (folder / "link").symlink_to("null")
+    mask(folder, "link" if through_link else "null")
+    assert (folder / "null").is_char_device()
+    assert names(folder) == {"file.json", "null", "link"}
+
+
+def test_standard_output(folder: Path) -> None:
+    command = [sys.executable, "-m", "cass_cli", "mask", "file.json", "--out", "/dev/stdout"]
+    piped = subprocess.run(command, cwd=folder, capture_output=True, timeout=100, check=True)
+    assert holds_masks(piped.stdout)
+    with (folder / "m.npz").open("wb") as file:
+        subprocess.run(command, cwd=folder, stdout=file, timeout=100, check=True)
+    assert holds_masks(folder / "m.npz")
+
+
+def test_what_is_read_is_not_written_over(folder: Path) -> None:
+    before = (folder / "file.json").read_bytes()
+    (folder / "link").symlink_to("file.json")
+    for out in ("file.json", "link"):
+        assert mask(folder, out, code=1).startswith(f"cass: --out: {out} is what is read")
+    assert "--plot: " in mask(folder, "m.npz", "--plot", ".", "--images", ".", code=1)
+    assert (folder / "file.json").read_bytes() == before
+    assert names(folder) == {"file.json", "link"}
+
+
+# Files end at so many bytes, as if the disk did.
+FULL = """
+import os, resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+
+def test_a_full_disk_ends_in_one_line(folder: Path) -> None:
+    (folder / "m.npz").write_bytes(b"of before")
+    # No bytecode and no compiled loops are written: they would be cut as well.
+    env = {"PYTHONDONTWRITEBYTECODE": "1", "NUMBA_CACHE_DIR": os.devnull}
+    command = ["-m", "cass_cli", "mask", "file.json", "--out", "m.npz"]
+    done = ended("-c", FULL, *command, cwd=folder, env=env)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == ("cass: m.npz: File too large; it is not written")
+    assert "Traceback" not in done.stderr
+    assert (folder / "m.npz").read_bytes() == b"of before"
+    assert names(folder) == {"file.json", "m.npz"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_leaves_nothing(folder: Path, number: signal.Signals) -> None:
+    many = [IMAGE | {"id": i, "height": 2000, "width": 2000} for i in range(100_000)]
+    (folder / "file.json").write_text(json.dumps({"images": many, "annotations": []}))
+    command = [sys.executable, "-m", "cass_cli", "mask", "file.json", "--out", "m.npz"]
+    process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 100
+        while not list(folder.glob(".m.npz.*.part")):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode in (128 + number, 1)
+    assert "Traceback" not in errors
+    if number != signal.SIGINT:
+        line = errors.splitlines()[-1]
+        assert line == f"cass: m.npz: stopped by {number.name}; it is not written"
+    assert names(folder) == {"file.json"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "m[bold].npz",
+        "run[/x].npz",
+        ":cat:.npz",
+        "$x$.npz",
+        "ä–×.npz",
+        "100%.npz",
+        "m" * 240 + ".npz",
+    ],
+)
+def test_names_are_as_they_are(folder: Path, name: str) -> None:
+    (folder / name).parent.mkdir(exist_ok=True)
+    errors = mask(folder, name, COLUMNS="40")
+    assert f"\n{name}: 1 masks of 1 boxes, " in "\n" + errors
+    assert holds_masks(folder / name)
+    assert names((folder / name).parent) - {"file.json"} == {Path(name).name}
+
+
+@pytest.mark.parametrize("name", ["–×.npz", "\udcff.npz"])
+def test_names_that_a_locale_has_not(folder: Path, name: str) -> None:
+    """Nothing but ASCII can be printed here."""
+    env = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    assert ".npz: 1 masks of 1 boxes" in mask(folder, name, **env)
+    assert holds_masks(folder / name)
+
+
+def test_figures_of_any_ids(folder: Path) -> None:
+    ids = [
+        "cam/1",
+        "cam_1",
+        "cam 1",
+        "..",
+        ".",
+        "",
+        "A",
+        "a",
+        "x" * 300,
+        "x" * 301,
+        "$a_{$",
+        7,
+        "é",
+    ]
+    images = [IMAGE | {"id": image_id} for image_id in ids]
+    (folder / "file.json").write_text(json.dumps({"images": images, "annotations": []}))
+    mask(folder, "m.npz", "--plot", "figures")
+    figures = list((folder / "figures").iterdir())
+    assert len(figures) == len(ids) == len({path.name.lower() for path in figures})
+    assert {"cam_1.png", "7.png", "é.png"} <= names(folder / "figures")
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in figures)
+    assert names(folder) == {"file.json", "m.npz", "figures"}
+
+
+def test_figure_paths_do_not_depend_on_what_comes_after() -> None:
+    ids = [f"{head}{tail}" for head in ("a", "A", "%", "%25", "/") for tail in ("", "1", ".")]
+    paths = figure_paths(Path("f"), ids)
+    assert paths[:7] == figure_paths(Path("f"), ids[:7])
+    assert len({path.name.lower() for path in paths}) == len(ids)
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("buffered", [10, 100_000])
+def test_a_file_that_does_not_fit(tmp_path: Path, buffered: int) -> None:
+    path = tmp_path / "a.bin"
+
+    def write() -> None:
+        with whole_file(path) as file, largest_file(5):
+            file.write(bytes(buffered))
+            file.flush()
+
+    with pytest.raises(CassError, match=r"a\.bin: File too large; it is not written$"):
+        write()
+    assert not list(tmp_path.iterdir())
+
+
+def test_errors_of_others_keep_their_words(tmp_path: Path) -> None:
+    def write() -> None:
+        with whole_file(tmp_path / "a.bin"):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "picture.png")
+
+    with pytest.raises(FileNotFoundError, match=r"picture\.png"):
+        write()
+    for path in (tmp_path, tmp_path / "none" / "a.bin", tmp_path / "b.bin" / "a.bin"):
+        (tmp_path / "b.bin").touch()
+        with pytest.raises((CassError, OSError), match=str(path)), whole_file(path):
+            pass
+    assert names(tmp_path) == {"b.bin"}
