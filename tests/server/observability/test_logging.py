@@ -9,8 +9,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.server.support.processes import LIMIT
 
 PROGRAM = """
@@ -59,13 +57,6 @@ def test_an_exception_is_one_object() -> None:
     assert failed["exc_info"].startswith("Traceback (most recent call last):\n")
     assert failed["exc_info"].endswith("KeyError: 'absent'")
     assert following["event"] == "next"
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_full_disk() -> None:
-    with open("/dev/full", "w") as full:
-        printed, _ = run("for _ in range(10_000): log.info('x' * 100)", stderr=full)
-    assert printed == "went on\n"
 
 
 def test_reader_that_is_gone() -> None:

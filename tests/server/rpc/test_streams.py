@@ -210,14 +210,6 @@ def test_half_close_and_the_end() -> None:
         assert stream.answers.code() is grpc.StatusCode.OK
 
 
-def test_an_empty_stream_has_no_answers() -> None:
-    with running() as server:
-        answers = server.stub.StreamMasks(iter(()), timeout=LIMIT)
-        assert list(answers) == []
-        assert answers.code() is grpc.StatusCode.OK
-        assert server.ended() == {}
-
-
 # Of two images, some 512 KiB.
 LARGE = 256
 

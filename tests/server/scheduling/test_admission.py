@@ -347,19 +347,6 @@ def test_who_waits_for_room_has_it_once_it_is_there() -> None:
     assert admission.try_hold(1 << 60)
 
 
-def test_who_is_not_wanted_any_more_waits_no_longer() -> None:
-    admission = Admission(Limits(queue_bytes=10))
-    admission.hold(10)
-    wanted = threading.Event()
-    wanted.set()
-    with ThreadPoolExecutor(2) as threads:
-        waiting = [threads.submit(admission.wait_to_hold, 1, wanted.is_set) for _ in range(2)]
-        wanted.clear()
-        assert [future.result(LIMIT) for future in waiting] == [False, False]
-    admission.drop(10)
-    assert admission.try_hold(1 << 60)
-
-
 def test_idle_is_when_nothing_is_in_flight() -> None:
     """Neither requests nor bytes, which an answer has that is still being taken."""
     admission = Admission(Limits())
@@ -372,12 +359,6 @@ def test_idle_is_when_nothing_is_in_flight() -> None:
         admission.drop(5)
         for future in waiting:
             future.result(LIMIT)
-
-
-def test_a_wait_for_idleness_ends() -> None:
-    admission = full(1)
-    with ThreadPoolExecutor(1) as threads:
-        threads.submit(admission.wait_idle, 0.05).result(LIMIT)
 
 
 class Rooms(RuleBasedStateMachine):
