@@ -27,8 +27,15 @@ from tests.server.support.load import (
 )
 from tests.server.support.observed import complaints, in_flight, scrape, value, worker_pids
 from tests.server.support.processes import LIMIT, held, status_name, wait_until
-from tests.server.support.raw_http2 import Connection, more, opening, request
-from tests.support.programs import running_program
+from tests.server.support.raw_http2 import (
+    Connection,
+    call,
+    data_frames,
+    more,
+    opening,
+    prefixed,
+    request,
+)
 from tests.support.servers import ServerProcess, serving
 
 GIVEN_UP_SECONDS = 20.0
@@ -159,41 +166,23 @@ def test_sigterm_waits_for_a_stream_that_is_answered(tmp_path: Path) -> None:
         assert server.process.wait(LIMIT) == 0
 
 
-CLIENT = """
-import queue, sys, time
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from tests.server.support.load import connect, numbered_request
-from cass.v1 import cass_pb2 as pb, cass_pb2_grpc
-
-kept = []
-for busy in (False, True):
-    channel = connect(sys.argv[1])
-    stub = cass_pb2_grpc.CassServiceStub(channel)
-    watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
-    next(watch)
-    kept += [channel, watch]
-    for number in range(8):
-        asked = queue.Queue()
-        stream = stub.StreamMasks(iter(asked.get, None))
-        asked.put(pb.StreamMasksRequest(request=numbered_request(number)))
-        next(stream)
-        kept += [asked, stream]
-        if busy:  # and nobody reads the answers
-            large = numbered_request(number, images=8, side=512)
-            for _ in range(50):
-                asked.put(pb.StreamMasksRequest(request=large))
-            kept.append(stub.GenerateMask.future(large))
-print("connected", flush=True)
-time.sleep(600)
-"""
-
-
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_peers_that_were_killed_hold_up_nothing(workers: str) -> None:
     """With streams open, idle and busy, and watches, just before the signal."""
+    entry = prefixed(pb.StreamMasksRequest(request=numbered_request(7)).SerializeToString())
+    large = numbered_request(7, images=8, side=512)
     with serving("--drain-seconds", "600", "--workers", workers) as server:
-        with running_program(CLIENT, server.address):
-            pass
+        for window in (65535, 0):
+            peer = Connection(server.address)
+            peer.send(opening(window))
+            for stream in range(1, 31, 6):
+                peer.send(call("Watch", stream, service="grpc.health.v1.Health"))
+                peer.send(data_frames(prefixed(b""), stream))
+                peer.send(call("StreamMasks", stream + 2))
+                peer.send(data_frames(50 * entry, stream + 2, end=False))
+                peer.send(request("GenerateMask", large, stream + 4))
+            peer.wait_read()
+            peer.vanish()
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(GIVEN_UP_SECONDS * 3 / 4) == 0
     assert complaints(server) == []

@@ -39,7 +39,6 @@ from tests.server.support.raw_http2 import (
     request,
 )
 from tests.server.support.requests import mask_request
-from tests.support.programs import running_program
 from tests.support.servers import ServerProcess, serving
 
 CONNECTIONS = 1000
@@ -74,24 +73,15 @@ def server(many_files: None) -> Iterator[ServerProcess]:
     assert complaints(started) == []
 
 
-CLIENT = """
-import sys, time
-from tests.server.support.load import connect, numbered_request
-from cass.v1 import cass_pb2 as pb, cass_pb2_grpc
-
-stub = cass_pb2_grpc.CassServiceStub(connect(sys.argv[1]))
-calls = [stub.GenerateMask.future(numbered_request(n)) for n in range(3)]
-calls.append(stub.StreamMasks(iter([pb.StreamMasksRequest(request=numbered_request(3))])))
-print("called", flush=True)
-time.sleep(600)
-"""
-
-
 def test_a_client_killed_while_its_requests_are_computed(tmp_path: Path) -> None:
     program = held(tmp_path, "warm", "checks")
+    entry = prefixed(pb.StreamMasksRequest(request=numbered_request(3)).SerializeToString())
     with serving("--metrics-port", "0", program=program) as server:
-        with running_program(CLIENT, server.address):
-            wait_until(lambda: in_flight(server) == 4, server)
+        client = Connection(server.address)
+        client.send(opening(), call("StreamMasks"), data_frames(entry, end=False))
+        client.send(*[request("GenerateMask", numbered_request(3), n) for n in (3, 5, 7)])
+        wait_until(lambda: in_flight(server) == 4, server)
+        client.vanish()
         wait_until(lambda: in_flight(server) == 0, server)
         (tmp_path / "go").touch()
         assert_serves_others(server)

@@ -7,15 +7,16 @@ import os
 import signal
 from collections.abc import Iterator
 from itertools import chain
-from pathlib import Path
 
 import grpc
 import pytest
 
+from cass.v1 import cass_pb2 as pb
+from cass.v1 import cass_pb2_grpc
+from tests.server.support.details import fails
 from tests.server.support.load import Caller, connect, more_answers
 from tests.server.support.observed import Samples, counters, in_flight, scrape, value, worker_pids
 from tests.server.support.processes import LIMIT, cass_server, health, wait_until
-from tests.server.support.raw_http2 import Connection
 from tests.support.servers import ServerProcess, serving
 
 
@@ -27,48 +28,32 @@ def server() -> Iterator[ServerProcess]:
         assert started.stop() == 0
 
 
-def connections(server: ServerProcess) -> dict[int, set[str]]:
-    """The sockets of the established connections of each worker, by its index."""
-    port = int(server.address.rpartition(":")[2])
-    found = {}
-    for index, pid in worker_pids(server).items():
-        # gRPC's sockets are of IPv6, which takes IPv4 along.
-        tables = [Path(f"/proc/{pid}/net/{name}").read_text() for name in ("tcp", "tcp6")]
-        rows = [row.split() for table in tables for row in table.splitlines()]
-        ours = [row for row in rows if row[1].endswith(f":{port:04X}") and row[3] == "01"]
-        held = set()
-        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-            with contextlib.suppress(FileNotFoundError):  # closed since
-                held.add(os.readlink(descriptor))
-        found[index] = held & {f"socket:[{row[9]}]" for row in ours}
-    return found
+def worker_of(channel: grpc.Channel) -> int:
+    """Process id of the worker that has the connection of a channel: request ids have it."""
+    with fails("INVALID_ARGUMENT") as caught:
+        cass_pb2_grpc.CassServiceStub(channel).GenerateMask(pb.GenerateMaskRequest(), timeout=LIMIT)
+    return int(dict(caught.value.trailing_metadata())["x-request-id"].split("-")[1])
 
 
 @contextlib.contextmanager
 def callers_of_each(server: ServerProcess, callers: int = 2) -> Iterator[dict[int, list[Caller]]]:
     """So many callers, who retry, of each worker, by its index; stopped at the end."""
-    found: dict[int, list[Caller]] = {index: [] for index in worker_pids(server)}
+    indices = {pid: index for index, pid in worker_pids(server).items()}
+    found: dict[int, list[Caller]] = {index: [] for index in indices.values()}
     with contextlib.ExitStack() as stack:
         while min(map(len, found.values())) < callers:
-            before = connections(server)
             channel = connect(server.address)
-            # By then a worker has taken the connection, and holds it.
-            grpc.channel_ready_future(channel).result(timeout=LIMIT)
-            (index,) = (i for i, sockets in connections(server).items() if sockets - before[i])
+            callers_there = found[indices[worker_of(channel)]]
             first = 1000 * sum(map(len, found.values()))
-            found[index].append(Caller(channel, first, retry=True))
-            stack.callback(found[index][-1].stop)
+            callers_there.append(Caller(channel, first, retry=True))
+            stack.callback(callers_there[-1].stop)
         yield found
 
 
 def test_new_connections_are_spread_over_the_workers(server: ServerProcess) -> None:
     with contextlib.ExitStack() as stack:
-        for _ in range(32):
-            stack.enter_context(Connection(server.address))
-        wait_until(lambda: sum(map(len, connections(server).values())) >= 32, server)
-        assert all(connections(server).values())
-        with callers_of_each(server) as found:
-            wait_until(more_answers([*chain(*found.values())]), server)
+        channels = [stack.enter_context(connect(server.address)) for _ in range(32)]
+        assert {worker_of(channel) for channel in channels} == {*worker_pids(server).values()}
     assert worker_pids(server).keys() == {0, 1}
     assert server.process.pid not in worker_pids(server).values()
 
