@@ -219,6 +219,7 @@ def test_unknown_protocol(variable: str, protocol: str, monkeypatch: pytest.Monk
 
 def test_nobody_collects(monkeypatch: pytest.MonkeyPatch) -> None:
     """The end does not wait for a collector that is not there."""
+    monkeypatch.setattr(tracing, "_STOP_SECONDS", 0.1)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"

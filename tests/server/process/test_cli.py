@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import json
 import tomllib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -219,7 +218,7 @@ def test_health_by_tls(
 
 def records(server: ServerProcess) -> list[dict[str, Any]]:
     """What it has logged: every line is an object with the same four keys first."""
-    found: list[dict[str, Any]] = [json.loads(line) for line in server.lines]
+    found = server.records()
     for record in found:
         assert list(record)[:4] == ["time", "level", "logger", "event"]
         assert record["logger"].startswith("cass_server")

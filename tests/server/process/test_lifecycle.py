@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import socket
 from pathlib import Path
@@ -25,15 +24,10 @@ from tests.server.support.processes import (
     wait_until,
 )
 from tests.server.support.requests import mask_request
-from tests.support.servers import ServerProcess, server_process, serving
+from tests.support.servers import server_process, serving
 
 DEAF = Path(__file__).parents[1] / "support" / "deaf_server.py"
 SIGNALS = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-
-
-def events(server: ServerProcess) -> list[str]:
-    """What a process that has ended has logged; every line must be a JSON object."""
-    return [json.loads(line)["event"] for line in server.lines]
 
 
 @SIGNALS
@@ -41,7 +35,7 @@ def test_a_signal_that_does_not_interrupt_is_not_lost(number: signal.Signals) ->
     with serving(program=(str(DEAF), "serve")) as server:
         assert health(server.address) == "SERVING"
         assert server.stop(number) == 0
-    assert events(server) == ["serving", "stopped"]
+    assert [record["event"] for record in server.records()] == ["serving", "stopped"]
 
 
 def test_health_and_information(address: str) -> None:
@@ -125,7 +119,7 @@ def test_signal_while_warming_up(number: signal.Signals, tmp_path: Path) -> None
     with server_process("--port", str(port), program=held(tmp_path)) as server:
         assert health(f"127.0.0.1:{port}") == "NOT_SERVING"
         assert server.stop(number) == 0
-    assert events(server) == ["stopped"]
+    assert [record["event"] for record in server.records()] == ["stopped"]
 
 
 def test_ipv6_address_in_the_log_can_be_connected_to() -> None:

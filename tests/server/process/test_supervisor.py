@@ -59,11 +59,6 @@ def _answers(server: ServerProcess, connections: int = 100) -> dict[int, int]:
     return dict(_answer(server) for _ in range(connections))
 
 
-def _events(server: ServerProcess, event: str) -> list[dict[str, Any]]:
-    records = [json.loads(line) for line in server.lines]
-    return [record for record in records if record["event"] == event]
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_one_signal_stops_all_workers_once(tmp_path: Path, number: signal.Signals) -> None:
     with _supervisor(tmp_path) as server:
@@ -71,7 +66,7 @@ def test_one_signal_stops_all_workers_once(tmp_path: Path, number: signal.Signal
         # A terminal's Ctrl-C goes to the supervisor's group.
         assert all(os.getpgid(pid) == pid for pid in pids.values())
         assert server.stop(number) == 0
-        got = [(r["worker"], r["signal"]) for r in _events(server, "worker got signal")]
+        got = [(r["worker"], r["signal"]) for r in server.records("worker got signal")]
         assert sorted(got) == [(0, "SIGTERM"), (1, "SIGTERM")]
         assert _exits(tmp_path) == ["0", "1"]
 
@@ -96,7 +91,7 @@ def test_workers_that_end_are_replaced_later_and_later_in_a_crash_loop(tmp_path:
         assert _answers(server) == pids
         assert set(_exits(tmp_path)) == {"0"}
         assert server.stop() == 0
-        assert len(_events(server, "serving")) == 1
+        assert len(server.records("serving")) == 1
 
 
 def test_a_worker_that_cannot_be_started_again_backs_off(tmp_path: Path) -> None:
@@ -125,7 +120,7 @@ def test_a_worker_that_ends_before_it_serves_ends_all(
         failed = server.wait_for("worker failed to start")
         assert (failed["worker"], failed["exit_code"]) == (1, code)
         assert _exits(tmp_path) == ["0", "1"]
-        assert not _events(server, "serving")
+        assert not server.records("serving")
 
 
 def test_a_worker_killed_before_it_serves_ends_all(tmp_path: Path) -> None:
@@ -147,7 +142,7 @@ def test_a_worker_that_outlives_its_drain_is_killed(tmp_path: Path) -> None:
     with _supervisor(tmp_path, "stubborn-1", "--stop-seconds", "5") as server:
         pids = _serving_pids(server)
         assert server.stop() == 1
-        killed = [(r["worker"], r["pid"]) for r in _events(server, "killing worker")]
+        killed = [(r["worker"], r["pid"]) for r in server.records("killing worker")]
         assert killed == [(1, pids[1])]
         assert _exits(tmp_path) == ["0", "1"]
 
@@ -160,8 +155,8 @@ def test_a_second_signal_kills_at_once(tmp_path: Path) -> None:
             server.wait_for("worker got signal")
         assert server.process.poll() is None
         assert server.stop() == 1
-        assert len(_events(server, "worker got signal")) == 2
-        assert [r["worker"] for r in _events(server, "killing worker")] == [0, 1]
+        assert len(server.records("worker got signal")) == 2
+        assert [r["worker"] for r in server.records("killing worker")] == [0, 1]
 
 
 def test_a_command_that_cannot_be_run() -> None:

@@ -96,9 +96,9 @@ class Record:
     errors: list[grpc.RpcError] = field(default_factory=list)
 
     @property
-    def codes(self) -> set[str]:
-        """Names of the statuses that requests failed with."""
-        return {error.code().name for error in self.errors}
+    def codes(self) -> list[str]:
+        """Names of the statuses that requests failed with, in order."""
+        return [error.code().name for error in self.errors]
 
 
 class Caller:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,8 +20,7 @@ Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 def scrape(server: ServerProcess) -> Samples:
     """All samples now of a server that serves with ``--metrics-port 0``."""
-    told = (json.loads(line) for line in server.lines)
-    address = next(record["address"] for record in told if record["event"] == "metrics")
+    address = server.records("metrics")[0]["address"]
     with urllib.request.urlopen(f"http://{address}/metrics", timeout=LIMIT) as answer:
         return samples(answer.read().decode())
 
@@ -74,6 +72,4 @@ def complaints(server: ServerProcess) -> list[str]:
 
 def worker_pids(server: ServerProcess) -> dict[int, int]:
     """Process ids of a server's workers by their indices; each one's newest."""
-    records = [json.loads(line) for line in server.lines]
-    ready = [record for record in records if record["event"] == "worker ready"]
-    return {record["worker"]: record["pid"] for record in ready}
+    return {record["worker"]: record["pid"] for record in server.records("worker ready")}
