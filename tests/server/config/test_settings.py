@@ -128,9 +128,13 @@ def test_what_is_printed_gives_the_same_settings(config: Path) -> None:
     }
     loaded = load_settings(changed)
     config.write_text(loaded.toml(), "utf-8")
-    told = tomllib.loads(loaded.toml())
-    assert told["max_message_bytes"] == 1_048_576
-    assert (told["metrics_port"], told["insecure"], told["drain_seconds"]) == (0, True, 0.1)
+    toml = tomllib.loads(loaded.toml())
+    assert toml["max_message_bytes"] == 1_048_576
+    assert (toml["metrics_port"], toml["insecure"], toml["drain_seconds"]) == (
+        0,
+        True,
+        0.1,
+    )
     assert load_settings({}, config).settings == loaded.settings
     assert loaded.settings != Settings()
 
@@ -259,7 +263,7 @@ def test_a_variable_that_is_nearly_a_setting_is_refused(
         "CASS_PORT_50051_TCP_ADDR",
         "CASS_PORT_50051_TCP_PORT",
         "CASS_PORT_50051_TCP_PROTO",
-        # What a supervisor tells its workers.
+        # What a supervisor sets for its workers.
         "CASS_WORKER_CHANNEL",
         "CASS_WORKER_INDEX",
         "CASS_WORKER_PORT",

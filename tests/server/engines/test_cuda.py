@@ -1,5 +1,5 @@
 """The engine for GPUs, its kernels through Triton's interpreter on the CPU: it agrees with the
-engine for CPUs, puts results where they belong and tells a broken device from a failed call."""
+engine for CPUs, writes results where they belong, and a broken device is not used again."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ for _ in range(100): log.info("kept")
 
 
 def test_disk_with_space_again(tmp_path: Path) -> None:
-    """Nothing is told of the lines that were lost, and the next ones are there."""
+    """Lost lines leave no trace, and the next ones are there."""
     path = tmp_path / "log"
     with path.open("w") as file:
         printed, _ = run(LIMITED, stderr=file)

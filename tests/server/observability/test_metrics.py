@@ -290,8 +290,8 @@ def test_names() -> None:
 
     https://github.com/prometheus/client_golang/tree/main/prometheus/testutil/promlint
     """
-    told = WorkerMetrics([Metrics()], "1", "cpu")
-    families = list(text_string_to_metric_families(generate_latest(told).decode()))
+    metrics = WorkerMetrics([Metrics()], "1", "cpu")
+    families = list(text_string_to_metric_families(generate_latest(metrics).decode()))
     assert len(families) == len(FAMILIES) + 3
     abbreviations = {"s", "ms", "us", "ns", "sec", "b", "kb", "mb", "gb", "kib", "mib", "m", "h"}
     for family in families:

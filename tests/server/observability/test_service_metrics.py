@@ -80,7 +80,7 @@ def test_every_call_is_counted() -> None:
 
 @pytest.mark.parametrize("way", ["cancel", "deadline"])
 @pytest.mark.parametrize("side", [4, 256])
-def test_who_gives_up_while_it_is_computed_is_counted_as_cancelled(side: int, way: str) -> None:
+def test_calls_given_up_while_they_are_computed_count_as_cancelled(side: int, way: str) -> None:
     """It is computed all the same, and nothing of it is sent."""
     engine = HoldingEngine()
     with running(engine) as server:
@@ -100,7 +100,7 @@ def test_who_gives_up_while_it_is_computed_is_counted_as_cancelled(side: int, wa
 
 
 @pytest.mark.parametrize("method", ["GenerateMask", "StreamMasks"])
-def test_a_long_computation_ends_when_nobody_waits_for_it(method: str) -> None:
+def test_a_long_computation_ends_when_its_caller_has_gone(method: str) -> None:
     """Between images; then it is counted as nothing but given up."""
     engine = HoldingEngine(checks=True)
     request = mask_request(HELD, side=256)

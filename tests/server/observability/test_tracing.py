@@ -217,7 +217,7 @@ def test_unknown_protocol(variable: str, protocol: str, monkeypatch: pytest.Monk
         start_traces("1", "cass")
 
 
-def test_nobody_collects(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_collector(monkeypatch: pytest.MonkeyPatch) -> None:
     """The end does not wait for a collector that is not there."""
     monkeypatch.setattr(tracing, "_STOP_SECONDS", 0.1)
     with socket.socket() as silent:

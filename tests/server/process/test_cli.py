@@ -44,11 +44,11 @@ def test_help(arguments: list[str], texts: list[str]) -> None:
 
 def test_help_has_every_setting() -> None:
     lines = cass_server("serve", "--help").stdout.splitlines()
-    told = " ".join(word for line in lines for word in line.split())
+    shown = " ".join(word for line in lines for word in line.split())
     for setting in settings_table():
         form = setting.metavar or f"/ {setting.option.replace('--', '--no-')}"
         default = setting.default or "not set"
-        assert f" {setting.option} {form} {setting.help} [default: {default}]" in told
+        assert f" {setting.option} {form} {setting.help} [default: {default}]" in shown
     assert [line for line in lines if line.endswith(":") and line[0] != " "] == [
         "Options:",
         "Server:",
@@ -103,11 +103,11 @@ def test_printed_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.delenv("CASS_DRAIN_SECONDS")
     again = cass_server("serve", "--config", str(config), "--no-channelz", "--print-config")
     assert "channelz = false  # --channelz (command line)" in again.stdout.splitlines()
-    told = tomllib.loads(done.stdout)
-    assert tomllib.loads(again.stdout) == told | {"channelz": False}
+    printed = tomllib.loads(done.stdout)
+    assert tomllib.loads(again.stdout) == printed | {"channelz": False}
 
 
-def test_every_wrong_setting_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_wrong_setting_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CASS_PORT", "70000")
     done = cass_server("serve", "--log-level", "loud", "--print-config")
     assert (done.returncode, done.stdout) == (2, "")
@@ -154,7 +154,7 @@ def test_health_of_a_server_that_serves(address: str) -> None:
     assert (done.returncode, done.stdout) == (0, f"{address}: SERVING\n")
 
 
-def test_health_where_nobody_is() -> None:
+def test_health_where_no_server_is() -> None:
     address = f"127.0.0.1:{free_port()}"
     done = cass_server("health", "--address", address)
     assert (done.returncode, done.stdout) == (1, "")
@@ -226,8 +226,8 @@ def records(server: ServerProcess) -> list[dict[str, Any]]:
     return found
 
 
-def ask_in_vain(address: str) -> None:
-    """A request that is refused and, of a held server told to fail, one that fails."""
+def fail_twice(address: str) -> None:
+    """A request that is refused and, where there is the file `fail`, one that fails."""
     with service_of(address) as stub:
         with fails("INVALID_ARGUMENT"):
             stub.GenerateMask(pb.GenerateMaskRequest(), timeout=LIMIT)
@@ -241,7 +241,7 @@ def test_log(tmp_path: Path) -> None:
         with service_of(server.address) as stub:
             stub.GenerateMask(mask_request(), timeout=LIMIT)
         (tmp_path / "fail").touch()
-        ask_in_vain(server.address)
+        fail_twice(server.address)
         assert server.stop() == 0
     started, refused, failed, stopped = records(server)
     shown = {
@@ -264,7 +264,7 @@ def test_log(tmp_path: Path) -> None:
     shown = {"event": "request failed", "method": "GenerateMask", "code": "INTERNAL"}
     assert failed.items() >= ({"level": "ERROR"} | shown).items()
     assert failed["exc_info"].startswith("Traceback (most recent call last):\n")
-    assert failed["exc_info"].endswith("RuntimeError: told to fail")
+    assert failed["exc_info"].endswith("RuntimeError: asked to fail")
     assert (stopped["event"], stopped["level"]) == ("stopped", "INFO")
 
 
@@ -273,6 +273,6 @@ def test_log_level(tmp_path: Path) -> None:
     arguments = ("--port", str(port), "--log-level", "error")
     with server_process(*arguments, program=held(tmp_path, "warm", "fail")) as server:
         assert health(f"127.0.0.1:{port}") in {"NOT_SERVING", "SERVING"}
-        ask_in_vain(f"127.0.0.1:{port}")
+        fail_twice(f"127.0.0.1:{port}")
         assert server.stop() == 0
     assert [record["event"] for record in records(server)] == ["request failed"]

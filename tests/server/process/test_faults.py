@@ -152,14 +152,14 @@ def test_a_peer_that_no_longer_answers_pings_is_given_up() -> None:
     assert complaints(server) == []
 
 
-def test_who_does_not_read_holds_up_nobody(server: ServerProcess) -> None:
+def test_callers_that_do_not_read_hold_up_no_others(server: ServerProcess) -> None:
     """Answers wait at the server up to its limit of bytes; the reader's end gives these back."""
     entry = prefixed(pb.StreamMasksRequest(request=LARGE).SerializeToString())
     with service_of(server.address) as stub:
         before = resident_bytes(server)
         with Connection(server.address) as unary, Connection(server.address) as stream:
             unary.send(opening(window=0))
-            # More than there is room for: what asks below may take the place of some.
+            # More than there is room for: requests below may take the place of some.
             unary.send(*[request("GenerateMask", LARGE, number) for number in range(1, 32, 2)])
             stream.send(opening(window=0), call("StreamMasks"))
             stream.send(data_frames(100 * entry, end=False))
@@ -223,7 +223,7 @@ def test_a_flood_is_dropped_before_it_piles_up() -> None:
         for number, made in calls:
             if made.code() is grpc.StatusCode.OK:
                 assert is_answer(made.result(), number)
-        # It is as good as new for whoever comes after.
+        # It answers as before.
         assert is_answer(stubs[0].GenerateMask(numbered_request(7), timeout=LIMIT), 7)
         assert server.stop() == 0
 

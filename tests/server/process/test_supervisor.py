@@ -55,7 +55,7 @@ def _answer(server: ServerProcess) -> tuple[int, int]:
 
 
 def _answers(server: ServerProcess, connections: int = 100) -> dict[int, int]:
-    """Who answers: the kernel spreads the connections over those that listen."""
+    """The workers that answer: the kernel spreads the connections over those that listen."""
     return dict(_answer(server) for _ in range(connections))
 
 

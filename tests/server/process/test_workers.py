@@ -37,7 +37,7 @@ def worker_of(channel: grpc.Channel) -> int:
 
 @contextlib.contextmanager
 def callers_of_each(server: ServerProcess, callers: int = 2) -> Iterator[dict[int, list[Caller]]]:
-    """So many callers, who retry, of each worker, by its index; stopped at the end."""
+    """So many callers of each worker, which retry, by its index; stopped at the end."""
     indices = {pid: index for index, pid in worker_pids(server).items()}
     found: dict[int, list[Caller]] = {index: [] for index in indices.values()}
     with contextlib.ExitStack() as stack:
@@ -59,7 +59,7 @@ def test_new_connections_are_spread_over_the_workers(server: ServerProcess) -> N
 
 
 def test_a_worker_killed_under_load(server: ServerProcess) -> None:
-    """Calls on its connections fail, once; whoever tries again has every answer, and right ones."""
+    """Calls on its connections fail, once; after a retry every answer comes, and is right."""
     killed = worker_pids(server)[0]
     seen: list[Samples] = [scrape(server)]
 

@@ -185,7 +185,7 @@ def test_a_watch_takes_no_thread(server: Running) -> None:
 
 
 def threads_busy() -> int:
-    """Of those that tell watchers: who is anywhere but where a pool's threads are idle."""
+    """Threads for watchers that are not where idle threads of a pool wait."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     tops = [
         frame.f_code.co_name

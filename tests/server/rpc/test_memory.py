@@ -37,7 +37,7 @@ SERVICE = "/cass.v1.CassService"
 
 
 class Recording(CpuEngine):
-    """Keeps the arrays that it is given, or only watches them; fails if it is told to.
+    """Keeps the arrays that it is given, or only watches them, or fails.
 
     Args:
         keep: whether to keep them.

@@ -216,7 +216,7 @@ def test_a_reader_keeps_a_bounded_number_of_options() -> None:
     assert sum(type(kept) is MaskPlan for kept in gc.get_objects()) <= 256
 
 
-def test_nobodys_long_list_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_lists_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     limits = Limits(images=1000)
     request = mask_request(images=1000)
     request.image_sizes.heights[:], request.image_sizes.widths[:] = [32] * 1000, [32] * 1000
@@ -228,7 +228,7 @@ def test_nobodys_long_list_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("images", [Limits().images, 100_000])
-def test_no_honest_request_is_too_bulky(images: int) -> None:
+def test_no_valid_request_is_too_bulky(images: int) -> None:
     """The most images, each of a size of its own, and maps, with numbers as long as they get."""
     limits, largest = Limits(images=images), 2**31 - 1
     request = pb.GenerateMaskRequest(

@@ -198,7 +198,7 @@ def test_streams_that_compute_share_the_slots() -> None:
         assert waiting.result(timeout=LIMIT).masks
 
 
-# A server that stops as soon as it serves, and tells what a full collection leaves alone.
+# A server that stops as soon as it serves, and prints what a full collection leaves alone.
 UNTIL_SERVING = """
 import gc, os, signal
 from cass_server.engines.base import CpuEngine

@@ -135,7 +135,7 @@ def test_a_closed_router_turns_all_away(server: Running, caller: Named, method: 
     assert server.health_check() == "SERVING"
 
 
-def test_who_was_let_in_before_is_answered_after_it_closes() -> None:
+def test_calls_let_in_before_it_closes_are_answered() -> None:
     engine = HoldingEngine()
     with running(engine) as server:
         with engine.holding(server.stub) as (made,):

@@ -175,7 +175,7 @@ def calls_when_stuck(server: Running, engine: HoldingEngine) -> int:
 @pytest.mark.parametrize(
     ("side", "code"), [(2048, "RESOURCE_EXHAUSTED"), (512, "CANCELLED")], ids=["large", "unread"]
 )
-def test_a_client_that_goes_is_no_error_of_ours(
+def test_a_client_that_goes_is_no_error_of_the_server(
     side: int, code: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """While an answer is being written: gRPC would log that as an error, with a traceback.

@@ -1,4 +1,4 @@
-"""What a call that asks is told of where its time went."""
+"""The times that a call may request: where its time went."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def milliseconds(trailing: dict[str, Any]) -> list[float]:
 
 
 @pytest.mark.parametrize("method", REQUESTS)
-def test_a_call_that_asks_gets_its_times(method: str) -> None:
+def test_times_come_with_the_answer(method: str) -> None:
     """As the metrics have them: at least what the engine took, and at most what we waited."""
     with running(Slow()) as server:
         begun = time.perf_counter()
@@ -83,7 +83,7 @@ def test_a_call_that_asks_gets_its_times(method: str) -> None:
         assert 1e3 * counted == pytest.approx(found, abs=0.002)
 
 
-def test_only_a_call_that_asks_gets_them() -> None:
+def test_times_come_only_on_request() -> None:
     """By the name of the metadata, whatever its value."""
     with running() as server:
         for method in REQUESTS:

@@ -1,4 +1,4 @@
-"""A full server: who is refused and how, who waits, and when there is room again."""
+"""A full server: which requests are refused and how, which wait, and when there is room again."""
 
 from __future__ import annotations
 
@@ -231,7 +231,7 @@ def test_the_bytes_of_an_answer_count_until_it_is_taken() -> None:
 
 
 @pytest.mark.parametrize("way", ["deadline", "cancel", "expire"])
-def test_who_has_gone_is_not_computed(way: str) -> None:
+def test_requests_whose_callers_have_gone_are_not_computed(way: str) -> None:
     """All slots are taken until the caller has gone; a later request has its turn after that.
 
     By its client's deadline or will; or it is silent, and its deadline passes at the server.
@@ -325,8 +325,8 @@ def test_in_a_steady_flood_some_get_a_delay(clock: types.SimpleNamespace, few_de
     assert delays == pytest.approx(5 + 5 * 10, abs=1)
 
 
-def test_who_waits_for_room_has_it_once_it_is_there() -> None:
-    """Many who want it, one at a time."""
+def test_requests_that_wait_for_room_get_it_once_it_is_there() -> None:
+    """Several requests, one at a time."""
     admission = Admission(Limits(queue_bytes=10))
     alone = threading.Lock()
 
@@ -394,7 +394,7 @@ class Rooms(RuleBasedStateMachine):
 
     @rule(target=requests, size=st.integers(1, 25), tries=st.booleans())
     def hold(self, size: int, tries: bool) -> int:
-        """There is room for ten, or for one who is alone."""
+        """There is room for ten, or for any number alone."""
         total = sum(self.sizes)
         fits = not total or total + size <= 10
         if tries:

@@ -233,7 +233,7 @@ CASES = {
         {2: (100, Cancelled), 4: (100, Cancelled)},
         first=A(0, leaves=20),
     ),
-    # They wait no longer, and who computes notices nothing.
+    # They wait no longer, and the thread that computes notices nothing.
     "what is out of time is not computed": Case(
         [A(50, expires=101), A(50, expires=100), A(50, expires=60)],
         [(100, [2])],
@@ -243,7 +243,7 @@ CASES = {
     "an idle engine computes nothing in no time": Case(
         [A(0, expires=1e19)], [(0, [2])], {1: (0, Expired)}, first=A(0, expires=0)
     ),
-    # Who has left by then is not computed again, and holds up nobody.
+    # The request that has left by then is not computed again, and holds up no other.
     "a deadline in a launch that fails": Case(
         [A(50), A(50, expires=150), A(50)],
         [(100, [2, 3, 4]), (200, [2]), (300, [4])],
@@ -281,7 +281,7 @@ CASES = {
         {3: (250, Expired), 4: (300, Cancelled)},
         failures={2: [BAD]},
     ),
-    # At once, and those that come later; who computes gets what it computes.
+    # At once, and those that come later; the one that computes gets its masks.
     "closing ends all waits": Case(
         [A(50), A(51, other=UINT8), A(70)],
         [],
@@ -303,13 +303,13 @@ CASES = {
     ),
     "closing ends the window": Case([A(50)], [], {2: (120, Stopping)}, window=300, closes=120),
     # Neither the others of that launch nor other groups.
-    "an interrupted launch leaves nobody waiting": Case(
+    "an interrupted launch leaves no request waiting": Case(
         [A(50), A(50), A(51, other=UINT8)],
         [(100, [2, 3]), (200, [3]), (300, [4])],
         {2: (200, KeyboardInterrupt)},
         failures={2: [KeyboardInterrupt()]},
     ),
-    "an interrupted wait leaves nobody waiting": Case(
+    "an interrupted wait leaves no request waiting": Case(
         [A(50, interrupts=100), A(60), A(350), A(360)],
         [(100, [3]), (350, [4]), (450, [5])],
         {2: (100, SystemExit)},
@@ -343,10 +343,10 @@ def test_only_what_is_alike_goes_together(clock: Clock, other: dict[str, Any]) -
 
 
 @pytest.mark.parametrize("failures", [1, 2])
-def test_one_failure_is_not_its_neighbours(
+def test_one_failure_does_not_fail_the_others(
     clock: Clock, failures: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Each is computed alone then, while others wait; and who fails again gets the error."""
+    """Each is computed alone then, while others wait; one that fails again gets the error."""
     case = Case(
         [A(50), A(50), A(50), A(150)],
         [(100, [2, 3, 4]), (200, [2]), (300, [3]), (400, [4]), (500, [5])],
@@ -362,7 +362,7 @@ def test_one_failure_is_not_its_neighbours(
 
 
 @pytest.mark.parametrize("alone", [False, True])
-def test_a_broken_device_fails_everybody(clock: Clock, alone: bool) -> None:
+def test_a_broken_device_fails_all_requests(clock: Clock, alone: bool) -> None:
     """Also one that breaks when a request is computed alone, since the launch failed."""
     first, end = EngineBroken("broken"), 300 if alone else 200
     launches = [(100.0, [2, 3]), (200.0, [2])] if alone else [(100.0, [2, 3])]
@@ -376,7 +376,7 @@ def test_a_broken_device_fails_everybody(clock: Clock, alone: bool) -> None:
     assert ended[1].error is first  # which knows its cause
 
 
-def test_a_failing_report_leaves_nobody_waiting(clock: Clock) -> None:
+def test_a_failing_report_leaves_no_request_waiting(clock: Clock) -> None:
     engine = Engine(clock)
     fails = iter([False, True, False, True, False])
 
@@ -405,7 +405,7 @@ def schedules(draw: st.DrawFn) -> list[tuple[Arrival, int]]:
 
 
 @given(schedules(), st.integers(1, 12), st.integers(1, 12), st.sampled_from([0, WINDOW, 3 * WORK]))
-def test_everybody_gets_its_own_answer(
+def test_each_request_gets_its_own_answer(
     schedule: list[tuple[Arrival, int]], max_images: int, max_boxes: int, window: int
 ) -> None:
     """Whatever arrives when: an answer, or an error that this request has earned."""

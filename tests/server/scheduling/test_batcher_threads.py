@@ -41,7 +41,7 @@ def fill(inputs: MaskInputs, outputs: Sequence[Output]) -> None:
 
 
 class Seen:
-    """An `is_wanted` that tells when it was first called: its request waits, or soon does."""
+    """An `is_wanted` that records when it was called: its request waits, or soon does."""
 
     def __init__(self) -> None:
         self.event = threading.Event()

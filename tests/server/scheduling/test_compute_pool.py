@@ -66,7 +66,7 @@ def assert_free(pool: ComputePool, slots: int) -> None:
 def test_as_many_run_as_there_are_slots(slots: int) -> None:
     pool, held = ComputePool(slots), Held()
     for _ in range(20):
-        assert pool.submit(held).done()  # which is all that gRPC asks
+        assert pool.submit(held).done()  # which is all that gRPC looks at
     held.gate.wait_held(slots)
     for _ in range(20 - slots):
         held.let_go()
@@ -99,8 +99,8 @@ def test_first_come_first_served() -> None:
     assert order == list("abcdef")
 
 
-def test_one_that_comes_later_overtakes_nobody() -> None:
-    """Though its thread runs and has a slot to give, which goes to who is first."""
+def test_one_that_comes_later_overtakes_no_other() -> None:
+    """Though its thread runs and has a slot to give: that goes to the first in the queue."""
     pool, order = ComputePool(1), list[str]()
     go, ended = threading.Event(), threading.Event()
 
@@ -221,7 +221,7 @@ def test_an_idle_thread_is_used_again() -> None:
     slots=st.integers(1, 4),
     plan=st.lists(st.sampled_from(["run", "fail", "give way", "foreign"]), max_size=40),
 )
-def test_whatever_comes_the_slots_are_as_many(slots: int, plan: list[str]) -> None:
+def test_any_plan_of_calls_leaves_all_slots(slots: int, plan: list[str]) -> None:
     pool, running = ComputePool(slots), threading.Semaphore(slots)
     done = threading.Semaphore(0)
 

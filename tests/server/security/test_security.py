@@ -1,4 +1,4 @@
-"""Who gets into a real server and who does not: tokens, TLS, and what errors give away."""
+"""Which callers a real server admits, by tokens and TLS, and what errors give away."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def token_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(token_file: Path) -> Iterator[ServerProcess]:
-    """A server in plain text that asks for tokens."""
+    """A server in plain text that needs tokens."""
     with serving("--token-file", str(token_file), "--channelz") as started:
         yield started
         assert started.stop() == 0
@@ -90,13 +90,13 @@ def channel(server: ServerProcess) -> Iterator[grpc.Channel]:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_asks_for_a_token(channel: grpc.Channel, method: str) -> None:
+def test_every_method_needs_a_token(channel: grpc.Channel, method: str) -> None:
     refused = ((), bearer(WRONG), bearer(TOKEN[:-1]), bearer(TOKEN) * 2)
     assert {outcome(channel, method, metadata) for metadata in refused} == {"UNAUTHENTICATED"}
     assert outcome(channel, method, bearer(TOKEN)) == METHODS[method]
 
 
-def test_health_asks_for_none(server: ServerProcess, channel: grpc.Channel) -> None:
+def test_health_needs_no_token(server: ServerProcess, channel: grpc.Channel) -> None:
     assert outcome(channel, HEALTH) == outcome(channel, HEALTH, bearer(WRONG)) == "OK"
     watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
     assert status_name(next(watch)) == "SERVING"
@@ -144,7 +144,7 @@ def test_a_failure_tells_nothing_and_is_logged_with_its_place(tmp_path: Path) ->
             stub.GenerateMask(numbered_request(1), timeout=LIMIT)
         trailing = dict(caught.value.trailing_metadata())
         assert set(trailing) == {"grpc-status-details-bin", "x-request-id"}
-        assert "told to fail" not in repr(trailing)
+        assert "asked to fail" not in repr(trailing)
         entry = pb.StreamMasksRequest(request=numbered_request(2))
         (answer,) = stub.StreamMasks(iter([entry]), timeout=LIMIT)
         assert answer.error == pb.Error(code=13, message=words)

@@ -1,4 +1,4 @@
-"""TLS on a real port: who is let in, and certificates that are replaced while it serves."""
+"""TLS on a real port: which clients are answered, and certificates replaced meanwhile."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bearer tokens: what a file may hold, who is let in, and files that are replaced."""
+"""Bearer tokens: what a file may hold, which callers are allowed, and files that are replaced."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_no_plain_token_is_kept(path: Path) -> None:
         (b"sha256:" + b"0" * 65, "line 1: is not sha256: and 64 hexadecimal digits"),
     ],
 )
-def test_the_start_tells_the_line_and_never_the_token(
+def test_errors_at_the_start_name_the_line_and_never_the_token(
     path: Path, content: bytes, reason: str
 ) -> None:
     put(path, content)

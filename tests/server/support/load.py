@@ -25,7 +25,7 @@ _STRIDE = 4
 
 
 def numbered_request(number: int, images: int = 1, side: int = SIDE) -> pb.GenerateMaskRequest:
-    """A request whose answer tells its number: one box an image, at a place of its own.
+    """A request whose answer shows its number: one box per image, at a place of its own.
 
     Without context a mask is 1 in the cells that the box covers, and 0 elsewhere.
     """
@@ -43,7 +43,7 @@ def numbered_request(number: int, images: int = 1, side: int = SIDE) -> pb.Gener
 def is_answer(
     response: pb.GenerateMaskResponse, number: int, images: int = 1, side: int = SIDE
 ) -> bool:
-    """Whether it has the numbers that `numbered_request` asks for."""
+    """Whether it is the answer to `numbered_request`."""
     expected = np.zeros((images, side, side), np.uint8)
     for image in range(images):
         x, y = _corner(number + image)
@@ -102,7 +102,7 @@ class Record:
 
 
 class Caller:
-    """Asks for one mask after another, in a thread of its own, until it is stopped.
+    """Requests one mask after another, in a thread of its own, until it is stopped.
 
     Args:
         channel: a connection of its own; closed by `stop`.

@@ -27,8 +27,8 @@ def scrape(server: ServerProcess) -> Samples:
 
 def exposed(sources: Sequence[Metrics | Path], workers: tuple[int, int] = (1, 0)) -> Samples:
     """All samples of metrics that nobody serves; ``workers`` run and were started again."""
-    told = WorkerMetrics(sources, "1.2.3", "cuda:0", lambda: workers)
-    return samples(generate_latest(told).decode())
+    metrics = WorkerMetrics(sources, "1.2.3", "cuda:0", lambda: workers)
+    return samples(generate_latest(metrics).decode())
 
 
 def samples(exposition: str) -> Samples:
@@ -66,7 +66,7 @@ def in_flight(server: ServerProcess) -> int:
 
 
 def complaints(server: ServerProcess) -> list[str]:
-    """Lines of the log that are no JSON, or tell of more than the server's course."""
+    """Lines of the log that are no JSON, or of a level above INFO."""
     return [line for line in server.lines if '"level": "INFO"' not in line]
 
 

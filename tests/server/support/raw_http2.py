@@ -1,4 +1,4 @@
-"""A gRPC client on a bare socket, which does only what it is told: for clients that misbehave."""
+"""A gRPC client on a bare socket, which does nothing by itself: for clients that misbehave."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def opening(window: int = 65535) -> bytes:
     """What a connection begins with.
 
     Args:
-        window: bytes of DATA that the server may send on each stream before it is told of more.
+        window: bytes of DATA that the server may send on each stream before a WINDOW_UPDATE.
     """
     return _PREFACE + frame(SETTINGS, payload=struct.pack(">HI", INITIAL_WINDOW_SIZE, window))
 

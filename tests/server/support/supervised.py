@@ -88,8 +88,8 @@ def _work(channel: WorkerChannel, folder: Path, port: int) -> None:
             threading.Thread(target=run, daemon=True).start()
         channel.ready()
         while (got := events.get()) is not None:
-            told = {"worker": channel.index, "signal": got.name}
-            logging.info("worker got signal", extra=told)
+            extra = {"worker": channel.index, "signal": got.name}
+            logging.info("worker got signal", extra=extra)
             if not is_stubborn:
                 break
         server.shutdown()
