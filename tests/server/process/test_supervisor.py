@@ -94,6 +94,15 @@ def test_workers_that_end_are_replaced_later_and_later_in_a_crash_loop(tmp_path:
         assert len(server.records("serving")) == 1
 
 
+def test_a_stop_during_the_back_off(tmp_path: Path) -> None:
+    with _supervisor(tmp_path, "--backoff-seconds", "3600") as server:
+        os.kill(_serving_pids(server)[0], signal.SIGKILL)
+        server.wait_for("worker died")
+        assert server.stop() == 0
+    # None was started in its place.
+    assert _exits(tmp_path) == ["0", "1"]
+
+
 def test_a_worker_that_cannot_be_started_again_backs_off(tmp_path: Path) -> None:
     program = tmp_path / "program"
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
