@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from cass_core.boxes import BoxBatch
 from cass_core.coverage import boxes_without_patch
-from cass_core.errors import CassError, InvalidRequest
+from cass_core.errors import CassError, InputWarning, InvalidRequest
 from cass_core.losses import compute_loss
 from cass_core.masks import generate_mask
 from cass_core.results import LossResult
@@ -25,6 +25,7 @@ __all__ = [
     "BoxBatch",
     "CassError",
     "CassLoss",
+    "InputWarning",
     "InvalidRequest",
     "LossResult",
     "LossSpec",

@@ -110,3 +110,32 @@ def read_only(array: Array) -> Array:
     view = array.view()
     view.flags.writeable = False
     return view
+
+
+def corners(boxes: torch.Tensor, field: str) -> torch.Tensor:
+    """A tensor's boxes ``[..., 4]`` as x1, y1, x2, y2; as they are where it names no format.
+
+    Raises:
+        InvalidRequest: it names a format of rotated boxes, or an unknown one.
+    """
+    import torch
+
+    # As torchvision's `BoundingBoxes` do; told by the attribute and not by the class, since callers
+    # may have others like it.
+    name = _format_of(boxes)
+    plain = boxes.detach().as_subclass(torch.Tensor)
+    if name in ("", "XYXY"):
+        return plain
+    if name not in ("XYWH", "CXCYWH"):
+        raise InvalidRequest(field, f"must be of the format XYXY, XYWH or CXCYWH, got {name}")
+    if plain.ndim == 0 or plain.shape[-1] != 4:
+        return plain  # refused by its shape
+    start, size = plain[..., :2].double(), plain[..., 2:].double()
+    if name == "CXCYWH":
+        start = start - size / 2
+    return torch.cat([start, start + size], dim=-1)
+
+
+def _format_of(boxes: torch.Tensor) -> str:
+    found = getattr(boxes, "format", None)
+    return str(getattr(found, "name", found) or "").upper()

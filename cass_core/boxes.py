@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from cass_core.arrays import Array, Tensorlike, is_tensor, read_only
+from cass_core.arrays import Array, Tensorlike, corners, is_tensor, read_only
 from cass_core.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -92,9 +92,10 @@ class BoxBatch:
         """Pack a list with the boxes of each image.
 
         Args:
-            boxes: one entry an image: ``[N_i, 4]`` as a NumPy array, a torch tensor or nested
-                lists; None or empty for an image without boxes. If any entry is a tensor, the
-                batch holds a tensor on its device.
+            boxes: one entry per image: ``[N_i, 4]`` as a NumPy array, a torch tensor or nested
+                lists; None or empty for an image without boxes. torchvision's
+                ``tv_tensors.BoundingBoxes`` are converted by their format. If any entry is a
+                tensor, the batch holds a tensor on its device.
 
         Raises:
             InvalidRequest: an entry has another shape, or a box is not one.
@@ -111,8 +112,9 @@ class BoxBatch:
             raise InvalidRequest(
                 "boxes", f"must be a list with one entry an image, got {_kind(boxes)}"
             )
-        tensor = next((entry for entry in boxes if is_tensor(entry)), None)
-        parts = [_image_boxes(entry, i) for i, entry in enumerate(boxes)]
+        entries = corners(boxes, "boxes") if is_tensor(boxes) else boxes
+        tensor = next((entry for entry in entries if is_tensor(entry)), None)
+        parts = [_image_boxes(entry, i) for i, entry in enumerate(entries)]
         counts = [part.shape[0] for part in parts]
         if tensor is None:
             return cls.packed(np.concatenate(parts) if parts else _NO_BOXES, counts)
@@ -202,7 +204,10 @@ def _as_float32(value: Any, name: str) -> Tensorlike:
 
         if value.is_complex():
             raise InvalidRequest(name, "must be numbers, got complex ones")
-        return value.detach().to(torch.float32).contiguous()
+        if type(value) is not torch.Tensor:
+            value = corners(value, name)
+        tensor: torch.Tensor = value.detach().to(torch.float32).contiguous()
+        return tensor
     if type(value) is np.ndarray and value.dtype == np.float32 and value.flags.c_contiguous:
         return value
     try:

@@ -7,6 +7,10 @@ class CassError(Exception):
     """Base of every error this project raises on purpose."""
 
 
+class InputWarning(UserWarning):
+    """Input that can be used but is probably not what was meant; each kind is shown once."""
+
+
 class InvalidRequest(CassError, ValueError):
     """An argument that cannot be used, named by its field.
 

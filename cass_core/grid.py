@@ -76,6 +76,18 @@ def one_image_size(value: Any) -> tuple[int, int] | None:
     return None if pair is None else _checked(pair, "image_size")
 
 
+def same_image_size(value: Any) -> tuple[int, int]:
+    """A single (H, W), where sizes of each image have no meaning.
+
+    Raises:
+        InvalidRequest: not two whole numbers of at least 1.
+    """
+    size = one_image_size(value)
+    if size is None:
+        raise InvalidRequest("image_size", "must be one (H, W) here")
+    return size
+
+
 def image_sizes(value: Any, num_images: int) -> Sizes:
     """Image sizes as ``[1, 2]`` (one for all) or ``[B, 2]`` float64 of (height, width).
 
@@ -96,7 +108,10 @@ def image_sizes(value: Any, num_images: int) -> Sizes:
             else value
         )
     try:
-        sizes = np.asarray(value, np.float64)
+        given = np.asarray(value)
+        if given.dtype.kind not in "iuf" and given.size:  # text of digits, too
+            raise TypeError
+        sizes = given.astype(np.float64)
     except (TypeError, ValueError, OverflowError):
         raise InvalidRequest("image_size", _SIZE_FORM) from None
     if sizes.size == 0 and num_images == 0:

@@ -10,19 +10,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cass_core.arrays import (
-    LOGIT_DTYPES,
     MASK_DTYPES,
-    TARGET_DTYPES,
     Array,
-    Tensorlike,
     dtype_name,
     is_tensor,
     to_host,
 )
 from cass_core.boxes import BoxBatch
+from cass_core.checks.logits import check_grid, check_logits, check_same_patches, check_target
+from cass_core.checks.plausible import check_plausible
 from cass_core.errors import InvalidRequest
 from cass_core.grid import FeatureMap, Sizes, feature_maps, image_sizes, patch_grid
-from cass_core.specs import LossSpec, MaskSpec, normalizer_of
+from cass_core.specs import LossSpec, MaskSpec, check_flag, normalizer_of
 
 if TYPE_CHECKING:
     import torch
@@ -69,8 +68,11 @@ class MaskInputs:
         batch = BoxBatch.wrap(boxes)
         arguments = image_size, feature_map, spec, dtype, return_owner
         if type(batch.xyxy) is np.ndarray and tuple(map(_kind, arguments)) == _PLAIN:
-            return cls(batch, *_checked(batch.num_images, *arguments))
-        return cls(batch, *_check(batch, *arguments))
+            inputs = cls(batch, *_checked(batch.num_images, *arguments))
+        else:
+            inputs = cls(batch, *_check(batch, *arguments))
+        check_plausible(boxes, batch, inputs.sizes, inputs.maps)
+        return inputs
 
     def shapes(self) -> list[tuple[int, int, int]]:
         """``(B, n_y, n_x)`` of the mask of each feature map."""
@@ -89,11 +91,12 @@ def _check(
     """The fields of `MaskInputs` after the boxes."""
     maps, single = feature_maps(feature_map)
     name = dtype_name(dtype, "dtype", MASK_DTYPES)
+    owner = check_flag(return_owner, "return_owner")
     if name == "bfloat16" and not is_tensor(boxes.xyxy):
         raise InvalidRequest("dtype", "bfloat16 needs boxes given as torch tensors")
     sizes = check_sizes(image_size, boxes)
-    check_options(boxes.num_images, maps, single, spec, name, return_owner)
-    return sizes, maps, single, spec, name, bool(return_owner)
+    check_options(boxes.num_images, maps, single, spec, name, owner)
+    return sizes, maps, single, spec, name, owner
 
 
 # In a quarter of the time, where all but NumPy's boxes has been checked before.
@@ -217,56 +220,15 @@ class LossInputs:
         if (target is None) == (mask is None):
             raise InvalidRequest("target", "give either a target or boxes")
         if target is not None:
-            check_same_grid(logits.shape, target.shape, "target")
+            check_same_patches(logits.shape, target.shape)
         if mask is not None:
-            grid = patch_grid(mask.maps[0], mask.spec.patch_size)
-            check_same_grid(logits.shape, (mask.boxes.num_images, *grid), "logits")
+            images, patch_size = mask.boxes.num_images, mask.spec.patch_size
+            check_grid(logits.shape, images, mask.maps[0], patch_size)
             if num_boxes is None:
                 num_boxes = mask.boxes.num_boxes
         normalizer_of(spec, logits.size, num_boxes)
-        return cls(
-            logits, logits_dtype, target, target_dtype, mask, spec, num_boxes, bool(return_grad)
-        )
-
-
-def check_logits(logits: Any) -> Tensorlike:
-    """Logits as an array or tensor of a dtype that the losses know.
-
-    Raises:
-        InvalidRequest: not an array, of no dimension, or of another dtype.
-    """
-    return _check_array(logits, "logits", LOGIT_DTYPES)
-
-
-def check_target(target: Any, logits: Tensorlike) -> Tensorlike:
-    """A target of the logits' shape, or with the grid flattened where they are not.
-
-    Raises:
-        InvalidRequest: another shape, dtype, kind or device than the logits'.
-    """
-    checked = _check_array(target, "target", TARGET_DTYPES)
-    if is_tensor(checked) != is_tensor(logits):
-        raise InvalidRequest("target", "must be of the same kind (NumPy or torch) as the logits")
-    if is_tensor(checked) and is_tensor(logits) and checked.device != logits.device:
-        raise InvalidRequest("target", f"is on {checked.device}, the logits on {logits.device}")
-    check_same_grid(tuple(logits.shape), tuple(checked.shape), "target")
-    return checked
-
-
-def check_same_grid(logits: tuple[int, ...], other: tuple[int, ...], field: str) -> None:
-    """Rejects shapes that are neither equal nor ``[B, n_y, n_x]`` beside ``[B, n_y * n_x]``.
-
-    Raises:
-        InvalidRequest: they differ; ``field`` is named.
-    """
-    if logits == other:
-        return
-    short, long = sorted((logits, other), key=len)
-    if len(short) == 2 and len(long) == 3 and short == (long[0], long[1] * long[2]):
-        return
-    if field == "logits":
-        raise InvalidRequest(field, f"have the shape {list(logits)}, the grid is {list(other)}")
-    raise InvalidRequest(field, f"has the shape {list(other)}, the logits have {list(logits)}")
+        wanted = check_flag(return_grad, "return_grad")
+        return cls(logits, logits_dtype, target, target_dtype, mask, spec, num_boxes, wanted)
 
 
 def check_spec(spec: Any) -> None:
@@ -277,20 +239,3 @@ def check_spec(spec: Any) -> None:
     """
     if not isinstance(spec, LossSpec):
         raise InvalidRequest("loss_spec", f"must be a LossSpec, got {type(spec).__name__}")
-
-
-def _check_array(value: Any, field: str, dtypes: tuple[str, ...]) -> Tensorlike:
-    if not is_tensor(value):
-        try:
-            value = np.asarray(value)
-            if value.dtype.kind not in "fiucb":
-                raise ValueError
-        except ValueError:
-            raise InvalidRequest(field, "must be an array of numbers") from None
-    name = str(value.dtype).removeprefix("torch.")
-    if name not in dtypes:
-        raise InvalidRequest(field, f"must have a dtype of {', '.join(dtypes)}, got {name}")
-    if value.ndim == 0:
-        raise InvalidRequest(field, "must have at least one dimension")
-    array: Tensorlike = value
-    return array

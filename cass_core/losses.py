@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from cass_core.arrays import is_tensor
+from cass_core.checks.logits import check_logits, check_target
 from cass_core.cpu.backend import compute_losses
-from cass_core.inputs import LossInputs, check_logits, check_spec, check_target
+from cass_core.inputs import LossInputs, check_spec
 from cass_core.results import LossResult
-from cass_core.specs import LossSpec
+from cass_core.specs import LossSpec, check_flag
 
 
 def compute_loss(
@@ -53,6 +54,7 @@ def compute_loss(
         check_spec(spec)
         logits = check_logits(logits)
         target = check_target(target, logits)
-        return take_loss(logits, target, spec, num_boxes, return_grad)
+        wanted = check_flag(return_grad, "return_grad")
+        return take_loss(logits, target, spec, num_boxes, wanted)
     inputs = LossInputs.check(logits, target, spec, num_boxes, return_grad)
     return compute_losses(inputs).wrap(logits, inputs.logits_dtype)

@@ -7,11 +7,14 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.forward_ad import unpack_dual
 
 from cass_core.boxes import BoxBatch
+from cass_core.checks.logits import check_grid, check_logits, check_target
+from cass_core.checks.plausible import check_plausible
 from cass_core.errors import InvalidRequest
-from cass_core.grid import one_feature_map, one_image_size, patch_grid
-from cass_core.inputs import check_logits, check_same_grid, check_sizes, check_target
+from cass_core.grid import FeatureMap, image_sizes, one_feature_map, one_image_size
+from cass_core.inputs import check_sizes
 from cass_core.ops.backend import DeviceBoxes, boxes_loss, is_on_device, offsets_of, to_device
 from cass_core.ops.spec_args import loss_options, mask_options
 from cass_core.specs import LossSpec, MaskSpec, normalizer_of
@@ -65,29 +68,27 @@ class CassLoss(nn.Module):
 
         Returns:
             A float32 scalar (float64 for float64 logits), or for ``reduction="none"`` the
-            losses in the logits' shape. Differentiable once with respect to the logits.
+            losses in the logits' shape. Differentiable once with respect to the logits; a second
+            or a forward-mode derivative is a RuntimeError.
 
         Raises:
             InvalidRequest: an argument cannot be used; it is named.
         """
-        if not isinstance(logits, Tensor):
-            raise InvalidRequest("logits", f"must be a torch tensor, got {type(logits).__name__}")
-        check_logits(logits)
-        device = logits.device
-        # Placed boxes and one size for all images need no break of a compiled graph.
-        batch = boxes if is_on_device(boxes, device) else _untraced(_pack, boxes, device)
+        _check_tensor(logits)
         cells = one_feature_map(feature_map)
-        grid = patch_grid(cells, self.mask_spec.patch_size)
-        check_same_grid(tuple(logits.shape), (batch.num_images, *grid), "logits")
+        # Reading a tensor would make the host wait for its device.
+        size = None if isinstance(image_size, Tensor) else one_image_size(image_size)
+        if size is not None and is_on_device(boxes, logits.device):
+            batch = boxes
+            placed = DeviceBoxes(torch.as_tensor(batch.xyxy), offsets_of(batch), None, list(size))
+            if not torch.compiler.is_compiling():
+                check_plausible(batch, batch, image_sizes(size, batch.num_images), [cells])
+        else:
+            batch, placed = _untraced(_place, boxes, image_size, cells, logits.device)
+        check_grid(tuple(logits.shape), batch.num_images, cells, self.mask_spec.patch_size)
         normalizer = normalizer_of(
             self.loss_spec, logits.numel(), batch.num_boxes if num_boxes is None else num_boxes
         )
-        # Reading a tensor would make the host wait for its device.
-        size = None if isinstance(image_size, Tensor) else one_image_size(image_size)
-        if size is None:
-            placed = _untraced(_to_device, batch, image_size, device)
-        else:
-            placed = DeviceBoxes(torch.as_tensor(batch.xyxy), offsets_of(batch), None, list(size))
         value: Tensor
         value, _, _ = boxes_loss(
             logits,
@@ -139,9 +140,8 @@ class MaskLoss(nn.Module):
         Raises:
             InvalidRequest: an argument cannot be used; it is named.
         """
-        if not isinstance(logits, Tensor):
-            raise InvalidRequest("logits", f"must be a torch tensor, got {type(logits).__name__}")
-        target = torch.as_tensor(check_target(mask, check_logits(logits)))
+        _check_tensor(logits)
+        target = torch.as_tensor(check_target(mask, logits))
         normalizer = normalizer_of(self.loss_spec, logits.numel(), num_boxes)
         options = loss_options(self.loss_spec)
         value: Tensor
@@ -153,6 +153,15 @@ class MaskLoss(nn.Module):
     def extra_repr(self) -> str:
         """What torch shows between the parentheses."""
         return f"{self.loss_spec}"
+
+
+def _check_tensor(logits: Tensor) -> None:
+    if not isinstance(logits, Tensor):
+        raise InvalidRequest("logits", f"must be a torch tensor, got {type(logits).__name__}")
+    check_logits(logits)
+    # torch would take an operator without a forward derivative for a constant.
+    if not torch.compiler.is_compiling() and unpack_dual(logits).tangent is not None:
+        raise RuntimeError("CassLoss and MaskLoss have no forward-mode derivative")
 
 
 def _grad_dtype(logits: Tensor) -> torch.dtype | None:
@@ -176,9 +185,11 @@ def _untraced(function: Callable[..., T], *args: Any) -> T:
     return function(*args)
 
 
-def _pack(boxes: BoxBatch | Sequence[Any], device: torch.device) -> BoxBatch:
-    return BoxBatch.wrap(boxes).to(device)
-
-
-def _to_device(boxes: BoxBatch, image_size: Any, device: torch.device) -> DeviceBoxes:
-    return to_device(boxes, check_sizes(image_size, boxes), device)
+def _place(
+    boxes: BoxBatch | Sequence[Any], image_size: Any, cells: FeatureMap, device: torch.device
+) -> tuple[BoxBatch, DeviceBoxes]:
+    given = BoxBatch.wrap(boxes)
+    batch = given.to(device)
+    sizes = check_sizes(image_size, batch)
+    check_plausible(boxes, given, sizes, [cells])
+    return batch, to_device(batch, sizes, device)

@@ -228,6 +228,18 @@ def normalizer_of(spec: LossSpec, patches: int, num_boxes: float | None) -> floa
     return 1.0
 
 
+def check_flag(value: Any, field: str) -> bool:
+    """True or False, of Python or NumPy; nothing else is a truth value, text least of all.
+
+    Raises:
+        InvalidRequest: it is neither; ``field`` is named.
+    """
+    # numpy.bool_ is not a bool, yet is what a table of options gives.
+    if not isinstance(value, bool) and type(value).__name__ not in ("bool", "bool_"):
+        raise InvalidRequest(field, f"must be True or False, got {value!r}")
+    return bool(value)
+
+
 class _Checker:
     """Checks the fields of a frozen spec and stores them as plain Python values."""
 
@@ -264,11 +276,7 @@ class _Checker:
             self.number(name, zero_allowed=False)
 
     def flag(self, name: str) -> None:
-        value = getattr(self._spec, name)
-        # numpy.bool_ is not a bool, yet is what a table of options gives.
-        if not isinstance(value, bool) and type(value).__name__ not in ("bool", "bool_"):
-            self.fail(name, f"must be True or False, got {value!r}")
-        self._set(name, bool(value))
+        self._set(name, check_flag(getattr(self._spec, name), f"{self._prefix}.{name}"))
 
     def choice(self, name: str, choices: tuple[str, ...]) -> None:
         value = getattr(self._spec, name)

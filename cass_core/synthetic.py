@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cass_core.errors import InvalidRequest
-from cass_core.grid import one_feature_map
+from cass_core.grid import same_image_size
 
 if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw
@@ -106,7 +106,7 @@ def _layout(
     rng: np.random.Generator, count: int, image_size: tuple[int, int]
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     """Boxes ``[count, 4]``, the farthest first, and the index of each one's label."""
-    height, width = one_feature_map(image_size)
+    height, width = same_image_size(image_size)
     if height < 16 or width < 16:
         raise InvalidRequest("image_size", f"must be at least (16, 16), got {image_size}")
     kinds = rng.choice(len(LABELS), count, p=_SHARE)

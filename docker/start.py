@@ -36,7 +36,8 @@ def choose_level() -> bool:
     Returns:
         Whether it has, and nothing else was asked for.
     """
-    if platform.machine() != "x86_64" or not has_level(Path("/proc/cpuinfo").read_text()):
+    cpuinfo = Path("/proc/cpuinfo")
+    if platform.machine() != "x86_64" or not has_level(cpuinfo.read_text(encoding="utf-8")):
         return False
     # No features beyond the level's own.
     chosen = {"NUMBA_CPU_NAME": LEVEL, "NUMBA_CPU_FEATURES": ""}

@@ -12,10 +12,9 @@ from typing import Annotated
 import typer
 
 from cass_cli.coco import read_coco
-from cass_cli.figures import load_picture
+from cass_cli.figures import load_picture, stretch, stretch_boxes
 from cass_core.plotting.predictions import plot_kept
-from cass_lab.data.dataset import stretch
-from cass_lab.scoring import load_trained, pruned, stretch_boxes
+from cass_lab.scoring import load_trained, pruned
 
 
 def main(

@@ -40,7 +40,7 @@ FLOODS = {
 
 def results(name: str) -> Any:
     """What a benchmark left."""
-    return json.loads((RESULTS / f"{name}.json").read_text())
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def number(value: float) -> str:
@@ -225,11 +225,11 @@ def filled(text: str) -> str:
 
 def main() -> None:
     """Write the document, or check it."""
-    text = DOCUMENT.read_text()
+    text = DOCUMENT.read_text(encoding="utf-8")
     made = filled(text)
     if sys.argv[1:] == ["--check"]:
         sys.exit(f"{DOCUMENT.name}: run `make docs`" if made != text else 0)
-    DOCUMENT.write_text(made)
+    DOCUMENT.write_text(made, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -40,13 +40,13 @@ def _entry(setting: Setting) -> str:
 
 def main() -> None:
     """Write the document, or check it."""
-    text = DOCUMENT.read_text()
+    text = DOCUMENT.read_text(encoding="utf-8")
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
     made = "\n".join([before + BEGIN, *lines(), "", END + after])
     if sys.argv[1:] == ["--check"]:
         sys.exit(f"{DOCUMENT.name}: run `make docs`" if made != text else 0)
-    DOCUMENT.write_text(made)
+    DOCUMENT.write_text(made, encoding="utf-8")
 
 
 if __name__ == "__main__":

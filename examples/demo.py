@@ -140,7 +140,7 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder for the figure.")] = Path("out"),
 ) -> None:
     """Run the demo."""
-    console = Console(width=110, highlight=False)
+    console = Console(width=110, highlight=False, markup=False)  # it prints names of files
     batch = drawn_batch() if coco is None else coco_batch(coco, images)
     height, width = (int(side) for side in batch.sizes[batch.shown])
     maps = {stride: (-(-height // stride), -(-width // stride)) for stride in STRIDES}

@@ -51,7 +51,7 @@ def stat_fields(pid: int) -> list[str]:
     Raises:
         OSError: there is no such process any more.
     """
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
 
 
 def tree(root: int) -> list[int]:
@@ -79,7 +79,7 @@ def cpu_seconds(root: int) -> float:
 def thread_seconds(pids: Iterable[int]) -> dict[str, float]:
     """CPU time until now of each thread, to the nanosecond where `cpu_seconds` counts ticks."""
     return {
-        task.name: int((task / "schedstat").read_text().split()[0]) / 1e9
+        task.name: int((task / "schedstat").read_text(encoding="utf-8").split()[0]) / 1e9
         for pid in pids
         for task in Path(f"/proc/{pid}/task").iterdir()
     }

@@ -9,12 +9,13 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 Out = Annotated[Path | None, typer.Option(help="Also write the results as JSON.")]
 Rounds = Annotated[int, typer.Option(min=1, help="Turns of each measurement.")]
 Seconds = Annotated[float, typer.Option(help="Length of a turn.")]
 
-CONSOLE = Console(width=140, highlight=False)
+CONSOLE = Console(width=140, highlight=False, markup=False)
 
 
 def show(title: str, cases: Mapping[str, Any]) -> None:
@@ -32,7 +33,8 @@ def show(title: str, cases: Mapping[str, Any]) -> None:
     for name in dict.fromkeys(name for figures in flat.values() for name in figures):
         cells = (figures.get(name, "") for figures in flat.values())
         made.add_row(name.replace("_", " "), *cells)
-    CONSOLE.print(f"\n{title}", made, sep="\n", markup=False)
+    CONSOLE.print(f"\n{title}")
+    CONSOLE.print(made)
 
 
 def number(value: float) -> str:
@@ -40,7 +42,7 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def _flat(figures: Mapping[Any, Any], group: str = "") -> Iterator[tuple[str, str]]:
+def _flat(figures: Mapping[Any, Any], group: str = "") -> Iterator[tuple[str, str | Text]]:
     for name, value in figures.items():
         if isinstance(value, Mapping) and not all(isinstance(n, int) for n in value.values()):
             yield from _flat(value, f"{group}{name}, ")
@@ -48,11 +50,11 @@ def _flat(figures: Mapping[Any, Any], group: str = "") -> Iterator[tuple[str, st
             yield f"{group}{name}", _text(value)
 
 
-def _text(value: Any) -> str:
+def _text(value: Any) -> str | Text:
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {count:,}" for name, count in value.items())
     if isinstance(value, bool):
-        return "[green]✓[/]" if value else "[red]✗[/]"
+        return Text("✓", "green") if value else Text("✗", "red")
     if isinstance(value, float):
         return number(value)
     if isinstance(value, int):

@@ -19,7 +19,11 @@ MAPS = {"stride 32": ((23, 40), 15), "stride 8": ((92, 160), 30)}
 """By stride, the feature map and the boxes of an image."""
 SPEC = MaskSpec()
 _SIZES = np.array([IMAGE_SIZE], np.float64)
-CHANNEL_OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.use_local_subchannel_pool", 1))
+CHANNEL_OPTIONS = (
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_http_proxy", 0),  # all servers are on this machine
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,12 +143,12 @@ def main(
     show(f"{60 * minutes:.0f} s, by process; the first supervises", result["processes"])
     CONSOLE.print(result["outcomes"])
     for fault in result["faults"]:
-        CONSOLE.print(fault, style="red", markup=False)
+        CONSOLE.print(fault, style="red")
     if out is not None:
         write(out, f"make soak MINUTES={minutes:g}", result)
     if result["faults"]:
         raise typer.Exit(1)
-    CONSOLE.print("[green]Every answer was right, and nothing grew.[/]")
+    CONSOLE.print("Every answer was right, and nothing grew.", style="green")
 
 
 if __name__ == "__main__":

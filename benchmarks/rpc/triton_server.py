@@ -62,8 +62,10 @@ def triton_server(environment: Path, variables: dict[str, str]) -> Iterator[tupl
     with tempfile.TemporaryDirectory() as repository:
         version = Path(repository, NAME, "1")
         version.mkdir(parents=True)
-        (version.parent / "config.pbtxt").write_text(_CONFIG)
-        (version / "model.py").write_text(_MODEL.format(paths=[str(site), str(ROOT)]))
+        (version.parent / "config.pbtxt").write_text(_CONFIG, encoding="utf-8")
+        (version / "model.py").write_text(
+            _MODEL.format(paths=[str(site), str(ROOT)]), encoding="utf-8"
+        )
         address = f"{HOST}:{(port := free_port())}"
         options = f"--grpc-address {HOST} --grpc-port {port} --allow-http false"
         command = [str(server / "bin/tritonserver"), *options.split(), "--allow-metrics", "false"]

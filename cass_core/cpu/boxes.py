@@ -1,4 +1,4 @@
-"""Checks boxes in one compiled pass, and reads them out of messages in another."""
+"""Compiled passes over boxes: what they are checked for, and how messages bring them."""
 
 from __future__ import annotations
 
@@ -31,6 +31,15 @@ def are_boxes(xyxy: Any) -> bool:
         good &= x1 <= x2 and y1 <= y2 and x1 > -math.inf and y1 > -math.inf
         good &= x2 < math.inf and y2 < math.inf
     return good
+
+
+@brief
+def reach(xyxy: Any) -> tuple[float, float]:
+    """The largest x2 and y2 of ``[M, 4]`` boxes; not their x1 and y1, which are no larger."""
+    right, low = -math.inf, -math.inf
+    for box in range(xyxy.shape[0]):
+        right, low = max(right, xyxy[box, 2]), max(low, xyxy[box, 3])
+    return right, low
 
 
 @brief

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+from cass_core.cpu.cores import core_count, core_limit
+
 _pool: ThreadPoolExecutor | None = None
 
 
@@ -15,17 +17,16 @@ def thread_count() -> int:
     """How many threads a call may use.
 
     ``torch.get_num_threads()`` where torch is loaded: the workers of its data loaders have one
-    each. Else ``OMP_NUM_THREADS``, else the cores that this process may run on.
+    each. It knows no limits of containers, which count here too. Else ``OMP_NUM_THREADS``, else
+    the cores that this process may use.
     """
     get_num_threads = getattr(sys.modules.get("torch"), "get_num_threads", None)
     if get_num_threads is not None:
-        return int(get_num_threads())
+        return min(int(get_num_threads()), core_limit())
     setting = os.environ.get("OMP_NUM_THREADS", "")
     if setting.isdigit() and int(setting) > 0:
         return int(setting)
-    if hasattr(os, "sched_getaffinity"):  # not on macOS or Windows
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return core_count()
 
 
 def split(count: int, work: Callable[[int, int], None], least: int) -> None:

@@ -14,14 +14,15 @@ from matplotlib.figure import Figure
 
 from cass_core.plotting.insets import draw_with_inset, zoom_of
 from cass_core.plotting.panels import (
-    Scene,
     draw_difference,
     draw_mask,
     draw_owner,
+    fitted,
     largest_change,
     panels_of,
     top_of,
 )
+from cass_core.plotting.scene import Scene
 from cass_core.plotting.values import PatchPixels, Values, check_same_shape, grid
 
 
@@ -31,6 +32,7 @@ def plot_mask(
     mask: Any,
     *,
     image_size: Any = None,
+    without_patch: Any = None,
     patch_pixels: PatchPixels = None,
     title: str | None = None,
 ) -> Figure:
@@ -41,6 +43,8 @@ def plot_mask(
         boxes: ``[N, 4]`` xyxy in pixels; None or empty for none.
         mask: ``[n_y, n_x]``, NumPy or torch on any device; uint8 stands for value / 255.
         image_size: (H, W) in pixels; needed without an image.
+        without_patch: ``[N]``, which boxes get a dotted orange outline, since no patch has its
+            centre in them; see `cass_core.boxes_without_patch`.
         patch_pixels: height and width of a patch in pixels; by default H / n_y and W / n_x, which
             is right where the patch size divides the feature map.
         title: a line above.
@@ -54,12 +58,12 @@ def plot_mask(
         >>> len(figure.axes)  # the mask and its scale
         2
     """
-    scene = Scene(image, boxes, image_size)
+    scene = Scene(image, boxes, image_size, without_patch)
     values = grid(mask, "mask")
-    figure, (axes,) = panels_of(scene, 1)
-    shown = draw_mask(axes, scene, values, patch_pixels, title)
+    figure, axes = panels_of(scene, 1)
+    shown = draw_mask(axes[0], scene, values, patch_pixels, title)
     figure.colorbar(shown, ax=axes, label="target", fraction=0.03)
-    return figure
+    return fitted(figure, axes, scene)
 
 
 def plot_comparison(
@@ -70,6 +74,7 @@ def plot_comparison(
     *,
     labels: tuple[str, str] = ("baseline", "improved"),
     image_size: Any = None,
+    without_patch: Any = None,
     patch_pixels: PatchPixels = None,
     zoom: Any = None,
 ) -> Figure:
@@ -79,7 +84,7 @@ def plot_comparison(
     colours end: blue for less, red for more.
 
     Args:
-        image, boxes, image_size, patch_pixels: see `plot_mask`.
+        image, boxes, image_size, without_patch, patch_pixels: see `plot_mask`.
         first: ``[n_y, n_x]``.
         second: of the same shape.
         labels: names of the two.
@@ -94,7 +99,7 @@ def plot_comparison(
         >>> [axes.get_title() for axes in figure.axes[:3]]
         ['baseline', 'improved', 'improved - baseline: -1.00 to +1.00']
     """
-    scene = Scene(image, boxes, image_size)
+    scene = Scene(image, boxes, image_size, without_patch)
     before, after = grid(first, "first"), grid(second, "second")
     check_same_shape(before, after, "second", "first")
     part = zoom_of(scene, zoom)
@@ -115,7 +120,7 @@ def plot_comparison(
         axes[2], scene, part, lambda ax: draw_difference(ax, scene, change, patch_pixels, title)
     )
     figure.colorbar(shown, ax=axes, label="target", fraction=0.02, pad=0.01)
-    return figure
+    return fitted(figure, axes, scene)
 
 
 def plot_owner(
@@ -124,13 +129,14 @@ def plot_owner(
     owner: Any,
     *,
     image_size: Any = None,
+    without_patch: Any = None,
     patch_pixels: PatchPixels = None,
     title: str | None = None,
 ) -> Figure:
     """Draw which box gave each patch its value, in the colour that the box's outline has.
 
     Args:
-        image, boxes, image_size, patch_pixels: see `plot_mask`.
+        image, boxes, image_size, without_patch, patch_pixels: see `plot_mask`.
         owner: ``[n_y, n_x]`` whole numbers: the index of a box, or -1.
         title: a line above.
 
@@ -144,7 +150,7 @@ def plot_owner(
         >>> len(figure.axes)
         1
     """
-    scene = Scene(image, boxes, image_size)
-    figure, (axes,) = panels_of(scene, 1)
-    draw_owner(axes, scene, grid(owner, "owner"), patch_pixels, title)
-    return figure
+    scene = Scene(image, boxes, image_size, without_patch)
+    figure, axes = panels_of(scene, 1)
+    draw_owner(axes[0], scene, grid(owner, "owner"), patch_pixels, title)
+    return fitted(figure, axes, scene)

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from cass_core.errors import InvalidRequest
-from cass_core.plotting.panels import Scene
+from cass_core.plotting.scene import Scene
 from cass_core.plotting.values import Values, numbers
 
 Drawn = TypeVar("Drawn")

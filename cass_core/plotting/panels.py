@@ -1,4 +1,4 @@
-"""What figures are put together from: the picture and its boxes, and patches drawn over it."""
+"""What figures are put together from: panels, and patches drawn over the picture in them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ from matplotlib.colors import Colormap, ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from cass_core.boxes import BoxBatch
 from cass_core.errors import InvalidRequest
-from cass_core.grid import one_feature_map
-from cass_core.plotting.values import Flags, PatchPixels, Values, numbers
+from cass_core.plotting.scene import MOST_PIXELS, Scene
+from cass_core.plotting.values import Flags, PatchPixels, Values
 
-_CANVAS = 0.92
 _BOX_COLOUR = "#00e5ff"
 _LOST_COLOUR = "#ff3b30"
+_NO_PATCH_COLOUR = "#ff9500"
 _MASK_COLOURS = colormaps["inferno"]
 _DIFFERENCE_COLOURS = colormaps["RdBu_r"]
 # Twenty names, told apart well enough where neighbours differ.
@@ -31,38 +30,18 @@ _BOX_WIDTH = 0.6
 _DIMMED = 0.8
 
 
-class Scene:
-    """The checked picture and boxes that a figure shows.
-
-    Args:
-        image: see `cass_core.plotting.figures.plot_mask`, as for the others.
-        boxes: ``[N, 4]`` xyxy in pixels, or None.
-        image_size: (H, W) in pixels; needed without an image.
-
-    Raises:
-        InvalidRequest: one of them cannot be used.
-    """
-
-    def __init__(self, image: Any, boxes: Any, image_size: Any) -> None:
-        if image is None:
-            if image_size is None:
-                raise InvalidRequest("image_size", "is needed without an image")
-            self.height, self.width = one_feature_map(image_size)
-            self.image = np.full((self.height, self.width), _CANVAS)
-        else:
-            self.image = numbers(image, "image")
-            shape: tuple[int, ...] = self.image.shape
-            if len(shape) != 2 and (len(shape) != 3 or shape[2] != 3):
-                raise InvalidRequest(
-                    "image", f"must have the shape [H, W, 3] or [H, W], got {list(shape)}"
-                )
-            self.height, self.width = self.image.shape[0], self.image.shape[1]
-            if image_size is not None and one_feature_map(image_size) != (self.height, self.width):
-                raise InvalidRequest(
-                    "image_size", f"is {image_size}, the image has {(self.height, self.width)}"
-                )
-        xyxy = BoxBatch.from_list([boxes]).xyxy
-        self.boxes = numbers(xyxy, "boxes")
+def fitted(figure: Figure, axes: Sequence[Axes], scene: Scene) -> Figure:
+    """The figure, its panels at least as large as the picture where that is not huge."""
+    layout = figure.get_layout_engine()
+    assert layout is not None  # see `panels_of`
+    layout.execute(figure)
+    factor = max(scene.width / panel.get_window_extent().width for panel in axes)
+    width, height = figure.get_size_inches()
+    most = float(np.sqrt(MOST_PIXELS / (width * height))) / figure.dpi
+    factor = min(factor, most)
+    if factor > 1:
+        figure.set_size_inches(width * factor, height * factor)
+    return figure
 
 
 def panels_of(scene: Scene, panels: int) -> tuple[Figure, Sequence[Axes]]:
@@ -195,5 +174,7 @@ class _Layer(NamedTuple):
         for i, (x1, y1, x2, y2) in enumerate(scene.boxes.tolist()):
             outline = Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, zorder=2)
             outline.set(edgecolor=outlines[i % len(outlines)], linewidth=_BOX_WIDTH)
+            if scene.without_patch[i]:
+                outline.set(edgecolor=_NO_PATCH_COLOUR, linestyle=":", linewidth=2 * _BOX_WIDTH)
             axes.add_patch(outline)
         return ScalarMappable(norm=shown.norm, cmap=shown.cmap)

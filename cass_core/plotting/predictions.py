@@ -12,13 +12,14 @@ from matplotlib.figure import Figure
 from cass_core.errors import InvalidRequest
 from cass_core.plotting.insets import draw_with_inset, zoom_of
 from cass_core.plotting.panels import (
-    Scene,
     draw_difference,
     draw_kept,
     draw_mask,
     draw_owner,
+    fitted,
     panels_of,
 )
+from cass_core.plotting.scene import Scene, flags_of_boxes
 from cass_core.plotting.values import Flags, PatchPixels, Values, check_same_shape, grid, numbers
 
 
@@ -28,6 +29,7 @@ def plot_kept(
     choices: Mapping[str, tuple[Any, Any]],
     *,
     image_size: Any = None,
+    without_patch: Any = None,
     zoom: Any = None,
 ) -> Figure:
     """Draw which patches are kept, by one predictor or by several, and which objects that loses.
@@ -36,7 +38,7 @@ def plot_kept(
     outline.
 
     Args:
-        image, boxes, image_size: see `plot_mask`.
+        image, boxes, image_size, without_patch: see `plot_mask`.
         choices: a panel each: from its label to ``[n_y, n_x]``, whether a patch is kept, and
             ``[N]``, whether an object has lost all its patches.
         zoom: see `plot_comparison`.
@@ -50,7 +52,7 @@ def plot_kept(
         >>> figure.axes[0].get_title()
         'one: kept patches: 25%, objects lost: 0 of 1'
     """
-    scene = Scene(image, boxes, image_size)
+    scene = Scene(image, boxes, image_size, without_patch)
     part = zoom_of(scene, zoom)
     if not choices:
         raise InvalidRequest("choices", "must have an entry")
@@ -59,7 +61,7 @@ def plot_kept(
     for panel, (label, (kept, lost)) in zip(axes, checked.items(), strict=True):
         draw = partial(draw_kept, scene=scene, kept=kept, lost=lost, label=label)
         draw_with_inset(panel, scene, part, draw)
-    return figure
+    return fitted(figure, axes, scene)
 
 
 def plot_prediction(
@@ -69,12 +71,13 @@ def plot_prediction(
     logits: Any,
     *,
     image_size: Any = None,
+    without_patch: Any = None,
     patch_pixels: PatchPixels = None,
 ) -> Figure:
     """Draw a target beside the probabilities that a predictor's logits stand for.
 
     Args:
-        image, boxes, image_size, patch_pixels: see `plot_mask`.
+        image, boxes, image_size, without_patch, patch_pixels: see `plot_mask`.
         target: ``[n_y, n_x]``.
         logits: ``[n_y, n_x]`` or ``[n_y * n_x]``.
 
@@ -86,7 +89,7 @@ def plot_prediction(
         >>> [axes.get_title() for axes in figure.axes[:2]]
         ['target', 'prediction']
     """
-    scene = Scene(image, boxes, image_size)
+    scene = Scene(image, boxes, image_size, without_patch)
     wanted, raw = grid(target, "target"), numbers(logits, "logits")
     if raw.size == wanted.size and raw.ndim == 1:
         raw = raw.reshape(wanted.shape)
@@ -96,7 +99,7 @@ def plot_prediction(
     shown = draw_mask(axes[0], scene, wanted, patch_pixels, "target")
     draw_mask(axes[1], scene, predicted, patch_pixels, "prediction")
     figure.colorbar(shown, ax=axes, label="target, probability", fraction=0.03)
-    return figure
+    return fitted(figure, axes, scene)
 
 
 def plot_overview(
@@ -111,6 +114,7 @@ def plot_overview(
     lost: Any = None,
     labels: tuple[str, str] = ("baseline", "improved"),
     image_size: Any = None,
+    without_patch: Any = None,
     patch_pixels: PatchPixels = None,
 ) -> Figure:
     """Draw all there is to see of one image.
@@ -119,7 +123,7 @@ def plot_overview(
     probabilities that they stand for, and which patches are kept by them.
 
     Args:
-        image, boxes, image_size: see `plot_mask`.
+        image, boxes, image_size, without_patch: see `plot_mask`.
         first: ``[n_y, n_x]``.
         second: of the same shape.
         owner: of the same shape, of the second mask; see `plot_owner`. None for no such panel.
@@ -138,7 +142,7 @@ def plot_overview(
         >>> [axes.get_title() for axes in figure.axes[:4]]
         ['baseline', 'improved', 'improved - baseline', 'owner']
     """
-    scene = Scene(image, boxes, image_size)
+    scene = Scene(image, boxes, image_size, without_patch)
     before, after = grid(first, "first"), grid(second, "second")
     check_same_shape(before, after, "second", "first")
     panels = 3 + (owner is not None) + (2 if logits is not None else 0)
@@ -159,15 +163,12 @@ def plot_overview(
         draw_kept(axes[-1], scene, keeps, gone)
     figure.colorbar(shown, ax=axes, label="target, score", fraction=0.02, pad=0.01)
     figure.colorbar(difference, ax=axes, label="difference", fraction=0.02, pad=0.01)
-    return figure
+    return fitted(figure, axes, scene)
 
 
 def _choice(scene: Scene, kept: Any, lost: Any) -> tuple[Flags, Flags]:
     """Which patches are kept and which objects are lost, checked."""
-    keeps, gone = grid(kept, "kept"), numbers(lost, "lost")
-    if gone.shape != (len(scene.boxes),):
-        raise InvalidRequest("lost", f"must be [{len(scene.boxes)}], one for each box")
-    return keeps > 0, gone > 0
+    return grid(kept, "kept") > 0, flags_of_boxes(scene, lost, "lost")
 
 
 def _probability(logits: Values) -> Values:

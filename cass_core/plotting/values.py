@@ -30,6 +30,8 @@ def numbers(value: Any, field: str) -> Values:
         return array / scale
     try:
         raw = np.asarray(value)
+        if raw.dtype.kind not in "iufb" and raw.size:  # text is no truth value, nor a number
+            raise TypeError
         return raw.astype(np.float64) / (255.0 if raw.dtype == np.uint8 else 1.0)
     except (TypeError, ValueError):
         raise InvalidRequest(field, "must be an array of numbers") from None

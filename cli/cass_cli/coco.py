@@ -97,7 +97,8 @@ def read_coco(
             ``file_name``) and ``annotations`` (``image_id``, ``bbox`` as x, y, width, height in
             pixels).
         skip_invalid: leave out images and annotations that cannot be used.
-        categories: read ``labels`` and ``class_names``: each box needs a known ``category_id``.
+        categories: read ``labels`` and ``class_names``: each box needs a known ``category_id``, or
+            any where the file lists no categories.
         limit: read the first images only, and their annotations.
         progress: shows the bytes read.
 
@@ -114,8 +115,7 @@ def read_coco(
 
 def _read(entries: Entries, skip_invalid: bool, categories: bool, limit: int | None) -> CocoFile:
     invalid = _Invalid()
-    class_names: list[str] = []
-    classes = _classes(entries, invalid, class_names) if categories else None
+    classes = _Classes(entries, invalid) if categories else None
     places: dict[Id, int] = {}
     names: list[str] = []
     sizes = array("q")
@@ -151,7 +151,7 @@ def _read(entries: Entries, skip_invalid: bool, categories: bool, limit: int | N
                 left_out["ignored object"] += 1
                 continue
             box = fields.corners(annotation, entry)
-            label = 0 if classes is None else _label(annotation, entry, classes)
+            label = 0 if classes is None else classes.label(annotation, entry)
             corners.extend(box)
             owners.append(places[image_id])
             labels.append(label)
@@ -171,9 +171,13 @@ def _read(entries: Entries, skip_invalid: bool, categories: bool, limit: int | N
         xyxy=xyxy[order].astype(np.float32),
         offsets=offsets,
         labels=np.array(labels, np.int64)[order],
-        class_names=class_names,
+        class_names=[] if classes is None else classes.names,
         notes=[
-            *(f"{n} {what}{'s' * (n > 1)} left out" for what, n in left_out.items() if n),
+            *(
+                f"{n} {what}{'s' * (n > 1)} left out, whose area is background"
+                for what, n in left_out.items()
+                if n
+            ),
             *([f"{invalid.entries} left out as invalid: {invalid}"] if invalid.count else []),
             *_doubts(xyxy, shapes[owner]),
         ],
@@ -215,26 +219,38 @@ class _Invalid:
         return InvalidRequest(self.entries, f"cannot be used: {self} ({hint})")
 
 
-def _classes(entries: Entries, invalid: _Invalid, names: list[str]) -> dict[Id, int]:
-    """Places of the categories' names in the list, by the categories' ids."""
-    classes = {}
-    for i, category in enumerate(entries("categories")):
-        with invalid:
-            entry = f"categories[{i}]"
-            _require_object(category, entry)
-            category_id = fields.identity(category, entry, "id")
-            name = str(category.get("name", category_id))
-            if name not in names:
-                names.append(name)
-            classes[category_id] = names.index(name)
-    return classes
+class _Classes:
+    """Labels by the ids of categories; without a list of these, ids are names."""
 
+    def __init__(self, entries: Entries, invalid: _Invalid) -> None:
+        self.names: list[str] = []
+        self._labels: dict[Id, int] = {}
+        try:
+            categories = list(entries("categories"))
+            self._listed = True
+        except InvalidRequest:
+            categories, self._listed = [], False
+        for i, category in enumerate(categories):
+            with invalid:
+                entry = f"categories[{i}]"
+                _require_object(category, entry)
+                category_id = fields.identity(category, entry, "id")
+                self._add(category_id, str(category.get("name", category_id)))
 
-def _label(annotation: dict[str, Any], entry: str, classes: dict[Id, int]) -> int:
-    category = fields.identity(annotation, entry, "category_id")
-    if category not in classes:
-        raise InvalidRequest(f"{entry}.category_id", f"{category!r} is the id of no category")
-    return classes[category]
+    def _add(self, category_id: Id, name: str) -> None:
+        if name not in self.names:
+            self.names.append(name)
+        self._labels[category_id] = self.names.index(name)
+
+    def label(self, annotation: dict[str, Any], entry: str) -> int:
+        """Of an annotation."""
+        category_id = fields.identity(annotation, entry, "category_id")
+        if category_id not in self._labels:
+            if self._listed:
+                reason = f"{category_id!r} is the id of no category"
+                raise InvalidRequest(f"{entry}.category_id", reason)
+            self._add(category_id, str(category_id))
+        return self._labels[category_id]
 
 
 def _require_object(entry: Any, name: str) -> None:

@@ -15,7 +15,8 @@ Id = int | str
 def identity(entry: dict[str, Any], name: str, key: str) -> Id:
     """A whole number or text; 1.0 is 1."""
     value = _whole(entry.get(key))
-    if isinstance(value, bool) or not isinstance(value, int | str):
+    # NumPy drops a NUL at the end of text, which the file of masks may hold.
+    if isinstance(value, bool) or not isinstance(value, int | str) or "\0" in str(value):
         raise InvalidRequest(f"{name}.{key}", f"must be a whole number or text, got {_show(value)}")
     return value
 

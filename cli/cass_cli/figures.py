@@ -7,7 +7,7 @@ import importlib.util
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 import numpy as np
@@ -20,8 +20,68 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL.Image import Image
 
+# Of a figure's picture, in pixels.
+_LONGEST_SIDE = 4096
 # Bytes of a file's name: file systems take 255.
 _LONGEST_NAME = 200
+
+
+class Scene(NamedTuple):
+    """An image of a file.
+
+    Attributes:
+        picture: ``[H, W, 3]`` uint8; None for a plain canvas.
+        xyxy: ``[N, 4]`` boxes in pixels.
+        size: (H, W) in pixels.
+    """
+
+    picture: Any
+    xyxy: npt.NDArray[np.float32]
+    size: tuple[int, int]
+
+
+def drawable(scene: Scene) -> Scene:
+    """The scene itself, or one small enough for matplotlib, which takes 24 bytes for each pixel."""
+    share = _LONGEST_SIDE / max(scene.size)
+    if share >= 1:
+        return scene
+    size = (max(1, round(scene.size[0] * share)), max(1, round(scene.size[1] * share)))
+    picture = None if scene.picture is None else stretch(scene.picture, size)
+    return Scene(picture, stretch_boxes(scene.xyxy, scene.size, size), size)
+
+
+def stretch(picture: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """A picture ``[H, W, 3]`` at another size (H, W).
+
+    Example:
+        >>> stretch(np.zeros((10, 20, 3), np.uint8), (8, 16)).shape
+        (8, 16, 3)
+    """
+    if picture.shape[:2] == size:
+        return picture
+    from PIL import Image
+
+    resized = Image.fromarray(picture).resize(size[::-1], Image.Resampling.BILINEAR)
+    return np.asarray(resized)
+
+
+def stretch_boxes(
+    xyxy: npt.NDArray[np.float32], before: Any, after: tuple[int, int]
+) -> npt.NDArray[np.float32]:
+    """Boxes ``[N, 4]`` in pixels of a picture of (H, W), once that is stretched to another (H, W).
+
+    Args:
+        xyxy: the boxes.
+        before: (H, W), or ``[N, 2]`` for each box.
+        after: (H, W).
+
+    Example:
+        >>> stretch_boxes(np.float32([[1, 2, 3, 4]]), (10, 10), (20, 10)).tolist()
+        [[1.0, 4.0, 3.0, 8.0]]
+    """
+    scale = np.array(after, np.float64) / before
+    stretched: npt.NDArray[np.float32] = (xyxy * scale[..., [1, 0, 1, 0]]).astype(np.float32)
+    return stretched
 
 
 def require_plots() -> None:
@@ -43,6 +103,8 @@ def picture_path(images: Path, file_name: str, image_id: int | str) -> Path:
     if not file_name:
         raise InvalidRequest("--images", f"image {image_id} has no file_name")
     path = images / file_name
+    if not path.is_file() and "\\" in file_name:  # written on Windows
+        path = images / file_name.replace("\\", "/")
     if not path.is_file():
         raise InvalidRequest("--images", f"{path}: no such file")
     return path

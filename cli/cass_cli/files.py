@@ -24,8 +24,8 @@ class Stopped(BaseException):
 def whole_file(path: Path) -> Iterator[BinaryIO]:
     """A file to write, which takes the place of ``path`` once it is whole and on the disk.
 
-    A link is followed, and a file that is replaced hands down its permissions. A pipe or a device
-    is written to as it is.
+    A link is followed, and a file that is replaced hands down owner and permissions. A pipe or a
+    device is written to as it is.
 
     Raises:
         CassError: it cannot be written; the path is named.
@@ -40,11 +40,11 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         >>> path.read_bytes()
         b'1234'
     """
-    mode = None
+    before = None
     with suppress(FileNotFoundError):
-        mode = path.stat().st_mode
-    if mode is None or stat.S_ISREG(mode):
-        if mode is not None and not os.access(path, os.W_OK):
+        before = path.stat()
+    if before is None or stat.S_ISREG(before.st_mode):
+        if before is not None and not os.access(path, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
         target = path.resolve()
         # A name of its own length would be too long where the target's barely is not.
@@ -53,8 +53,10 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         target = part = path
     try:
         with part.open("wb") as file:
-            if mode is not None and part is not target:
-                part.chmod(stat.S_IMODE(mode))
+            if before is not None and part is not target:
+                with suppress(OSError, AttributeError):  # others' files; Windows
+                    os.chown(part, before.st_uid, before.st_gid)
+                part.chmod(stat.S_IMODE(before.st_mode))
             yield file
             file.flush()
             if part is not target:

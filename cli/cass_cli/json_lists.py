@@ -74,8 +74,11 @@ class _Source(NamedTuple):
 def _opened(path: Path) -> Iterator[_Source]:
     """What is no regular file of UTF-8 is copied to a temporary one first."""
     with ExitStack() as files:
+        mode = path.stat().st_mode
+        if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):  # which may never end
+            raise InvalidRequest(path.name, "is neither a file nor a pipe")
         file: BinaryIO = files.enter_context(path.open("rb"))
-        if not stat.S_ISREG(path.stat().st_mode):
+        if stat.S_ISFIFO(mode):
             file = _copy(iter(lambda: file.read(_PART), b""), files)
         try:
             if _head(file).startswith(b"\x1f\x8b"):

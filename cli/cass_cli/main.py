@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import signal
 import sys
 from importlib import metadata
@@ -54,6 +55,12 @@ def _stop(number: int, _: object) -> None:
     raise Stopped(f"stopped by {signal.Signals(number).name}", number)
 
 
+def _print_error(text: str) -> None:
+    """One line; what a name may hold of control characters does nothing to the terminal."""
+    shown = re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda c: c[0].encode("unicode_escape").decode(), text)
+    typer.echo(f"cass: {shown}", err=True)
+
+
 def main() -> None:
     """Entry point of the command."""
     for stream in (sys.stdout, sys.stderr):
@@ -68,8 +75,8 @@ def main() -> None:
     try:
         app()
     except (CassError, OSError, MemoryError) as error:
-        typer.echo(f"cass: {str(error) or 'not enough memory'}", err=True)
+        _print_error(str(error) or "not enough memory")
         sys.exit(1)
     except Stopped as stop:
-        typer.echo(f"cass: {stop.args[0]}", err=True)
+        _print_error(stop.args[0])
         sys.exit(128 + stop.args[1])

@@ -149,13 +149,15 @@ def _draw(
     from cass_core.plotting.figures import plot_mask
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    size, image_id = file.size(i), file.image_ids[i]
+    picture = figures.load_picture(images, file.file_names[i], file.size(i), file.image_ids[i])
+    xyxy = file.xyxy[file.offsets[i] : file.offsets[i + 1]]
+    picture, xyxy, size = figures.drawable(figures.Scene(picture, xyxy, file.size(i)))
     figure = plot_mask(
-        figures.load_picture(images, file.file_names[i], size, image_id),
-        file.xyxy[file.offsets[i] : file.offsets[i + 1]],
+        picture,
+        xyxy,
         values,
         image_size=size,
         patch_pixels=patch_pixels(size, cells, spec.patch_size),
-        title=str(image_id),
+        title=str(file.image_ids[i]),
     )
     figures.save(figure, path)

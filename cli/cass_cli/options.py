@@ -121,11 +121,21 @@ def make_spec(preset: Preset, changes: Sequence[str] | None) -> MaskSpec:
     for change in changes or ():
         name, _, text = change.partition("=")
         require_known("--set", name, names, change)
-        try:
-            values[name] = json.loads(text)
-        except ValueError:  # not JSON, or a number of thousands of digits
-            values[name] = text
+        values[name] = parse_value(text)
     return spec.replace(**values)
+
+
+def parse_value(text: str) -> Any:
+    """A value as JSON or as Python writes it, or the text itself.
+
+    Example:
+        >>> parse_value("[0.4, 1]"), parse_value("False"), parse_value("max")
+        ([0.4, 1], False, 'max')
+    """
+    try:
+        return json.loads(text)
+    except ValueError:  # not JSON, or a number of thousands of digits
+        return {"True": True, "False": False}.get(text, text)
 
 
 def require_known(option: str, name: str, known: Iterable[str], given: str | None = None) -> None:

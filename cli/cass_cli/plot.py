@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
-import numpy as np
-import numpy.typing as npt
 import typer
 
 from cass_cli import figures
@@ -42,7 +40,7 @@ class PlotOptions:
     images: ImagesOption = None
     skip_invalid: SkipInvalidOption = False
 
-    def scene(self) -> Scene:
+    def scene(self) -> figures.Scene:
         """The image of that id.
 
         Raises:
@@ -53,21 +51,7 @@ class PlotOptions:
         name, size = file.file_names[i], file.size(i)
         picture = figures.load_picture(self.images, name, size, self.image)
         keep_inputs("--out", self.out, self.coco, self.images and self.images / name)
-        return Scene(picture, file.xyxy[file.offsets[i] : file.offsets[i + 1]], size)
-
-
-class Scene(NamedTuple):
-    """An image of a file.
-
-    Attributes:
-        picture: ``[H, W, 3]`` uint8; None for a plain canvas.
-        xyxy: ``[N, 4]`` boxes in pixels.
-        size: (H, W) in pixels.
-    """
-
-    picture: Any
-    xyxy: npt.NDArray[np.float32]
-    size: tuple[int, int]
+        return figures.Scene(picture, file.xyxy[file.offsets[i] : file.offsets[i + 1]], size)
 
 
 @takes("connection", Connection)
@@ -81,7 +65,7 @@ def plot(*, options: PlotOptions, connection: Connection) -> None:
     draw(connection, options, options.scene())
 
 
-def draw(connection: Connection, options: PlotOptions, scene: Scene, **scores: Any) -> None:
+def draw(connection: Connection, options: PlotOptions, scene: figures.Scene, **scores: Any) -> None:
     """Write the figure.
 
     Args:
@@ -104,6 +88,7 @@ def draw(connection: Connection, options: PlotOptions, scene: Scene, **scores: A
             improved, owner = masks[0], owners[0]
         else:  # nobody owns a sum
             improved, owner = client.generate_mask([xyxy], size, cells, after)[0], None
+    picture, xyxy, size = figures.drawable(scene)
     figure = plot_overview(
         picture,
         xyxy,

@@ -57,7 +57,7 @@ def _progress(
     console: Console, *columns: ProgressColumn, only_for_terminals: bool = False
 ) -> Progress:
     name = TextColumn("{task.description}", markup=False)
-    times = TimeElapsedColumn(), TimeRemainingColumn()
+    times = TimeElapsedColumn(), TextColumn("done,"), TimeRemainingColumn(), TextColumn("left")
     return Progress(
         *(name, BarColumn(), *columns, *times),
         console=console,

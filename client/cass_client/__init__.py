@@ -33,7 +33,7 @@ from cass_client.errors import (
 )
 from cass_client.transport.profile import CallProfile
 from cass_core.boxes import BoxBatch
-from cass_core.errors import CassError, InvalidRequest
+from cass_core.errors import CassError, InputWarning, InvalidRequest
 from cass_core.results import LossResult
 from cass_core.specs import LossSpec, MaskSpec
 
@@ -44,6 +44,7 @@ __all__ = [
     "CassClient",
     "CassError",
     "FallbackWarning",
+    "InputWarning",
     "InvalidRequest",
     "LossResult",
     "LossSpec",

@@ -11,9 +11,10 @@ import numpy as np
 
 from cass_core.arrays import Array, is_tensor
 from cass_core.boxes import BoxBatch
+from cass_core.checks.logits import check_logits
 from cass_core.errors import InvalidRequest
-from cass_core.grid import one_feature_map
-from cass_core.inputs import LossInputs, MaskInputs, check_logits, check_spec
+from cass_core.grid import feature_maps, one_feature_map
+from cass_core.inputs import LossInputs, MaskInputs, check_spec
 from cass_core.specs import LossSpec, MaskSpec
 
 Masks: TypeAlias = tuple[list[Array], list[Array]]
@@ -58,6 +59,19 @@ class MaskRequest:
         if isinstance(size, np.ndarray):
             size = size.copy()
         return dataclasses.replace(self, boxes=boxes, image_size=size).inputs()
+
+
+def loader_inputs(
+    boxes: BoxBatch | Sequence[Any], image_size: Any, feature_map: Any, spec: MaskSpec, dtype: Any
+) -> MaskInputs:
+    """The arguments of a loader, checked before there are images: a size that is None is none yet.
+
+    In its place is one that goes with the feature map.
+    """
+    if image_size is None:
+        maps, _ = feature_maps(feature_map)
+        image_size = maps[0] if maps else (1, 1)
+    return MaskInputs.check(boxes, image_size, feature_map, spec, dtype, False)
 
 
 def loss_inputs(

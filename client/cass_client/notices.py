@@ -1,8 +1,7 @@
-"""Warnings that objects are taught as background; each comes once a process."""
+"""Warns, once a process, of boxes without a patch, which are taught as background."""
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -10,21 +9,14 @@ import numpy as np
 from cass_core.coverage import without_patch
 from cass_core.inputs import MaskInputs
 from cass_core.specs import MaskSpec
+from cass_core.warn import warn_once, were_shown
 
-_said: set[str] = set()
-
-
-def warn_once(key: str, text: str) -> None:
-    """Warns with a text, unless one with this key has been given in this process."""
-    if key not in _said:
-        _said.add(key)
-        warnings.warn(text, stacklevel=3)
+_KIND = "without patch"
 
 
 def warn_without_patch(boxes: Any, image_size: Any, feature_map: Any, spec: MaskSpec) -> None:
     """Warns of boxes that have no patch on a feature map; costs nothing where a cell is a patch."""
-    key = "without patch"
-    if spec.patch_size == 1 or key in _said:
+    if spec.patch_size == 1 or were_shown(_KIND):
         return
     inputs = MaskInputs.check(boxes, image_size, feature_map, spec, "float32", False)
     lost = [int(np.count_nonzero(flags)) for flags in without_patch(inputs)]
@@ -32,7 +24,7 @@ def warn_without_patch(boxes: Any, image_size: Any, feature_map: Any, spec: Mask
         most = max(range(len(lost)), key=lost.__getitem__)
         h, w = inputs.maps[most]
         warn_once(
-            key,
+            _KIND,
             f"{lost[most]} of {inputs.boxes.num_boxes} boxes have no patch: patch_size is "
             f"{spec.patch_size}, so that the feature map of {h} x {w} cells has "
             f"{inputs.shapes()[most][1]} x {inputs.shapes()[most][2]} patches; patch_size=1 makes "

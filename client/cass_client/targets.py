@@ -124,10 +124,11 @@ def _refuse(part: str, reason: str, form: str) -> NoReturn:
 
 
 def _with_port(text: str) -> str:
-    host, _, port = text.rpartition(":")
-    if _is_port(port) and host and (":" not in host or "]" in host):
-        return text
-    return f"{(host if host and not text.endswith(']') else text) or 'localhost'}:{_DEFAULT_PORT}"
+    """A host with its port, or with the default one where that is none."""
+    host, colon, port = text.rpartition(":")
+    if not colon or text.endswith("]"):
+        host, port = text, ""
+    return f"{host or 'localhost'}:{port if _is_port(port) else _DEFAULT_PORT}"
 
 
 def _is_port(text: str) -> bool:

@@ -69,19 +69,6 @@ def load_trained(path: Path, stride: int) -> Trained:
     return Trained(predictor, (height, width))
 
 
-def stretch_boxes(
-    xyxy: npt.NDArray[np.float32], before: tuple[int, int], after: tuple[int, int]
-) -> npt.NDArray[np.float32]:
-    """Boxes ``[N, 4]`` in pixels of a picture of (H, W), once that is stretched to another (H, W).
-
-    Example:
-        >>> stretch_boxes(np.float32([[1, 2, 3, 4]]), (10, 10), (20, 10)).tolist()
-        [[1.0, 4.0, 3.0, 8.0]]
-    """
-    scale = np.array(after, np.float64) / before
-    return (xyxy * scale[[1, 0, 1, 0]]).astype(np.float32)
-
-
 def best_ranks(ranks: Ints, ranges: Ints) -> Ints:
     """The best rank among each object's patches: it is lost when no more than that are kept.
 

@@ -17,7 +17,7 @@ import optuna
 import sqlalchemy
 from optuna.trial import Trial, TrialState
 
-from cass_cli.options import require_known
+from cass_cli.options import parse_value, require_known
 from cass_core.errors import CassError, InvalidRequest
 from cass_core.specs import LossSpec, MaskSpec
 from cass_lab.reports.tables import markdown, percent_with_spread
@@ -57,7 +57,7 @@ def parse_space(choices: Sequence[str]) -> Space:
         if name in space:
             raise InvalidRequest("--choice", f"{name} is given twice")
         space[name] = []
-        for value in map(_value, text.split(",")):
+        for value in _values(text):
             if value not in space[name]:
                 space[name].append(value)
         if name == "merge" and "sum" in space[name]:
@@ -69,11 +69,12 @@ def parse_space(choices: Sequence[str]) -> Space:
     return space
 
 
-def _value(text: str) -> Any:
+def _values(text: str) -> list[Any]:
     try:
-        return json.loads(text)
+        values: list[Any] = json.loads(f"[{text}]")  # some are lists themselves
     except ValueError:
-        return text
+        return [parse_value(part) for part in text.split(",")]
+    return values
 
 
 def combinations(space: Space) -> list[dict[str, Any]]:

@@ -5,15 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-import grpc
 import typer
 
 from cass_core import __version__
 from cass_core.errors import CassError
-from cass_server.config.cli_options import ConfigFile, GroupedCommand, failure, takes_settings
+from cass_server.config.address import check_address
+from cass_server.config.cli_options import (
+    ConfigFile,
+    GroupedCommand,
+    failure,
+    say,
+    takes_settings,
+)
 from cass_server.config.sources import SettingsError, load_settings
 from cass_server.process.health_check import SERVING, check
 from cass_server.ray.options import on_ray
+from cass_server.security.tls import client_credentials
 
 app = typer.Typer(
     help="Serve CASS masks and losses over gRPC.",
@@ -26,7 +33,7 @@ app = typer.Typer(
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(__version__)
+        say(__version__)
         raise typer.Exit
 
 
@@ -42,7 +49,7 @@ def options(
     """Takes the options before a command."""
 
 
-@app.command(cls=GroupedCommand)
+@app.command(cls=GroupedCommand, short_help="Serve masks and losses.")
 @takes_settings
 def serve(
     config: ConfigFile = None,
@@ -68,7 +75,7 @@ def serve(
     except SettingsError as error:
         raise failure(error, 2) from error
     if print_config:
-        typer.echo(loaded.toml(), nl=False)
+        say(loaded.toml().rstrip())
         return
     # Imports the whole server, which --help and --print-config need not wait for.
     from cass_server.process.main import run
@@ -79,13 +86,17 @@ def serve(
         raise failure(error, 1) from error
 
 
-app.command(name="ray", cls=GroupedCommand)(on_ray)
+app.command(name="ray", cls=GroupedCommand, short_help="Run replicas on a Ray cluster.")(on_ray)
 
 
-@app.command()
+@app.command(short_help="Check that a server is serving.")
 def health(
-    address: Annotated[str, typer.Option(help="HOST:PORT of the server.")] = "127.0.0.1:50051",
-    timeout: Annotated[float, typer.Option(min=0.001, help="Seconds to wait.")] = 5.0,
+    address: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="HOST:PORT of the server, or unix:PATH.")
+    ] = "127.0.0.1:50051",
+    timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0.001, max=86400, help="Seconds to wait.")
+    ] = 5.0,
     tls_ca: Annotated[
         Path | None,
         typer.Option(
@@ -108,26 +119,21 @@ def health(
 
     Any option that begins with --tls connects by TLS.
     """
-    if (tls_certificate is None) != (tls_key is None):
-        raise failure("--tls-certificate and --tls-key go together", 2)
-    ca = _contents("--tls-ca", tls_ca)
-    certificate = _contents("--tls-certificate", tls_certificate)
-    key = _contents("--tls-key", tls_key)
     credentials = None
-    if any(given is not None for given in (ca, certificate, tls_server_name)):
-        credentials = grpc.ssl_channel_credentials(ca, key, certificate)
+    try:
+        check_address(address)
+    except CassError as error:
+        raise failure(f"--address: {error}", 2) from error
+    if any(given is not None for given in (tls_ca, tls_certificate, tls_key, tls_server_name)):
+        try:
+            credentials = client_credentials(tls_ca, tls_certificate, tls_key)
+        except CassError as error:
+            raise failure(error, 2) from error
     try:
         status = check(address, timeout, credentials, tls_server_name)
     except CassError as error:
         typer.echo(error, err=True)
         raise typer.Exit(1) from error
-    typer.echo(f"{address}: {status}")
+    say(f"{address}: {status}")
     if status != SERVING:
         raise typer.Exit(1)
-
-
-def _contents(option: str, file: Path | None) -> bytes | None:
-    try:
-        return None if file is None else file.read_bytes()
-    except OSError as error:
-        raise failure(f"{option}: cannot read {file}: {error.strerror}", 2) from error

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import cass_core
 from cass_core import MaskSpec, generate_mask
 from cass_core.synthetic import street_boxes, street_scene
 from tests.support.programs import ended, printed
@@ -99,6 +100,28 @@ def test_masks(
         cells = (h // stride, w // stride)
         expected = generate_mask([boxes], (h, w), cells, spec, dtype=dtype)[0]
         np.testing.assert_array_equal(mask, expected)
+
+
+def test_what_a_mask_does_not_teach_is_counted(tmp_path: Path) -> None:
+    """Boxes of 8 pixels around the centres of cells of 8; patches of 4 cells have theirs at 16."""
+    content = coco([(64, 64)] * 2, [np.array([[0, 0, 8, 8], [12, 12, 20, 20]]), np.zeros((0, 4))])
+    box = {"image_id": 11, "bbox": [0, 0, 9, 9]}
+    content["annotations"] += [box | {"iscrowd": 1}, box | {"iscrowd": 1}, box | {"ignore": True}]
+    content["annotations"] += [box | {"bbox": [90, 90, 9, 9]}]
+    path = tmp_path / "file.json"
+    path.write_text(json.dumps(content))
+    command = ["mask", path, "--out", tmp_path / "m.npz", "--stride", "8"]
+    errors = cass(*command, "--set", "patch_size=4").stderr
+    assert f"{path}: 2 crowd regions left out, whose area is background\n" in errors
+    assert f"{path}: 1 ignored object left out, whose area is background\n" in errors
+    assert "\n2 of 3 boxes have no patch: patch_size is 4 at stride 8, " in errors
+    assert "; --set patch_size=1 gives" in errors
+    errors = cass(*command).stderr
+    assert "\n1 of 3 boxes have no patch: patch_size is 1 at stride 8, " in errors
+
+
+def test_version() -> None:
+    assert cass("--version").stdout == f"cass {cass_core.__version__}\n"
 
 
 def test_figures(tmp_path: Path) -> None:

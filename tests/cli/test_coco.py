@@ -83,6 +83,7 @@ HINT = " (--skip-invalid leaves such entries out)"
         (entry("images", image(), {}), f"images[1].id: {ID} None"),
         (entry("images", image(1.5)), f"images[0].id: {ID} 1.5"),
         (entry("images", image(True)), f"images[0].id: {ID} True"),
+        (entry("images", image("a\0")), f"images[0].id: {ID} 'a"),
         (entry("images", image(1), image(1)), "images[1].id: 1 stands there twice"),
         (entry("images", image(1), image(1.0)), "images[1].id: 1 stands there twice"),
         (entry("images", image(height=0)), f"images[0].height: {SIDE} 0"),
@@ -263,6 +264,10 @@ def test_categories_and_limit(tmp_path: Path) -> None:
     ):
         read_coco(write(tmp_path, content), categories=True)
     assert len(read_coco(write(tmp_path, content)).xyxy) == 3
+    del content["categories"]
+    unnamed = read_coco(write(tmp_path, content), categories=True)
+    assert [unnamed.class_names[label] for label in unnamed.labels] == ["7", "2", "5"]
+    assert unnamed.used_names() == {"2", "5", "7"}
 
 
 @pytest.mark.parametrize(

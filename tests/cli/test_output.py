@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import io
 import json
 import os
+import pty
+import re
 import resource
 import signal
 import stat
+import struct
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Iterator
@@ -27,7 +33,7 @@ from tests.support.programs import ended
 
 IMAGE = {"id": 1, "height": 64, "width": 96}
 FILE = {"images": [IMAGE], "annotations": [{"image_id": 1, "bbox": [8, 8, 16, 16]}]}
-needs_nodes = pytest.mark.skipif(os.geteuid() != 0, reason="only the superuser makes devices")
+needs_nodes = pytest.mark.skipif(os.geteuid() != 0, reason="needs the superuser")
 
 
 @pytest.fixture
@@ -69,6 +75,21 @@ def test_links_are_followed(folder: Path) -> None:
     assert stat.S_IMODE((folder / "there" / "old.npz").stat().st_mode) == 0o640
 
 
+@needs_nodes
+def test_owners_are_kept(folder: Path) -> None:
+    (folder / "m.npz").touch()
+    os.chown(folder / "m.npz", 1234, 2345)
+    mask(folder, "m.npz")
+    assert ((folder / "m.npz").stat().st_uid, (folder / "m.npz").stat().st_gid) == (1234, 2345)
+
+
+def test_names_do_nothing_to_a_terminal(folder: Path) -> None:
+    image = IMAGE | {"file_name": "a\x1b[31m\nb\x9b.png"}
+    (folder / "file.json").write_text(json.dumps({"images": [image], "annotations": []}))
+    errors = mask(folder, "m.npz", "--plot", "f", "--images", ".", code=1)
+    assert errors.splitlines()[-1] == "cass: --images: a\\x1b[31m\\nb\\x9b.png: no such file"
+
+
 def test_a_link_to_itself_is_refused(folder: Path) -> None:
     (folder / "m.npz").symlink_to("m.npz")
     assert "m.npz" in mask(folder, "m.npz", code=1)
@@ -95,6 +116,21 @@ def test_a_device_stays_one(folder: Path, through_link: bool) -> None:
     mask(folder, "link" if through_link else "null")
     assert (folder / "null").is_char_device()
     assert names(folder) == {"file.json", "null", "link"}
+
+
+@needs_nodes
+def test_a_full_device(folder: Path) -> None:
+    os.mknod(folder / "full", stat.S_IFCHR | 0o666, os.makedev(1, 7))
+    errors = mask(folder, "full", code=1)
+    assert errors.endswith("cass: full: No space left on device; it is not written\n")
+    assert (folder / "full").is_char_device()
+
+
+@needs_nodes
+def test_endless_input_is_refused(folder: Path) -> None:
+    (folder / "file.json").unlink()
+    os.mknod(folder / "file.json", stat.S_IFCHR | 0o666, os.makedev(1, 5))
+    assert mask(folder, "m.npz", code=1) == "cass: file.json: is neither a file nor a pipe\n"
 
 
 def test_standard_output(folder: Path) -> None:
@@ -258,3 +294,29 @@ def test_errors_of_others_keep_their_words(tmp_path: Path) -> None:
         with pytest.raises((CassError, OSError), match=str(path)), whole_file(path):
             pass
     assert names(tmp_path) == {"b.bin"}
+
+
+def test_progress_on_a_terminal(folder: Path) -> None:
+    images = [IMAGE | {"id": i, "height": 64 + i} for i in range(5)]
+    (folder / "file.json").write_text(json.dumps({"images": images, "annotations": []}))
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 160, 0, 0))
+    command = [sys.executable, "-m", "cass_cli", "mask", "file.json", "--out", "m.npz"]
+    env = {**os.environ, "TERM": "xterm", "COLUMNS": "160"}
+    process = subprocess.Popen([*command, "--plot", "f"], cwd=folder, stderr=theirs, env=env)
+    os.close(theirs)
+    shown = b""
+    try:
+        with contextlib.suppress(OSError):  # Linux ends a terminal so
+            while part := os.read(ours, 1 << 16):
+                shown += part
+        assert process.wait(timeout=100) == 0
+    finally:
+        process.kill()
+        os.close(ours)
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode()).replace("\r", "\n")
+    assert re.search(r"file\.json: images .*bytes.* left", text)  # while the file is read
+    steps = re.findall(r"images .* ([0-5])/5 +(?:\d[\d,.]*/s)? +0:\d\d:\d\d done, \S+ left", text)
+    assert len(set(steps)) > 2  # a figure takes longer than from one look to the next
+    assert "5" in steps
+    assert re.search(r" 5/5 \d[\d,.]*/s ", text)

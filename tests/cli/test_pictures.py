@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cass_cli.figures import load_picture
+from cass_cli.figures import Scene, drawable, load_picture
 from cass_core import InvalidRequest
 
 
@@ -72,6 +72,22 @@ def test_exif_orientation(tmp_path: Path, orientation: int) -> None:
     if turned:  # annotated as it is stored
         np.testing.assert_array_equal(load_picture(tmp_path, "a.png", (40, 60), 1), stored)
         assert "turned by its EXIF orientation" in refusal(tmp_path, "a.png", (41, 60))
+
+
+def test_names_from_windows(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    Image.new("RGB", (30, 20)).save(tmp_path / "a" / "b.png")
+    assert load_picture(tmp_path, "a\\b.png", (20, 30), 1).shape == (20, 30, 3)
+
+
+def test_a_large_scene_is_drawn_smaller() -> None:
+    boxes = np.array([[0, 50, 8192, 100]], np.float32)
+    small = drawable(Scene(np.full((100, 8192, 3), 7, np.uint8), boxes, (100, 8192)))
+    assert (small.size, small.picture.shape) == ((50, 4096), (50, 4096, 3))
+    assert small.xyxy.tolist() == [[0, 25, 4096, 50]]
+    assert drawable(Scene(None, boxes, (1, 2**31 - 1))).size == (1, 4096)
+    scene = Scene(None, boxes, (4096, 4096))
+    assert drawable(scene) is scene
 
 
 def test_another_size(tmp_path: Path) -> None:

@@ -155,6 +155,8 @@ GRID: list[Row] = [
     (sized([(8, 8), (8,)]), "image_size", SIZE_FORM),
     (sized([(8, 8, 3), (8, 8, 3)]), "image_size", SIZE_FORM),
     (sized([("a", "b"), ("c", "d")]), "image_size", SIZE_FORM),
+    (sized([("8", "8"), ("8", "8")]), "image_size", SIZE_FORM),
+    (sized([(True, True), (True, True)]), "image_size", SIZE_FORM),
     (mapped((0, 4)), "feature_map", f"{RANGE}(0, 4)"),
     (mapped((4, -4)), "feature_map", f"{RANGE}(4, -4)"),
     (mapped((4, 4.5)), "feature_map", f"{RANGE}(4, 4.5)"),
@@ -265,6 +267,8 @@ MASKS: list[Row] = [
     (made(SUM, as_torch=True, dtype=torch.uint8), "dtype",
      "uint8 needs a mask_spec.merge that stays in [0, 1]: max or clipped_sum"),
     (made(SUM, return_owner=True), "return_owner", "needs mask_spec.merge max"),
+    *((made(return_owner=value), "return_owner", f"must be True or False, got {value!r}")
+      for value in ("False", "0", 0, 1, None)),
     (made(MaskSpec(merge="clipped_sum"), return_owner=True), "return_owner",
      "needs mask_spec.merge max"),
 ]  # fmt: skip
@@ -339,12 +343,15 @@ LOSSES: list[Row] = [
         for spec in (PER_OBJECT, LossSpec())
         for value in (-1, -0.5, NAN, INF, True, "3", [3])
     ),
+    *((lambda value=value: compute_loss(zeros(1), zeros(1), return_grad=value), "return_grad",
+       f"must be True or False, got {value!r}") for value in ("False", 1, None)),
     (lambda: LossInputs.check(zeros(1, 1), None, LossSpec(), None, False), "target",
      "give either a target or boxes"),
     (lambda: LossInputs.check(zeros(1, 1), zeros(1, 1), LossSpec(), None, False, MASK_INPUTS),
      "target", "give either a target or boxes"),
     (lambda: LossInputs.check(zeros(2, 1), None, LossSpec(), None, False, MASK_INPUTS), "logits",
-     "have the shape [2, 1], the grid is [1, 4, 4]"),
+     "have the shape [2, 1], the grid is [1, 4, 4] or [1, 16]: feature_map (4, 4) with "
+     "mask_spec.patch_size 1; these would fit mask_spec.patch_size 4"),
 ]  # fmt: skip
 
 

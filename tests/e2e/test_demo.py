@@ -14,15 +14,17 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.mark.parametrize("real", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_demo(real: bool, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    arguments = ["--out", str(tmp_path)]
+    folder = tmp_path / "out [bold]"  # names are printed as they are
+    arguments = ["--out", str(folder)]
     if real:
         data = request.getfixturevalue("shared") / "data" / "carla"
         arguments += ["--coco", str(data / "test.json"), "--images", str(data / "images")]
     told = printed(ROOT / "examples" / "demo.py", *arguments)
     assert "drained, exit code 0" in told
+    assert "out [bold]" in " ".join(told.split())
     rows = [line for line in told.splitlines() if "stride" in line]
     assert len(rows) == 4
     if "on cpu" in told:
         assert all("identical" in row for row in rows)
-    with Image.open(tmp_path / "demo.png") as picture:
+    with Image.open(folder / "demo.png") as picture:
         assert picture.width > 1000

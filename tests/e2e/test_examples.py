@@ -16,14 +16,15 @@ from torch.utils.data import DataLoader
 
 from cass_core import LossSpec, MaskSpec, compute_loss, generate_mask
 from cass_core.synthetic import street_boxes
+from tests.e2e.pages import ROOT, page, programs
 from tests.server.support.observed import scrape
+from tests.server.support.processes import free_port
 from tests.support.programs import printed
 from tests.support.servers import ServerProcess, serving
 
-ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
-PAGE = (ROOT / "docs" / "loaders.md").read_text()
-PROGRAMS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+PAGE = page("docs/loaders.md")
+PROGRAMS = programs(PAGE)
 SPEC = MaskSpec(patch_size=1)
 SIZE, STRIDE_32 = (736, 1280), (23, 40)
 
@@ -114,7 +115,9 @@ def test_hf_datasets(server: ServerProcess, tmp_path: Path) -> None:
 
 def test_numpy_loader(server: ServerProcess) -> None:
     start = answered(server)
-    told = run("numpy_loader.py", "--server", server.address)
+    # A proxy is not asked for what is on this machine.
+    proxy = f"http://127.0.0.1:{free_port()}"
+    told = run("numpy_loader.py", "--server", server.address, http_proxy=proxy)
     assert answered(server) - start == {"StreamMasks": 8, "images": 128}
     lines = told.splitlines()
     assert len(lines) == 8

@@ -2,50 +2,36 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
-import shlex
-import subprocess
-import sys
-import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 
 from cass_client import CassClient
-from cass_core.synthetic import street_scene
+from tests.e2e.drawn_coco import write_coco
+from tests.e2e.pages import PAGES, ROOT, commands, page, programs
+from tests.support.programs import printed
 from tests.support.servers import ServerProcess
 
-ROOT = Path(__file__).resolve().parents[2]
-README = ROOT / "README.md"
-CLIENT = ROOT / "docs" / "client.md"
-PAGES = [README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")]
-
-
-def programs(page: Path) -> list[str]:
-    return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
-
-
-def commands(page: Path) -> list[list[str]]:
-    """The page's indented lines, as a shell takes them apart."""
-    lines = re.findall(
-        r"^    (\S.*)$", re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL), re.M
-    )
-    return [shlex.split(line, comments=True) for line in lines]
+README = page("README.md")
+EVERY_PAGE = [*PAGES, ROOT / "CHANGELOG.md"]
 
 
 def test_readme_is_short() -> None:
-    assert len(README.read_text().splitlines()) <= 90
+    assert len(README.splitlines()) <= 90
 
 
-# docs/scaling.md is written by a benchmark, tables and all.
-@pytest.mark.parametrize("page", [p for p in PAGES if p.name != "scaling.md"], ids=lambda p: p.name)
-def test_lines_are_short(page: Path) -> None:
-    long = [line for line in page.read_text().splitlines() if len(line) > 100]
-    assert long == []
+# Those below docs/ablation are written by `cass ablate`.
+@pytest.mark.parametrize(
+    "path", [p for p in EVERY_PAGE if "ablation" not in p.parts], ids=lambda p: p.name
+)
+def test_lines_are_short(path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if len(line) > 100] == []
 
 
 def test_training_loop() -> None:
@@ -63,45 +49,16 @@ def test_training_loop() -> None:
 
 def test_commands(tmp_path: Path) -> None:
     """On drawn scenes, in the folder that they name."""
-    (tmp_path / "pictures").mkdir()
-    coco: dict[str, list[Any]] = {"images": [], "annotations": [], "categories": []}
-    coco["categories"].append({"id": 1, "name": "thing"})
-    for number in (41, 42):
-        scene = street_scene(number, image_size=(96, 160), boxes=5)
-        Image.fromarray(scene.image).save(tmp_path / "pictures" / f"{number}.png")
-        image = {"id": number, "file_name": f"{number}.png", "height": 96, "width": 160}
-        coco["images"].append(image)
-        for x1, y1, x2, y2 in scene.boxes.tolist():
-            box = {"id": len(coco["annotations"]), "image_id": number, "category_id": 1}
-            coco["annotations"].append({**box, "bbox": [x1, y1, x2 - x1, y2 - y1]})
-    (tmp_path / "instances.json").write_text(json.dumps(coco))
+    write_coco(tmp_path / "instances.json", tmp_path / "pictures", (41, 42))
     shown = [command for command in commands(README) if command[0] == "cass"]
     assert [command[1] for command in shown] == ["sheet", "plot"]
     for command in shown:
-        done = subprocess.run(
-            [sys.executable, "-m", "cass_cli", *command[1:]],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=100,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
+        printed("-m", "cass_cli", *command[1:], cwd=tmp_path)
         assert (tmp_path / command[command.index("--out") + 1]).stat().st_size > 10_000
 
 
-def test_installs_name_extras_that_exist() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    installs = [command for command in commands(README) if command[0] == "pip"]
-    assert [command[1] for command in installs] == ["install"] * 3
-    for command in installs:
-        (extra,) = re.fullmatch(r"\.(?:\[(\w+)\])?", command[2]).groups()  # type: ignore[union-attr]
-        assert extra is None or extra in project["optional-dependencies"]
-    assert {command[0] for command in commands(README)} == {"cass", "pip"}
-
-
 def test_targets_of_clients() -> None:
-    shown = re.findall(r'CassClient\("([^"]+)"', README.read_text())
+    shown = re.findall(r'CassClient\("([^"]+)"', README)
     assert shown == ["local:", "host:50051"]
     for target in shown:
         CassClient(target, fallback="local").close()
@@ -109,10 +66,10 @@ def test_targets_of_clients() -> None:
 
 def test_speed_is_what_was_measured() -> None:
     """Of batches of 16 images."""
-    found = json.loads((ROOT / "benchmarks" / "results" / "cpu.json").read_text())
+    found = json.loads(page("benchmarks/results/cpu.json"))
     times = found["masks_microseconds_per_batch"]["stride 8"]
     audited, heatmaps, ours = (times[way] / 16 for way in ("audited", "heatmaps", "improved"))
-    assert f"| {audited:,.0f} µs | {heatmaps:,.0f} µs | {ours:.1f} µs |" in README.read_text()
+    assert f"| {audited:,.0f} µs | {heatmaps:,.0f} µs | {ours:.1f} µs |" in README
 
 
 def test_client(
@@ -121,7 +78,7 @@ def test_client(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    made, called, streamed = programs(CLIENT)
+    made, called, streamed = programs(page("docs/client.md"))
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     exec(made, names)  # no file is read before the first call
@@ -132,30 +89,44 @@ def test_client(
     assert re.fullmatch(r"[1-9]\d+ ms: total [1-9].*, compute 0\.\d+.*\n", capsys.readouterr().out)
 
 
-def headings(page: Path) -> set[str]:
+def headings(path: Path) -> set[str]:
     """Their anchors, as GitHub makes them."""
-    found = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    found = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in found}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_somewhere(page: Path) -> None:
-    for link in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+@pytest.mark.parametrize("path", EVERY_PAGE, ids=lambda path: path.name)
+def test_links_lead_somewhere(path: Path) -> None:
+    for link in re.findall(r"\]\(([^)]+)\)", path.read_text(encoding="utf-8")):
         if link.startswith("https://"):
             continue
-        path, _, anchor = link.partition("#")
-        target = page.parent / path if path else page
+        name, _, anchor = link.partition("#")
+        target = path.parent / name if name else path
         assert target.exists(), link
         assert not anchor or anchor in headings(target), link
 
 
-def test_targets_exist() -> None:
-    makefile = (ROOT / "Makefile").read_text()
-    for page in PAGES:
-        if page.name in ("CHANGELOG.md", "performance.md"):  # what was run or removed
-            continue
-        for indented, quoted in set(
-            re.findall(r"^    make ([a-z][a-z-]*)|`make ([a-z][a-z-]*)", page.read_text(), re.M)
-        ):
-            target = indented or quoted
-            assert re.search(rf"^{target}:", makefile, re.MULTILINE), (page.name, target)
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_targets_exist(path: Path) -> None:
+    makefile = page("Makefile")
+    if path.name != "performance.md":  # what was run
+        for target in re.findall(r"`make ([a-z][a-z-]*)", path.read_text(encoding="utf-8")):
+            assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_installs_are_of_a_checkout(path: Path) -> None:
+    """Nothing is released, and another package could have the name."""
+    assert not re.search(r"pip install ['\"]?cass", path.read_text(encoding="utf-8"))
+
+
+def test_the_map_of_the_code_is_true() -> None:
+    """Each file, folder and module that CONTRIBUTING.md names is there."""
+    named = set(re.findall(r"`([\w./]+)`", page("CONTRIBUTING.md")))
+    roots = [ROOT, *(ROOT / p for p in ("server/cass_server", "client/cass_client"))]
+    for name in sorted(name for name in named if "/" in name and not name.startswith("..")):
+        places = [root / f"{name}{end}" for root in roots for end in ("", ".py")]
+        assert any(place.exists() for place in places), name
+    for name in sorted(name for name in named if re.match(r"cass\w*\.\w", name)):
+        if name not in ("cass.commands", "cass.example"):  # a group of entry points
+            assert importlib.util.find_spec(name) is not None, name

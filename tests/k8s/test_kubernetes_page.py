@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.e2e.pages import commands, page
 from tests.k8s.manifests import ROOT, build, render
 
-PAGE = (ROOT / "docs" / "kubernetes.md").read_text()
+PAGE = page("docs/kubernetes.md")
 
 
 def blocks(language: str) -> list[str]:
@@ -52,6 +53,28 @@ def test_the_secret_has_the_files_of_the_component(tmp_path: Path) -> None:
 
 
 def test_each_command_names_what_is_there() -> None:
-    named = re.findall(r"-k (\S+)", PAGE)
+    named = [c[c.index("-k") + 1] for c in commands(PAGE) if "-k" in c]
     assert named
     assert all((ROOT / folder / "kustomization.yaml").is_file() for folder in named)
+
+
+def test_the_image_is_the_manifests() -> None:
+    (command,) = (c for c in commands(PAGE) if c[:2] == ["docker", "build"])
+    assert command[command.index("-t") + 1] == render("cpu").container["image"]
+    assert command[command.index("--target") + 1] == "cpu"
+    assert (ROOT / command[command.index("-f") + 1]).is_file()
+    named = re.findall(r"cass-server(?:-cuda)?:[\d.]+", PAGE)
+    assert set(named) == {render(overlay).container["image"] for overlay in ("cpu", "gpu")}
+    (image,) = yaml.safe_load(blocks("yaml")[0])["images"]
+    assert f"{image['newName']}:{image['newTag']}" in (c[-1] for c in commands(PAGE))
+
+
+def test_the_namespace() -> None:
+    if shutil.which("kubectl") is None:
+        pytest.skip("needs kubectl")
+    (command,) = (c for c in commands(PAGE) if c[:3] == ["kubectl", "create", "namespace"])
+    done = subprocess.run(
+        [*command, "--dry-run=client", "--output=name"],
+        capture_output=True, text=True, timeout=30, check=True,
+    )  # fmt: skip
+    assert done.stdout == "namespace/cass\n"

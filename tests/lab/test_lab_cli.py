@@ -105,6 +105,31 @@ def test_killed_and_resumed(scenes: Path, data: tuple[Dataset, Dataset], tmp_pat
         assert (out / picture).read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.timeout(200)
+@pytest.mark.slow
+def test_stopped(scenes: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    options = ["--variant", "improved", "--seeds", "4", "--epochs", "500", "--jobs", "2"]
+    command = [sys.executable, "-m", "cass_cli", *arguments_of(scenes, "ablate", *options)]
+    process = subprocess.Popen([*command, "--out", out], stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 100
+        while not list((out / "checkpoints").glob("*.pt")):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        process.terminate()
+        _, errors = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 128 + signal.SIGTERM
+    assert errors.splitlines()[-1] == (
+        f"cass: stopped by SIGTERM; the same command goes on with what is in {out}"
+    )
+    assert "Traceback" not in errors
+    assert not list(out.rglob("*.part"))
+
+
 @pytest.mark.timeout(100)
 @pytest.mark.slow
 def test_ap(scenes: Path, tmp_path: Path) -> None:

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from cass_core import InvalidRequest, MaskSpec
+from cass_core import CassError, InvalidRequest, MaskSpec
 from cass_lab.training.variants import Variant
 from cass_lab.tuning import (
     AUDIT_SPACE,
     combinations,
+    database_errors,
     open_study,
     parse_space,
     sweep,
@@ -67,11 +68,36 @@ def test_random_trials_go_on_with_others(tmp_path: Path) -> None:
     assert len(set(first.seen + second.seen)) == 6
 
 
+def test_folders_of_any_name(tmp_path: Path) -> None:
+    """A database's URL would take them apart."""
+    folder = tmp_path / "a?b%20c#d"
+    folder.mkdir()
+    for _ in range(2):
+        sweep(open_study(folder, SPACE, None, BASIS), SPACE, 6, Measured())
+    assert [path.name for path in folder.iterdir()] == ["tune.db"]
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
+
+
+def test_a_broken_database_is_named(tmp_path: Path) -> None:
+    (tmp_path / "tune.db").write_bytes(b"no database" * 1000)
+    named = pytest.raises(CassError, match=r"tune\.db: file is not a database$")
+    with named, database_errors(tmp_path):
+        open_study(tmp_path, SPACE, None, BASIS)
+
+
 def test_another_basis_is_another_study(tmp_path: Path) -> None:
     first, second = Measured(), Measured()
     sweep(open_study(tmp_path, SPACE, None, BASIS), SPACE, 6, first)
     sweep(open_study(tmp_path, SPACE, None, (*BASIS, "of another seed")), SPACE, 6, second)
     assert len(first.seen) == len(second.seen) == 6
+
+
+def test_values_of_every_kind() -> None:
+    space = parse_space(
+        ["base_sigma=0.5,[0.4,0.6]", "use_subpixel_offset=True,false", "decay_type=linear,gaussian"]
+    )
+    assert list(space.values()) == [[0.5, [0.4, 0.6]], [True, False], ["linear", "gaussian"]]
+    assert variant_of(combinations(space)[-1]).mask.base_sigma == (0.4, 0.6)
 
 
 def test_values_count_once() -> None:

@@ -316,7 +316,9 @@ def test_loss_request_refused(change: Change, error: str) -> None:
         (
             # A map of 2.9e17 patches is compared with the logits, never made.
             _set("mask.feature_maps", [pb.FeatureMap(height=2**29, width=2**29)]),
-            "logits: have the shape [2, 2, 4], the grid is [2, 536870912, 536870912]",
+            "logits: have the shape [2, 2, 4], the grid is [2, 536870912, 536870912] or "
+            "[2, 288230376151711744]: feature_map (536870912, 536870912) with "
+            "mask_spec.patch_size 1",
         ),
         (
             _set("mask.feature_maps", [pb.FeatureMap(height=2**31 - 1, width=2**31 - 1)]),
@@ -324,7 +326,8 @@ def test_loss_request_refused(change: Change, error: str) -> None:
         ),
         (
             _set("mask.mask_spec.patch_size", 2),
-            "logits: have the shape [2, 2, 4], the grid is [2, 1, 2]",
+            "logits: have the shape [2, 2, 4], the grid is [2, 1, 2] or [2, 2]: feature_map (2, 4) "
+            "with mask_spec.patch_size 2; these would fit mask_spec.patch_size 1",
         ),
     ],
 )

@@ -49,7 +49,7 @@ def write_list(file: Path, addresses: Addresses | None) -> None:
     """
     new = file.with_name(f".{file.name}")
     with contextlib.suppress(OSError):
-        new.write_text(json.dumps(addresses))
+        new.write_text(json.dumps(addresses), encoding="utf-8")
         new.replace(file)
 
 
@@ -85,7 +85,7 @@ class ListFile:
         if folder is None:
             return
         try:
-            known = json.loads((Path(folder) / self._service).read_text())
+            known = json.loads((Path(folder) / self._service).read_text(encoding="utf-8"))
         except (OSError, ValueError):  # it is gone, or damaged
             return
         self._known = None if known is None else tuple(known)

@@ -27,7 +27,7 @@ class Replicas:
             NoReplicas: there is none, or it is not known yet.
             Unavailable: this process has no way to know.
         """
-        known = self._known()
+        known = self.known()
         if known:
             return known
         name = self._service
@@ -50,7 +50,7 @@ class Replicas:
 
     def differ_from(self, addresses: Addresses) -> bool:
         """Whether the known replicas are others than these."""
-        known = self._known()
+        known = self.known()
         return bool(known) and known != addresses
 
     def look(self) -> None:
@@ -58,7 +58,8 @@ class Replicas:
         if self._watcher is None:
             self._file.look()
 
-    def _known(self) -> Addresses | None:
+    def known(self) -> Addresses | None:
+        """The addresses, perhaps none; None if that is not known yet."""
         if self._watcher is None:
             self._watcher = watch(self._service)
         return self._file.read() if self._watcher is None else self._watcher.addresses

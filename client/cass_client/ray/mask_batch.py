@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cass_client.arguments import loader_inputs
 from cass_client.client import CassClient
+from cass_client.notices import warn_without_patch
 from cass_core.boxes import BoxBatch
 from cass_core.errors import InvalidRequest
-from cass_core.inputs import MaskInputs
 from cass_core.specs import MaskSpec
 
 
@@ -60,12 +61,11 @@ class MaskBatch:
         by_column = isinstance(image_size, tuple | list) and all(
             isinstance(side, str) for side in image_size
         )
-        if by_column and len(image_size) != 2:
+        if image_size is None or (by_column and len(image_size) != 2):
             raise InvalidRequest("image_size", "must be (H, W), or the names of two columns")
         # Found out here, not by the first batch.
-        inputs = MaskInputs.check(
-            [None], (1, 1) if by_column else image_size, feature_map, spec, dtype, False
-        )
+        size = None if by_column else image_size
+        inputs = loader_inputs([None], size, feature_map, spec, dtype)
         self._client = CassClient(target, **client_options)
         self._feature_maps = inputs.maps
         self._spec = spec
@@ -89,9 +89,11 @@ class MaskBatch:
             if column in batch:
                 raise InvalidRequest("mask", f"the batch has a column {column!r} already")
         boxes = _packed(_column(batch, self._boxes), self._boxes)
+        sizes = self._sizes(batch)
         masks = self._client.generate_mask(
-            boxes, self._sizes(batch), self._feature_maps, self._spec, dtype=self._dtype
+            boxes, sizes, self._feature_maps, self._spec, dtype=self._dtype
         )
+        warn_without_patch(boxes, sizes, self._feature_maps, self._spec)
         return {**batch, **dict(zip(self._columns, masks, strict=True))}
 
     def _sizes(self, batch: Mapping[str, npt.NDArray[Any]]) -> Any:

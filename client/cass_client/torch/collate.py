@@ -11,12 +11,14 @@ from torch import Tensor
 from torch.utils.data import default_collate, get_worker_info
 
 from cass import malloc
+from cass_client.arguments import loader_inputs
 from cass_client.client import CassClient, check_client
 from cass_client.notices import warn_without_patch
 from cass_client.torch.targets import boxes_and_size
 from cass_core.boxes import BoxBatch
 from cass_core.errors import InvalidRequest
-from cass_core.inputs import MaskInputs
+from cass_core.formats import check_canvas
+from cass_core.grid import image_sizes
 from cass_core.specs import MaskSpec
 
 
@@ -89,7 +91,7 @@ class MaskCollate:
         keep_memory: bool = True,
     ) -> None:
         # Found out here, not by each worker.
-        inputs = MaskInputs.check(_pack([None]), (1, 1), feature_map, spec, dtype, False)
+        inputs = loader_inputs(_pack([None]), None, feature_map, spec, dtype)
         self._client = check_client(client)
         self._feature_map = inputs.maps[0] if inputs.single else inputs.maps
         self._spec = spec
@@ -119,6 +121,8 @@ class MaskCollate:
         found = [self._read(sample, position) for position, sample in enumerate(samples)]
         # On their way while `collate_fn` works; it may change samples in place.
         boxes, sizes = _pack([boxes for boxes, _ in found]), [size for _, size in found]
+        if any(hasattr(boxes, "canvas_size") for boxes, _ in found):
+            check_canvas([boxes for boxes, _ in found], image_sizes(sizes, len(found)))
         future = self._client.generate_mask_future(
             boxes, sizes, self._feature_map, self._spec, dtype=self._dtype
         )

@@ -76,12 +76,7 @@ class RemoteCassLoss(nn.Module):
         return loss(logits, boxes, image_size, feature_map, num_boxes)
 
     def _loss(
-        self,
-        logits: Tensor,
-        boxes: BoxBatch | Sequence[Any],
-        image_size: Any,
-        feature_map: Any,
-        num_boxes: float | None,
+        self, logits: Tensor, boxes: Any, image_size: Any, feature_map: Any, num_boxes: float | None
     ) -> Tensor:
         if not isinstance(logits, Tensor):
             raise InvalidRequest("logits", f"must be a torch tensor, got {type(logits).__name__}")

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from cass_client.notices import warn_once
 from cass_core.errors import InvalidRequest
+from cass_core.warn import warn_once
 
 _MOST_CHANNELS = 4
 _BBOX = "must be four numbers: x, y, width, height"
@@ -46,10 +46,6 @@ def _value(mapping: Mapping[Any, Any], key: str, name: str) -> Any:
 
 
 def _xyxy(boxes: Any, name: str) -> Any:
-    # torchvision's BoundingBoxes say what their numbers mean.
-    order = getattr(getattr(boxes, "format", None), "name", "XYXY")
-    if order != "XYXY":
-        raise InvalidRequest(name, f"must be of the format XYXY, got {order}")
     if isinstance(boxes, list | tuple) and any(isinstance(entry, Mapping) for entry in boxes):
         return _coco_xyxy(boxes, name)
     return boxes

@@ -94,7 +94,9 @@ class Connection:
 
     def explain(self, error: Unavailable) -> Unavailable:
         """The error with what the server's addresses answer, and what helps."""
-        replicas = () if self._channel is None else self._channel.replicas
+        replicas = () if self._replicas is None else self._replicas.known() or ()
+        if self._replicas is not None and not replicas:
+            return error
         details = str(error).removeprefix(f"{self.target}: ")
         text = explain(self._settings, replicas, details)
         return Unavailable(f"{self.target}: {text}")

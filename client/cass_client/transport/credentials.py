@@ -25,7 +25,7 @@ class Credentials:
             self.channel = grpc.ssl_channel_credentials(ca, key, certificate)
         token = settings.token
         if settings.token_file is not None:
-            token = self._content[3].decode(errors="replace").strip()
+            token = self._content[3].decode("utf-8-sig", "replace").strip()
             check_token("token_file", token)
         self.metadata: Metadata = () if token is None else (("authorization", f"Bearer {token}"),)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 import socket
-import time
+import threading
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,9 +19,9 @@ from cass_client.transport.proxy import proxy_of
 if TYPE_CHECKING:
     import ssl
 
-_SECONDS = 2.0  # for all addresses
+_SECONDS = 5.0  # for all addresses
 _MOST_ADDRESSES = 8
-_ANSWER_SECONDS = 1.0
+_ANSWER_SECONDS = 2.0
 # What an HTTP/2 client begins with: its preface and empty SETTINGS (RFC 9113, 3.4).
 _HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
 _SETTINGS = b"\4"
@@ -73,11 +73,18 @@ def explain(settings: Settings, replicas: Sequence[str], details: str) -> str:
         context = None if settings.tls is None else _context(settings.tls)
     except ValueError as error:
         return f"cannot be reached: {error}"
-    end = time.monotonic() + _SECONDS
-    found: dict[str, _Finding] = {}
-    for address in itertools.islice(_addresses(target, found), _MOST_ADDRESSES):
-        name = settings.server_name or address.host
-        found[address.label] = _ask(address, context, name, settings.tls, end)
+    answers: dict[str, _Finding] = {}
+
+    def ask_all() -> None:
+        for address in itertools.islice(_addresses(target, answers), _MOST_ADDRESSES):
+            name = settings.server_name or address.host
+            answers[address.label] = _ask(address, context, name, settings.tls)
+
+    # In a thread, since nothing else ends the look-up of a name.
+    asking = threading.Thread(target=ask_all, name="cass-client-diagnosis", daemon=True)
+    asking.start()
+    asking.join(_SECONDS)
+    found = dict(answers)
     if not found or _SPEAKS_GRPC in found.values():
         starting = "is not ready to serve: it is starting, or about to stop"
         return starting if "backend unhealthy" in details else details
@@ -102,12 +109,10 @@ def _addresses(target: str, found: dict[str, _Finding]) -> Iterator[_Address]:
             yield _Address(f"{ip}:{port}", host, family, place)
 
 
-def _ask(
-    address: _Address, context: ssl.SSLContext | None, name: str, tls: Tls | None, end: float
-) -> _Finding:
+def _ask(address: _Address, context: ssl.SSLContext | None, name: str, tls: Tls | None) -> _Finding:
     try:
         with socket.socket(address.family) as connection:
-            connection.settimeout(min(_ANSWER_SECONDS, max(0.05, end - time.monotonic())))
+            connection.settimeout(_ANSWER_SECONDS)
             connection.connect(address.place)
             if context is not None and tls is not None:
                 return _secured(connection, context, name, tls)

@@ -115,7 +115,7 @@ def _threads() -> dict[int, str]:
     names = {}
     for task in _TASKS.iterdir():
         with contextlib.suppress(OSError):  # it has just ended
-            names[int(task.name)] = (task / "comm").read_text().strip()
+            names[int(task.name)] = (task / "comm").read_bytes().decode(errors="replace").strip()
     return names
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cass_cli.files import Stopped
 from cass_cli.options import SkipInvalidOption
 from cass_cli.progress import load_coco, progress_bar
 from cass_core.errors import InvalidRequest
@@ -138,8 +139,12 @@ def run_all(
         duration = _duration(estimate_seconds(left, data, options.jobs))
         words += f"; about {duration} with --jobs {options.jobs}"
     typer.echo(words, err=True)
-    with progress(f"{len(runs)} runs", sum(run.steps for run in runs)) as step_done:
-        return run_all(runs, data, store, options.jobs, step_done)
+    try:
+        with progress(f"{len(runs)} runs", sum(run.steps for run in runs)) as step_done:
+            return run_all(runs, data, store, options.jobs, step_done)
+    except Stopped as stop:
+        words = f"{stop.args[0]}; the same command goes on with what is in {options.out}"
+        raise Stopped(words, *stop.args[1:]) from None
 
 
 def _duration(seconds: float) -> str:

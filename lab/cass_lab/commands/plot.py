@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from cass_cli.connection import Connection
+from cass_cli.figures import Scene, stretch, stretch_boxes
 from cass_cli.options import takes
-from cass_cli.plot import PlotOptions, Scene, draw
+from cass_cli.plot import PlotOptions, draw
 from cass_core.errors import InvalidRequest
 
 _KEEP = 0.3
@@ -51,8 +52,7 @@ def plot(
     scene = options.scene()
     scores: dict[str, Any] = {}
     if predictor is not None:
-        from cass_lab.data.dataset import stretch
-        from cass_lab.scoring import load_trained, pruned, stretch_boxes
+        from cass_lab.scoring import load_trained, pruned
 
         if scene.picture is None:
             raise InvalidRequest("--predictor", "scores pictures: give --images too")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cass_cli.figures import load_picture
+from cass_cli.figures import load_picture, stretch, stretch_boxes
 from cass_cli.files import keep_inputs
 from cass_cli.options import (
     CocoArgument,
@@ -50,8 +50,7 @@ def sheet(
     """
     from cass_core.coverage import boxes_without_patch
     from cass_core.masks import generate_mask
-    from cass_lab.data.dataset import stretch
-    from cass_lab.scoring import load_trained, stretch_boxes
+    from cass_lab.scoring import load_trained
     from cass_lab.sheet.page import SheetImage, sheet_page
 
     specs = [make_spec(preset, changes) for preset in (Preset.baseline, Preset.improved)]

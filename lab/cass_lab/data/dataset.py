@@ -10,10 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from cass_cli.coco import CocoFile
-from cass_cli.figures import load_picture, picture_path
+from cass_cli.figures import load_picture, picture_path, stretch, stretch_boxes
 from cass_cli.files import whole_file
 from cass_core.boxes import BoxBatch
 from cass_core.errors import InvalidRequest
@@ -113,8 +112,7 @@ def _dataset(
 ) -> Dataset:
     pixels = _cached_pixels(file, images, size, cache, picture_done)
     scale = np.array(size, np.float64) / file.sizes
-    per_box = np.repeat(scale, np.diff(file.offsets), axis=0)[:, [1, 0, 1, 0]]
-    xyxy = (file.xyxy * per_box).astype(np.float32)
+    xyxy = stretch_boxes(file.xyxy, np.repeat(file.sizes, np.diff(file.offsets), axis=0), size)
     index = {name: k for k, name in enumerate(names)}
     number = np.array([index.get(name, -1) for name in file.class_names], np.int64)
     labels = number[file.labels]
@@ -125,19 +123,6 @@ def _dataset(
     change = float(np.maximum(aspect, 1 / aspect).max())
     key = digest.hexdigest()[:16]
     return Dataset(pixels, size, xyxy, file.offsets, labels, names, key, change)
-
-
-def stretch(picture: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    """A picture ``[H, W, 3]`` at another size (H, W), as those that predictors are trained on.
-
-    Example:
-        >>> stretch(np.zeros((10, 20, 3), np.uint8), (8, 16)).shape
-        (8, 16, 3)
-    """
-    if picture.shape[:2] == size:
-        return picture
-    resized = Image.fromarray(picture).resize(size[::-1], Image.Resampling.BILINEAR)
-    return np.asarray(resized)
 
 
 def _require_objects(option: str, file: CocoFile) -> None:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
+import re
 import socket
+from pathlib import Path
 from typing import Any
 
 from cass_core.errors import CassError
 
 _UNIX = "unix:"
+_LONGEST_PATH = 107  # of a socket, by Linux
+_HOST_PORT = re.compile(r"(?:\[[0-9A-Fa-f:.]+(?:%\w+)?\]|[A-Za-z0-9_.-]+):([0-9]{1,5})")
 
 
 def is_unix(host: str) -> bool:
@@ -29,13 +34,39 @@ def address_of(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def refuse_taken_socket(host: str) -> None:
-    """Rejects a ``unix:`` socket that another process listens on; gRPC would replace it."""
+def check_address(address: str) -> None:
+    """Rejects what is no address of `address_of`: a URL, a host without a port.
+
+    Raises:
+        CassError: with the right form.
+    """
+    found = _HOST_PORT.fullmatch(address)
+    if not is_unix(address) and (found is None or not 0 < int(found[1]) < 1 << 16):
+        form = "HOST:PORT (as in localhost:50051 or [::1]:50051) or unix:PATH"
+        raise CassError(f"must be {form}, got {address!r}")
+
+
+def check_socket(host: str) -> None:
+    """Rejects a ``unix:PATH`` that cannot be listened on.
+
+    Raises:
+        CassError: with the reason; another process that listens is one, which gRPC would replace.
+    """
     if not is_unix(host):
         return
-    with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(OSError):
-        probe.connect(host.removeprefix(_UNIX))
-        raise CassError(f"cannot listen on {host}: another process does already")
+    path, reason = Path(host.removeprefix(_UNIX)), ""
+    if len(os.fsencode(path)) > _LONGEST_PATH:
+        reason = f"the path is longer than {_LONGEST_PATH} bytes"
+    elif not path.parent.is_dir():
+        reason = f"there is no folder {path.parent}"
+    elif os.path.lexists(path) and not path.is_socket():
+        reason = "a file that is no socket has that name"
+    else:
+        with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(OSError):
+            probe.connect(str(path))
+            reason = "another process does already"
+    if reason:
+        raise CassError(f"cannot listen on {host}: {reason}")
 
 
 def reserve_port(host: str, port: int) -> tuple[contextlib.ExitStack, int]:

@@ -80,3 +80,17 @@ def failure(reason: CassError | str, code: int) -> typer.Exit:
     for line in str(reason).splitlines():
         typer.echo(f"cass-server: {line}", err=True)
     return typer.Exit(code)
+
+
+def say(text: str) -> None:
+    """Prints to standard output, which may be on a full disk.
+
+    Raises:
+        typer.Exit: it cannot be written, and standard error has the reason.
+    """
+    try:
+        typer.echo(text)
+    except BrokenPipeError:  # typer ends quietly
+        raise
+    except (OSError, UnicodeError) as error:
+        raise failure(f"cannot write to standard output: {error}", 1) from error

@@ -201,13 +201,13 @@ class Settings(BaseSettings):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _refuse_truth_as_number(cls, value: Any, info: ValidationInfo) -> Any:
-        # Pydantic takes true for 1.
-        if (
-            isinstance(value, bool)
-            and cls.model_fields[info.field_name or ""].annotation is not bool
-        ):
-            raise ValueError("is not for true or false")
+    def _refuse_what_would_be_taken(cls, value: Any, info: ValidationInfo) -> Any:
+        # Pydantic takes true for 1, and an empty path for the folder that the server runs in.
+        if isinstance(value, bool):
+            if cls.model_fields[info.field_name or ""].annotation is not bool:
+                raise ValueError("is not for true or false")
+        elif isinstance(value, str) and (not value or "\0" in value):
+            raise ValueError("is empty or holds a NUL")
         return value
 
     @model_validator(mode="after")
@@ -221,7 +221,7 @@ class Settings(BaseSettings):
             raise InvalidRequest("tls_client_ca", "needs tls_certificate and tls_key too")
         if is_unix(self.host) and self.workers not in (1, "auto"):
             raise InvalidRequest("workers", "cannot share a unix: host, must be 1 or auto")
-        if self.tls_certificate is None and not self.insecure and not _is_loopback(self.host):
+        if self.tls_certificate is None and not self.insecure and not is_loopback(self.host):
             raise InvalidRequest(
                 "host",
                 f"{self.host} can be reached from other machines: set tls_certificate and tls_key,"
@@ -230,7 +230,8 @@ class Settings(BaseSettings):
         return self
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the host."""
     if is_unix(host):
         return True
     try:

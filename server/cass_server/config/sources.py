@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ CONFIG_VARIABLE = PREFIX + "CONFIG"
 # Service named cass, CASS_SERVICE_PORT and the like) put into the environment is below.
 _TYPO = 0.8
 _FAR = 0.6
+# Hosts that are given as a URL, with a port or in brackets, and the settings of their ports.
+_URL = re.compile(r"(?:\w+://)?(?:\[([^\]]+)\]|([^\s:/\[\]]+))(?::([0-9]+))?/?")
+_PORTS = {"host": "port", "metrics_host": "metrics_port"}
 _SERVICE_LINK = " (Kubernetes sets it for a Service of that name: set enableServiceLinks to false)"
 
 
@@ -81,7 +85,8 @@ def load_settings(command_line: Mapping[str, Any], config: Path | None = None) -
     begun_alike = (name for name in sorted(os.environ) if name.upper().startswith(PREFIX))
     foreign = tuple(name for name in begun_alike if name.upper() not in known)
     faults = [
-        f"{shown(key)} ({config}): is no setting{_suggestion(key, table, _FAR)}"
+        f"{shown(key)} ({shown(config)}): is no setting{_suggestion(key, table, _FAR)}"
+        + ("; settings have no headings" if isinstance(from_file[key], dict) else "")
         for key in sorted(from_file.keys() - table.keys())
     ]
     for name in foreign:
@@ -92,7 +97,7 @@ def load_settings(command_line: Mapping[str, Any], config: Path | None = None) -
         raise SettingsError("\n".join(faults))
     from_command_line = {name: value for name, value in command_line.items() if value is not None}
     from_environment = EnvSettingsSource(Settings)()
-    given = {name: f"{name} ({config})" for name in from_file}
+    given = {name: f"{name} ({shown(config)})" for name in from_file}
     given |= {name: f"{table[name].variable} (environment)" for name in from_environment}
     given |= {name: f"{table[name].option} (command line)" for name in from_command_line}
     try:
@@ -105,11 +110,15 @@ def load_settings(command_line: Mapping[str, Any], config: Path | None = None) -
 def _read(config: Path, label: str) -> dict[str, Any]:
     # Not by pydantic-settings' source of TOML, which passes over a file that is missing.
     try:
-        return tomllib.loads(config.read_text("utf-8"))
+        # Some editors begin a file with a byte order mark.
+        return tomllib.loads(config.read_bytes().decode("utf-8-sig"))
     except OSError as error:
-        raise SettingsError(f"{label}: cannot read {config}: {error.strerror}") from None
-    except ValueError as error:
-        raise SettingsError(f"{label}: {config} is not TOML: {error}") from None
+        reason = f"cannot read {shown(config)}: {error.strerror}"
+    except UnicodeDecodeError:
+        reason = f"{shown(config)} is not UTF-8 text"
+    except (ValueError, RecursionError) as error:
+        reason = f"{shown(config)} is not TOML: {error}"
+    raise SettingsError(f"{label}: {reason}")
 
 
 def _suggestion(name: str, known: Iterable[str], cutoff: float) -> str:
@@ -132,5 +141,13 @@ def _faults(
         assert isinstance(cause, InvalidRequest)  # by Settings
         yield f"{given[cause.field]}: {cause.reason}"
     for name, value in values.items():
-        hint = _SERVICE_LINK if str(value).startswith("tcp://") else ""
-        yield f"{given[name]}: must be {table[name].type}, got {shown(value)}{hint}"
+        yield f"{given[name]}: must be {table[name].type}, got {shown(value)}{_hint(name, value)}"
+
+
+def _hint(name: str, value: object) -> str:
+    if isinstance(value, str) and value.startswith("tcp://"):
+        return _SERVICE_LINK
+    if name in _PORTS and (found := _URL.fullmatch(str(value))):
+        port = f", and {found[3]} for {_PORTS[name]}" if found[3] else ""
+        return f" (did you mean {found[1] or found[2]}{port}?)"
+    return ""

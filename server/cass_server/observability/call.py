@@ -24,6 +24,7 @@ class Call:
         code: name of the gRPC status that it ended with.
         compute, encode: seconds of computing, and of laying out the answer.
         size: images, boxes and patches; None if nothing was computed.
+        without_patch: how many of the boxes hold no patch centre.
         is_admitted: whether it is counted among the requests in flight.
         held: bytes that are counted as in flight for it.
         holders: how many still need them: the thread that answers and gRPC, one of them, or none.
@@ -47,6 +48,7 @@ class Call:
         self.code = "CANCELLED"  # unless it turns out otherwise
         self.compute = self.encode = 0.0
         self.size: Size | None = None
+        self.without_patch = 0
 
     def __enter__(self) -> Self:
         return self

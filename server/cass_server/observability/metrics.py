@@ -83,6 +83,11 @@ FAMILIES = (
     ),
     Family("cass_images_total", "counter", "Images in the computed requests."),
     Family("cass_boxes_total", "counter", "Boxes in the computed requests."),
+    Family(
+        "cass_boxes_without_patch_total",
+        "counter",
+        "Boxes that hold no patch centre of any of their feature maps, and so have no target.",
+    ),
     Family("cass_patches_total", "counter", "Patches of the masks of the computed requests."),
     Family("cass_received_bytes_total", "counter", "Bytes of the requests' messages."),
     Family("cass_sent_bytes_total", "counter", "Bytes of the answers' messages."),
@@ -124,6 +129,7 @@ _ENCODE = _of_series("cass_encode_seconds")
 _BATCH = STARTS["cass_batch_requests"]
 _IMAGES = STARTS["cass_images_total"]
 _BOXES = STARTS["cass_boxes_total"]
+_WITHOUT_PATCH = STARTS["cass_boxes_without_patch_total"]
 _PATCHES = STARTS["cass_patches_total"]
 _RECEIVED = STARTS["cass_received_bytes_total"]
 _SENT = STARTS["cass_sent_bytes_total"]
@@ -197,6 +203,7 @@ class Metrics:
             images, boxes, patches = call.size
             slots[_IMAGES] += images
             slots[_BOXES] += boxes
+            slots[_WITHOUT_PATCH] += call.without_patch
             slots[_PATCHES] += patches
             for histograms, seconds in (
                 (_WAIT, call.queue),

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from cass.contract import SERVICE_NAME
 from cass.malloc import keep_memory
 from cass_core import __version__
+from cass_core.cpu.cores import core_count
 from cass_core.errors import CassError
 from cass_server.config.address import address_of, is_unix, reserve_port
 from cass_server.config.settings import Settings
@@ -24,7 +25,7 @@ from cass_server.observability.prometheus import WorkerMetrics, serve_metrics
 from cass_server.observability.tracing import start_traces
 from cass_server.process.supervisor import Supervisor
 from cass_server.process.worker_channel import COMMAND, worker_environment
-from cass_server.rpc.server import core_count, serve
+from cass_server.rpc.server import serve
 
 _THREADS_VARIABLE = "OMP_NUM_THREADS"
 
@@ -34,6 +35,8 @@ _log = logging.getLogger(__name__)
 def run(settings: Settings) -> NoReturn:
     """Serves until SIGTERM or SIGINT, and ends the process; raises `CassError` if it cannot."""
     set_up_logging(settings.log_level)
+    # Torch is loaded next, if it is there, and kernels are compiled: said before that takes long.
+    _log.info("warming up", extra={"version": __version__, "pid": os.getpid()})
     workers = settings.workers
     if workers == "auto":
         workers = 1 if is_unix(settings.host) else core_count()

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from cass_core.errors import CassError
-from cass_server.config.cli_options import ConfigFile, failure, takes_settings
+from cass_server.config.cli_options import ConfigFile, failure, say, takes_settings
 from cass_server.config.sources import load_settings
 from cass_server.ray.spec import (
     REJECTED_SETTINGS,
@@ -90,9 +90,9 @@ def on_ray(
                 report("stopped")
                 return
             if scrape_targets:
-                typer.echo(json.dumps(deployment.scrape_targets(name)))
+                say(json.dumps(deployment.scrape_targets(name)))
                 return
             for found in deployment.start(plan, timeout, report):
-                typer.echo(found)
+                say(found)
     except CassError as error:
         raise failure(error, 1) from error

@@ -100,7 +100,7 @@ class Answerer:
         message = request.encode(result)
         call.compute = computed - call.begun
         call.encode = time.perf_counter() - computed
-        call.size = request.size
+        call.size, call.without_patch = request.size, request.without_patch
         if self._is_on_gpu:
             self.metrics.gpu_memory(self.engine.gpu_memory_bytes())
         return message

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import grpc
@@ -16,10 +18,12 @@ from cass.dtypes import element_type
 from cass.v1 import cass_pb2 as pb
 from cass_core.arrays import Array, read_only
 from cass_core.boxes import BoxBatch
+from cass_core.coverage import without_patch
 from cass_core.cpu.small import SmallFill
 from cass_core.errors import InvalidRequest
 from cass_core.inputs import LossInputs, MaskInputs
 from cass_core.results import HostLoss
+from cass_core.specs import MaskSpec
 from cass_server.config.limits import Limits
 from cass_server.observability.call import Size
 
@@ -42,6 +46,8 @@ class MaskPlan(NamedTuple):
     """The fields of its `MaskInputs` after the boxes."""
     small: SmallFill | None
     """Fills the masks if the boxes are few; None if the engine has no such function."""
+    lacking: Callable[[Array, Array], int] | None
+    """Counts the boxes without a patch; None if each within its image has one."""
     patches: int
     answer_bytes: int
     layout: MaskLayout
@@ -68,6 +74,12 @@ class MaskRequest(NamedTuple):
     def size(self) -> Size:
         """Images, boxes and patches."""
         return len(self.offsets) - 1, len(self.xyxy), self.plan.patches
+
+    @property
+    def without_patch(self) -> int:
+        """Boxes that hold no patch centre of any feature map."""
+        lacking = self.plan.lacking
+        return 0 if lacking is None else lacking(self.xyxy, self.offsets)
 
     def compute(self, fill: FillMasks, context: grpc.ServicerContext) -> Masks:
         """Masks and owner maps; small ones, which need no checkpoints, without ``fill``."""
@@ -100,6 +112,14 @@ class LossRequest(NamedTuple):
         """See `MaskRequest`."""
         mask, logits = self.inputs.mask, self.inputs.logits
         return logits.shape[0], 0 if mask is None else mask.boxes.num_boxes, logits.size
+
+    @property
+    def without_patch(self) -> int:
+        """See `MaskRequest`."""
+        mask = self.inputs.mask
+        if mask is None or _has_all(mask.spec):
+            return 0
+        return _lacking(mask, np.asarray(mask.boxes.xyxy), mask.boxes.offsets)
 
     def encode(self, result: HostLoss) -> bytes:
         """The serialized answer."""
@@ -184,11 +204,15 @@ class MaskReader:
         layout = MaskLayout(inputs.shapes(), dtype, owner, entry=self._streamed)
         answer_bytes = (element_type(dtype).itemsize + 4 * owner) * patches
         small = None
+        lacking: Callable[[Array, Array], int] | None
+        lacking = None if _has_all(inputs.spec) else partial(_lacking, inputs)
         if self._small_fill is not None:
             from cass_core.cpu.boxes import boxes_of_message
+            from cass_core.cpu.coverage import counter
 
             small, self._read = self._small_fill(inputs), boxes_of_message
-        return MaskPlan(options, small, patches, answer_bytes, layout)
+            lacking = None if lacking is None else counter(inputs)
+        return MaskPlan(options, small, lacking, patches, answer_bytes, layout)
 
     def _keep(self, key: tuple[bytes, int], plan: MaskPlan) -> None:
         if len(key[0]) > _KEPT_BYTES:  # long lists of sizes are not kept
@@ -210,6 +234,17 @@ def read_loss(data: bytes, limits: Limits) -> LossRequest:
 def read_info(data: bytes, limits: Limits) -> None:
     """Checks a serialized `GetServerInfoRequest`, which has no fields."""
     _parse(data, pb.GetServerInfoRequest, limits)
+
+
+def _has_all(spec: MaskSpec) -> bool:
+    """Whether each box within its image has a patch, so that none need be looked for."""
+    return spec.patch_size == 1 and spec.min_size >= 1
+
+
+def _lacking(inputs: MaskInputs, xyxy: Array, offsets: Array) -> int:
+    """How many of the boxes hold no patch centre of any feature map of the inputs."""
+    inputs = replace(inputs, boxes=BoxBatch.checked(xyxy, offsets))
+    return int(np.logical_and.reduce(without_patch(inputs)).sum())
 
 
 def _parse(data: bytes, kind: type[M], limits: Limits) -> tuple[M, Views]:

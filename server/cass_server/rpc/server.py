@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
-import os
 import signal
 import threading
 import time
@@ -18,8 +17,9 @@ import grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from cass.contract import SERVICE_NAME
+from cass_core.cpu.cores import core_count
 from cass_core.errors import CassError
-from cass_server.config.address import address_of, is_unix, refuse_taken_socket
+from cass_server.config.address import address_of, check_socket
 from cass_server.config.channel_options import options
 from cass_server.config.limits import Limits
 from cass_server.config.settings import Settings
@@ -199,11 +199,6 @@ def _report_end(function: Callable[[], None], events: SimpleQueue[_Event], event
     threading.Thread(target=run, name=function.__name__, daemon=True).start()
 
 
-def core_count() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def compute_threads(settings: Settings) -> int:
     """How many threads read, compute and answer at a time.
 
@@ -262,7 +257,7 @@ def _add_helpers(router: Router, status: Health, settings: Settings) -> None:
 
 def _bind(server: grpc.Server, settings: Settings, port: int) -> str:
     """The address that the server listens on."""
-    refuse_taken_socket(settings.host)
+    check_socket(settings.host)
     address = address_of(settings.host, port)
     credentials: Any = None
     if settings.tls_certificate is not None and settings.tls_key is not None:
@@ -275,6 +270,5 @@ def _bind(server: grpc.Server, settings: Settings, port: int) -> str:
         else:
             bound = server.add_secure_port(address, credentials)
     except RuntimeError as error:
-        question = "is there its folder?" if is_unix(settings.host) else "is the port taken?"
-        raise CassError(f"cannot listen on {address}: {question}") from error
+        raise CassError(f"cannot listen on {address}: is the port taken?") from error
     return address_of(settings.host, bound)

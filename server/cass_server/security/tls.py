@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import ssl
 from collections.abc import Callable
 from functools import partial
@@ -11,7 +12,9 @@ from typing import cast
 import grpc
 
 from cass_core.errors import CassError
-from cass_server.security.reloading_file import ReloadingFiles, read_file, unreadable
+from cass_server.security.reloading_file import ReloadingFiles, read_file
+
+_log = logging.getLogger(__name__)
 
 _Fetcher = Callable[[], grpc.ServerCertificateConfiguration]
 
@@ -47,36 +50,75 @@ def server_credentials(
     )
 
 
+def client_credentials(
+    ca: Path | None, certificate: Path | None, key: Path | None
+) -> grpc.ChannelCredentials:
+    """Credentials of a client, from the PEM files that options of these names give.
+
+    Raises:
+        CassError: a file cannot be used, or one of a pair is missing; names its option.
+    """
+    if (certificate is None) != (key is None):
+        raise CassError("--tls-certificate and --tls-key go together")
+    roots = pair = None
+    if ca is not None:
+        roots = _certificates("--tls-ca", ca)
+    if certificate is not None and key is not None:
+        pair = _pair("--tls-certificate", certificate, "--tls-key", key)
+    return grpc.ssl_channel_credentials(roots, *(pair or ()))
+
+
 def _read(
     certificate: Path, key: Path, client_ca: Path | None
 ) -> grpc.ServerCertificateConfiguration:
-    pair = (read_file("tls_key", key), read_file("tls_certificate", certificate))
-    _check_certificates("tls_certificate", certificate)
-    _check_pair(certificate, key)
-    roots = None
-    if client_ca is not None:
-        roots = read_file("tls_client_ca", client_ca)
-        _check_certificates("tls_client_ca", client_ca)
+    pair = _pair("tls_certificate", certificate, "tls_key", key)
+    roots = None if client_ca is None else _certificates("tls_client_ca", client_ca)
+    if reason := _fault(certificate, key):
+        extra = {"tls_certificate": str(certificate), "reason": reason}
+        _log.warning("clients will refuse the certificate", extra=extra)
     return grpc.ssl_server_certificate_configuration([pair], root_certificates=roots)
 
 
-def _check_certificates(setting: str, path: Path) -> None:
+def _certificates(name: str, path: Path) -> bytes:
+    pem = read_file(name, path)
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(path)
     except ssl.SSLError:
-        raise CassError(f"{setting} {path}: holds no PEM certificates") from None
-    except OSError as error:
-        raise unreadable(setting, path, error) from None
+        raise CassError(f"{name} {path}: holds no PEM certificates") from None
+    return pem
 
 
-def _check_pair(certificate: Path, key: Path) -> None:
+def _pair(name: str, certificate: Path, key_name: str, key: Path) -> tuple[bytes, bytes]:
+    """The contents of a key's file and of its certificate's."""
+    pair = read_file(key_name, key), _certificates(name, certificate)
     try:
         # Without a password OpenSSL would ask the terminal for that of an encrypted key.
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
     except ssl.SSLError as error:
         raise CassError(
-            f"tls_key {key}: is not the unencrypted PEM key of tls_certificate {certificate} "
-            f"({error.reason})"
+            f"{key_name} {key}: is not the unencrypted PEM key of {name} {certificate}"
+            f" ({error.reason})"
         ) from None
-    except OSError as error:
-        raise unreadable("tls_key", key, error) from None
+    return pair
+
+
+def _fault(certificate: Path, key: Path) -> str:
+    """Why a client that trusts this very certificate refuses it, as for its dates; or empty."""
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(certificate, key, password="")
+    client = ssl.create_default_context(cafile=certificate)
+    client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    client.check_hostname = False
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = (
+        client.wrap_bio(to_client, to_server),
+        server.wrap_bio(to_server, to_client, server_side=True),
+    )
+    for end in (*ends, ends[0]):
+        try:
+            end.do_handshake()
+        except ssl.SSLWantReadError:
+            continue
+        except ssl.SSLCertVerificationError as error:
+            return error.verify_message
+    return ""

@@ -66,7 +66,8 @@ class TokenFile:
 
     def _read(self) -> tuple[bytes, ...]:
         try:
-            lines = read_file("token_file", self._path).decode().splitlines()
+            lines = read_file("token_file", self._path).decode("utf-8-sig").splitlines()
+
         except UnicodeDecodeError:
             raise self._error("is not UTF-8 text") from None
         hashes = []

@@ -12,7 +12,7 @@ import pytest
 
 from cass_client import InvalidRequest, MaskSpec
 from cass_client.ray import MaskBatch
-from cass_core import generate_mask
+from cass_core import generate_mask, warn
 from cass_core.synthetic import street_boxes
 from tests.support.programs import printed
 
@@ -91,6 +91,14 @@ def test_forms_of_boxes(column: np.ndarray) -> None:
     np.testing.assert_array_equal(found["mask"], expected)
 
 
+def test_boxes_without_a_patch_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warn, "_shown", set())
+    add_masks = MaskBatch("local:", MAP, MaskSpec(patch_size=8), image_size=(736, 1280))
+    with pytest.warns(UserWarning, match=r"^2 of 3 boxes have no patch: patch_size is 8, "):
+        add_masks({"boxes": objects([arrow_row(b) for b in BOXES])})
+    add_masks({"boxes": objects([arrow_row(b) for b in BOXES])})
+
+
 def test_missing_columns_are_named() -> None:
     error = refused(batch_of(), boxes="bbox")
     assert error.field == "bbox"
@@ -121,8 +129,9 @@ def test_malformed_sizes_are_named() -> None:
 def test_arguments_are_checked_when_it_is_made() -> None:
     with pytest.raises(InvalidRequest, match="feature_map"):
         MaskBatch("local:", (0, 40))
-    with pytest.raises(InvalidRequest, match="image_size"):
-        MaskBatch("local:", MAP, image_size=("height",))
+    for size in (("height",), None):
+        with pytest.raises(InvalidRequest, match="image_size"):
+            MaskBatch("local:", MAP, image_size=size)
     with pytest.raises(InvalidRequest, match="timeout"):
         MaskBatch("local:", MAP, timeout=-1.0)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import pickle
 import warnings
 from collections import UserDict, namedtuple
@@ -14,9 +13,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cass_client import AsyncCassClient, CassClient, InvalidRequest, MaskSpec, notices
+from cass_client import AsyncCassClient, CassClient, InvalidRequest, MaskSpec
 from cass_client.torch import MaskCollate
-from cass_core import generate_mask
+from cass_core import generate_mask, warn
 from tests.server.support.observed import scrape, value
 from tests.support.compare import same
 from tests.support.servers import serving
@@ -100,7 +99,7 @@ def test_other_targets(targets: list[Any], options: dict[str, Any]) -> None:
 @pytest.fixture
 def unsaid(monkeypatch: pytest.MonkeyPatch) -> None:
     """No warning has been given in this process."""
-    monkeypatch.setattr(notices, "_said", set())
+    monkeypatch.setattr(warn, "_shown", set())
 
 
 def warnings_of(make: MaskCollate, samples: Any) -> tuple[list[str], Any]:
@@ -174,28 +173,6 @@ def test_a_function() -> None:
     batch = collate(boxes=read, collate_fn=lambda samples: (samples,))(pairs)
     assert batch[0] is pairs
     same(batch[1], expected(boxes=[BOXES[0]] * 3))
-
-
-class Format(enum.Enum):
-    XYXY = "XYXY"
-    CXCYWH = "CXCYWH"
-
-
-class BoundingBoxes(Tensor):
-    """As torchvision's, it tells what its numbers mean."""
-
-    format: Format
-
-
-def test_boxes_that_tell_their_format() -> None:
-    boxes = torch.tensor(BOXES[0]).as_subclass(BoundingBoxes)
-    boxes.format = Format.XYXY
-    pair = (image(SIZES[0]), {"boxes": boxes})
-    masks = collate()([pair])[-1]
-    assert type(masks) is Tensor
-    same(masks, expected(boxes=BOXES[:1], sizes=SIZES[:1]))
-    boxes.format = Format.CXCYWH
-    assert refused(pair) == "boxes[1]: must be of the format XYXY, got CXCYWH"
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import http.server
+import json
 import socket
 import threading
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import pytest
 
 from cass_client import AsyncCassClient, CassClient, FallbackWarning, Tls, Unavailable
 from cass_client.calls import retry
+from cass_client.discovery.endpoint_file import FOLDER_VARIABLE
 from tests.client.support.tls_files import Files
 from tests.server.support.certificates import put
 from tests.server.support.processes import LIMIT, free_port, health, held
@@ -59,6 +61,16 @@ def test_nobody_listens() -> None:
             pytest.warns(FallbackWarning, match=rf"refused\): {SERVE}; masks .* until it is back"),
         ):
             client.generate_mask([None], (8, 8), (2, 2))
+
+
+def test_replicas_on_ray(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As a process knows them that was started by one that is connected to Ray."""
+    pytest.importorskip("ray")
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
+    replicas = [f"127.0.0.1:{free_port()}" for _ in range(2)]
+    (tmp_path / "masks").write_text(json.dumps(replicas))
+    said = ", ".join(f"{replica}: Connection refused" for replica in replicas)
+    assert reason("ray:masks") == f"cannot be reached ({said}): {AWAY}"
 
 
 def test_by_an_event_loop(tmp_path: Path) -> None:

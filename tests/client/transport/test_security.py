@@ -89,7 +89,7 @@ def test_tokens(tmp_path: Path) -> None:
 
 def test_a_token_file_that_changes(tmp_path: Path) -> None:
     known = put(tmp_path / "known", TOKEN.encode())
-    mine = put(tmp_path / "mine", f"{OTHER}\n".encode())
+    mine = put(tmp_path / "mine", f"\ufeff{OTHER}\r\n".encode())  # as Windows writes it
     with serving("--token-file", str(known)) as server:
         with CassClient(server.address, timeout=60, token_file=mine) as client:
             with pytest.raises(Unauthenticated):

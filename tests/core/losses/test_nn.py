@@ -187,6 +187,25 @@ def test_a_second_derivative_is_refused(from_boxes: bool, after_backward: bool, 
         (value + grad.pow(2).sum()).backward()
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # its own
+@pytest.mark.parametrize("from_boxes", [True, False])
+def test_a_forward_derivative_is_refused(from_boxes: bool) -> None:
+    """torch would take it for 0."""
+    mask = the_mask()
+
+    def loss(logits: Tensor) -> Any:
+        return CassLoss(PATCH)(logits, BOXES, **PLACE) if from_boxes else MaskLoss()(logits, mask)
+
+    logits = some_logits()
+    with pytest.raises(RuntimeError, match="have no forward-mode derivative"):
+        torch.func.jvp(loss, (logits,), (logits,))
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(logits, logits)
+        with pytest.raises(RuntimeError, match="have no forward-mode derivative"):
+            loss(dual)
+        loss(logits)
+
+
 def test_repr() -> None:
     shown = repr(CassLoss(MaskSpec(patch_size=7), LossSpec(kind="varifocal")))
     assert shown.startswith("CassLoss(MaskSpec(patch_size=7, ")
@@ -221,8 +240,14 @@ def test_descent_leads_to_the_mask(kind: Any) -> None:
         ({"logits": torch.zeros(3, 4, 5, dtype=torch.int32)}, "logits",
          "must have a dtype of float32, float16, bfloat16, float64, got int32"),
         ({"logits": torch.zeros(2, 4, 5)}, "logits",
-         "have the shape [2, 4, 5], the grid is [3, 4, 5]"),
-        ({"logits": torch.zeros(3, 21)}, "logits", "have the shape [3, 21], the grid is [3, 4, 5]"),
+         "have the shape [2, 4, 5], the grid is [3, 4, 5] or [3, 20]: feature_map (8, 10) with "
+         "mask_spec.patch_size 2"),
+        ({"logits": torch.zeros(3, 8, 10)}, "logits",
+         "have the shape [3, 8, 10], the grid is [3, 4, 5] or [3, 20]: feature_map (8, 10) with "
+         "mask_spec.patch_size 2; these would fit mask_spec.patch_size 1"),
+        ({"logits": torch.zeros(3, 6)}, "logits",
+         "have the shape [3, 6], the grid is [3, 4, 5] or [3, 20]: feature_map (8, 10) with "
+         "mask_spec.patch_size 2; these would fit mask_spec.patch_size 4"),
         ({"feature_map": [(8, 10)]}, "feature_map", "must be one (h, w) here"),
         ({"image_size": (0, 32)}, "image_size",
          "must be two whole numbers from 1 to 2147483647, got (0, 32)"),

@@ -240,6 +240,15 @@ REFUSED: list[Refused] = [
      "image_size: is (60, 40), the image has (40, 60)"),
     (plot_mask, (PICTURE[None], [], MASK), {},
      "image: must have the shape [H, W, 3] or [H, W], got [1, 40, 60, 3]"),
+    (plot_mask, (PICTURE.astype(float), [], MASK), {},
+     "image: must hold uint8, or values in [0, 1]"),
+    (plot_mask, (PICTURE, BOXES, MASK), {"without_patch": ["False", "True"]},
+     "without_patch: must be an array of numbers"),
+    (plot_kept, (PICTURE, BOXES, {"a": ([["0", "1"]], [0, 0])}), {},
+     "kept: must be an array of numbers"),
+    (plot_mask, (PICTURE, BOXES, MASK), {"without_patch": [True]},
+     "without_patch: must be [2], one for each box"),
+    (plot_mask, (None, [], MASK), {"image_size": [SIZE]}, "image_size: must be one (H, W) here"),
     (plot_mask, (PICTURE, [], MASK[None]), {},
      "mask: must be of one image, [n_y, n_x], got the shape [1, 2, 3]"),
     (plot_mask, (PICTURE, [], "mask"), {}, "mask: must be an array of numbers"),
@@ -251,7 +260,7 @@ REFUSED: list[Refused] = [
     (plot_overview, (PICTURE, [], MASK, MASK), {"owner": MASK[:1]},
      "owner: has the shape [1, 3], first has [2, 3]"),
     (plot_overview, (PICTURE, [], MASK, MASK), {"logits": MASK},
-     "kept: must be of one image, [n_y, n_x], got the shape []"),
+     "kept: must be an array of numbers"),
     (plot_overview, (PICTURE, [], MASK, MASK), KEPT | {"kept": MASK[:1]},
      "kept: has the shape [1, 3], logits has [2, 3]"),
     (plot_overview, (PICTURE, BOXES, MASK, MASK), KEPT | {"lost": [1]},
@@ -266,6 +275,58 @@ def test_refused(plot: Any, arguments: Any, options: dict[str, Any], error: str)
     with pytest.raises(InvalidRequest) as caught:
         plot(*arguments, **options)
     assert str(caught.value) == error
+
+
+def shown_size(figure: Figure, panel: int) -> tuple[float, float]:
+    """Width and height of a panel in pixels of the saved figure."""
+    figure.draw_without_rendering()
+    extent = figure.axes[panel].get_window_extent()
+    return extent.width, extent.height
+
+
+@pytest.mark.parametrize("size", [(736, 1280), (1280, 736), (40, 60)])
+def test_panels_are_as_large_as_the_picture(size: tuple[int, int]) -> None:
+    box = [[5, 5, 9, 9]]
+    for figure, panels in [
+        (plot_mask(None, box, MASK, image_size=size, title="one"), 1),
+        (plot_comparison(None, box, MASK, MASK, image_size=size), 3),
+        (plot_overview(None, box, MASK, MASK, owner=MASK * 0, image_size=size), 4),
+        (plot_kept(None, box, {"a": (MASK > 0, [0])}, image_size=size), 1),
+    ]:
+        assert figure.dpi == 100
+        for panel in range(panels):
+            width, height = shown_size(figure, panel)
+            assert width >= size[1] - 1
+            assert height >= size[0] - 1
+
+
+def test_a_huge_picture_leaves_the_memory_alone() -> None:
+    figure = plot_mask(None, [], MASK, image_size=(20_000, 20_000))
+    width, height = figure.get_size_inches() * figure.dpi
+    assert 3e7 < width * height < 3.3e7
+
+
+def test_boxes_without_a_patch_are_marked() -> None:
+    plain = plot_mask(PICTURE, BOXES, MASK).axes[0].patches
+    marked = plot_mask(PICTURE, BOXES, MASK, without_patch=np.array([False, True])).axes[0].patches
+    assert [patch.get_linestyle() for patch in marked] == ["solid", ":"]
+    assert marked[0].get_edgecolor() == plain[0].get_edgecolor() != marked[1].get_edgecolor()
+    both = plot_overview(PICTURE, BOXES, MASK, MASK, owner=OWNER, without_patch=[True, True])
+    for axes in both.axes[:4]:
+        assert [patch.get_linestyle() for patch in axes.patches] == [":"] * 2
+
+
+def test_names_are_no_formulas() -> None:
+    """With mathtext the second would be an error and the first lose its dollars."""
+    for name in ("a$x^2$b", r"$\frac{1}$", "50% of $"):
+        for figure in (
+            plot_mask(PICTURE, BOXES, MASK, title=name),
+            plot_comparison(PICTURE, BOXES, MASK, MASK, labels=(name, name), zoom=(0, 0, 9, 9)),
+            plot_kept(PICTURE, BOXES, {name: (MASK > 0, [0, 0])}),
+            plot_owner(PICTURE, BOXES, OWNER, title=name),
+        ):
+            assert name in figure.axes[0].get_title()
+            pixels(figure)
 
 
 def test_pyplot_is_left_alone() -> None:

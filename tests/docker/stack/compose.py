@@ -10,7 +10,7 @@ import subprocess
 import sys
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import pytest
 
 from tests.docker.conftest import ROOT
 from tests.docker.engine import LIMIT, Container, Engine
+from tests.docker.shell import Shell
 from tests.server.support.processes import free_port
 from tests.support.waiting import wait_until
 
@@ -55,6 +56,11 @@ class Stack:
             "PROMETHEUS_PORT": str(self._prometheus),
         }
         self._command = [*compose_program(engine), "-p", self._project, "-f", str(COMPOSE)]
+
+    def shell(self, folder: Path, replaced: Mapping[str, str]) -> Shell:
+        """A shell in which `docker compose` has this stack's name and ports."""
+        compose = self._command[: self._command.index("-f")]
+        return Shell(self._engine, folder, replaced, compose, self._environment)
 
     def __call__(self, *arguments: str) -> None:
         """Run one of compose's commands; fails unless it exits with 0."""

@@ -14,10 +14,14 @@ from tests.docker.engine import Engine
 from tests.docker.stack.compose import COMPOSE, Stack, stack
 from tests.docker.stack.dashboard import expressions, panels
 from tests.docker.stack.images import provide
+from tests.e2e.pages import command_lines, page
 from tests.support.callers import calling
 
 pytestmark = pytest.mark.timeout(300, func_only=True)  # images may have to be built first
 
+LINES, OPERATIONS = (
+    command_lines(page(f"docs/{name}.md")) for name in ("deployment", "operations")
+)
 NEVER_ON_A_CPU = {"Requests in a batch"}
 """Panels without data."""
 
@@ -71,6 +75,35 @@ def test_no_call_fails_when_a_server_is_stopped(plain: Stack, engine: Engine) ->
     assert first.state()["ExitCode"] == 0
 
 
+def test_first_looks_of_the_page(plain: Stack, tmp_path: Path) -> None:
+    first, _ = plain.containers("server")
+    compose = "docker compose -f docker/compose.yaml"
+    shell = plain.shell(tmp_path, {"stack ": f"{compose} ", "cass-server-1 ": f"{first.id} "})
+    told = {line: shell(line) for line in OPERATIONS if not line.startswith("cass ")}
+    assert len(told) == 4
+    assert "server" in told["stack ps"]
+    assert '"event": "serving"' in told["stack logs --since 10m server"]
+    assert any(text == "SERVING\n" for text in told.values())
+    assert any("CASS_INSECURE" in text for text in told.values())
+
+
+def test_upgrade_by_the_page(plain: Stack, tmp_path: Path) -> None:
+    """No call fails."""
+    shell = plain.shell(tmp_path, {})
+    start = next(i for i, line in enumerate(LINES) if line.startswith("old="))
+    listed, scaled, _, stopped = LINES[start : start + 4]
+    before = {server.id for server in plain.containers("server")}
+    with calling(plain.address) as callers:
+        plain.wait_until(callers.more(), "answers")
+        old = shell(f'{listed}; {scaled} >&2; echo "old:" $old').rpartition("old:")[2].split()
+        assert set(old) == before
+        serving = 'haproxy_backend_agg_server_check_status{proxy="servers",state="UP"} == 4'
+        plain.wait_until(lambda: bool(plain.query(serving)), serving)
+        shell(f"old='{' '.join(old)}'; {stopped}")
+        plain.wait_until(callers.more(), "answers of the new servers")
+    assert not before & {server.id for server in plain.containers("server")}
+
+
 def test_mutual_tls_with_the_certificates_that_are_made(
     engine: Engine, images: None, tmp_path: Path
 ) -> None:
@@ -78,9 +111,12 @@ def test_mutual_tls_with_the_certificates_that_are_made(
         # Apart, since podman-compose waits long for the end of what others depend on.
         running("up", "certificates")
         running("up", "--detach", "--no-deps", "server-tls", "proxy-tls")
-        (made,) = running.containers("certificates")
-        engine("cp", f"{made.id}:/certificates/client/.", str(tmp_path))
-        mine = Tls(tmp_path / "ca.crt", tmp_path / "tls.crt", tmp_path / "tls.key")
+        shell = running.shell(tmp_path, {"localhost:50051": running.address})
+        start = LINES.index("mkdir client-tls")
+        shell(LINES[start])
+        shell(LINES[start + 1])
+        files = tmp_path / "client-tls"
+        mine = Tls(files / "ca.crt", files / "tls.crt", files / "tls.key")
 
         def answers() -> bool:
             try:
@@ -90,9 +126,10 @@ def test_mutual_tls_with_the_certificates_that_are_made(
                 return False
 
         running.wait_until(answers, "an answer")
+        assert running.address in shell(LINES[start + 2])
         with calling(running.address, tls=mine) as callers:
             running.wait_until(callers.more(), "answers")
-        for stranger in (Tls(tmp_path / "ca.crt"), None):
+        for stranger in (Tls(files / "ca.crt"), None):
             with (
                 CassClient(running.address, tls=stranger) as client,
                 pytest.raises(Unavailable),

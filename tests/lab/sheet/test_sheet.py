@@ -19,12 +19,13 @@ from PIL import Image
 from torch import nn
 from typer.testing import CliRunner, Result
 
+from cass_cli.figures import stretch, stretch_boxes
 from cass_core import InvalidRequest, MaskSpec, generate_mask
 from cass_lab.commands.sheet import sheet
-from cass_lab.data.dataset import Dataset, stretch
+from cass_lab.data.dataset import Dataset
 from cass_lab.data.objects import patch_ranges
 from cass_lab.measures.keeping import KEEP_RATIOS, object_measures
-from cass_lab.scoring import load_trained, pruned, stretch_boxes
+from cass_lab.scoring import load_trained, pruned
 from cass_lab.sheet.page import SheetImage, sheet_page
 from cass_lab.training.model import Predictor
 from cass_lab.training.runs import Run, Store, score_images

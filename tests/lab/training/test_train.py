@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from cass_core import CassError
 from cass_lab.data.dataset import Dataset
 from cass_lab.data.objects import patch_ranges
 from cass_lab.measures.blind import training_prior
@@ -15,7 +17,7 @@ from cass_lab.measures.keeping import ObjectMeasures
 from cass_lab.training.detector import Detector
 from cass_lab.training.model import Predictor
 from cass_lab.training.runs import Run, Store, carry_out, score_images, summary
-from cass_lab.training.train import Recipe, object_weights, train
+from cass_lab.training.train import Recipe, object_weights, save, train
 from cass_lab.training.variants import VARIANTS
 from tests.lab.support.drawn import boxes_alone
 
@@ -147,3 +149,23 @@ def test_object_weights() -> None:
     assert weights[1, 1, 1] == 2
     assert weights.sum() == pytest.approx(32)
     assert patch_ranges(data.xyxy, (32, 32), (4, 4))[1].tolist() == [2, 4, 2, 4]
+
+
+def test_results_on_a_full_disk(tmp_path: Path) -> None:
+    """The line that does not fit is gone, and nothing of it is taken for a result."""
+    store = Store(tmp_path)
+    store.add({"key": "a"})
+    before = (tmp_path / "runs.jsonl").read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 5, limits[1]))
+    try:
+        with pytest.raises(CassError, match=r"runs\.jsonl: File too large$"):
+            store.add({"key": "b"})
+        with pytest.raises(CassError, match=r"b\.pt: File too large; it is not written$"):
+            save(torch.zeros(1000), store.checkpoint("b"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (tmp_path / "runs.jsonl").read_bytes() == before
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+    store.add({"key": "c"})
+    assert list(store.records()) == ["a", "c"]

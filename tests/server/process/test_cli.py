@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import tomllib
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
-from grpc_health.v1 import health_pb2_grpc
-from grpc_health.v1.health import HealthServicer
 
 from cass.v1 import cass_pb2 as pb
 from cass_core import __version__
 from cass_server.config.reference import settings_table
-from tests.server.support.certificates import Authority, put
 from tests.server.support.details import fails
 from tests.server.support.load import service_of
 from tests.server.support.processes import LIMIT, cass_server, free_port, health, held
@@ -123,7 +116,7 @@ def test_every_wrong_setting_is_reported(monkeypatch: pytest.MonkeyPatch) -> Non
         (["serve", "--prot", "1"], "--prot"),
         (["health", "--timeout", "0"], "'--timeout'"),
         (["health", "--tls-key", "k.pem"], "--tls-certificate and --tls-key go together"),
-        (["health", "--tls-ca", "/nowhere"], "--tls-ca: cannot read /nowhere: No such file"),
+        (["health", "--tls-ca", "/nowhere"], "--tls-ca /nowhere: cannot be read: No such file"),
     ],
 )
 def test_wrong_usage(arguments: list[str], error: str) -> None:
@@ -161,61 +154,6 @@ def test_health_where_no_server_is() -> None:
     assert done.stderr.startswith(f"{address}: UNAVAILABLE: failed to connect")
 
 
-@contextlib.contextmanager
-def tls_server(authority: Authority, name: str, mutual: bool) -> Iterator[str]:
-    """The address of a server that answers health checks by TLS with SERVING."""
-    pair = authority.issue(name)
-    credentials = grpc.ssl_server_credentials(
-        [(pair.key, pair.certificate)], authority.certificate if mutual else None, mutual
-    )
-    with ThreadPoolExecutor(1) as executor:
-        server = grpc.server(executor)
-        health_pb2_grpc.add_HealthServicer_to_server(HealthServicer(), server)
-        port = server.add_secure_port("127.0.0.1:0", credentials)
-        server.start()
-        try:
-            yield f"127.0.0.1:{port}"
-        finally:
-            server.stop(None).wait(LIMIT)
-
-
-CA, OTHER_CA = ("--tls-ca", "ca.pem"), ("--tls-ca", "other.pem")
-NAMED = ("--tls-server-name", "cass.example.org")
-CERTIFICATE = ("--tls-certificate", "probe.pem", "--tls-key", "probe.key")
-
-
-@pytest.mark.parametrize(
-    ("name", "mutual", "needed", "refused"),
-    [
-        ("127.0.0.1", False, CA, [(), OTHER_CA]),
-        ("cass.example.org", False, CA + NAMED, [CA]),
-        ("127.0.0.1", True, CA + CERTIFICATE, [CA]),
-    ],
-)
-def test_health_by_tls(
-    name: str,
-    mutual: bool,
-    needed: tuple[str, ...],
-    refused: list[tuple[str, ...]],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    authority = Authority()
-    pair = authority.issue("probe")
-    put(Path("ca.pem"), authority.certificate)
-    put(Path("other.pem"), Authority().certificate)
-    put(Path("probe.pem"), pair.certificate)
-    put(Path("probe.key"), pair.key)
-    with tls_server(authority, name, mutual) as address:
-        done = cass_server("health", "--address", address, *needed)
-        assert (done.returncode, done.stdout) == (0, f"{address}: SERVING\n")
-        for arguments in refused:
-            done = cass_server("health", "--address", address, *arguments)
-            assert (done.returncode, done.stdout) == (1, "")
-            assert done.stderr.startswith(f"{address}: UNAVAILABLE: ")
-
-
 def records(server: ServerProcess) -> list[dict[str, Any]]:
     """What it has logged: every line is an object with the same four keys first."""
     found = server.records()
@@ -243,7 +181,8 @@ def test_log(tmp_path: Path) -> None:
         (tmp_path / "fail").touch()
         fail_twice(server.address)
         assert server.stop() == 0
-    started, refused, failed, stopped = records(server)
+    warming, started, refused, failed, stopped = records(server)
+    assert (warming["event"], warming["level"]) == ("warming up", "INFO")
     shown = {
         "level": "INFO",
         "event": "serving",

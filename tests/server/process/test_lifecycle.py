@@ -24,10 +24,14 @@ from tests.server.support.processes import (
     wait_until,
 )
 from tests.server.support.requests import mask_request
-from tests.support.servers import server_process, serving
+from tests.support.servers import ServerProcess, server_process, serving
 
 DEAF = Path(__file__).parents[1] / "support" / "deaf_server.py"
 SIGNALS = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+
+
+def events(server: ServerProcess) -> list[str]:
+    return [record["event"] for record in server.records()]
 
 
 @SIGNALS
@@ -35,7 +39,7 @@ def test_a_signal_that_does_not_interrupt_is_not_lost(number: signal.Signals) ->
     with serving(program=(str(DEAF), "serve")) as server:
         assert health(server.address) == "SERVING"
         assert server.stop(number) == 0
-    assert [record["event"] for record in server.records()] == ["serving", "stopped"]
+    assert events(server) == ["warming up", "serving", "stopped"]
 
 
 def test_health_and_information(address: str) -> None:
@@ -106,7 +110,7 @@ def test_not_serving_before_it_is_warm(tmp_path: Path) -> None:
         assert health(address) == health(address, "cass.v1.CassService") == "NOT_SERVING"
         probe = cass_server("health", "--address", address, "--timeout", "20")
         assert (probe.returncode, probe.stdout) == (1, f"{address}: NOT_SERVING\n")
-        assert server.lines == []
+        assert events(server) == ["warming up"]
         (tmp_path / "warm").touch()
         server.wait_until_serving()
         assert server.address == address
@@ -119,7 +123,7 @@ def test_signal_while_warming_up(number: signal.Signals, tmp_path: Path) -> None
     with server_process("--port", str(port), program=held(tmp_path)) as server:
         assert health(f"127.0.0.1:{port}") == "NOT_SERVING"
         assert server.stop(number) == 0
-    assert [record["event"] for record in server.records()] == ["stopped"]
+    assert events(server) == ["warming up", "stopped"]
 
 
 def test_ipv6_address_in_the_log_can_be_connected_to() -> None:

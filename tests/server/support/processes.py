@@ -7,13 +7,13 @@ import random
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from tests.support import waiting
 from tests.support.programs import ended
 from tests.support.servers import ServerProcess
 
@@ -66,12 +66,15 @@ class Gate:
 
 def wait_until(condition: Callable[[], bool], server: ServerProcess | None = None) -> None:
     """Poll with a hard limit; fails if the server's process ends."""
-    end = time.monotonic() + LIMIT
-    while not condition():
-        log = "" if server is None else "".join(server.lines)
-        assert server is None or server.process.poll() is None, log
-        assert time.monotonic() < end, f"it does not come true: {log}"
-        time.sleep(0.02)
+
+    def log() -> str:
+        return "it does not come true" if server is None else "".join(server.lines)
+
+    def is_true() -> bool:
+        assert server is None or server.process.poll() is None, log()
+        return condition()
+
+    waiting.wait_until(is_true, log, LIMIT, pause=0.02)
 
 
 def lasting_ports(number: int) -> list[str]:

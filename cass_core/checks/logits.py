@@ -1,0 +1,101 @@
+"""What losses take: logits, a target, and whether their shapes go together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from cass_core.arrays import LOGIT_DTYPES, TARGET_DTYPES, Tensorlike, is_tensor
+from cass_core.errors import InvalidRequest
+from cass_core.grid import FeatureMap, patch_grid
+
+Shape = tuple[int, ...]
+
+
+def check_logits(logits: Any) -> Tensorlike:
+    """Logits as an array or tensor of a dtype that the losses know.
+
+    Raises:
+        InvalidRequest: not an array, of no dimension, or of another dtype.
+    """
+    return _check_array(logits, "logits", LOGIT_DTYPES)
+
+
+def check_target(target: Any, logits: Tensorlike) -> Tensorlike:
+    """A target of the logits' shape, or with the grid flattened where they are not.
+
+    Raises:
+        InvalidRequest: another shape, dtype, kind or device than the logits'.
+    """
+    checked = _check_array(target, "target", TARGET_DTYPES)
+    if is_tensor(checked) != is_tensor(logits):
+        raise InvalidRequest("target", "must be of the same kind (NumPy or torch) as the logits")
+    if is_tensor(checked) and is_tensor(logits) and checked.device != logits.device:
+        raise InvalidRequest("target", f"is on {checked.device}, the logits on {logits.device}")
+    check_same_patches(tuple(logits.shape), tuple(checked.shape))
+    return checked
+
+
+def check_same_patches(logits: Shape, target: Shape) -> None:
+    """Rejects shapes that are neither equal nor ``[B, n_y, n_x]`` beside ``[B, n_y * n_x]``.
+
+    Raises:
+        InvalidRequest: they differ; named ``target``.
+    """
+    if not _go_together(logits, target):
+        raise InvalidRequest(
+            "target", f"has the shape {list(target)}, the logits have {list(logits)}"
+        )
+
+
+def check_grid(logits: Shape, images: int, feature_map: FeatureMap, patch_size: int) -> None:
+    """Rejects logits that are not one for each patch of a feature map, flattened or not.
+
+    Raises:
+        InvalidRequest: they are not; named ``logits``, with the patch size that would fit.
+    """
+    rows, columns = patch_grid(feature_map, patch_size)
+    if _go_together(logits, (images, rows, columns)):
+        return
+    other = next((p for p in _sizes(logits, feature_map) if p != patch_size), None)
+    hint = "" if other is None else f"; these would fit mask_spec.patch_size {other}"
+    raise InvalidRequest(
+        "logits",
+        f"have the shape {list(logits)}, the grid is {[images, rows, columns]} or "
+        f"{[images, rows * columns]}: feature_map {feature_map} with mask_spec.patch_size "
+        f"{patch_size}{hint}",
+    )
+
+
+def _go_together(first: Shape, second: Shape) -> bool:
+    if first == second:
+        return True
+    short, long = sorted((first, second), key=len)
+    return len(short) == 2 and len(long) == 3 and short == (long[0], long[1] * long[2])
+
+
+def _sizes(logits: Shape, feature_map: FeatureMap) -> list[int]:
+    """Small patch sizes whose grid these logits have, whatever the number of their images."""
+    sizes = range(1, min(max(feature_map), _LARGEST_HINT) + 1)
+    return [p for p in sizes if _go_together(logits, (logits[0], *patch_grid(feature_map, p)))]
+
+
+_LARGEST_HINT = 64
+
+
+def _check_array(value: Any, field: str, dtypes: tuple[str, ...]) -> Tensorlike:
+    if not is_tensor(value):
+        try:
+            value = np.asarray(value)
+            if value.dtype.kind not in "fiucb":
+                raise ValueError
+        except ValueError:
+            raise InvalidRequest(field, "must be an array of numbers") from None
+    name = str(value.dtype).removeprefix("torch.")
+    if name not in dtypes:
+        raise InvalidRequest(field, f"must have a dtype of {', '.join(dtypes)}, got {name}")
+    if value.ndim == 0:
+        raise InvalidRequest(field, "must have at least one dimension")
+    array: Tensorlike = value
+    return array

@@ -1,0 +1,130 @@
+"""Warnings of input that can be used but is probably not what was meant."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import cass_core.cpu.boxes  # noqa: F401 - used from now on
+from cass_core import BoxBatch, CassLoss, InputWarning, generate_mask
+from cass_core.plotting.figures import plot_mask
+from cass_core.synthetic import street_boxes
+
+SIZE, CELLS = (736, 1280), (23, 40)
+WIDE = np.array([[600, 300, 1240, 700]], np.float32)
+FEW = np.array([[3, 2, 5, 6]], np.float32)
+
+
+@pytest.fixture(autouse=True)
+def _none_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cass_core.checks.warn._shown", set())
+    monkeypatch.setattr("cass_core.checks.warn._calls", iter(range(10**6)))
+
+
+def by_loss(boxes: Any, size: Any, cells: tuple[int, int]) -> Any:
+    return CassLoss()(torch.zeros(len(boxes), *cells), boxes, size, cells)
+
+
+def by_placed_loss(boxes: Any, size: Any, cells: tuple[int, int]) -> Any:
+    placed = BoxBatch.from_list([torch.tensor(b) for b in boxes])
+    return CassLoss()(torch.zeros(len(boxes), *cells), placed, size, cells)
+
+
+def by_tensors(boxes: Any, size: Any, cells: tuple[int, int]) -> Any:
+    return generate_mask([torch.tensor(b) for b in boxes], size, cells)
+
+
+doors = pytest.mark.parametrize("door", [generate_mask, by_tensors, by_loss])
+Door = Callable[[Any, Any, tuple[int, int]], Any]
+
+WRONG = [
+    (WIDE / [1280, 736, 1280, 736], SIZE, CELLS, "normalised"),
+    (WIDE, (1280, 736), CELLS, r"image_size \(1280, 736\) and feature_map \(23, 40\) differ"),
+    (WIDE, SIZE, (40, 23), r"image_size \(736, 1280\) and feature_map \(40, 23\) differ"),
+    (WIDE, (1280, 736), (40, 23), r"given as \(W, H\)"),
+    (WIDE[:, [1, 0, 3, 2]], SIZE, CELLS, "boxes y1, x1, y2, x2"),
+    (WIDE, (23, 40), (736, 1280), "feature_map: are the two swapped"),
+]
+
+
+@doors
+@pytest.mark.parametrize(("box", "size", "cells", "text"), WRONG)
+def test_what_does_not_look_right(
+    door: Door, box: Any, size: Any, cells: tuple[int, int], text: str
+) -> None:
+    boxes = [np.asarray(box, np.float32)]
+    with pytest.warns(InputWarning, match=text) as caught:
+        door(boxes, size, cells)
+    assert caught[0].filename == __file__  # the line to change
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        door(boxes, size, cells)  # once
+
+
+def test_boxes_that_are_placed_already() -> None:
+    with pytest.warns(InputWarning, match="normalised"):
+        by_placed_loss([WIDE / 1280], SIZE, CELLS)
+
+
+def test_one_image_of_several() -> None:
+    sizes = [SIZE, (1280, 736), SIZE]
+    with pytest.warns(InputWarning, match=r"image_size \(1280, 736\)"):
+        generate_mask([WIDE, None, WIDE], sizes, [CELLS, (12, 20)])
+
+
+def test_figures() -> None:
+    with pytest.warns(InputWarning, match="normalised"):
+        plot_mask(None, WIDE / 1280, np.eye(4), image_size=SIZE)
+
+
+@pytest.mark.parametrize("loaded", [True, False])
+def test_whether_or_not_the_loops_are_loaded(loaded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not loaded:
+        monkeypatch.delitem(sys.modules, "cass_core.cpu.boxes")
+    with pytest.warns(InputWarning, match=r"x = 1240, y = 700"):
+        generate_mask([FEW, WIDE], (1280, 736), (40, 23))
+
+
+RIGHT = [
+    (WIDE, SIZE, CELLS),
+    (WIDE, SIZE, (92, 160)),
+    (WIDE, SIZE, (1, 1)),
+    (WIDE, (750, 1333), (24, 42)),  # rounded up at a stride of 32: 23.4 and 41.7
+    (WIDE, (750, 1333), (23, 41)),  # and down
+    (WIDE, (768, 1312), (24, 41)),  # padded
+    (np.array([[-20, -5, 1300, 740]]), SIZE, CELLS),  # a bit beyond the image
+    (np.array([[700, 5, 760, 300]]), (1280, 736), (40, 23)),  # of an image that is high
+    (np.zeros((3, 4)), SIZE, CELLS),  # padding
+    (np.empty((0, 4)), SIZE, CELLS),
+    (FEW, (8, 8), (32, 32)),  # a map finer than its image
+    (FEW / 8, (8, 8), (8, 8)),  # below a pixel, of few
+    (FEW, (8, 12), (4, 4)),
+]
+
+
+@doors
+@pytest.mark.parametrize(("box", "size", "cells"), RIGHT)
+def test_nothing_is_said_of_the_rest(
+    door: Door, box: Any, size: Any, cells: tuple[int, int]
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        door([np.asarray(box, np.float32)], size, cells)
+        plot_mask(None, box, np.eye(4), image_size=size)
+
+
+def test_later_calls_are_looked_at_too() -> None:
+    """Not each of them, for the cost: a loader that is wrong is wrong in each batch."""
+    good = street_boxes(1, 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(100):
+            generate_mask(good, SIZE, CELLS)
+    with pytest.warns(InputWarning, match="normalised"):
+        [generate_mask([WIDE / 1280], SIZE, CELLS) for _ in range(64)]
