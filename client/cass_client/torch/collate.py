@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import numpy as np
+from cass_core.formats import check_canvas
 from torch import Tensor
 from torch.utils.data import default_collate, get_worker_info
 
@@ -17,7 +18,6 @@ from cass_client.notices import warn_without_patch
 from cass_client.torch.targets import boxes_and_size
 from cass_core.boxes import BoxBatch
 from cass_core.errors import InvalidRequest
-from cass_core.formats import check_canvas
 from cass_core.grid import image_sizes
 from cass_core.specs import MaskSpec
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from cass_core.warn import warn_once
 from torch import Tensor
 
 from cass_core.errors import InvalidRequest
-from cass_core.warn import warn_once
 
 _MOST_CHANNELS = 4
 _BBOX = "must be four numbers: x, y, width, height"
