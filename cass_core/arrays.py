@@ -113,11 +113,7 @@ def read_only(array: Array) -> Array:
 
 
 def corners(boxes: torch.Tensor, field: str) -> torch.Tensor:
-    """A tensor's boxes ``[..., 4]`` as x1, y1, x2, y2; as they are where it names no format.
-
-    Raises:
-        InvalidRequest: it names a format of rotated boxes, or an unknown one.
-    """
+    """A tensor's boxes ``[..., 4]`` as x1, y1, x2, y2; as they are where it names no format."""
     import torch
 
     # As torchvision's `BoundingBoxes` do; told by the attribute and not by the class, since callers

@@ -204,12 +204,16 @@ def _as_float32(value: Any, name: str) -> Tensorlike:
 
         if value.is_complex():
             raise InvalidRequest(name, "must be numbers, got complex ones")
+        if value.layout != torch.strided:
+            raise InvalidRequest(name, f"must be dense, got {value.layout}")
         if type(value) is not torch.Tensor:
             value = corners(value, name)
         tensor: torch.Tensor = value.detach().to(torch.float32).contiguous()
         return tensor
     if type(value) is np.ndarray and value.dtype == np.float32 and value.flags.c_contiguous:
         return value
+    if np.ma.is_masked(value):
+        raise InvalidRequest(name, "has masked values")
     try:
         array = np.asarray(value)
         if array.dtype.kind not in "fiu" and array.size:
@@ -263,7 +267,7 @@ def _check_values(xyxy: Array, offsets: npt.NDArray[np.int64]) -> None:
             f"{name}.{_COORDINATES[coordinate]}", f"is not finite ({xyxy[box, coordinate]})"
         )
     axis = "x" if xyxy[box, 2] < xyxy[box, 0] else "y"
-    raise InvalidRequest(f"{name}.{axis}2", f"is smaller than {axis}1")
+    raise InvalidRequest(f"{name}.{axis}2", f"is smaller than {axis}1; boxes are x1, y1, x2, y2")
 
 
 def _shape(value: Tensorlike) -> list[int]:

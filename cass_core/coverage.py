@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -57,19 +56,16 @@ def without_patch(inputs: MaskInputs) -> list[Flags]:
     xyxy, sizes = read_only(to_host(inputs.boxes.xyxy)[0]), to_host(inputs.sizes)[0]
     if len(sizes) > 1:
         sizes = np.repeat(sizes, inputs.boxes.counts, axis=0)
-    # Compiled where the kernels are in use anyway: loading them takes a second.
-    compiled = sys.modules.get("cass_core.cpu.boxes")
-    holds = getattr(compiled, "holds_centre", holds_centre)
     spec, flags = inputs.spec, []
     for h, w in inputs.maps:
         patch_y, patch_x = min(spec.patch_size, h), min(spec.patch_size, w)
-        along_y = holds(xyxy[:, 1], xyxy[:, 3], h / sizes[:, 0], h, patch_y, spec.min_size)
-        along_x = holds(xyxy[:, 0], xyxy[:, 2], w / sizes[:, 1], w, patch_x, spec.min_size)
+        along_y = _holds_centre(xyxy[:, 1], xyxy[:, 3], h / sizes[:, 0], h, patch_y, spec.min_size)
+        along_x = _holds_centre(xyxy[:, 0], xyxy[:, 2], w / sizes[:, 1], w, patch_x, spec.min_size)
         flags.append(~(along_y & along_x))
     return flags
 
 
-def holds_centre(
+def _holds_centre(
     low: Any, high: Any, cells_per_pixel: Any, cells: int, patch: int, min_size: float
 ) -> Flags:
     """Whether the sides ``[M]`` of boxes, in pixels of one axis, hold the centre of a patch.

@@ -32,12 +32,7 @@ def patch_grid(feature_map: FeatureMap, patch_size: int) -> tuple[int, int]:
 
 
 def feature_maps(value: Any) -> tuple[list[FeatureMap], bool]:
-    """One (h, w) or a list of them, as a list; and whether it was one.
-
-    Raises:
-        InvalidRequest: not whole numbers of at least 1; named ``feature_map`` or
-            ``feature_map[i]``.
-    """
+    """One (h, w) or a list of them, as a list; and whether it was one."""
     pair = _pair(value)
     if pair is not None:
         return [_checked(pair, "feature_map")], True
@@ -55,11 +50,7 @@ def feature_maps(value: Any) -> tuple[list[FeatureMap], bool]:
 
 
 def one_feature_map(value: Any) -> FeatureMap:
-    """A single (h, w), where a list of maps has no meaning.
-
-    Raises:
-        InvalidRequest: not two whole numbers of at least 1.
-    """
+    """A single (h, w), where a list of maps has no meaning."""
     maps, single = feature_maps(value)
     if not single:
         raise InvalidRequest("feature_map", "must be one (h, w) here")
@@ -67,21 +58,13 @@ def one_feature_map(value: Any) -> FeatureMap:
 
 
 def one_image_size(value: Any) -> tuple[int, int] | None:
-    """A single (H, W), checked; None if the value is one size for each image.
-
-    Raises:
-        InvalidRequest: not whole numbers of at least 1.
-    """
+    """A single (H, W), checked; None if the value is one size for each image."""
     pair = _pair(value)
     return None if pair is None else _checked(pair, "image_size")
 
 
 def same_image_size(value: Any) -> tuple[int, int]:
-    """A single (H, W), where sizes of each image have no meaning.
-
-    Raises:
-        InvalidRequest: not two whole numbers of at least 1.
-    """
+    """A single (H, W), where sizes of each image have no meaning."""
     size = one_image_size(value)
     if size is None:
         raise InvalidRequest("image_size", "must be one (H, W) here")
@@ -89,12 +72,7 @@ def same_image_size(value: Any) -> tuple[int, int]:
 
 
 def image_sizes(value: Any, num_images: int) -> Sizes:
-    """Image sizes as ``[1, 2]`` (one for all) or ``[B, 2]`` float64 of (height, width).
-
-    Raises:
-        InvalidRequest: not whole numbers of at least 1, or not one size an image; named
-            ``image_size`` or ``image_size[i]``.
-    """
+    """Image sizes as ``[1, 2]`` (one for all) or ``[B, 2]`` float64 of (height, width)."""
     size = one_image_size(value)
     if size is not None:
         return _same_for_all(size)

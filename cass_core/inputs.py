@@ -17,7 +17,13 @@ from cass_core.arrays import (
     to_host,
 )
 from cass_core.boxes import BoxBatch
-from cass_core.checks.logits import check_grid, check_logits, check_same_patches, check_target
+from cass_core.checks.logits import (
+    check_grid,
+    check_logits,
+    check_same_patches,
+    check_target,
+    warn_of_ones,
+)
 from cass_core.checks.plausible import check_plausible
 from cass_core.errors import InvalidRequest
 from cass_core.grid import FeatureMap, Sizes, feature_maps, image_sizes, patch_grid
@@ -63,8 +69,7 @@ class MaskInputs:
         return_owner: bool,
     ) -> MaskInputs:
         """Check the arguments of `generate_mask`, which names the errors."""
-        if not isinstance(spec, MaskSpec):
-            raise InvalidRequest("mask_spec", f"must be a MaskSpec, got {type(spec).__name__}")
+        check_spec(spec, MaskSpec)
         batch = BoxBatch.wrap(boxes)
         arguments = image_size, feature_map, spec, dtype, return_owner
         if type(batch.xyxy) is np.ndarray and tuple(map(_kind, arguments)) == _PLAIN:
@@ -122,11 +127,7 @@ def check_options(
     dtype: str,
     return_owner: bool,
 ) -> None:
-    """Check what concerns several options at once; see `MaskInputs`.
-
-    Raises:
-        InvalidRequest: two of them do not go together, or the answer would be too large.
-    """
+    """Check what concerns several options at once; see `MaskInputs`."""
     if return_owner and spec.merge != "max":
         raise InvalidRequest("return_owner", "needs mask_spec.merge max")
     if dtype == "uint8" and spec.merge == "sum":
@@ -142,11 +143,7 @@ def check_options(
 
 
 def check_sizes(value: Any, boxes: BoxBatch) -> Sizes | torch.Tensor:
-    """Image sizes where the boxes are: in CUDA memory only if both came there.
-
-    Raises:
-        InvalidRequest: see `cass_core.grid.image_sizes`.
-    """
+    """Image sizes where the boxes are: in CUDA memory only if both came there."""
     if is_tensor(boxes.xyxy) and boxes.xyxy.device.type == "cuda":
         from cass_core.transfer import sizes_on_device
 
@@ -190,17 +187,14 @@ class LossInputs:
         return_grad: bool,
         mask: MaskInputs | None = None,
     ) -> LossInputs:
-        """Check the arguments of a loss against a target, or, if that is None, from boxes.
-
-        Raises:
-            InvalidRequest: an argument cannot be used; it is named.
-        """
+        """Check the arguments of a loss against a target, or, if that is None, from boxes."""
         check_spec(spec)
         logits = check_logits(logits)
         host_logits, logits_dtype = to_host(logits)
         host_target, target_dtype = None, ""
         if target is not None:
             host_target, target_dtype = to_host(check_target(target, logits))
+            warn_of_ones(host_target, "target")
         host = host_logits, logits_dtype, host_target, target_dtype
         return cls.checked(*host, mask, spec, num_boxes, return_grad)
 
@@ -231,11 +225,8 @@ class LossInputs:
         return cls(logits, logits_dtype, target, target_dtype, mask, spec, num_boxes, wanted)
 
 
-def check_spec(spec: Any) -> None:
-    """Rejects what is not a `LossSpec`.
-
-    Raises:
-        InvalidRequest: named ``loss_spec``.
-    """
-    if not isinstance(spec, LossSpec):
-        raise InvalidRequest("loss_spec", f"must be a LossSpec, got {type(spec).__name__}")
+def check_spec(spec: Any, kind: type[MaskSpec] | type[LossSpec] = LossSpec) -> None:
+    """Rejects what is no spec of this kind."""
+    if not isinstance(spec, kind):
+        field = "mask_spec" if kind is MaskSpec else "loss_spec"
+        raise InvalidRequest(field, f"must be a {kind.__name__}, got {type(spec).__name__}")

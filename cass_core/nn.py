@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.autograd.forward_ad import unpack_dual
 
 from cass_core.boxes import BoxBatch
-from cass_core.checks.logits import check_grid, check_logits, check_target
+from cass_core.checks.logits import check_grid, check_logits, check_target, warn_of_ones
 from cass_core.checks.plausible import check_plausible
 from cass_core.errors import InvalidRequest
 from cass_core.grid import FeatureMap, image_sizes, one_feature_map, one_image_size
-from cass_core.inputs import check_sizes
+from cass_core.inputs import check_sizes, check_spec
 from cass_core.ops.backend import DeviceBoxes, boxes_loss, is_on_device, offsets_of, to_device
 from cass_core.ops.spec_args import loss_options, mask_options
 from cass_core.specs import LossSpec, MaskSpec, normalizer_of
@@ -45,6 +45,8 @@ class CassLoss(nn.Module):
         loss_spec: LossSpec = LossSpec(),  # noqa: B008 - frozen
     ) -> None:
         super().__init__()
+        check_spec(mask_spec, MaskSpec)
+        check_spec(loss_spec)
         self.mask_spec = mask_spec
         self.loss_spec = loss_spec
 
@@ -123,6 +125,7 @@ class MaskLoss(nn.Module):
 
     def __init__(self, loss_spec: LossSpec = LossSpec()) -> None:  # noqa: B008 - frozen
         super().__init__()
+        check_spec(loss_spec)
         self.loss_spec = loss_spec
 
     def forward(self, logits: Tensor, mask: Tensor, num_boxes: float | None = None) -> Tensor:
@@ -142,6 +145,8 @@ class MaskLoss(nn.Module):
         """
         _check_tensor(logits)
         target = torch.as_tensor(check_target(mask, logits))
+        if not torch.compiler.is_compiling():
+            warn_of_ones(target, "mask")
         normalizer = normalizer_of(self.loss_spec, logits.numel(), num_boxes)
         options = loss_options(self.loss_spec)
         value: Tensor

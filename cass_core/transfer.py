@@ -11,12 +11,7 @@ from cass_core.errors import CassError, InvalidRequest
 
 
 def upload(array: Array, device: torch.device) -> torch.Tensor:
-    """A copy on the device; on CUDA through pinned memory, in the order of the current stream.
-
-    Raises:
-        CassError: a CUDA graph is being captured. It would copy from the same host memory at
-            every replay, long after that was given back.
-    """
+    """A copy on the device; on CUDA through pinned memory, in the order of the current stream."""
     # torch warns of arrays that cannot be written to, such as views of a request's bytes.
     host = torch.from_numpy(array if array.flags.writeable else array.copy())
     if device.type != "cuda":
@@ -33,9 +28,6 @@ def sizes_on_device(value: Any, num_images: int) -> torch.Tensor | None:
     """Image sizes that already lie in CUDA memory as ``[B, 2]`` float64; None if they do not.
 
     Their values are not checked: reading them would make the host wait.
-
-    Raises:
-        InvalidRequest: another shape; named ``image_size``.
     """
     if isinstance(value, list | tuple) and any(_is_on_cuda(entry) for entry in value):
         # One small tensor an image, as in DETR's `orig_size`.

@@ -42,7 +42,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     @functools.cache
     def is_shared(file: str) -> bool:
-        return 'scope="module"' in (config.rootpath / file).read_text()
+        return 'scope="module"' in (config.rootpath / file).read_text(encoding="utf-8")
 
     class Scheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from cass_core.arrays import LOGIT_DTYPES, TARGET_DTYPES, Tensorlike, is_tensor
+from cass_core.checks.warn import is_due, warn_once, were_shown
 from cass_core.errors import InvalidRequest
 from cass_core.grid import FeatureMap, patch_grid
 
@@ -14,20 +15,12 @@ Shape = tuple[int, ...]
 
 
 def check_logits(logits: Any) -> Tensorlike:
-    """Logits as an array or tensor of a dtype that the losses know.
-
-    Raises:
-        InvalidRequest: not an array, of no dimension, or of another dtype.
-    """
+    """Logits as an array or tensor of a dtype that the losses know."""
     return _check_array(logits, "logits", LOGIT_DTYPES)
 
 
 def check_target(target: Any, logits: Tensorlike) -> Tensorlike:
-    """A target of the logits' shape, or with the grid flattened where they are not.
-
-    Raises:
-        InvalidRequest: another shape, dtype, kind or device than the logits'.
-    """
+    """A target of the logits' shape, or with the grid flattened where they are not."""
     checked = _check_array(target, "target", TARGET_DTYPES)
     if is_tensor(checked) != is_tensor(logits):
         raise InvalidRequest("target", "must be of the same kind (NumPy or torch) as the logits")
@@ -37,12 +30,24 @@ def check_target(target: Any, logits: Tensorlike) -> Tensorlike:
     return checked
 
 
-def check_same_patches(logits: Shape, target: Shape) -> None:
-    """Rejects shapes that are neither equal nor ``[B, n_y, n_x]`` beside ``[B, n_y * n_x]``.
+def warn_of_ones(mask: Tensorlike, field: str) -> None:
+    """Warns of a uint8 mask that has no larger value than 1; a device's is not read."""
+    if str(mask.dtype).removeprefix("torch.") != "uint8" or were_shown("ones") or not is_due():
+        return
+    if is_tensor(mask):
+        if mask.device.type != "cpu":
+            return
+        mask = mask.numpy()
+    if np.max(mask, initial=0) == 1:
+        warn_once(
+            "ones",
+            f"{field} is uint8, which stands for value / 255, and its largest value is 1: a mask "
+            "of 0 and 1 must be float",
+        )
 
-    Raises:
-        InvalidRequest: they differ; named ``target``.
-    """
+
+def check_same_patches(logits: Shape, target: Shape) -> None:
+    """Rejects shapes that are neither equal nor ``[B, n_y, n_x]`` beside ``[B, n_y * n_x]``."""
     if not _go_together(logits, target):
         raise InvalidRequest(
             "target", f"has the shape {list(target)}, the logits have {list(logits)}"
@@ -50,11 +55,7 @@ def check_same_patches(logits: Shape, target: Shape) -> None:
 
 
 def check_grid(logits: Shape, images: int, feature_map: FeatureMap, patch_size: int) -> None:
-    """Rejects logits that are not one for each patch of a feature map, flattened or not.
-
-    Raises:
-        InvalidRequest: they are not; named ``logits``, with the patch size that would fit.
-    """
+    """Rejects logits that are not one for each patch of a feature map, flattened or not."""
     rows, columns = patch_grid(feature_map, patch_size)
     if _go_together(logits, (images, rows, columns)):
         return

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cass_core.arrays import Array, is_tensor, read_only
+from cass_core.arrays import is_tensor
 from cass_core.boxes import BoxBatch
 from cass_core.checks.warn import is_due, warn_once, were_shown
 from cass_core.errors import InvalidRequest
@@ -17,6 +16,8 @@ from cass_core.grid import FeatureMap, Sizes
 if TYPE_CHECKING:
     import torch
 
+# Normalised boxes reach as far, and a bit beyond.
+_ONE = 1.05
 # Boxes may well reach beyond their image, by so much of it.
 _BEYOND = 1.1
 # On smaller images boxes of less than a pixel are none that were normalised.
@@ -26,11 +27,7 @@ _LEAST_PIXELS = 32
 def check_plausible(
     given: Any, boxes: BoxBatch, sizes: Sizes | torch.Tensor, maps: Sequence[FeatureMap]
 ) -> None:
-    """Warn of boxes, sizes and maps that do not look right; of what was given as these boxes.
-
-    Raises:
-        InvalidRequest: see `check_canvas`.
-    """
+    """Warn of boxes, sizes and maps that do not look right; of what was given as these boxes."""
     if not isinstance(sizes, np.ndarray):
         return
     if given is not boxes and is_tensor(boxes.xyxy):
@@ -100,10 +97,11 @@ def warn_of_boxes(boxes: BoxBatch, sizes: Sizes, maps: Sequence[FeatureMap] = ()
         return
     if is_tensor(xyxy) and xyxy.device.type != "cpu":
         return
-    right, low = _reach(np.asarray(xyxy))
+    xyxy = np.asarray(xyxy)
+    right, low = float(xyxy[:, 2].max()), float(xyxy[:, 3].max())
     height, width = (sizes[0] if len(sizes) == 1 else sizes.max(axis=0)).tolist()
-    if 0 < max(right, low) <= 1:
-        if sizes.min() >= _LEAST_PIXELS:
+    if 0 < max(right, low) <= _ONE:
+        if sizes.min() >= _LEAST_PIXELS and float(xyxy.min()) > -_ONE:
             warn_once(
                 "normalised",
                 "all boxes lie within [0, 1]: they look normalised, and must be in pixels of "
@@ -123,13 +121,3 @@ def warn_of_boxes(boxes: BoxBatch, sizes: Sizes, maps: Sequence[FeatureMap] = ()
                 f"({height:g}, {width:g}), which is (H, W): is it given as (W, H), or are the "
                 "boxes y1, x1, y2, x2?",
             )
-
-
-def _reach(xyxy: Array) -> tuple[float, float]:
-    """The largest x2 and the largest y2."""
-    # Compiled where the kernels are in use anyway: loading them takes a second.
-    reach = getattr(sys.modules.get("cass_core.cpu.boxes"), "reach", None)
-    if reach is not None:
-        found: tuple[float, float] = reach(read_only(xyxy))
-        return found
-    return float(xyxy[:, 2].max()), float(xyxy[:, 3].max())

@@ -92,21 +92,13 @@ def compute_losses(inputs: LossInputs, checkpoint: Callable[[], None] | None = N
 
 
 def check_summed(largest: float) -> None:
-    """Rejects a target made with ``merge="sum"`` by its largest value.
-
-    Raises:
-        InvalidRequest: it is above 1.
-    """
+    """Rejects a target made with ``merge="sum"`` by its largest value."""
     if largest > 1:
         raise InvalidRequest("mask_spec.merge", "sum gave a target above 1; use clipped_sum")
 
 
 def refuse_bad_target(target: Array, target_dtype: str) -> None:
-    """Name the first target value outside [0, 1], if there is one.
-
-    Raises:
-        InvalidRequest: there is.
-    """
+    """Name the first target value outside [0, 1], if there is one."""
     from cass_core.cpu.convert import widen
 
     values = widen(np.ascontiguousarray(target), target_dtype)

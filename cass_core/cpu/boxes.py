@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from cass_core import coverage
 from cass_core.cpu.jit import brief, inline, kernel
 
 # What the fields begin with: a `GenerateMaskRequest` in a `StreamMasksRequest`, the boxes in it,
@@ -16,9 +15,6 @@ _REQUEST, _BOXES, _XYXY, _COUNTS = 0x0A, 0x0A, 0x0A, 0x12
 _BOX_BYTES = 16
 # Of a longer number protobuf drops the upper bits.
 _LONGEST_VARINT = 4
-
-# As NumPy does it, in one loop.
-holds_centre = brief(coverage.holds_centre)
 
 
 @kernel
@@ -31,15 +27,6 @@ def are_boxes(xyxy: Any) -> bool:
         good &= x1 <= x2 and y1 <= y2 and x1 > -math.inf and y1 > -math.inf
         good &= x2 < math.inf and y2 < math.inf
     return good
-
-
-@brief
-def reach(xyxy: Any) -> tuple[float, float]:
-    """The largest x2 and y2 of ``[M, 4]`` boxes; not their x1 and y1, which are no larger."""
-    right, low = -math.inf, -math.inf
-    for box in range(xyxy.shape[0]):
-        right, low = max(right, xyxy[box, 2]), max(low, xyxy[box, 3])
-    return right, low
 
 
 @brief

@@ -55,7 +55,7 @@ def count_without_patch(
 def _holds_centre(
     low: float, high: float, cells_per_pixel: float, cells: float, patch: float, min_size: float
 ) -> bool:
-    """`cass_core.coverage.holds_centre` for one box: the same operations in the same order."""
+    """`cass_core.coverage.without_patch` for one box: the same operations in the same order."""
     low, high = float(low), float(high)
     is_short = (high - low) * cells_per_pixel < min_size
     low, high = low * cells_per_pixel, high * cells_per_pixel

@@ -10,9 +10,8 @@ import numpy as np
 
 from cass_core.arrays import Array, read_only, storage_dtype
 from cass_core.boxes import BoxBatch
-from cass_core.coverage import without_patch
 from cass_core.cpu import convert, threads
-from cass_core.cpu.boxes import boxes_of_message, reach  # boxes are checked there from now on
+from cass_core.cpu.boxes import boxes_of_message  # boxes are checked there from now on
 from cass_core.cpu.coverage import counter
 from cass_core.cpu.losses import loss_and_gradient
 from cass_core.cpu.masks import mask_images
@@ -193,13 +192,11 @@ def warm_up() -> None:
 
     boxes = BoxBatch(np.array([[2, 2, 6, 6]], np.float32), np.array([1]))
     sizes = np.array([[8.0, 8.0]])
-    for dtype in MASK_DTYPES:
-        mask = np.empty((1, 2, 2), storage_dtype(dtype))
-        fill_mask(boxes, sizes, (8, 8), MaskSpec(), dtype, mask, None)
     inputs = MaskInputs(boxes, sizes, [(8, 8)], True, MaskSpec(), "float32", False)
-    without_patch(inputs)
+    for dtype in MASK_DTYPES:
+        mask = np.empty(inputs.shapes()[0], storage_dtype(dtype))
+        fill_mask(boxes, sizes, (8, 8), MaskSpec(), dtype, mask, None)
     counter(inputs)(read_only(np.asarray(boxes.xyxy)), boxes.offsets)
-    reach(read_only(np.asarray(boxes.xyxy)))
     message = np.frombuffer(b"\0", np.uint8)
     boxes_of_message(message, False, np.empty((0, 4), np.float32), np.empty(1, np.int64))
     for logits in LOGIT_DTYPES:

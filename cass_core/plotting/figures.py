@@ -152,5 +152,5 @@ def plot_owner(
     """
     scene = Scene(image, boxes, image_size, without_patch)
     figure, axes = panels_of(scene, 1)
-    draw_owner(axes[0], scene, grid(owner, "owner"), patch_pixels, title)
+    draw_owner(axes[0], scene, grid(owner, "owner", shares=False), patch_pixels, title)
     return fitted(figure, axes, scene)

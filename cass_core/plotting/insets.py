@@ -21,11 +21,7 @@ _MARGIN = 0.012
 
 
 def zoom_of(scene: Scene, zoom: Any) -> Values | None:
-    """The part of the picture that insets enlarge, ``[4]`` xyxy in pixels; None for no insets.
-
-    Raises:
-        InvalidRequest: it is no such part.
-    """
+    """The part of the picture that insets enlarge, ``[4]`` xyxy in pixels; None for no insets."""
     if zoom is None:
         return None
     part = numbers(zoom, "zoom")

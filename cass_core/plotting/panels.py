@@ -14,6 +14,7 @@ from matplotlib.colors import Colormap, ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from cass_core.checks.plausible import warn_of_sizes
 from cass_core.errors import InvalidRequest
 from cass_core.plotting.scene import MOST_PIXELS, Scene
 from cass_core.plotting.values import Flags, PatchPixels, Values
@@ -104,11 +105,7 @@ def draw_difference(
 def draw_owner(
     axes: Axes, scene: Scene, owner: Values, patch_pixels: PatchPixels, title: str | None
 ) -> None:
-    """Each patch in the colour that the outline of its box has.
-
-    Raises:
-        InvalidRequest: ``owner`` holds something else than indices of the boxes and -1.
-    """
+    """Each patch in the colour that the outline of its box has."""
     if not (np.equal(owner, np.floor(owner)) & (owner >= -1) & (owner < len(scene.boxes))).all():
         raise InvalidRequest("owner", "must hold indices of the boxes, or -1")
     colours = [_OWNER_COLOURS(i % _OWNER_COLOURS.N) for i in range(max(1, len(scene.boxes)))]
@@ -153,7 +150,11 @@ class _Layer(NamedTuple):
     ) -> ScalarMappable:
         """The image, in grey unless its colours are asked for, the values, and the boxes."""
         rows, columns = self.values.shape
+        if self.patch_pixels is None:
+            warn_of_sizes(np.array([[scene.height, scene.width]], np.float64), [(rows, columns)])
         patch_y, patch_x = self.patch_pixels or (scene.height / rows, scene.width / columns)
+        if not (patch_y > 0 and patch_x > 0):
+            raise InvalidRequest("patch_pixels", "must be two numbers above 0")
         picture = scene.image
         if picture.ndim == 3 and not in_colour:
             picture = picture @ [0.299, 0.587, 0.114]

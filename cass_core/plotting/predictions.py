@@ -152,12 +152,12 @@ def plot_overview(
     title = f"{labels[1]} - {labels[0]}"
     difference = draw_difference(axes[2], scene, after - before, patch_pixels, title)
     if owner is not None:
-        names = grid(owner, "owner")
+        names = grid(owner, "owner", shares=False)
         check_same_shape(before, names, "owner", "first")
         draw_owner(axes[3], scene, names, patch_pixels, "owner")
     if logits is not None:
         predicted = _probability(grid(logits, "logits"))
-        check_same_shape(predicted, grid(kept, "kept"), "kept", "logits")
+        check_same_shape(predicted, grid(kept, "kept", shares=False), "kept", "logits")
         keeps, gone = _choice(scene, kept, lost)
         draw_mask(axes[-2], scene, predicted, None, "scores")
         draw_kept(axes[-1], scene, keeps, gone)
@@ -168,7 +168,7 @@ def plot_overview(
 
 def _choice(scene: Scene, kept: Any, lost: Any) -> tuple[Flags, Flags]:
     """Which patches are kept and which objects are lost, checked."""
-    return grid(kept, "kept") > 0, flags_of_boxes(scene, lost, "lost")
+    return grid(kept, "kept", shares=False) > 0, flags_of_boxes(scene, lost, "lost")
 
 
 def _probability(logits: Values) -> Values:

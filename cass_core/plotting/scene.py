@@ -67,11 +67,7 @@ class Scene:
 
 
 def flags_of_boxes(scene: Scene, value: Any, field: str) -> Flags:
-    """One flag for each box, ``[N]``.
-
-    Raises:
-        InvalidRequest: there are more or fewer; ``field`` is named.
-    """
+    """One flag for each box, ``[N]``."""
     flags = numbers(value, field)
     if flags.shape != (len(scene.boxes),):
         raise InvalidRequest(field, f"must be [{len(scene.boxes)}], one for each box")

@@ -1,4 +1,4 @@
-"""Options of how a server is reached, for the commands that may ask one."""
+"""Options for reaching a server."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ def _file(help_: str) -> Any:
 
 @dataclass(frozen=True)
 class Connection:
-    """How a server is reached; each field is an option."""
+    """How to reach a server; each field is an option."""
 
     server: Annotated[
         str,
         typer.Option(
-            metavar="HOST:PORT", help="Where to compute: there, ray:NAME on Ray, local: here."
+            metavar="HOST:PORT",
+            help="Server that computes; ray:NAME for one on Ray, local: for none.",
         ),
     ] = "local:"
     timeout: Annotated[
-        float, typer.Option(metavar="SECONDS", help="Time for a call with all its tries.")
+        float, typer.Option(metavar="SECONDS", help="Time limit of a call, retries included.")
     ] = 30.0
     tls: Annotated[
         bool,
@@ -37,21 +38,21 @@ class Connection:
     ] = False
     tls_ca: Annotated[
         Path | None,
-        _file("PEM file with the authority of the server's certificate; without, gRPC's own."),
+        _file("PEM file with the authority of the server's certificate; by default gRPC's own."),
     ] = None
     tls_certificate: Annotated[Path | None, _file("PEM file with a client certificate.")] = None
     tls_key: Annotated[Path | None, _file("PEM file with its key.")] = None
     tls_server_name: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="What the server's certificate is for, if not HOST."),
+        typer.Option(metavar="NAME", help="Name in the server's certificate, if it is not HOST."),
     ] = None
-    token_file: Annotated[Path | None, _file("File with the token that the server wants.")] = None
+    token_file: Annotated[Path | None, _file("File with the bearer token for the server.")] = None
 
     def client(self) -> CassClient:
-        """A client for it.
+        """A client for the server.
 
         Raises:
-            ConnectionError: a service on Ray, and no cluster is found.
+            ConnectionError: the service is on Ray, and there is no cluster.
         """
         given = (self.tls_ca, self.tls_certificate, self.tls_key, self.tls_server_name)
         secured = self.tls or any(value is not None for value in given)
@@ -67,7 +68,7 @@ class Connection:
 
 
 def _connect_to_ray() -> None:
-    """What a program does for itself, before it makes a client: a command is the whole program."""
+    """A program joins the cluster before it makes a client, and a command is a whole program."""
     import ray
 
     ray.init("auto", log_to_driver=False, logging_level=logging.ERROR)

@@ -62,7 +62,8 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             if part is not target:
                 # Or a crash of the machine may leave the new name with nothing under it.
                 os.fsync(file.fileno())
-                part.replace(target)
+        if part is not target:
+            part.replace(target)
     except OSError as error:
         if error.filename not in (None, str(part)):
             raise

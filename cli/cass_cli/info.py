@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cass_cli.connection import Connection
-from cass_cli.options import takes
+from cass_cli.options import printable, takes
 from cass_core import __version__
 
 _PACKAGES = ("numpy", "grpcio", "protobuf", "numba", "torch", "matplotlib")
@@ -31,9 +31,9 @@ def info(connection: Connection) -> None:
             answer = client.info()
         table.add_section()
         table.add_row("server", connection.server)
-        table.add_row("version", answer.version)
-        table.add_row("device", answer.device)
+        table.add_row("version", printable(answer.version))
+        table.add_row("device", printable(answer.device))
         for name, value in answer.limits.items():
-            table.add_row(f"limit: {name}", f"{value:,}")
+            table.add_row(f"limit: {printable(name)}", f"{value:,}")
     # Names are no markup.
     Console(markup=False, highlight=False, emoji=False).print(table)

@@ -11,13 +11,13 @@ import stat
 import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeVar
 
 import ijson
 
-from cass_core.errors import InvalidRequest
+from cass_core.errors import CassError, InvalidRequest
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -105,7 +105,15 @@ def _head(file: BinaryIO) -> bytes:
 
 def _copy(parts: Iterable[bytes], files: ExitStack) -> BinaryIO:
     copy: BinaryIO = files.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
-    copy.writelines(parts)
+    try:
+        copy.writelines(parts)
+        copy.flush()
+    except OSError as error:
+        with suppress(OSError):  # it would try once more to write the rest
+            copy.close()
+        if error.errno is None:  # what gzip says of a broken file
+            raise
+        raise CassError(f"{tempfile.gettempdir()}: {error.strerror}, for a copy") from error
     return copy
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 import signal
 import sys
 from importlib import metadata
@@ -13,7 +12,7 @@ import typer
 
 from cass_cli import info, mask, plot
 from cass_cli.files import Stopped
-from cass_cli.options import add_command
+from cass_cli.options import add_command, printable
 from cass_core import __version__
 from cass_core.errors import CassError
 
@@ -56,9 +55,7 @@ def _stop(number: int, _: object) -> None:
 
 
 def _print_error(text: str) -> None:
-    """One line; what a name may hold of control characters does nothing to the terminal."""
-    shown = re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda c: c[0].encode("unicode_escape").decode(), text)
-    typer.echo(f"cass: {shown}", err=True)
+    typer.echo(f"cass: {printable(text)}", err=True)
 
 
 def main() -> None:

@@ -103,10 +103,12 @@ def mask(
             boxes, sizes = file.boxes(first, last), file.sizes[first:last]
             masks = client.generate_mask(boxes, sizes, cells, spec, dtype=dtype.value)
             write(masks)
-            without_patch += int(boxes_without_patch(boxes, sizes, cells, spec).sum())
+            bare = boxes_without_patch(boxes, sizes, cells, spec)
+            without_patch += int(bare.sum())
+            own = np.split(bare, file.offsets[first + 1 : last] - file.offsets[first])
             for i, values in enumerate(masks, start=first):
                 if plot is not None:
-                    _draw(file, i, values, cells, spec, images, paths[i])
+                    _draw(file, i, values, own[i - first], cells, spec, images, paths[i])
                 progress.advance(task)
     words = f"{out}: {len(file.image_ids)} masks of {len(file.xyxy)} boxes"
     if out.is_file():
@@ -141,6 +143,7 @@ def _draw(
     file: CocoFile,
     i: int,
     values: npt.NDArray[Any],
+    bare: npt.NDArray[np.bool_],
     cells: tuple[int, int],
     spec: MaskSpec,
     images: Path | None,
@@ -157,6 +160,7 @@ def _draw(
         xyxy,
         values,
         image_size=size,
+        without_patch=bare,
         patch_pixels=patch_pixels(size, cells, spec.patch_size),
         title=str(file.image_ids[i]),
     )

@@ -7,6 +7,7 @@ import difflib
 import functools
 import inspect
 import json
+import re
 from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -48,17 +49,24 @@ ImagesOption = Annotated[
 StrideOption = Annotated[
     int,
     typer.Option(
-        min=1, help="Pixels per cell; the feature map is the image divided by it, rounded up."
+        metavar="N",
+        min=1,
+        help="Pixels per cell; the feature map is the image divided by it, rounded up.",
     ),
+]
+LimitOption = Annotated[
+    int | None, typer.Option(metavar="N", min=1, help="Use the first N images of a file only.")
 ]
 SkipInvalidOption = Annotated[
     bool,
-    typer.Option("--skip-invalid", help="Leave out images and annotations that cannot be used."),
+    typer.Option("--skip-invalid", help="Leave out entries that cannot be used, and report them."),
 ]
 PresetOption = Annotated[Preset, typer.Option(help="Options to start from.")]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="NAME=VALUE", help="Change an option, as in merge=sum."),
+    typer.Option(
+        "--set", metavar="NAME=VALUE", help="Change an option, as in min_size=2; repeatable."
+    ),
 ]
 
 
@@ -97,6 +105,16 @@ def takes(parameter: str, kind: type) -> Callable[[Callable[..., None]], Callabl
         return with_options
 
     return decorate
+
+
+def printable(text: str) -> str:
+    """Text on one line, in which control characters do nothing to a terminal.
+
+    Example:
+        >>> print(printable("a" + chr(27) + "[31m"))
+        a\\x1b[31m
+    """
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda c: c[0].encode("unicode_escape").decode(), text)
 
 
 def add_command(app: typer.Typer, command: Callable[..., None]) -> None:

@@ -74,6 +74,7 @@ def draw(connection: Connection, options: PlotOptions, scene: figures.Scene, **s
         scene: what to draw.
         scores: ``logits``, ``kept`` and ``lost`` of `cass_core.plotting.predictions.plot_overview`.
     """
+    from cass_core.coverage import boxes_without_patch
     from cass_core.plotting.predictions import plot_overview
 
     picture, xyxy, size = scene
@@ -88,6 +89,7 @@ def draw(connection: Connection, options: PlotOptions, scene: figures.Scene, **s
             improved, owner = masks[0], owners[0]
         else:  # nobody owns a sum
             improved, owner = client.generate_mask([xyxy], size, cells, after)[0], None
+    bare = boxes_without_patch([xyxy], size, cells, after)
     picture, xyxy, size = figures.drawable(scene)
     figure = plot_overview(
         picture,
@@ -97,6 +99,7 @@ def draw(connection: Connection, options: PlotOptions, scene: figures.Scene, **s
         owner=owner,
         **scores,
         image_size=size,
+        without_patch=bare,
         patch_pixels=patch_pixels(size, cells, before.patch_size),
     )
     figures.save(figure, options.out)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from cass_core.warn import warn_once, were_shown
 
+from cass_core.checks.warn import warn_once, were_shown
 from cass_core.coverage import without_patch
 from cass_core.inputs import MaskInputs
 from cass_core.specs import MaskSpec

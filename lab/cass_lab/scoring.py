@@ -13,7 +13,7 @@ import torch
 from cass_core.errors import InvalidRequest
 from cass_lab.data.objects import Floats, patch_ranges
 from cass_lab.measures.keeping import num_kept, ranks_of
-from cass_lab.training.model import Predictor, load_predictor
+from cass_lab.training.model import Predictor
 from cass_lab.training.runs import Store
 
 Ints = npt.NDArray[np.int64]
@@ -52,7 +52,9 @@ def load_trained(path: Path, stride: int) -> Trained:
     if not path.is_file():
         raise InvalidRequest("--predictor", f"{path} is not a file")
     try:
-        predictor = load_predictor(path)
+        saved = torch.load(path, weights_only=True, map_location="cpu")
+        predictor = Predictor(saved["stride"])
+        predictor.load_state_dict(saved["predictor"])
     except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError) as error:
         raise InvalidRequest("--predictor", f"{path} is no predictor of cass ablate") from error
     if predictor.stride != stride:
@@ -66,7 +68,7 @@ def load_trained(path: Path, stride: int) -> Trained:
         reason = f"{folder / 'runs.jsonl'}, which has the size of pictures, has no run {key}"
         raise InvalidRequest("--predictor", reason)
     height, width = record["settings"]["size"]
-    return Trained(predictor, (height, width))
+    return Trained(predictor.eval(), (height, width))
 
 
 def best_ranks(ranks: Ints, ranges: Ints) -> Ints:

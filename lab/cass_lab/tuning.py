@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import json
 import sqlite3
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -118,6 +119,8 @@ def open_study(
             without any of them. Another basis is another study.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    # Of values that are lists, which the database keeps all the same.
+    warnings.filterwarnings("ignore", message="Choices for a categorical distribution")
     kind = "grid" if random_trials is None else "random"
     determined_by = json.dumps([space, list(basis)])
     # Not by a URL, in which a folder's ? and % would mean something.

@@ -38,14 +38,7 @@ def tensor(
 ) -> tuple[Array, str]:
     """The elements of a message, read-only, and the name of their dtype.
 
-    Args:
-        message: the tensor.
-        field: the name that errors have for it.
-        dtypes: names of the dtypes that it may have.
-        view: its data, if it has been taken out of it.
-
-    Raises:
-        InvalidRequest: the dtype is none of ``dtypes``, or the buffer does not fit the shape.
+    Errors name the field. The view is the tensor's data, if that has been taken out of it.
     """
     name = NAMES.get(message.dtype)
     if name not in dtypes or name is None:
@@ -172,10 +165,8 @@ def masks_and_owners(
 ) -> tuple[list[Array], list[Array]]:
     """The arrays of an answer, writable, bfloat16 as its bits.
 
-    Args:
-        response: the answer.
-        views: what has been taken out of the message that brought it.
-        at: the name of the answer there, with a dot at its end.
+    The views are what has been taken out of the message that brought it, whose name there, with a
+    dot at its end, is ``at``.
     """
     masks, owners = views.get(f"{at}masks"), views.get(f"{at}owners")
     return (

@@ -43,11 +43,7 @@ def mask_spec_message(spec: MaskSpec) -> pb.MaskSpec:
 
 
 def mask_spec(message: pb.MaskSpec) -> MaskSpec:
-    """The spec of a message, unset fields having their defaults.
-
-    Raises:
-        InvalidRequest: a value is unknown or out of its range.
-    """
+    """The spec of a message, unset fields having their defaults."""
     # A long list is not cached.
     is_short = message.ByteSize() <= _KEPT_BYTES
     return _kept_mask_spec(message.SerializeToString()) if is_short else _mask_spec(message)
@@ -76,11 +72,7 @@ def loss_spec_message(spec: LossSpec) -> pb.LossSpec:
 
 
 def loss_spec(message: pb.LossSpec) -> LossSpec:
-    """The spec of a message, unset fields having their defaults.
-
-    Raises:
-        InvalidRequest: a value is unknown or out of its range.
-    """
+    """The spec of a message, unset fields having their defaults."""
     return LossSpec(**_spec_options(message, "loss_spec", _LOSS_FIELDS, _LOSS_ENUMS))
 
 

@@ -17,6 +17,7 @@ from cass_server.config.cli_options import (
     say,
     takes_settings,
 )
+from cass_server.config.reference import shown
 from cass_server.config.sources import SettingsError, load_settings
 from cass_server.process.health_check import SERVING, check
 from cass_server.ray.options import on_ray
@@ -132,7 +133,7 @@ def health(
     try:
         status = check(address, timeout, credentials, tls_server_name)
     except CassError as error:
-        typer.echo(error, err=True)
+        typer.echo(shown(str(error)), err=True)
         raise typer.Exit(1) from error
     say(f"{address}: {status}")
     if status != SERVING:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import gzip
 import io
 import json
 import os
@@ -26,6 +27,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cass_cli.coco import read_coco
 from cass_cli.figures import figure_paths
 from cass_cli.files import whole_file
 from cass_core import CassError
@@ -266,6 +268,12 @@ def largest_file(size: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_no_room_for_a_copy_of_the_input(tmp_path: Path) -> None:
+    (tmp_path / "file.json.gz").write_bytes(gzip.compress(bytes(5000)))
+    with pytest.raises(CassError, match=r"File too large, for a copy$"), largest_file(1000):
+        read_coco(tmp_path / "file.json.gz")
 
 
 @pytest.mark.parametrize("buffered", [10, 100_000])

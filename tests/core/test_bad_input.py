@@ -14,8 +14,10 @@ import torch
 from cass_core import (
     BoxBatch,
     CassError,
+    CassLoss,
     InvalidRequest,
     LossSpec,
+    MaskLoss,
     MaskSpec,
     compute_loss,
     generate_mask,
@@ -70,6 +72,8 @@ def zeros(*shape: int, dtype: Any = np.float32) -> Any:
 GOOD = [1, 1, 5, 5]
 NUMBERS = "must be an array of numbers of the shape [N, 4]"
 
+SMALLER = "is smaller than {}1; boxes are x1, y1, x2, y2"
+
 BOXES: list[Row] = [
     (boxes([[[NAN, 1, 5, 5]]]), "boxes[0][0].x1", "is not finite (nan)"),
     (boxes([[], [GOOD, [1, INF, 5, 5]]]), "boxes[1][1].y1", "is not finite (inf)"),
@@ -78,12 +82,12 @@ BOXES: list[Row] = [
     (boxes([[[1, 1, 5, NAN]]]), "boxes[0][0].y2", "is not finite (nan)"),
     # A box that is wrong in two ways is told to be not finite.
     (boxes([[[5, 1, 1, NAN]]]), "boxes[0][0].y2", "is not finite (nan)"),
-    (boxes([[GOOD], None, [GOOD, [5, 1, 4, 5]]]), "boxes[2][1].x2", "is smaller than x1"),
-    (boxes([[[1, 5, 5, 4]]]), "boxes[0][0].y2", "is smaller than y1"),
-    (boxes([[[5, 5, 1, 1]]]), "boxes[0][0].x2", "is smaller than x1"),
-    (boxes([[[3e38, 0, -3e38, 5]]]), "boxes[0][0].x2", "is smaller than x1"),
+    (boxes([[GOOD], None, [GOOD, [5, 1, 4, 5]]]), "boxes[2][1].x2", SMALLER.format("x")),
+    (boxes([[[1, 5, 5, 4]]]), "boxes[0][0].y2", SMALLER.format("y")),
+    (boxes([[[5, 5, 1, 1]]]), "boxes[0][0].x2", SMALLER.format("x")),
+    (boxes([[[3e38, 0, -3e38, 5]]]), "boxes[0][0].x2", SMALLER.format("x")),
     (boxes([torch.tensor([[1.0, 1, 5, NAN]])]), "boxes[0][0].y2", "is not finite (nan)"),
-    (boxes([None, torch.tensor([[5, 1, 4, 5]])]), "boxes[1][0].x2", "is smaller than x1"),
+    (boxes([None, torch.tensor([[5, 1, 4, 5]])]), "boxes[1][0].x2", SMALLER.format("x")),
     (boxes([GOOD]), "boxes[0]", "must have the shape [N, 4], got [4]"),
     (boxes([[], [[1, 2, 3]]]), "boxes[1]", "must have the shape [N, 4], got [1, 3]"),
     (boxes([[[1, 2, 3, 4, 5]]]), "boxes[0]", "must have the shape [N, 4], got [1, 5]"),
@@ -99,6 +103,8 @@ BOXES: list[Row] = [
     (boxes([{"x1": 1}]), "boxes[0]", NUMBERS),
     (boxes([torch.zeros(1, 4, dtype=torch.complex64)]), "boxes[0]",
      "must be numbers, got complex ones"),
+    (boxes([torch.zeros(1, 4).to_sparse()]), "boxes[0]", "must be dense, got torch.sparse_coo"),
+    (boxes([np.ma.masked_less([GOOD], 2)]), "boxes[0]", "has masked values"),
     (boxes("boxes"), "boxes", "must be a list with one entry an image, got str"),
     (boxes(b"boxes"), "boxes", "must be a list with one entry an image, got bytes"),
     (boxes({0: [GOOD]}), "boxes", "must be a list with one entry an image, got dict"),
@@ -119,7 +125,7 @@ BOXES: list[Row] = [
     (batch(zeros(1, 4), [True]), "boxes.counts", "must be a list of whole numbers"),
     (batch(zeros(2, 4), ["2"]), "boxes.counts", "must be a list of whole numbers"),
     (batch(zeros(2, 4), [[1], [1, 2]]), "boxes.counts", "must be a list of whole numbers"),
-    (batch(np.array([GOOD, [5, 1, 4, 5]]), [0, 1, 1]), "boxes[2][0].x2", "is smaller than x1"),
+    (batch(np.array([GOOD, [5, 1, 4, 5]]), [0, 1, 1]), "boxes[2][0].x2", SMALLER.format("x")),
 ]  # fmt: skip
 
 RANGE = "must be two whole numbers from 1 to 2147483647, got "
@@ -290,6 +296,10 @@ def inside_and(value: float) -> Any:
 LOSSES: list[Row] = [
     (loss(zeros(2, 3), zeros(2, 3), MaskSpec()), "loss_spec", "must be a LossSpec, got MaskSpec"),
     (loss(zeros(2, 3), zeros(2, 3), "bce"), "loss_spec", "must be a LossSpec, got str"),
+    (lambda: CassLoss("improved"), "mask_spec", "must be a MaskSpec, got str"),
+    (lambda: CassLoss(LossSpec()), "mask_spec", "must be a MaskSpec, got LossSpec"),
+    (lambda: CassLoss(MaskSpec(), "bce"), "loss_spec", "must be a LossSpec, got str"),
+    (lambda: MaskLoss(MaskSpec()), "loss_spec", "must be a LossSpec, got MaskSpec"),
     (loss(zeros(2, 3, dtype=int), zeros(2, 3)), "logits", f"{REAL}int64"),
     (loss([[0, 1]], zeros(1, 2)), "logits", f"{REAL}int64"),
     (loss(zeros(2, 3, dtype=np.uint8), zeros(2, 3)), "logits", f"{REAL}uint8"),

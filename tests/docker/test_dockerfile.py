@@ -20,7 +20,7 @@ _OWN = ("CACHE_DIR", "--start-period", "image.title", "image.description", "COPY
 
 def stages() -> dict[str, list[str]]:
     """The instructions of each stage, each on one line, by the stage's name, in order."""
-    text = re.sub(r"^\s*#.*\n", "", DOCKERFILE.read_text(), flags=re.MULTILINE)
+    text = re.sub(r"^\s*#.*\n", "", DOCKERFILE.read_text(encoding="utf-8"), flags=re.MULTILINE)
     found: dict[str, list[str]] = {}
     for line in re.sub(r"\s*\\\n\s*", " ", text).splitlines():
         if line.startswith("FROM "):

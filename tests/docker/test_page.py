@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from cass_client import CassClient, Tls
+from cass_client import CassClient, Tls, Unauthenticated, Unavailable
 from tests.docker.asking import is_right
 from tests.docker.engine import LIMIT, Engine
 from tests.docker.shell import Shell
 from tests.docker.test_client_container import ANNOTATIONS
 from tests.e2e.pages import command_lines, page
-from tests.server.support.certificates import Authority, put
+from tests.server.support.certificates import Authority, Pair, put, shown_serial
 from tests.server.support.processes import free_port
 from tests.support.waiting import wait_until
 
@@ -65,18 +65,34 @@ def test_one_container_locked_up(shell: Shell) -> None:
 
 
 def test_one_container_with_tls(shell: Shell) -> None:
-    authority = Authority()
+    """Another user reads the mounted files, and certificates are replaced while it serves."""
+    authority, token = Authority(), "a-token-of-a-test"
     folder = shell.folder / "tls"
     folder.mkdir()
-    served, mine = authority.issue("localhost"), authority.issue("loader")
     ca = put(folder / "ca.crt", authority.certificate)
-    put(folder / "tls.crt", served.certificate)
-    put(folder / "tls.key", served.key)
-    put(folder / "tokens", b"a-token-of-a-test")
-    folder.chmod(0o755)  # it is another user who reads it
+    put(folder / "tokens", token.encode())
+
+    def write(served: Pair) -> int:
+        put(folder / "tls.crt", served.certificate)
+        put(folder / "tls.key", served.key)
+        return served.serial
+
+    write(authority.issue("localhost"))
+    folder.chmod(0o755)
+    mine = authority.issue("loader")
     pair = put(shell.folder / "c.crt", mine.certificate), put(shell.folder / "c.key", mine.key)
+    healthy = f"docker exec {NAME} python /opt/cass/health.py"
     shell(line("docker run -d", "CASS_TLS_CLIENT_CA"))
-    wait_until(lambda: shell.succeeds(f"docker exec {NAME} python /opt/cass/health.py"))
-    tls = Tls(ca, *pair, server_name="localhost")
-    with CassClient(f"127.0.0.1:{PORT}", tls=tls, token="a-token-of-a-test") as client:
+    wait_until(lambda: shell.succeeds(healthy))
+    address, trusted = f"127.0.0.1:{PORT}", Tls(ca, server_name="localhost")
+    known = Tls(ca, *pair, server_name="localhost")
+    with CassClient(address, tls=trusted, token=token) as nobody, pytest.raises(Unavailable):
+        is_right(nobody)
+    with CassClient(address, tls=known) as caller, pytest.raises(Unauthenticated):
+        is_right(caller)
+    with CassClient(address, tls=known, token=token) as client:
+        assert is_right(client)
+        fresh = write(authority.issue("localhost"))
+        assert shown_serial(address) == fresh
+        assert shell.succeeds(healthy)
         assert is_right(client)

@@ -17,6 +17,7 @@ from cass_server.config.settings import Settings
 from cass_server.process import health_check as health_check_module
 from tests.docker.conftest import ROOT
 from tests.server.support.certificates import Authority, put
+from tests.server.support.processes import free_port
 from tests.support.servers import serving
 
 
@@ -42,7 +43,7 @@ def test_an_extra_brings_the_extras_that_it_names() -> None:
 
 
 def test_only_the_image_for_cuda_has_torch() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     requirements = script("requirements")["requirements"]
 
     def names(*extras: str) -> set[str]:
@@ -76,10 +77,10 @@ def test_kernels_that_are_there_stay(tmp_path: Path, monkeypatch: pytest.MonkeyP
         if there:
             (cache / "index").unlink()
         take_kernels()
-        assert (cache / "index").read_text() == "of the image"
+        assert (cache / "index").read_text(encoding="utf-8") == "of the image"
     (cache / "index").write_text("its own")
     take_kernels()
-    assert (cache / "index").read_text() == "its own"
+    assert (cache / "index").read_text(encoding="utf-8") == "its own"
 
 
 @pytest.mark.parametrize("name", ["x86-64-v2", None])
@@ -142,6 +143,14 @@ def test_health_is_checked_by_a_name_that_the_certificate_has(tmp_path: Path) ->
     assert "Connection refused" in health_check(port=port, tls_certificate=certificate, tls_key=key)
 
 
+def test_health_is_checked_past_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Docker and podman pass the variables of proxies on to containers."""
+    for name in ("http_proxy", "https_proxy", "grpc_proxy"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
+    with serving() as server:
+        assert health_check(port=server.address.rpartition(":")[2]) == "SERVING\n"
+
+
 @pytest.mark.parametrize(
     ("host", "address"),
     [
@@ -154,6 +163,6 @@ def test_health_is_checked_by_a_name_that_the_certificate_has(tmp_path: Path) ->
 def test_health_is_checked_where_the_server_listens(
     host: str, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(health_check_module, "check", lambda address, _: address)
+    monkeypatch.setattr(health_check_module, "check", lambda address, *_, **__: address)
     settings = Settings(insecure=True, host=host)
     assert health_check_module.check_local(settings, 6000, 1.0) == address

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +34,9 @@ print(len(built) > 0 and kernels(os.environ["NUMBA_CACHE_DIR"]) == built)
 # The file's name in cgroups of version 2 and 1.
 _MEMORY_LIMIT = """
 cd /sys/fs/cgroup && cat memory.max || cat memory/memory.limit_in_bytes || true
+"""
+_PROCESSOR_LIMIT = """
+cd /sys/fs/cgroup && cat cpu.max || cat cpu/cpu.cfs_quota_us || true
 """
 
 
@@ -74,6 +78,17 @@ def test_several_workers_in_one_container(engine: Engine, server_image: str) -> 
             assert is_right(client)
         server.signal("SIGTERM")
         assert server.wait() == 0
+
+
+def test_workers_are_as_many_as_the_limit_of_processors(engine: Engine, server_image: str) -> None:
+    """Not as many as the machine has."""
+    options = ("--cpus", "1", "--env", "CASS_WORKERS=auto")
+    with engine.container(server_image, *PLAIN, *options) as server:
+        server.wait_until_serving()
+        if "100000" not in server.execute("sh", "-c", _PROCESSOR_LIMIT).split():
+            pytest.skip("limits of processors have no effect here")
+        (serving,) = (line for line in server.logs().splitlines() if '"serving"' in line)
+        assert json.loads(serving)["workers"] == 1
 
 
 def test_sigterm_under_load(engine: Engine, server_image: str) -> None:

@@ -153,7 +153,7 @@ def test_every_example_is_tested_and_told_of() -> None:
     assert {path.name for path in EXAMPLES.glob("*.py")} == tested | {"demo.py"}
     for name in tested:
         command = f"    python examples/{name} --server localhost:50051"
-        assert command in (EXAMPLES / name).read_text()
+        assert command in (EXAMPLES / name).read_text(encoding="utf-8")
         assert command in PAGE
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.drawn_coco import write_coco
 from tests.e2e.pages import PAGES, ROOT, command_lines, commands, page
 from tests.server.support.certificates import Authority, put
 from tests.support.programs import ended
@@ -33,7 +32,7 @@ COVERED: dict[str, dict[str, str]] = {
     },
     "CONTRIBUTING.md": {"make": MAKE},
     "docs/ablation.md": {
-        "cass ablate": "not: hours of training; tests/lab/test_lab_cli.py trains on drawn scenes",
+        "cass ablate": "tests/lab/test_docs.py::test_ablation",
     },
     "docs/ablation/cones/tuning.md": {"cass tune": "not: as above; tests/lab/test_tuning.py"},
     "docs/deployment.md": {
@@ -77,9 +76,8 @@ COVERED: dict[str, dict[str, str]] = {
         "docker exec": f"{STACK}::test_first_looks",
     },
     "docs/pictures.md": {
-        "cass plot test.json --image 42 --images pictures/ --out": f"{HERE}::test_pictures",
-        "cass plot": "not: its model is a training's; tests/lab/test_plot.py makes one",
-        "cass sheet": "not: its model is a training's; tests/lab/sheet/test_sheet.py makes one",
+        "cass plot": "tests/lab/test_docs.py::test_pictures",
+        "cass sheet": "tests/lab/test_docs.py::test_pictures",
     },
     "docs/ray.md": {
         "pip install": INSTALL,
@@ -173,13 +171,6 @@ def test_info(server: ServerProcess, tmp_path: Path) -> None:
         (command,) = (c for c in shown(name, "cass info") if len(c) == 4)
         told = run([c.replace("localhost:50051", server.address) for c in command], tmp_path)
         assert server.address in told
-
-
-def test_pictures(tmp_path: Path) -> None:
-    write_coco(tmp_path / "test.json", tmp_path / "pictures", (41, 42))
-    (command,) = (c for c in shown("docs/pictures.md", "cass plot") if "--predictor" not in c)
-    run(command, tmp_path)
-    assert (tmp_path / "42.png").stat().st_size > 10_000
 
 
 def test_plan_of_a_fleet(tmp_path: Path) -> None:

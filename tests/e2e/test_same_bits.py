@@ -23,7 +23,7 @@ KINDS = ("mse", "bce", "focal", "cornernet", "quality_focal", "varifocal")
 
 
 def test_conformance_cases(remote: CassClient, shared: Path) -> None:
-    cases = json.loads((shared / "conformance" / "masks.json").read_text())
+    cases = json.loads((shared / "conformance" / "masks.json").read_text(encoding="utf-8"))
     cases = cases["cases"] if isinstance(cases, dict) else cases
     assert len(cases) == 120
     for case in cases:

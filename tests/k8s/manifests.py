@@ -118,7 +118,7 @@ def size(quantity: str) -> int:
 
 def instructions(name: str) -> list[str]:
     """The arguments of an instruction in the Dockerfile, each time it is there."""
-    dockerfile = (ROOT / "docker" / "Dockerfile").read_text().replace("\\\n", " ")
+    dockerfile = (ROOT / "docker" / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ")
     return re.findall(rf"^{name} (.*)$", dockerfile, re.MULTILINE)
 
 

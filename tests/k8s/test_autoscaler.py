@@ -29,7 +29,9 @@ MEAN = {"cass-a": 3, "cass-b": 6, "cass-c": 0}
 
 @pytest.fixture(scope="module")
 def rule() -> Object:
-    (found,) = yaml.safe_load((FOLDER / "prometheus-adapter.yaml").read_text())["rules"]["custom"]
+    (found,) = yaml.safe_load((FOLDER / "prometheus-adapter.yaml").read_text(encoding="utf-8"))[
+        "rules"
+    ]["custom"]
     return found
 
 
@@ -50,7 +52,9 @@ def expression(rule: Object, series: str) -> str:
 
 
 def test_the_autoscaler_asks_for_what_the_rule_is_named() -> None:
-    (rule,) = yaml.safe_load((FOLDER / "prometheus-adapter.yaml").read_text())["rules"]["custom"]
+    (rule,) = yaml.safe_load((FOLDER / "prometheus-adapter.yaml").read_text(encoding="utf-8"))[
+        "rules"
+    ]["custom"]
     (metric,) = render("cpu").of("HorizontalPodAutoscaler")["spec"]["metrics"]
     assert metric["pods"]["metric"] == {"name": rule["name"]["as"]}
     # Whose values the adapter is asked for, and where.

@@ -201,7 +201,10 @@ def test_a_workers_error_is_shown(
         (["ablate", "--stride", "12"], "--stride: must be 4, 8, 16 or 32"),
         (["ablate", "--size", "161x96"], "--size: both sides must be multiples of 8"),
         (["ablate", "--size", "large"], "--size: must be WIDTHxHEIGHT"),
-        (["ablate", "--measures", "map"], "--measures: must be recall, ap or recall,ap"),
+        (
+            ["ablate", "--measures", "map"],
+            "--measures: 'map' is not known, did you mean 'ap'; one of 'recall', 'ap'",
+        ),
         (["tune", "--choice", "gain=1"], "--choice: 'gain' is not known; one of 'alpha', "),
         (["tune", "--choice", "beta=-1"], "loss_spec.beta: "),
         (["tune", "--choice", "reduction=sum"], "--choice: 'reduction' is not known; one of "),

@@ -85,6 +85,24 @@ def test_plot(scene: Scene, folder: Path, tmp_path: Path, command: Callable[...,
     figure = plot_overview(scene.image, scene.boxes, baseline, improved, owner=owner)
     save(figure, tmp_path / "b.png")
     assert same_picture(tmp_path / "a.png", tmp_path / "b.png")
+    # Patches of four cells have their centres at 16, 48, 80 and so on.
+    options = ["--images", folder, "--set", "patch_size=4", "--out", tmp_path / "a.png"]
+    assert cass_plot(folder, *options, command=command).exit_code == 0
+    inside = [
+        any(x1 <= 16 + 32 * i <= x2 for i in range(5))
+        and any(y1 <= 16 + 32 * i <= y2 for i in range(3))
+        for x1, y1, x2, y2 in scene.boxes
+    ]
+    assert 0 < sum(inside) < len(inside)
+    specs = [spec.replace(patch_size=4) for spec in (MaskSpec.baseline(), MaskSpec.improved())]
+    first = generate_mask([scene.boxes], SIZE, (12, 20), specs[0])[0]
+    second, owner = generate_mask([scene.boxes], SIZE, (12, 20), specs[1], return_owner=True)
+    figure = plot_overview(
+        scene.image, scene.boxes, first, second[0], owner=owner[0],
+        without_patch=np.logical_not(inside),
+    )  # fmt: skip
+    save(figure, tmp_path / "b.png")
+    assert same_picture(tmp_path / "a.png", tmp_path / "b.png")
     # Nobody owns a sum.
     options = ["--set", "merge=sum", "--out", tmp_path / "sum.png"]
     assert cass_plot(folder, *options, command=command).exit_code == 0

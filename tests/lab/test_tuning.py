@@ -92,12 +92,19 @@ def test_another_basis_is_another_study(tmp_path: Path) -> None:
     assert len(first.seen) == len(second.seen) == 6
 
 
-def test_values_of_every_kind() -> None:
+def test_values_of_every_kind(tmp_path: Path) -> None:
     space = parse_space(
         ["base_sigma=0.5,[0.4,0.6]", "use_subpixel_offset=True,false", "decay_type=linear,gaussian"]
     )
     assert list(space.values()) == [[0.5, [0.4, 0.6]], [True, False], ["linear", "gaussian"]]
     assert variant_of(combinations(space)[-1]).mask.base_sigma == (0.4, 0.6)
+    measured = Measured()
+    for _ in range(2):  # the second time from the database
+        study = open_study(tmp_path, space, None, BASIS)
+        sweep(study, space, 8, measured)
+    assert len(measured.seen) == 8
+    kept = [trial.params for trial in study.get_trials()]
+    assert sorted(map(str, kept)) == sorted(map(str, combinations(space)))
 
 
 def test_values_count_once() -> None:

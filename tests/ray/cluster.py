@@ -18,7 +18,6 @@ from ray.cluster_utils import Cluster
 
 from cass.discovery import NAMESPACE, directory_name
 from cass_client import CassClient
-from cass_server.process.main import PORT_VARIABLE
 from tests.support.programs import ended
 from tests.support.waiting import wait_until
 
@@ -125,7 +124,7 @@ def workers() -> dict[int, str]:
                 lines = (folder / "environ").read_bytes().split(b"\0")
                 variables = dict(os.fsdecode(line).partition("=")[::2] for line in lines)
                 if "RAY_JOB_ID" in variables:
-                    found[int(folder.name)] = variables[PORT_VARIABLE]
+                    found[int(folder.name)] = variables["CASS_WORKER_PORT"]
     return found
 
 

@@ -95,7 +95,8 @@ def program(text: str, *arguments: str, **env: str) -> str:
         text=True,
         timeout=LIMIT,
         check=False,
-        env={**os.environ, **env},
+        # Without what clients of this process leave to their own children.
+        env={k: v for k, v in os.environ.items() if k != FOLDER_VARIABLE} | env,
     )
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
@@ -327,7 +328,7 @@ def test_a_list_that_is_cleared_away_is_written_again(
         file.unlink()
         service.kill_directory()  # else it takes the seconds that a directory has to answer
         wait_until(file.exists)
-        assert json.loads(file.read_text()) == [replicas[FIRST]]
+        assert json.loads(file.read_text(encoding="utf-8")) == [replicas[FIRST]]
 
 
 @pytest.mark.parametrize("has_directory", [True, False])

@@ -216,7 +216,7 @@ def refused(read: Callable[[Any], object], request: Any, change: Change) -> str:
         ),
         (
             _set("boxes.xyxy", struct.pack("<8f", 0, 0, 1, 1, 0, 3, 1, 2)),
-            "boxes[0][1].y2: is smaller than y1",
+            "boxes[0][1].y2: is smaller than y1; boxes are x1, y1, x2, y2",
         ),
         (_set("image_sizes.heights", [8, 8]), "image_size: has 2 heights, but 1 widths"),
         (_set("image_sizes.widths", []), "image_size: has 1 heights, but 0 widths"),

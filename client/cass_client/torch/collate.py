@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import numpy as np
-from cass_core.formats import check_canvas
 from torch import Tensor
 from torch.utils.data import default_collate, get_worker_info
 
@@ -17,9 +16,10 @@ from cass_client.client import CassClient, check_client
 from cass_client.notices import warn_without_patch
 from cass_client.torch.targets import boxes_and_size
 from cass_core.boxes import BoxBatch
+from cass_core.checks.plausible import check_canvas
 from cass_core.errors import InvalidRequest
 from cass_core.grid import image_sizes
-from cass_core.specs import MaskSpec
+from cass_core.specs import MaskSpec, check_flag
 
 
 class MaskCollate:
@@ -100,7 +100,7 @@ class MaskCollate:
         self._image = image
         self._key = key
         self._collate_fn = collate_fn
-        self._keep_memory = keep_memory
+        self._keep_memory = check_flag(keep_memory, "keep_memory")
 
     def __call__(self, samples: Sequence[Any]) -> Any:
         """The batch of these samples, with their masks.

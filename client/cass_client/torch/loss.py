@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.forward_ad import unpack_dual
 
 from cass_client.client import CassClient, check_client
 from cass_core.boxes import BoxBatch
@@ -80,6 +81,8 @@ class RemoteCassLoss(nn.Module):
     ) -> Tensor:
         if not isinstance(logits, Tensor):
             raise InvalidRequest("logits", f"must be a torch tensor, got {type(logits).__name__}")
+        if unpack_dual(logits).tangent is not None:  # type: ignore[no-untyped-call]
+            raise RuntimeError("RemoteCassLoss has no forward-mode derivative")
         wanted = logits.requires_grad and torch.is_grad_enabled()
         sent = logits.detach()
         if wanted and sent.dtype in (torch.float16, torch.bfloat16):

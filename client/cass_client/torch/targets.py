@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from cass_core.warn import warn_once
 from torch import Tensor
 
+from cass_core.checks.warn import warn_once
 from cass_core.errors import InvalidRequest
 
 _MOST_CHANNELS = 4
@@ -60,8 +60,10 @@ def _coco_xyxy(annotations: Sequence[Any], name: str) -> np.ndarray[Any, np.dtyp
             raise InvalidRequest(
                 f"{name}[{i}]", "is not a COCO annotation, which has an image_id and a bbox"
             )
+        bbox = annotation.get("bbox", ())
         try:
-            x, y, width, height = map(float, annotation.get("bbox", ()))
+            # Text of four digits is no box.
+            x, y, width, height = map(float, () if isinstance(bbox, str | bytes) else bbox)
         except (TypeError, ValueError):
             raise InvalidRequest(f"{name}[{i}].bbox", _BBOX) from None
         if width < 0 or height < 0:

@@ -40,4 +40,7 @@ def _covers(entry: str, host: str) -> bool:
     try:
         return ipaddress.ip_address(host) in ipaddress.ip_network(entry, strict=False)
     except ValueError:  # names, which are compared from their end
-        return entry == "*" or host.endswith(entry.removeprefix("*").partition(":")[0])
+        name = entry.removeprefix("*")
+        if name.count(":") == 1:
+            name = name.partition(":")[0]
+        return entry == "*" or (name != "" and host.endswith(name))

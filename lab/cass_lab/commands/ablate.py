@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -10,15 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cass_cli.options import require_known, takes
-from cass_core.errors import InvalidRequest
 from cass_lab.commands.options import TrainingOptions, run_all
-
-
-class Measure(StrEnum):
-    """What to measure."""
-
-    recall = "recall"
-    ap = "ap"
 
 
 @takes("options", TrainingOptions)
@@ -27,28 +18,34 @@ def ablate(
     measures: Annotated[
         str,
         typer.Option(
-            help="recall (a predictor alone), ap (a pruned detector; costs twice as much), or both "
-            "as in recall,ap."
+            metavar="NAMES",
+            help="recall (a predictor alone), ap (a pruned detector, which takes twice as long), "
+            "or recall,ap.",
         ),
     ] = "recall",
     variant: Annotated[
         list[str] | None,
-        typer.Option(help="A variant to compare with the baseline; by default all."),
+        typer.Option(
+            metavar="NAME",
+            help="A variant to compare with the baseline, by default all; repeatable.",
+        ),
     ] = None,
 ) -> None:
     """Measure what each improvement of target and loss is worth on your own data.
 
     A small patch-importance predictor is trained once for each variant and seed. The results are
-    in DIR/runs.jsonl, one line a run, the tables in DIR/recall.md and DIR/ap.md with plots beside
-    them, trained predictors in DIR/models.
+    in DIR/runs.jsonl, one line per run, the tables in DIR/recall.md and DIR/ap.md with plots beside
+    them, and the trained predictors in DIR/models, named by variant and seed.
 
     Example: cass ablate --train train.json --test test.json --images images/ --out ablation
     """
     from cass_lab.reports.report import write_reports
-    from cass_lab.training.runs import Run, Store
+    from cass_lab.training.runs import MEASURES, Run, Store
     from cass_lab.training.variants import BASELINE, VARIANTS
 
-    wanted = _measures(measures)
+    wanted = [measure for measure in MEASURES if measure in measures.split(",")]
+    for name in measures.split(","):
+        require_known("--measures", name, MEASURES)
     for name in variant or ():
         require_known("--variant", name, VARIANTS)
     chosen = [
@@ -57,7 +54,7 @@ def ablate(
     recipe, stride = options.recipe(), options.stride
     data, store = options.load(), Store(options.out)
     runs = [
-        Run(v, measure.value, seed, stride, recipe)
+        Run(v, measure, seed, stride, recipe)
         for measure in wanted
         for seed in range(options.seeds)
         for v in chosen
@@ -71,12 +68,3 @@ def ablate(
         Console(markup=False, highlight=False, emoji=False).print(table)
         typer.echo(f"{report.path}")
     typer.echo(f"{store.models}: predictors, each with its variant and seed as its name")
-
-
-def _measures(text: str) -> list[Measure]:
-    try:
-        return [Measure(name) for name in dict.fromkeys(text.split(","))]
-    except ValueError:
-        raise InvalidRequest(
-            "--measures", f"must be recall, ap or recall,ap, got {text!r}"
-        ) from None

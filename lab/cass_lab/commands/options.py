@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cass_cli.files import Stopped
-from cass_cli.options import SkipInvalidOption
+from cass_cli.options import LimitOption, SkipInvalidOption
 from cass_cli.progress import load_coco, progress_bar
 from cass_core.errors import InvalidRequest
 
@@ -50,26 +50,35 @@ class TrainingOptions:
     images: Annotated[Path, _folder("Folder with the pictures of both files.", exists=True)]
     out: Annotated[
         Path,
-        _folder("Folder for results; a second call with the same goes on where the first one was."),
+        _folder("Folder for results; the same command goes on where an interrupted one ended."),
     ]
     size: Annotated[
         str, typer.Option(metavar="WxH", help="Pixels that every picture is stretched to.")
     ] = "640x384"
-    stride: Annotated[int, typer.Option(help="Pixels of a patch's side: 4, 8, 16 or 32.")] = 8
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each variant.")] = 3
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 5
-    batch_size: Annotated[int, typer.Option(min=1, help="Images a training step.")] = 8
+    stride: Annotated[
+        int, typer.Option(metavar="N", help="Pixels of a patch's side: 4, 8, 16 or 32.")
+    ] = 8
+    seeds: Annotated[int, typer.Option(metavar="N", min=1, help="Trainings of each variant.")] = 3
+    epochs: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Passes over the training images.")
+    ] = 5
+    batch_size: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Images per training step.")
+    ] = 8
     learning_rate: Annotated[
-        float, typer.Option(min=1e-6, help="Largest learning rate of the one-cycle schedule.")
+        float,
+        typer.Option(
+            metavar="RATE", min=1e-6, help="Largest learning rate of the one-cycle schedule."
+        ),
     ] = 5e-3
-    jobs: Annotated[int, typer.Option(min=1, help="Trainings at once, each on one CPU core.")] = 1
+    jobs: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Trainings side by side, each on one CPU core.")
+    ] = 1
     device: Annotated[Device, typer.Option(help="Where to train.")] = Device.cpu
     cache: Annotated[
         Path | None, _folder("Folder for decoded pictures, 3 bytes a pixel; by default OUT/cache.")
     ] = None
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Take the first images of each file only.")
-    ] = None
+    limit: LimitOption = None
     skip_invalid: SkipInvalidOption = False
 
     def recipe(self) -> Recipe:
@@ -148,11 +157,11 @@ def run_all(
 
 
 def _duration(seconds: float) -> str:
-    """Two figures at most.
+    """Seconds, minutes or hours.
 
     Example:
-        >>> _duration(0.2), _duration(100), _duration(3000), _duration(100_000)
-        ('1 s', '100 s', '50 min', '27 h 47 min')
+        >>> _duration(0.2), _duration(80), _duration(3000), _duration(100_000)
+        ('1 s', '80 s', '50 min', '27 h 47 min')
     """
     minutes = round(seconds / 60)
     if minutes < 2:

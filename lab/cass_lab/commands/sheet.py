@@ -11,6 +11,7 @@ from cass_cli.figures import load_picture, stretch, stretch_boxes
 from cass_cli.files import keep_inputs
 from cass_cli.options import (
     CocoArgument,
+    LimitOption,
     Preset,
     SetOption,
     SkipInvalidOption,
@@ -35,9 +36,7 @@ def sheet(
     stride: StrideOption = 8,
     changes: SetOption = None,
     predictor: PredictorOption = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Take the first images of the file only.")
-    ] = None,
+    limit: LimitOption = None,
     skip_invalid: SkipInvalidOption = False,
 ) -> None:
     """Write a contact sheet: pictures, boxes, masks of both presets, and a predictor's choices.

@@ -29,7 +29,7 @@ def tune(
     ] = None,
     random: Annotated[
         int | None,
-        typer.Option(min=1, help="Try so many random combinations instead of all of them."),
+        typer.Option(metavar="N", min=1, help="Try N random combinations instead of all of them."),
     ] = None,
 ) -> None:
     """Sweep options of the improved preset for the largest area under the recall–keep curve.

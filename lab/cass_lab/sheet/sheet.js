@@ -6,7 +6,7 @@ const rgbOf = (hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
 const INFERNO = ["#000004", "#420a68", "#932667", "#dd513a", "#fca50a", "#fcffa4"].map(rgbOf);
 const OWNERS = ["#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#e377c2", "#bcbd22"];
 const OWNERS_RGB = OWNERS.map(rgbOf);
-const BARE = "#ff40ff"; // boxes in which no patch has its centre
+const BARE = "#ff9500"; // boxes in which no patch has its centre, as in figures
 const BLUE = rgbOf("#2166ac"), RED = rgbOf("#b2182b");
 
 const state = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -98,15 +97,3 @@ def _tiles(x: Tensor, side: int) -> Tensor:
     images, height, width, channels = x.shape
     x = x.view(images, height // side, side, width // side, side, channels)
     return x.permute(0, 1, 3, 2, 4, 5).reshape(images, height // side, width // side, -1)
-
-
-def load_predictor(path: Path) -> Predictor:
-    """A predictor that a run has left in ``OUT/models``, on the CPU.
-
-    Args:
-        path: the ``.pt`` file.
-    """
-    saved = torch.load(path, weights_only=True, map_location="cpu")
-    model = Predictor(saved["stride"])
-    model.load_state_dict(saved["predictor"])
-    return model.eval()

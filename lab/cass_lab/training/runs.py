@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +41,7 @@ REVISIONS = {"recall": 1, "ap": 2}
 _BATCH = 16
 
 Measure = Literal["recall", "ap"]
+MEASURES: tuple[Measure, ...] = get_args(Measure)
 Record = dict[str, Any]
 
 

@@ -64,11 +64,7 @@ class _Unusual(Exception):
 
 
 class Bulky(ValueError):
-    """More of a message is left for protobuf than it may be given.
-
-    Attributes:
-        size: bytes that are left.
-    """
+    """More bytes of a message, `size`, are left for protobuf than it may be given."""
 
     def __init__(self, size: int) -> None:
         super().__init__(f"{size} bytes are left of the message")
@@ -76,23 +72,16 @@ class Bulky(ValueError):
 
 
 def lift(data: bytes, kind: type[M], most: int | None = None) -> tuple[M, Views]:
-    """Parse a message, its large fields apart.
+    """Parses a serialized message of a kind, its large fields apart.
 
-    Args:
-        data: the serialized message.
-        kind: its class.
-        most: bytes that protobuf may be given to parse, any number by default. It holds the GIL
-            meanwhile, for up to 70 ns a byte.
+    Protobuf is given at most ``most`` bytes to parse, else `Bulky` is raised: it holds the GIL
+    meanwhile, for up to 70 ns per byte.
 
     Returns:
         The message without the large fields, and these as views of ``data``, by the dotted name
         of the message around them (``boxes``, ``mask.boxes``, ``masks``), one entry for each
         such message in their order, empty where it has none. A message in which a field comes
         twice, that is otherwise unusual, or that is small is parsed whole, and there are no views.
-
-    Raises:
-        google.protobuf.message.DecodeError: the data is no such message.
-        Bulky: there would be more to parse.
 
     Example:
         >>> request = pb.GenerateMaskRequest(boxes=pb.BoxBatch(xyxy=bytes(48000), counts=[3000]))

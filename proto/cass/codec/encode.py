@@ -47,16 +47,10 @@ _KEPT_BYTES: Final = 512
 
 
 class MaskLayout:
-    """How the answers lie in memory to requests that ask for the same.
+    """How the answers to requests with these shapes ``(B, n_y, n_x)``, by map, lie in memory.
 
-    Args:
-        shapes: ``(B, n_y, n_x)`` of the mask of each feature map.
-        dtype: name of the masks' dtype.
-        return_owner: whether there are owner maps.
-        entry: whether an answer is the entry of a stream, a `StreamMasksResponse`.
-
-    Raises:
-        ValueError: the answer is too long for protobuf.
+    Those of a stream are entries, `StreamMasksResponse`. What is too long for protobuf raises a
+    `ValueError`.
     """
 
     def __init__(

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperCommand
 
 from cass_core.errors import CassError
-from cass_server.config.reference import Setting, settings_table
+from cass_server.config.reference import Setting, settings_table, shown
 
 ConfigFile: TypeAlias = Annotated[
     Path | None, typer.Option(metavar="FILE", help="TOML file with settings.")
@@ -76,9 +76,9 @@ class GroupedCommand(TyperCommand):
 
 
 def failure(reason: CassError | str, code: int) -> typer.Exit:
-    """Prints the reason, line by line; returns the exit to raise."""
+    """Prints the reason, line by line and as nothing that a terminal obeys; returns the exit."""
     for line in str(reason).splitlines():
-        typer.echo(f"cass-server: {line}", err=True)
+        typer.echo(f"cass-server: {shown(line)}", err=True)
     return typer.Exit(code)
 
 

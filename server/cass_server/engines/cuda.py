@@ -114,8 +114,7 @@ class CudaEngine:
         for dtype in MASK_DTYPES:
             for sizes in (one_size, own_sizes):
                 inputs = MaskInputs(boxes, sizes, [(8, 8)], True, MaskSpec(), dtype, False)
-                masks = [np.empty(shape, storage_dtype(dtype)) for shape in inputs.shapes()]
-                self.masks(inputs, masks, [])
+                self.masks(inputs, [np.empty(inputs.shapes()[0], storage_dtype(dtype))], [])
         mask = MaskInputs(boxes, one_size, [(8, 8)], True, MaskSpec(), "float32", False)
         logits = np.zeros(mask.shapes()[0], np.float32)
         loss = LossInputs(logits, "float32", None, "", mask, LossSpec(), None, True)

@@ -19,7 +19,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from cass.contract import SERVICE_NAME
 from cass_core.cpu.cores import core_count
 from cass_core.errors import CassError
-from cass_server.config.address import address_of, check_socket
+from cass_server.config.address import address_of, check_socket, reserve_port
 from cass_server.config.channel_options import options
 from cass_server.config.limits import Limits
 from cass_server.config.settings import Settings
@@ -270,5 +270,6 @@ def _bind(server: grpc.Server, settings: Settings, port: int) -> str:
         else:
             bound = server.add_secure_port(address, credentials)
     except RuntimeError as error:
-        raise CassError(f"cannot listen on {address}: is the port taken?") from error
+        reserve_port(settings.host, port)[0].close()  # which says why, as gRPC does not
+        raise CassError(f"cannot listen on {address}") from error
     return address_of(settings.host, bound)

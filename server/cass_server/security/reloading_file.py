@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import stat
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -81,6 +82,9 @@ def read_file(name: str, path: Path) -> bytes:
         CassError: the file cannot be read.
     """
     try:
+        # A pipe is empty the second time, or nobody writes to it; a device may have no end.
+        if stat.S_IFMT(path.stat().st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
+            raise CassError(f"{name} {path}: is no regular file, which can be read again")
         return path.read_bytes()
     except OSError as error:
         raise unreadable(name, path, error) from None

@@ -12,7 +12,8 @@ import pytest
 
 from cass_client import InvalidRequest, MaskSpec
 from cass_client.ray import MaskBatch
-from cass_core import generate_mask, warn
+from cass_core import generate_mask
+from cass_core.checks import warn
 from cass_core.synthetic import street_boxes
 from tests.support.programs import printed
 

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from cass_client import AsyncCassClient, CassClient, InvalidRequest, MaskSpec
 from cass_client.torch import MaskCollate
-from cass_core import generate_mask, warn
+from cass_core import generate_mask
+from cass_core.checks import warn
 from tests.server.support.observed import scrape, value
 from tests.support.compare import same
 from tests.support.servers import serving
@@ -218,11 +219,17 @@ KITTI = {"type": "Car", "truncated": 0.0, "bbox": [8.0, 8.0, 24.0, 20.0]}
         ({"image": IMAGE}, "boxes[1]: there is no key 'boxes'; the keys are: 'image'"),
         ((IMAGE, {"labels": 1}), "boxes[1]: there is no key 'boxes'; the keys are: 'labels'"),
         ({}, "boxes[1]: there is no key 'boxes'; the keys are: none"),
-        ((IMAGE, {"boxes": [(8, 8, 2, 9)]}), "boxes[1][0].x2: is smaller than x1"),
+        ((IMAGE, {"boxes": [(8, 8, 2, 9)]}),
+         "boxes[1][0].x2: is smaller than x1; boxes are x1, y1, x2, y2"),
         ((IMAGE, {"boxes": torch.zeros(2, 5)}), "boxes[1]: must have the shape [N, 4], got [2, 5]"),
         ((IMAGE, 3), "boxes[1]: must have the shape [N, 4], got []"),
         ((IMAGE, [KITTI]),
          "boxes[1][0]: is not a COCO annotation, which has an image_id and a bbox"),
+        *(
+            ((IMAGE, [{"image_id": 7, "bbox": bbox}]),
+             "boxes[1][0].bbox: must be four numbers: x, y, width, height")
+            for bbox in ((), None, "1234", b"1234", 5, [1, 2, 3, "four"], {"x": 1})
+        ),
         ((IMAGE, [{"image_id": 7}]), "boxes[1][0].bbox: must be four numbers: x, y, width, height"),
         ((IMAGE, coco([(1, 2, 3, 4), (1, 2, 3)])),
          "boxes[1][1].bbox: must be four numbers: x, y, width, height"),
@@ -421,6 +428,7 @@ def test_unknown_samples_need_a_collate_fn() -> None:
     [
         ({"client": "localhost:50051"}, "client"),
         ({"client": AsyncCassClient("local:")}, "client"),
+        ({"keep_memory": "False"}, "keep_memory"),
         ({"feature_map": (0, 4)}, "feature_map"),
         ({"feature_map": [(4, 4), 3]}, "feature_map[1]"),
         ({"spec": 4}, "mask_spec"),

@@ -22,7 +22,8 @@ from cass_client import (
     MaskRequest,
 )
 from cass_client.torch import MaskCollate, RemoteCassLoss
-from cass_core import generate_mask, warn
+from cass_core import generate_mask
+from cass_core.checks import warn
 from tests.support.compare import same
 
 LOCAL = CassClient("local:")

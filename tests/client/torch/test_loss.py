@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from cass_client import CassClient, InvalidRequest, LossSpec, MaskSpec
 from cass_client.torch import RemoteCassLoss
@@ -197,6 +198,18 @@ def test_double_backward_is_refused(client: CassClient, power: int) -> None:
     (grad,) = torch.autograd.grad(value, logits, create_graph=True)
     with pytest.raises(RuntimeError, match="RemoteCassLoss can be differentiated only once"):
         grad.square().sum().backward()
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # torch's own
+def test_a_forward_mode_derivative_is_refused(client: CassClient) -> None:
+    """It would be 0, as of a constant."""
+    loss, logits = RemoteCassLoss(client, PATCH), some_logits()
+    with pytest.raises(RuntimeError, match="RemoteCassLoss has no forward-mode derivative"):
+        torch.func.jvp(lambda x: loss(x, BOXES, **PLACE), (logits,), (logits,))
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(logits, logits)
+        with pytest.raises(RuntimeError, match="RemoteCassLoss has no forward-mode derivative"):
+            loss(dual, BOXES, **PLACE)
 
 
 def test_backward_twice_over_a_retained_graph(client: CassClient) -> None:

@@ -118,7 +118,7 @@ def test_rotated_boxes_are_refused() -> None:
 
 
 def test_a_negative_width_is_refused() -> None:
-    with pytest.raises(InvalidRequest, match=r"^boxes\[0\]\[0\].x2: is smaller than x1$"):
+    with pytest.raises(InvalidRequest, match=r"^boxes\[0\]\[0\].x2: is smaller than x1"):
         BoxBatch.from_list([like_torchvision([[5, 5, -1, 3]], "XYWH")])
 
 

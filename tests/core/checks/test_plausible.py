@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -11,8 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-import cass_core.cpu.boxes  # noqa: F401 - used from now on
-from cass_core import BoxBatch, CassLoss, InputWarning, generate_mask
+from cass_core import BoxBatch, CassLoss, InputWarning, MaskLoss, compute_loss, generate_mask
 from cass_core.plotting.figures import plot_mask
 from cass_core.synthetic import street_boxes
 
@@ -45,6 +43,7 @@ Door = Callable[[Any, Any, tuple[int, int]], Any]
 
 WRONG = [
     (WIDE / [1280, 736, 1280, 736], SIZE, CELLS, "normalised"),
+    ([[-0.01, 0.5, 1.0001, 0.99]], SIZE, CELLS, "normalised"),
     (WIDE, (1280, 736), CELLS, r"image_size \(1280, 736\) and feature_map \(23, 40\) differ"),
     (WIDE, SIZE, (40, 23), r"image_size \(736, 1280\) and feature_map \(40, 23\) differ"),
     (WIDE, (1280, 736), (40, 23), r"given as \(W, H\)"),
@@ -80,15 +79,29 @@ def test_one_image_of_several() -> None:
 
 def test_figures() -> None:
     with pytest.warns(InputWarning, match="normalised"):
-        plot_mask(None, WIDE / 1280, np.eye(4), image_size=SIZE)
+        plot_mask(None, WIDE / 1280, np.zeros(CELLS), image_size=SIZE)
+    with pytest.warns(InputWarning, match=r"feature_map \(40, 23\) differ"):
+        plot_mask(None, WIDE, np.zeros((40, 23)), image_size=SIZE)
+    with pytest.warns(InputWarning, match="mask is uint8"):
+        plot_mask(None, WIDE, np.ones(CELLS, np.uint8), image_size=SIZE)
 
 
-@pytest.mark.parametrize("loaded", [True, False])
-def test_whether_or_not_the_loops_are_loaded(loaded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not loaded:
-        monkeypatch.delitem(sys.modules, "cass_core.cpu.boxes")
-    with pytest.warns(InputWarning, match=r"x = 1240, y = 700"):
-        generate_mask([FEW, WIDE], (1280, 736), (40, 23))
+@pytest.mark.parametrize("kind", [np.array, torch.tensor])
+def test_bytes_that_are_no_255ths(kind: Any) -> None:
+    """A mask of 0 and 1 as uint8 is one of at most 1 / 255."""
+    logits, ones = kind([[0.0, 0.0]]), kind([[0, 1]])
+    ones = ones.astype(np.uint8) if isinstance(ones, np.ndarray) else ones.byte()
+    with pytest.warns(InputWarning, match="target is uint8"):
+        compute_loss(logits, ones)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        compute_loss(logits, ones)
+        compute_loss(logits, ones * 255)
+
+
+def test_a_mask_of_bytes_that_are_no_255ths() -> None:
+    with pytest.warns(InputWarning, match="mask is uint8"):
+        MaskLoss()(torch.zeros(1, 2), torch.tensor([[0, 1]], dtype=torch.uint8))
 
 
 RIGHT = [
@@ -101,6 +114,7 @@ RIGHT = [
     (np.array([[-20, -5, 1300, 740]]), SIZE, CELLS),  # a bit beyond the image
     (np.array([[700, 5, 760, 300]]), (1280, 736), (40, 23)),  # of an image that is high
     (np.zeros((3, 4)), SIZE, CELLS),  # padding
+    (np.array([[-50, -40, 0.5, 0.9]]), SIZE, CELLS),  # with hardly a pixel in the image
     (np.empty((0, 4)), SIZE, CELLS),
     (FEW, (8, 8), (32, 32)),  # a map finer than its image
     (FEW / 8, (8, 8), (8, 8)),  # below a pixel, of few
@@ -116,7 +130,7 @@ def test_nothing_is_said_of_the_rest(
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         door([np.asarray(box, np.float32)], size, cells)
-        plot_mask(None, box, np.eye(4), image_size=size)
+        plot_mask(None, box, np.zeros(cells), image_size=size)
 
 
 def test_later_calls_are_looked_at_too() -> None:

@@ -251,7 +251,8 @@ def test_descent_leads_to_the_mask(kind: Any) -> None:
         ({"feature_map": [(8, 10)]}, "feature_map", "must be one (h, w) here"),
         ({"image_size": (0, 32)}, "image_size",
          "must be two whole numbers from 1 to 2147483647, got (0, 32)"),
-        ({"boxes": [[(4, 4, 2, 8)], [], []]}, "boxes[0][0].x2", "is smaller than x1"),
+        ({"boxes": [[(4, 4, 2, 8)], [], []]}, "boxes[0][0].x2",
+         "is smaller than x1; boxes are x1, y1, x2, y2"),
         ({"num_boxes": -1}, "num_boxes", "must be a number of at least 0, got -1"),
     ],
 )  # fmt: skip

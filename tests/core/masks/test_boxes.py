@@ -78,7 +78,7 @@ def test_the_named_box_is_the_bad_one() -> None:
     xyxy[4, 3] = -1
     with pytest.raises(InvalidRequest) as caught:
         BoxBatch(xyxy, np.array([0, 3, 0, 3]))
-    assert str(caught.value) == "boxes[3][1].y2: is smaller than y1"
+    assert str(caught.value) == "boxes[3][1].y2: is smaller than y1; boxes are x1, y1, x2, y2"
 
 
 def test_device_is_kept_and_its_values_are_not_read() -> None:

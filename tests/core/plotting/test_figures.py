@@ -179,6 +179,12 @@ def test_owner() -> None:
 OWNER = np.array([[-1, 0, -1], [1, 1, -1]])
 
 
+def test_owner_of_any_whole_dtype() -> None:
+    for dtype in (np.uint8, np.int64):
+        names = np.array([[1, 0, 0], [0, 1, 1]], dtype)
+        np.testing.assert_array_equal(values(plot_owner(PICTURE, BOXES, names), 0), names)
+
+
 def test_overview() -> None:
     figure = plot_overview(PICTURE, BOXES, MASK, MASK[::-1], owner=OWNER, labels=("a", "b"))
     assert [axes.get_title() for axes in figure.axes[:4]] == ["a", "b", "b - a", "owner"]
@@ -246,13 +252,17 @@ REFUSED: list[Refused] = [
      "without_patch: must be an array of numbers"),
     (plot_kept, (PICTURE, BOXES, {"a": ([["0", "1"]], [0, 0])}), {},
      "kept: must be an array of numbers"),
+    (plot_mask, (PICTURE, [], MASK * np.nan), {}, "mask: holds NaN"),
+    (plot_mask, (PICTURE, [], MASK), {"patch_pixels": (0, 9)},
+     "patch_pixels: must be two numbers above 0"),
     (plot_mask, (PICTURE, BOXES, MASK), {"without_patch": [True]},
      "without_patch: must be [2], one for each box"),
     (plot_mask, (None, [], MASK), {"image_size": [SIZE]}, "image_size: must be one (H, W) here"),
     (plot_mask, (PICTURE, [], MASK[None]), {},
      "mask: must be of one image, [n_y, n_x], got the shape [1, 2, 3]"),
     (plot_mask, (PICTURE, [], "mask"), {}, "mask: must be an array of numbers"),
-    (plot_mask, (PICTURE, [[3, 0, 1, 1]], MASK), {}, "boxes[0][0].x2: is smaller than x1"),
+    (plot_mask, (PICTURE, [[3, 0, 1, 1]], MASK), {},
+     "boxes[0][0].x2: is smaller than x1; boxes are x1, y1, x2, y2"),
     (plot_comparison, (PICTURE, [], MASK, MASK.T), {},
      "second: has the shape [3, 2], first has [2, 3]"),
     (plot_prediction, (PICTURE, [], MASK, np.zeros(5)), {},

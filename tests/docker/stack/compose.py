@@ -45,7 +45,7 @@ class Stack:
 
     def __init__(self, engine: Engine, profile: str) -> None:
         self._engine = engine
-        self._project = f"cass-test-{os.getpid()}"
+        self.project = f"cass-test-{os.getpid()}"
         port, self._prometheus = free_port(), free_port()
         self.address = f"127.0.0.1:{port}"
         self._environment = {
@@ -55,7 +55,7 @@ class Stack:
             "PUBLISH_PORT": str(port),
             "PROMETHEUS_PORT": str(self._prometheus),
         }
-        self._command = [*compose_program(engine), "-p", self._project, "-f", str(COMPOSE)]
+        self._command = [*compose_program(engine), "-p", self.project, "-f", str(COMPOSE)]
 
     def shell(self, folder: Path, replaced: Mapping[str, str]) -> Shell:
         """A shell in which `docker compose` has this stack's name and ports."""
@@ -85,7 +85,7 @@ class Stack:
 
     def containers(self, service: str) -> list[Container]:
         """Those of a service."""
-        labels = {"project": self._project, "service": service}
+        labels = {"project": self.project, "service": service}
         filters = [f"--filter=label=com.docker.compose.{k}={v}" for k, v in labels.items()]
         told = self._engine("ps", "--all", "--quiet", "--no-trunc", *filters)
         return [Container(self._engine, id) for id in told.split()]

@@ -37,7 +37,7 @@ class Proxy:
         self._metrics = f"http://127.0.0.1:{metrics}/metrics"
         command = [program("haproxy"), "-W", "-db"]
         for name in ("common.cfg", f"{variant}.cfg"):
-            text = (PROXY / name).read_text()
+            text = (PROXY / name).read_text(encoding="utf-8")
             for here, there in (
                 ("parse-resolv-conf", f"nameserver test 127.0.0.1:{replacement.name_server}"),
                 ("bind :50051", f"bind {self.address}"),
@@ -54,7 +54,7 @@ class Proxy:
 
     def log(self) -> str:
         """What it has printed."""
-        return self._log.read_text()
+        return self._log.read_text(encoding="utf-8")
 
     def metrics(self) -> Samples:
         """What Prometheus reads of it."""

@@ -20,9 +20,11 @@ PROVISIONING = ROOT / "docker" / "grafana" / "provisioning"
 
 
 def test_grafana_is_told_where_everything_is() -> None:
-    grafana = yaml.safe_load(COMPOSE.read_text())["services"]["grafana"]
+    grafana = yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))["services"]["grafana"]
     mounted = dict(volume.split(":")[:2] for volume in grafana["volumes"])
-    provider = yaml.safe_load((PROVISIONING / "dashboards" / "cass.yml").read_text())
+    provider = yaml.safe_load(
+        (PROVISIONING / "dashboards" / "cass.yml").read_text(encoding="utf-8")
+    )
     folder = provider["providers"][0]["options"]["path"]
     assert mounted["./grafana/dashboards"] == folder
     assert mounted["./grafana/provisioning"] == "/etc/grafana/provisioning"
@@ -31,7 +33,9 @@ def test_grafana_is_told_where_everything_is() -> None:
 
 
 def test_every_panel_asks_the_data_source_that_is_provided() -> None:
-    provided = yaml.safe_load((PROVISIONING / "datasources" / "prometheus.yml").read_text())
+    provided = yaml.safe_load(
+        (PROVISIONING / "datasources" / "prometheus.yml").read_text(encoding="utf-8")
+    )
     (source,) = provided["datasources"]
     used = {"type": source["type"], "uid": source["uid"]}
     for panel in panels():
@@ -41,7 +45,7 @@ def test_every_panel_asks_the_data_source_that_is_provided() -> None:
 
 
 def test_panels_have_names_and_places_of_their_own() -> None:
-    content = json.loads(DASHBOARD.read_text())["panels"]
+    content = json.loads(DASHBOARD.read_text(encoding="utf-8"))["panels"]
     taken: set[tuple[int, int]] = set()
     for panel in content:
         place = panel["gridPos"]

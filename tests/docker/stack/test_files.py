@@ -19,13 +19,15 @@ from tests.docker.stack.compose import COMPOSE
 from tests.docker.stack.programs import promtool
 
 PROMETHEUS = ROOT / "docker" / "prometheus"
-ALERTS = yaml.safe_load((PROMETHEUS / "alerts.yml").read_text())
+ALERTS = yaml.safe_load((PROMETHEUS / "alerts.yml").read_text(encoding="utf-8"))
 RULES = [rule for group in ALERTS["groups"] for rule in group["rules"]]
 
 
 def content() -> dict[str, Any]:
     """The compose file with the defaults of its variables."""
-    read: dict[str, Any] = yaml.safe_load(re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", COMPOSE.read_text()))
+    read: dict[str, Any] = yaml.safe_load(
+        re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", COMPOSE.read_text(encoding="utf-8"))
+    )
     return read
 
 
@@ -79,7 +81,7 @@ def test_what_a_profile_starts(profile: str, started: set[str]) -> None:
 
 
 def test_what_is_started_unless_told_otherwise() -> None:
-    assert "COMPOSE_PROFILES=cpu\n" in COMPOSE.with_name(".env").read_text()
+    assert "COMPOSE_PROFILES=cpu\n" in COMPOSE.with_name(".env").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", ["server", "server-gpu", "server-tls"])
@@ -113,7 +115,9 @@ def test_alerts_fire_when_they_should() -> None:
     tests = Path(__file__).with_name("alerts.yml")
     promtool("test", "rules", str(tests))
     # None goes untested.
-    assert set(re.findall(r'alertname="(\w+)"', tests.read_text())) == {r["alert"] for r in RULES}
+    assert set(re.findall(r'alertname="(\w+)"', tests.read_text(encoding="utf-8"))) == {
+        r["alert"] for r in RULES
+    }
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])

@@ -156,7 +156,7 @@ def make_certificates(folder: Path) -> Path:
     made = folder / "certificates"
     for name in ("authority", "server", "proxy", "client"):
         (made / name).mkdir(parents=True)
-    script = (ROOT / "docker" / "certificates" / "make.sh").read_text()
+    script = (ROOT / "docker" / "certificates" / "make.sh").read_text(encoding="utf-8")
     script = script.replace("cd /certificates", f"cd {made}")
     environment = {**os.environ, "CERTIFICATE_NAMES": "DNS:localhost,IP:127.0.0.1"}
     subprocess.run(["sh", "-c", script], env=environment, check=True, timeout=LIMIT)

@@ -29,7 +29,7 @@ NEVER_ON_A_CPU = {"Requests in a batch"}
 @pytest.fixture(scope="module")
 def images(engine: Engine, server_image: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Those that the services name."""
-    services = yaml.safe_load(COMPOSE.read_text())["services"]
+    services = yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))["services"]
     engine("tag", server_image, services["server"]["image"])
     for service in ("proxy", "prometheus"):
         provide(engine, services[service]["image"], tmp_path_factory.mktemp(service))
@@ -89,7 +89,8 @@ def test_first_looks_of_the_page(plain: Stack, tmp_path: Path) -> None:
 
 def test_upgrade_by_the_page(plain: Stack, tmp_path: Path) -> None:
     """No call fails."""
-    shell = plain.shell(tmp_path, {})
+    mine = f"--filter label=com.docker.compose.project={plain.project}"
+    shell = plain.shell(tmp_path, {"docker ps -q": f"docker ps -q --no-trunc {mine}"})
     start = next(i for i, line in enumerate(LINES) if line.startswith("old="))
     listed, scaled, _, stopped = LINES[start : start + 4]
     before = {server.id for server in plain.containers("server")}

@@ -58,21 +58,10 @@ def test_version() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{__version__}\n", "")
 
 
-@pytest.mark.parametrize(
-    ("arguments", "error"),
-    [
-        (["--device", "cuda:99"], "device cuda:99: torch finds "),
-        (
-            ["--host", "nowhere.invalid", "--port", "0", "--insecure"],
-            "cannot listen on nowhere.invalid:0",
-        ),
-    ],
-)
-def test_what_cannot_be_served_is_one_line(arguments: list[str], error: str) -> None:
-    done = cass_server("serve", *arguments)
+def test_what_cannot_be_served_is_one_line() -> None:
+    done = cass_server("serve", "--device", "cuda:99")
     assert (done.returncode, done.stdout) == (1, "")
-    (line,) = (line for line in done.stderr.splitlines() if line.startswith("cass-server: "))
-    assert line.startswith(f"cass-server: {error}")
+    assert done.stderr.splitlines()[-1].startswith("cass-server: device cuda:99: torch finds ")
     assert "Traceback" not in done.stderr
 
 
@@ -174,7 +163,7 @@ def fail_twice(address: str) -> None:
 
 
 def test_log(tmp_path: Path) -> None:
-    """One line at the start, one a failed request, one at the end; none for good ones."""
+    """Two lines at the start, one a failed request, one at the end; none for good ones."""
     with serving(program=held(tmp_path, "warm", "go")) as server:
         with service_of(server.address) as stub:
             stub.GenerateMask(mask_request(), timeout=LIMIT)

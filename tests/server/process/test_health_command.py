@@ -114,3 +114,11 @@ def test_commands_are_listed_whole() -> None:
     lines = cass_server("--help").stdout.partition("Commands:\n")[2].splitlines()
     assert [line.split()[0] for line in lines] == ["serve", "ray", "health"]
     assert all(line.endswith(".") and not line.endswith("...") for line in lines)
+
+
+def test_nothing_that_a_terminal_obeys() -> None:
+    done = cass_server("health", "--tls-ca", "\x1b]0;title\x07")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "cass-server: '--tls-ca \\x1b]0;title\\x07: cannot be read: No such file or directory'\n"
+    )

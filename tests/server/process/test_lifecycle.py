@@ -126,6 +126,18 @@ def test_signal_while_warming_up(number: signal.Signals, tmp_path: Path) -> None
     assert events(server) == ["warming up", "stopped"]
 
 
+@pytest.mark.parametrize(
+    ("host", "reason"),
+    [("192.0.2.1", "Cannot assign requested address"), ("no.such.host.invalid", "not known")],
+)
+def test_a_host_that_is_none_of_this_machine(host: str, reason: str) -> None:
+    with server_process("--host", host, "--insecure") as server:
+        assert server.process.wait(timeout=LIMIT) == 1
+    line = server.lines[-1]
+    assert line.startswith(f"cass-server: cannot listen on {host}:0: ")
+    assert line.endswith(f"{reason}\n")
+
+
 def test_ipv6_address_in_the_log_can_be_connected_to() -> None:
     try:
         socket.create_server(("::1", 0), family=socket.AF_INET6).close()

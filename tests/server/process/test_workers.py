@@ -108,8 +108,9 @@ def test_a_port_that_the_workers_of_another_server_share(
 ) -> None:
     port = server.address.rpartition(":")[2]
     second = cass_server("serve", "--port", port, "--device", "cpu", "--workers", workers)
-    reason = {"1": "is the port taken?", "2": "Address already in use"}[workers]
-    assert second.stderr == f"cass-server: cannot listen on {server.address}: {reason}\n"
+    assert second.stderr.splitlines()[-1] == (
+        f"cass-server: cannot listen on {server.address}: Address already in use"
+    )
     assert second.returncode == 1
     assert health(server.address) == "SERVING"
 
