@@ -191,6 +191,22 @@ def test_info(address: str) -> None:
             "cass: dtype: uint8 needs a mask_spec.merge that stays in [0, 1]",
         ),
         (["mask", "FILE", "--out", "m.npz", "--server", "127.0.0.1:1"], 1, "cass: 127.0.0.1:1: "),
+        (
+            ["mask", "FILE", "--out", "m.npz", "--server", "http://localhost:50051"],
+            1,
+            "cass: --server: must be HOST:PORT, not a URL; write 'localhost:50051'",
+        ),
+        (["info", "--server", "localhost"], 1, "cass: --server: must be HOST:PORT: 'localhost' "),
+        (
+            ["info", "--server", "h:1", "--timeout", "0"],
+            1,
+            "cass: --timeout: must be a number of seconds above 0",
+        ),
+        (
+            ["info", "--server", "h:1", "--tls-certificate", "c.pem"],
+            1,
+            "cass: --tls: a certificate and its key go together",
+        ),
         (["plot", "FILE", "--image", "99", "--out", "p.png"], 1, "cass: image: '99' is not the id"),
         (
             ["plot", "FILE", "--image", "10", "--images", ".", "--out", "p.png"],
