@@ -47,7 +47,7 @@ COVERED: dict[str, dict[str, str]] = {
         "docker compose -f docker/compose.yaml up -d": f"{STACK}::plain",
         "docker compose -f docker/compose.yaml build": "not: the images are there already",
         "mkdir client-tls": f"{STACK}::test_mutual_tls",
-        "old=$(docker compose": f"{STACK}::test_upgrade",
+        "old=$(docker ps": f"{STACK}::test_upgrade",
         "docker ps": f"{STACK}::test_upgrade",
         "docker stop": f"{STACK}::test_upgrade",
     },

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cass_core import BoxBatch, MaskSpec, boxes_without_patch
+from cass_core.arrays import read_only
 from cass_core.cpu.coverage import count_without_patch, counter
 from cass_core.inputs import MaskInputs
 from tests.core.support.strategies import Scene, scenes
@@ -15,7 +16,7 @@ from tests.core.support.strategies import Scene, scenes
 
 def count(batch: BoxBatch, sizes: object, maps: list[tuple[int, int]], spec: MaskSpec) -> int:
     inputs = MaskInputs.check(batch, sizes, maps, spec, "float32", False)
-    return counter(inputs)(np.asarray(batch.xyxy), batch.offsets)
+    return counter(inputs)(read_only(np.asarray(batch.xyxy)), batch.offsets)
 
 
 @given(
