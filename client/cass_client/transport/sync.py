@@ -159,7 +159,11 @@ class _Stream:
         message: bytes | None = next(self._call, None)
         return message
 
-    def close(self) -> None:
-        """End it, if it has not."""
+    def end(self) -> None:
+        """Write no more."""
         self._messages.put(None)
+
+    def close(self) -> None:
+        """Cancel it, if it has not ended."""
+        self.end()
         self._call.cancel()
