@@ -12,6 +12,7 @@ import typer
 from cass_client.client import CassClient
 from cass_client.config import Tls
 from cass_client.targets import service_of
+from cass_core.errors import InvalidRequest
 
 
 def _file(help_: str) -> Any:
@@ -52,19 +53,29 @@ class Connection:
         """A client for the server.
 
         Raises:
+            InvalidRequest: an option cannot be used; it is named.
             ConnectionError: the service is on Ray, and there is no cluster.
         """
         given = (self.tls_ca, self.tls_certificate, self.tls_key, self.tls_server_name)
         secured = self.tls or any(value is not None for value in given)
-        client = CassClient(
-            self.server,
-            timeout=self.timeout,
-            tls=Tls(*given) if secured else None,
-            token_file=self.token_file,
-        )
+        try:
+            client = CassClient(
+                self.server,
+                timeout=self.timeout,
+                tls=Tls(*given) if secured else None,
+                token_file=self.token_file,
+            )
+        except InvalidRequest as error:
+            raise InvalidRequest(_option(error.field), error.reason) from error
         if service_of(self.server) is not None:
             _connect_to_ray()
         return client
+
+
+def _option(field: str) -> str:
+    """The option that sets an argument of `CassClient`."""
+    name = "server" if field == "target" else field
+    return "--" + name.replace(".", "-").replace("_", "-")
 
 
 def _connect_to_ray() -> None:

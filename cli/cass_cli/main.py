@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import signal
 import sys
+import warnings
 from importlib import metadata
 from typing import Annotated
 
@@ -58,8 +59,13 @@ def _print_error(text: str) -> None:
     typer.echo(f"cass: {printable(text)}", err=True)
 
 
+def _print_warning(message: Warning | str, *_: object, **__: object) -> None:
+    typer.echo(f"cass: warning: {printable(str(message))}", err=True)
+
+
 def main() -> None:
     """Entry point of the command."""
+    warnings.showwarning = _print_warning  # without the line of ours that it came from
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names may hold what a locale has not

@@ -120,6 +120,16 @@ def test_what_a_mask_does_not_teach_is_counted(tmp_path: Path) -> None:
     assert "\n1 of 3 boxes have no patch: patch_size is 1 at stride 8, " in errors
 
 
+def test_warnings_are_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "file.json"
+    path.write_text(json.dumps(coco([(64, 64)], [np.array([[0, 0, 1, 1]])])))
+    errors = cass("mask", path, "--out", tmp_path / "m.npz").stderr
+    assert [line[:48] for line in errors.splitlines() if "[0, 1]" in line] == [
+        "cass: warning: all boxes lie within [0, 1]: they"
+    ]
+    assert ".py" not in errors
+
+
 def test_version() -> None:
     assert cass("--version").stdout == f"cass {cass_core.__version__}\n"
 
@@ -181,6 +191,22 @@ def test_info(address: str) -> None:
             "cass: dtype: uint8 needs a mask_spec.merge that stays in [0, 1]",
         ),
         (["mask", "FILE", "--out", "m.npz", "--server", "127.0.0.1:1"], 1, "cass: 127.0.0.1:1: "),
+        (
+            ["mask", "FILE", "--out", "m.npz", "--server", "http://localhost:50051"],
+            1,
+            "cass: --server: must be HOST:PORT, not a URL; write 'localhost:50051'",
+        ),
+        (["info", "--server", "localhost"], 1, "cass: --server: must be HOST:PORT: 'localhost' "),
+        (
+            ["info", "--server", "h:1", "--timeout", "0"],
+            1,
+            "cass: --timeout: must be a number of seconds above 0",
+        ),
+        (
+            ["info", "--server", "h:1", "--tls-certificate", "c.pem"],
+            1,
+            "cass: --tls: a certificate and its key go together",
+        ),
         (["plot", "FILE", "--image", "99", "--out", "p.png"], 1, "cass: image: '99' is not the id"),
         (
             ["plot", "FILE", "--image", "10", "--images", ".", "--out", "p.png"],

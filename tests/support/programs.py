@@ -1,12 +1,13 @@
-"""Python programs that tests run to their end."""
+"""Python programs that tests run."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 LIMIT = 100.0
@@ -40,3 +41,21 @@ def printed(*arguments: object, **options: Any) -> str:
     done = ended(*arguments, **options)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
+
+
+@contextlib.contextmanager
+def running_program(code: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
+    """Python with this code, which has printed a line by now; killed at the end."""
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline()
+            yield process
+        finally:
+            process.kill()

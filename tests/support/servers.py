@@ -68,6 +68,11 @@ class ServerProcess:
         """Wait for the line that tells the address, and keep it."""
         self.address = self.wait_for("serving")["address"]
 
+    def records(self, event: str = "") -> list[dict[str, Any]]:
+        """What it has logged, or what of this event; every line must be a JSON object."""
+        found: list[dict[str, Any]] = [json.loads(line) for line in self.lines]
+        return [record for record in found if event in ("", record["event"])]
+
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Signal it and wait; its exit code."""
         if self.process.poll() is None:

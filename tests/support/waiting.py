@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -21,9 +21,8 @@ def wait_until(
         limit: seconds.
         pause: seconds between two polls.
     """
-    poll = threading.Event()
-    for _ in range(int(limit / pause)):
-        if condition():
-            return
-        poll.wait(pause)
-    raise AssertionError(explain())
+    end = time.monotonic() + limit
+    while not condition():
+        if time.monotonic() > end:
+            raise AssertionError(explain())
+        time.sleep(pause)

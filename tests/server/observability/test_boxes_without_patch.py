@@ -7,8 +7,7 @@ import pytest
 
 from cass.v1 import cass_pb2 as pb
 from cass_server.engines.base import CpuEngine
-from cass_server.observability.metrics import Metrics
-from tests.server.support.in_thread import service
+from tests.server.support.in_thread import running
 from tests.server.support.observed import exposed, value
 from tests.server.support.processes import LIMIT
 
@@ -46,14 +45,14 @@ def loss_request(patch_size: int) -> pb.ComputeLossRequest:
 def test_boxes_without_a_patch_are_counted(
     engine: CpuEngine, patch_size: int, min_size: float, missing: int
 ) -> None:
-    metrics = Metrics()
-    with service(engine, metrics=metrics) as stub:
+    with running(engine) as server:
+        stub = server.stub
         for _ in range(3):  # read by protobuf, and then as known
             stub.GenerateMask(mask_request(patch_size, min_size), timeout=LIMIT)
         entry = pb.StreamMasksRequest(request=mask_request(patch_size, min_size))
         assert len(list(stub.StreamMasks(iter([entry] * 2), timeout=LIMIT))) == 2
         stub.ComputeLoss(loss_request(patch_size), timeout=LIMIT)
-    found = exposed([metrics])
+        found = exposed([server.metrics])
     assert value(found, "cass_boxes_total") == 6 * len(BOXES)
     assert value(found, "cass_boxes_without_patch_total") == 6 * missing
 
@@ -62,7 +61,6 @@ def test_a_box_that_one_of_its_maps_has_a_patch_for() -> None:
     """Patches of the finer map have centres at 4, 12, 20 and 28: two are in the second box."""
     request = mask_request(4)
     request.feature_maps.append(pb.FeatureMap(height=16, width=16))
-    metrics = Metrics()
-    with service(metrics=metrics) as stub:
-        stub.GenerateMask(request, timeout=LIMIT)
-    assert value(exposed([metrics]), "cass_boxes_without_patch_total") == 2
+    with running() as server:
+        server.stub.GenerateMask(request, timeout=LIMIT)
+        assert value(exposed([server.metrics]), "cass_boxes_without_patch_total") == 2

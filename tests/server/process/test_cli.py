@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
-import json
 import tomllib
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
-from grpc_health.v1 import health_pb2_grpc
-from grpc_health.v1.health import HealthServicer
 
 from cass.v1 import cass_pb2 as pb
-from cass.v1 import cass_pb2_grpc
 from cass_core import __version__
 from cass_server.config.reference import settings_table
-from tests.server.support.certificates import Authority, put
+from tests.server.support.details import fails
+from tests.server.support.load import service_of
 from tests.server.support.processes import LIMIT, cass_server, free_port, health, held
 from tests.server.support.requests import mask_request
 from tests.support.programs import ended
@@ -44,11 +37,11 @@ def test_help(arguments: list[str], texts: list[str]) -> None:
 
 def test_help_has_every_setting() -> None:
     lines = cass_server("serve", "--help").stdout.splitlines()
-    told = " ".join(word for line in lines for word in line.split())
+    shown = " ".join(word for line in lines for word in line.split())
     for setting in settings_table():
         form = setting.metavar or f"/ {setting.option.replace('--', '--no-')}"
         default = setting.default or "not set"
-        assert f" {setting.option} {form} {setting.help} [default: {default}]" in told
+        assert f" {setting.option} {form} {setting.help} [default: {default}]" in shown
     assert [line for line in lines if line.endswith(":") and line[0] != " "] == [
         "Options:",
         "Server:",
@@ -65,21 +58,10 @@ def test_version() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{__version__}\n", "")
 
 
-@pytest.mark.parametrize(
-    ("arguments", "error"),
-    [
-        (["--device", "cuda:99"], "device cuda:99: torch finds "),
-        (
-            ["--host", "nowhere.invalid", "--port", "0", "--insecure"],
-            "cannot listen on nowhere.invalid:0",
-        ),
-    ],
-)
-def test_what_cannot_be_served_is_one_line(arguments: list[str], error: str) -> None:
-    done = cass_server("serve", *arguments)
+def test_what_cannot_be_served_is_one_line() -> None:
+    done = cass_server("serve", "--device", "cuda:99")
     assert (done.returncode, done.stdout) == (1, "")
-    (line,) = (line for line in done.stderr.splitlines() if line.startswith("cass-server: "))
-    assert line.startswith(f"cass-server: {error}")
+    assert done.stderr.splitlines()[-1].startswith("cass-server: device cuda:99: torch finds ")
     assert "Traceback" not in done.stderr
 
 
@@ -103,27 +85,11 @@ def test_printed_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.delenv("CASS_DRAIN_SECONDS")
     again = cass_server("serve", "--config", str(config), "--no-channelz", "--print-config")
     assert "channelz = false  # --channelz (command line)" in again.stdout.splitlines()
-    told = tomllib.loads(done.stdout)
-    assert tomllib.loads(again.stdout) == told | {"channelz": False}
+    printed = tomllib.loads(done.stdout)
+    assert tomllib.loads(again.stdout) == printed | {"channelz": False}
 
 
-@pytest.mark.parametrize(
-    ("arguments", "error"),
-    [
-        (["--port", "65536"], "--port (command line): must be a whole number from 0 to 65535, got"),
-        (["--drain-seconds", "-1"], "--drain-seconds (command line): must be a number from 0 to"),
-        (["--host", "::"], "--host (command line): :: can be reached from other machines: set "),
-        (["--config", "/nowhere"], "--config (command line): cannot read /nowhere: No such file"),
-    ],
-)
-def test_wrong_settings_are_one_line(arguments: list[str], error: str) -> None:
-    done = cass_server("serve", *arguments)
-    assert (done.returncode, done.stdout) == (2, "")
-    (line,) = done.stderr.splitlines()
-    assert line.startswith(f"cass-server: {error}")
-
-
-def test_every_wrong_setting_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_wrong_setting_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CASS_PORT", "70000")
     done = cass_server("serve", "--log-level", "loud", "--print-config")
     assert (done.returncode, done.stdout) == (2, "")
@@ -165,90 +131,21 @@ def test_what_is_not_installed_is_one_line(missing: str, arguments: list[str]) -
     )
 
 
-def test_health_of_a_server_that_serves() -> None:
-    with serving() as server:
-        done = cass_server("health", "--address", server.address, "--timeout", "20")
-        assert (done.returncode, done.stdout) == (0, f"{server.address}: SERVING\n")
+def test_health_of_a_server_that_serves(address: str) -> None:
+    done = cass_server("health", "--address", address, "--timeout", "20")
+    assert (done.returncode, done.stdout) == (0, f"{address}: SERVING\n")
 
 
-def test_health_of_a_server_that_is_not_warm(tmp_path: Path) -> None:
-    port = free_port()
-    address = f"127.0.0.1:{port}"
-    with server_process("--port", str(port), program=held(tmp_path)):
-        assert health(address) == "NOT_SERVING"
-        done = cass_server("health", "--address", address, "--timeout", "20")
-        assert (done.returncode, done.stdout) == (1, f"{address}: NOT_SERVING\n")
-
-
-def test_health_where_nobody_is() -> None:
+def test_health_where_no_server_is() -> None:
     address = f"127.0.0.1:{free_port()}"
     done = cass_server("health", "--address", address)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(f"{address}: UNAVAILABLE: failed to connect")
 
 
-@contextlib.contextmanager
-def tls_server(
-    authority: Authority, name: str = "127.0.0.1", *, mutual: bool = False
-) -> Iterator[str]:
-    """The address of a server that answers health checks by TLS with SERVING."""
-    pair = authority.issue(name)
-    credentials = grpc.ssl_server_credentials(
-        [(pair.key, pair.certificate)], authority.certificate if mutual else None, mutual
-    )
-    with ThreadPoolExecutor(1) as executor:
-        server = grpc.server(executor)
-        health_pb2_grpc.add_HealthServicer_to_server(HealthServicer(), server)
-        port = server.add_secure_port("127.0.0.1:0", credentials)
-        server.start()
-        try:
-            yield f"127.0.0.1:{port}"
-        finally:
-            server.stop(None).wait(LIMIT)
-
-
-def outcome(address: str, *arguments: str) -> tuple[int, str]:
-    """Exit code and the word of a health check."""
-    done = cass_server("health", "--address", address, *arguments)
-    (line,) = (done.stdout + done.stderr).splitlines()
-    assert line.startswith(f"{address}: ")
-    return done.returncode, line.removeprefix(f"{address}: ").partition(":")[0]
-
-
-def test_health_by_tls(tmp_path: Path) -> None:
-    authority = Authority()
-    ca = put(tmp_path / "ca.pem", authority.certificate)
-    other = put(tmp_path / "other.pem", Authority().certificate)
-    with tls_server(authority) as address:
-        assert outcome(address, "--tls-ca", str(ca)) == (0, "SERVING")
-        assert outcome(address, "--tls-ca", str(other)) == (1, "UNAVAILABLE")
-        assert outcome(address) == (1, "UNAVAILABLE")
-
-
-def test_health_by_tls_under_another_name(tmp_path: Path) -> None:
-    authority = Authority()
-    ca = put(tmp_path / "ca.pem", authority.certificate)
-    with tls_server(authority, "cass.example.org") as address:
-        assert outcome(address, "--tls-ca", str(ca)) == (1, "UNAVAILABLE")
-        named = ("--tls-server-name", "cass.example.org")
-        assert outcome(address, "--tls-ca", str(ca), *named) == (0, "SERVING")
-
-
-def test_health_by_mutual_tls(tmp_path: Path) -> None:
-    authority = Authority()
-    pair = authority.issue("probe")
-    ca = put(tmp_path / "ca.pem", authority.certificate)
-    certificate = put(tmp_path / "probe.pem", pair.certificate)
-    key = put(tmp_path / "probe.key", pair.key)
-    with tls_server(authority, mutual=True) as address:
-        assert outcome(address, "--tls-ca", str(ca)) == (1, "UNAVAILABLE")
-        ours = ("--tls-certificate", str(certificate), "--tls-key", str(key))
-        assert outcome(address, "--tls-ca", str(ca), *ours) == (0, "SERVING")
-
-
 def records(server: ServerProcess) -> list[dict[str, Any]]:
     """What it has logged: every line is an object with the same four keys first."""
-    found: list[dict[str, Any]] = [json.loads(line) for line in server.lines]
+    found = server.records()
     for record in found:
         assert list(record)[:4] == ["time", "level", "logger", "event"]
         assert record["logger"].startswith("cass_server")
@@ -256,49 +153,54 @@ def records(server: ServerProcess) -> list[dict[str, Any]]:
     return found
 
 
-def ask_in_vain(address: str) -> None:
-    """A request that is refused and, of a held server told to fail, one that fails."""
-    bad = pb.GenerateMaskRequest()
-    with grpc.insecure_channel(address) as channel:
-        stub = cass_pb2_grpc.CassServiceStub(channel)
-        for request in (bad, mask_request()):
-            with pytest.raises(grpc.RpcError):
-                stub.GenerateMask(request, timeout=60)
+def fail_twice(address: str) -> None:
+    """A request that is refused and, where there is the file `fail`, one that fails."""
+    with service_of(address) as stub:
+        with fails("INVALID_ARGUMENT"):
+            stub.GenerateMask(pb.GenerateMaskRequest(), timeout=LIMIT)
+        with fails("INTERNAL"):
+            stub.GenerateMask(mask_request(), timeout=LIMIT)
 
 
 def test_log(tmp_path: Path) -> None:
     """Two lines at the start, one a failed request, one at the end; none for good ones."""
-    for name in ("warm", "go"):
-        (tmp_path / name).touch()
-    with serving(program=held(tmp_path)) as server:
-        address = server.address
-        with grpc.insecure_channel(address) as channel:
-            cass_pb2_grpc.CassServiceStub(channel).GenerateMask(mask_request(), timeout=60)
+    with serving(program=held(tmp_path, "warm", "go")) as server:
+        with service_of(server.address) as stub:
+            stub.GenerateMask(mask_request(), timeout=LIMIT)
         (tmp_path / "fail").touch()
-        ask_in_vain(address)
+        fail_twice(server.address)
         assert server.stop() == 0
     warming, started, refused, failed, stopped = records(server)
     assert (warming["event"], warming["level"]) == ("warming up", "INFO")
-    assert (started["event"], started["level"]) == ("serving", "INFO")
-    assert (started["address"], started["device"]) == (address, "cpu")
-    assert (started["pid"], started["version"]) == (server.process.pid, __version__)
-    assert (refused["event"], refused["level"]) == ("request refused", "WARNING")
-    assert (refused["method"], refused["code"]) == ("GenerateMask", "INVALID_ARGUMENT")
-    assert refused["reason"] == "feature_map: is missing"
-    assert (failed["event"], failed["level"]) == ("request failed", "ERROR")
-    assert (failed["method"], failed["code"]) == ("GenerateMask", "INTERNAL")
+    shown = {
+        "level": "INFO",
+        "event": "serving",
+        "address": server.address,
+        "device": "cpu",
+        "pid": server.process.pid,
+        "version": __version__,
+    }
+    assert started.items() >= shown.items()
+    shown = {
+        "level": "WARNING",
+        "event": "request refused",
+        "method": "GenerateMask",
+        "code": "INVALID_ARGUMENT",
+        "reason": "feature_map: is missing",
+    }
+    assert refused.items() >= shown.items()
+    shown = {"event": "request failed", "method": "GenerateMask", "code": "INTERNAL"}
+    assert failed.items() >= ({"level": "ERROR"} | shown).items()
     assert failed["exc_info"].startswith("Traceback (most recent call last):\n")
-    assert failed["exc_info"].endswith("RuntimeError: told to fail")
+    assert failed["exc_info"].endswith("RuntimeError: asked to fail")
     assert (stopped["event"], stopped["level"]) == ("stopped", "INFO")
 
 
 def test_log_level(tmp_path: Path) -> None:
-    for name in ("warm", "fail"):
-        (tmp_path / name).touch()
     port = free_port()
     arguments = ("--port", str(port), "--log-level", "error")
-    with server_process(*arguments, program=held(tmp_path)) as server:
+    with server_process(*arguments, program=held(tmp_path, "warm", "fail")) as server:
         assert health(f"127.0.0.1:{port}") in {"NOT_SERVING", "SERVING"}
-        ask_in_vain(f"127.0.0.1:{port}")
+        fail_twice(f"127.0.0.1:{port}")
         assert server.stop() == 0
     assert [record["event"] for record in records(server)] == ["request failed"]

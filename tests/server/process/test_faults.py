@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import resource
 import signal
 import subprocess
@@ -19,6 +18,7 @@ import pytest
 
 from cass.v1 import cass_pb2 as pb
 from cass.v1 import cass_pb2_grpc
+from tests.server.support.details import fails
 from tests.server.support.load import (
     Stream,
     connect,
@@ -26,6 +26,7 @@ from tests.server.support.load import (
     load,
     more_answers,
     numbered_request,
+    service_of,
 )
 from tests.server.support.observed import complaints, in_flight, scrape, value
 from tests.server.support.processes import LIMIT, free_port, health, held, wait_until
@@ -35,7 +36,9 @@ from tests.server.support.raw_http2 import (
     data_frames,
     opening,
     prefixed,
+    request,
 )
+from tests.server.support.requests import mask_request
 from tests.support.servers import ServerProcess, serving
 
 CONNECTIONS = 1000
@@ -62,49 +65,33 @@ def many_files() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def server(many_files: None) -> Iterator[ServerProcess]:
     """A server that outlives everything that is done to it."""
-    limits = {
-        "--max-in-flight": "1000",
-        "--max-queue-bytes": str(8 * LARGE_BYTES),
-        "--max-message-bytes": "1MiB",
-    }
-    options = [word for pair in limits.items() for word in pair]
-    with serving("--metrics-port", "0", *options) as started:
+    options = ("--max-in-flight", "1000", "--max-message-bytes", "1MiB")
+    bytes_ = ("--max-queue-bytes", str(8 * LARGE_BYTES))
+    with serving("--metrics-port", "0", *options, *bytes_) as started:
         yield started
         assert started.stop() == 0
     assert complaints(started) == []
 
 
-CLIENT = """
-import sys, time
-from tests.server.support.load import connect, numbered_request
-from cass.v1 import cass_pb2 as pb, cass_pb2_grpc
-
-stub = cass_pb2_grpc.CassServiceStub(connect(sys.argv[1]))
-calls = [stub.GenerateMask.future(numbered_request(n)) for n in range(3)]
-calls.append(stub.StreamMasks(iter([pb.StreamMasksRequest(request=numbered_request(3))])))
-time.sleep(600)
-"""
-
-
 def test_a_client_killed_while_its_requests_are_computed(tmp_path: Path) -> None:
-    for name in ("warm", "checks"):
-        (tmp_path / name).touch()
-    with serving("--metrics-port", "0", program=held(tmp_path)) as server:
-        client = subprocess.Popen(
-            [sys.executable, "-c", CLIENT, server.address],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        )
-        try:
-            wait_until(lambda: in_flight(server) == 4, server)
-        finally:
-            client.kill()
-            client.wait(LIMIT)
+    program = held(tmp_path, "warm", "checks")
+    entry = prefixed(pb.StreamMasksRequest(request=numbered_request(3)).SerializeToString())
+    with serving("--metrics-port", "0", program=program) as server:
+        client = Connection(server.address)
+        client.send(opening(), call("StreamMasks"), data_frames(entry, end=False))
+        client.send(*[request("GenerateMask", numbered_request(3), n) for n in (3, 5, 7)])
+        wait_until(lambda: in_flight(server) == 4, server)
+        client.vanish()
         wait_until(lambda: in_flight(server) == 0, server)
         (tmp_path / "go").touch()
-        with load(server.address, callers=2) as callers:
-            wait_until(more_answers(callers), server)
+        assert_serves_others(server)
         assert server.stop() == 0
     assert complaints(server) == []
+
+
+def assert_serves_others(server: ServerProcess, answers: int = 20) -> None:
+    with load(server.address, callers=2) as callers:
+        wait_until(more_answers(callers, answers), server)
 
 
 @pytest.mark.parametrize("method", ["GenerateMask", "StreamMasks"])
@@ -130,8 +117,7 @@ def test_a_client_that_vanishes_in_the_middle_of_a_message(
         wait_until(lambda: total() == 8, server)
     assert in_flight(server) == 0
     assert more("cass_images_total") == 0
-    with load(server.address, callers=2) as callers:
-        wait_until(more_answers(callers), server)
+    assert_serves_others(server)
 
 
 def test_connections_that_say_nothing_or_stop_after_the_preface(server: ServerProcess) -> None:
@@ -139,8 +125,7 @@ def test_connections_that_say_nothing_or_stop_after_the_preface(server: ServerPr
         for sent in (b"", opening()[:10], opening()[:24], opening()):
             for _ in range(25):
                 stack.enter_context(Connection(server.address)).send(sent)
-        with load(server.address) as callers:
-            wait_until(more_answers(callers), server)
+        assert_serves_others(server)
 
 
 def test_a_peer_that_no_longer_answers_pings_is_given_up() -> None:
@@ -152,7 +137,6 @@ def test_a_peer_that_no_longer_answers_pings_is_given_up() -> None:
             Connection(server.address) as idle,
             Connection(server.address) as half_sent,
             Connection(server.address) as stream,
-            load(server.address, callers=2) as callers,
         ):
             idle.send(opening())
             half_sent.send(
@@ -162,34 +146,29 @@ def test_a_peer_that_no_longer_answers_pings_is_given_up() -> None:
             for client in (idle, half_sent, stream):
                 while client.read() is not None:
                     pass
-            wait_until(more_answers(callers), server)
+            assert_serves_others(server)
         wait_until(lambda: in_flight(server) == 0, server)
         assert server.stop() == 0
     assert complaints(server) == []
 
 
-def test_who_does_not_read_holds_up_nobody(server: ServerProcess) -> None:
+def test_callers_that_do_not_read_hold_up_no_others(server: ServerProcess) -> None:
     """Answers wait at the server up to its limit of bytes; the reader's end gives these back."""
-    asked = 100
-    large = prefixed(LARGE.SerializeToString())
     entry = prefixed(pb.StreamMasksRequest(request=LARGE).SerializeToString())
-    with connect(server.address) as channel:
-        ask = cass_pb2_grpc.CassServiceStub(channel).GenerateMask
+    with service_of(server.address) as stub:
         before = resident_bytes(server)
         with Connection(server.address) as unary, Connection(server.address) as stream:
             unary.send(opening(window=0))
-            # More than there is room for: what asks below may take the place of some.
-            for index in range(16):
-                unary.send(call("GenerateMask", 2 * index + 1), data_frames(large, 2 * index + 1))
+            # More than there is room for: requests below may take the place of some.
+            unary.send(*[request("GenerateMask", LARGE, number) for number in range(1, 32, 2)])
             stream.send(opening(window=0), call("StreamMasks"))
-            stream.send(data_frames(asked * entry, end=False))
-            wait_until(lambda: is_full(ask), server)
-            with load(server.address) as callers:
-                wait_until(more_answers(callers, 100), server)
-            assert is_full(ask)
-            # Its limit is 64 MiB; what was asked for is 864.
+            stream.send(data_frames(100 * entry, end=False))
+            wait_until(lambda: is_full(stub.GenerateMask), server)
+            assert_serves_others(server, answers=100)
+            assert is_full(stub.GenerateMask)
+            # Its limit is 64 MiB; what was asked for is 928.
             assert resident_bytes(server) - before < 192 * MIB
-        wait_until(lambda: not is_full(ask), server)
+        wait_until(lambda: not is_full(stub.GenerateMask), server)
 
 
 def is_full(ask: Any) -> bool:
@@ -213,8 +192,7 @@ def test_a_thousand_connections_that_ask_at_once(server: ServerProcess) -> None:
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(Connection(server.address)) for _ in range(CONNECTIONS)]
         for number, client in enumerate(clients):
-            message = numbered_request(number).SerializeToString()
-            client.send(opening(), call("GenerateMask"), data_frames(prefixed(message)))
+            client.send(opening(), request("GenerateMask", numbered_request(number)))
         for number, client in enumerate(clients):
             assert is_answer(pb.GenerateMaskResponse.FromString(client.answer()), number)
     wait_until(lambda: in_flight(server) == 0, server)
@@ -245,45 +223,47 @@ def test_a_flood_is_dropped_before_it_piles_up() -> None:
         for number, made in calls:
             if made.code() is grpc.StatusCode.OK:
                 assert is_answer(made.result(), number)
-        # It is as good as new for whoever comes after.
+        # It answers as before.
         assert is_answer(stubs[0].GenerateMask(numbered_request(7), timeout=LIMIT), 7)
         assert server.stop() == 0
 
 
 def test_a_message_over_the_limit_ends_its_call_alone(server: ServerProcess) -> None:
-    too_large = numbered_request(0)
-    too_large.boxes.xyxy = bytes(MIB)
+    """One that has just as many bytes is answered."""
+    message = mask_request(boxes=65_000).SerializeToString()
+    # And an unknown field (number 100) that fills it up.
+    size = MIB - len(message) - 5
+    message += b"\xa2\x06" + bytes([size & 0x7F | 0x80, size >> 7 | 0x80, 0]) + bytes(size)
     with connect(server.address) as channel:
         stream = Stream(channel)
+        call = channel.unary_unary("/cass.v1.CassService/GenerateMask")
         for number in range(3):
-            with pytest.raises(grpc.RpcError) as caught:
-                cass_pb2_grpc.CassServiceStub(channel).GenerateMask(too_large, timeout=LIMIT)
-            assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            with fails("RESOURCE_EXHAUSTED") as caught:
+                call(message + b"\0", timeout=LIMIT)
             assert "larger than max (" in caught.value.details()
             # On the same connection, which would have taken it along.
-            stream.ask(number)
-            assert stream.answers(number)
+            assert stream.is_right(number)
+        assert call(message, timeout=LIMIT)
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_full_disk_for_the_log(workers: str) -> None:
     port = free_port()
     arguments = ["serve", "--port", str(port), "--device", "cpu", "--workers", workers]
-    with open("/dev/full", "w") as full:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "cass_server", *arguments], stderr=full, stdout=full
-        )
-    try:
-        assert health(f"127.0.0.1:{port}") in ("NOT_SERVING", "SERVING")
-        with connect(f"127.0.0.1:{port}") as channel:
-            ask = cass_pb2_grpc.CassServiceStub(channel).GenerateMask
-            assert is_answer(ask(numbered_request(3), timeout=LIMIT), 3)
-            bad = numbered_request(3)
-            bad.mask_spec.patch_size = 0
-            with pytest.raises(grpc.RpcError, match=r"mask_spec\.patch_size"):
-                ask(bad, timeout=LIMIT)  # which is logged
-        server.terminate()
-        assert server.wait(LIMIT) == 0
-    finally:
-        server.kill()
-        server.wait(LIMIT)
+    command = [sys.executable, "-m", "cass_server", *arguments]
+    bad = numbered_request(3)
+    bad.mask_spec.patch_size = 0
+    with (
+        open("/dev/full", "w") as full,
+        subprocess.Popen(command, stderr=full, stdout=full) as server,
+    ):
+        try:
+            assert health(f"127.0.0.1:{port}") in ("NOT_SERVING", "SERVING")
+            with service_of(f"127.0.0.1:{port}") as stub:
+                assert is_answer(stub.GenerateMask(numbered_request(3), timeout=LIMIT), 3)
+                with fails("INVALID_ARGUMENT"):
+                    stub.GenerateMask(bad, timeout=LIMIT)  # which is logged
+            server.terminate()
+            assert server.wait(LIMIT) == 0
+        finally:
+            server.kill()

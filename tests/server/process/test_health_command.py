@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,13 +12,7 @@ import pytest
 from tests.server.support.certificates import Authority, put
 from tests.server.support.processes import cass_server
 from tests.support.programs import ended
-from tests.support.servers import ServerProcess, serving
-
-
-@pytest.fixture(scope="module")
-def plain() -> Iterator[ServerProcess]:
-    with serving() as server:
-        yield server
+from tests.support.servers import serving
 
 
 @pytest.mark.parametrize(
@@ -41,47 +34,48 @@ def test_what_is_no_address(address: str) -> None:
     assert done.stderr == f"cass-server: --address: must be {form}, got {address!r}\n"
 
 
-def test_no_proxy_is_asked_for_this_machine(plain: ServerProcess) -> None:
+def test_no_proxy_is_asked_for_this_machine(address: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as proxy:  # takes connections and says nothing
         url = f"http://127.0.0.1:{proxy.getsockname()[1]}"
         env = {"http_proxy": url, "grpc_proxy": url, "https_proxy": url, "no_proxy": ""}
-        done = ended("-m", "cass_server", "health", "--address", plain.address, env=env)
+        done = ended("-m", "cass_server", "health", "--address", address, env=env)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_tls_to_plain_text(plain: ServerProcess, tmp_path: Path) -> None:
+def test_tls_to_plain_text(address: str, tmp_path: Path) -> None:
     ca = str(put(tmp_path / "ca.pem", Authority().certificate))
-    done = cass_server("health", "--address", plain.address, "--tls-ca", ca)
+    done = cass_server("health", "--address", address, "--tls-ca", ca)
     assert done.returncode == 1
     assert done.stderr.endswith("(the server takes plain text: leave out the TLS options)\n")
 
 
-def test_options_that_do_not_fit(tmp_path: Path) -> None:
+def test_tls_options(tmp_path: Path) -> None:
+    """Those that fit, and what is said of those that do not."""
     authority = Authority()
-    pair = authority.issue()
-    ca = str(put(tmp_path / "ca.pem", authority.certificate))
-    other = str(put(tmp_path / "other.pem", Authority().certificate))
-    certificate = str(put(tmp_path / "tls.crt", pair.certificate))
-    key = str(put(tmp_path / "tls.key", pair.key))
-    options = ("--tls-certificate", certificate, "--tls-key", key, "--tls-client-ca", ca)
-    with serving(*options) as server:
+    pair = authority.issue("cass.example.org")
+    ca = ("--tls-ca", str(put(tmp_path / "ca.pem", authority.certificate)))
+    other = ("--tls-ca", str(put(tmp_path / "other.pem", Authority().certificate)))
+    certificate = ("--tls-certificate", str(put(tmp_path / "tls.crt", pair.certificate)))
+    own = (*certificate, "--tls-key", str(put(tmp_path / "tls.key", pair.key)))
+    named = ("--tls-server-name", "cass.example.org")
+    with serving(*own, "--tls-client-ca", ca[1]) as server:
+
+        def health(*arguments: str) -> subprocess.CompletedProcess[str]:
+            return cass_server("health", "--address", server.address, *arguments)
+
+        done = health(*ca, *named, *own)
+        assert (done.returncode, done.stdout) == (0, f"{server.address}: SERVING\n")
         for arguments, advice in (
             ((), "(does it require TLS? --tls-ca)"),
+            (other, "(its certificate is not to be trusted, by --tls-ca or its dates)"),
+            (ca, "(its certificate is for another name: --tls-server-name)"),
             (
-                ("--tls-ca", other),
-                "(its certificate is not to be trusted, by --tls-ca or its dates)",
-            ),
-            (
-                ("--tls-ca", ca),
+                (*ca, *named),
                 "(does it require a client certificate of its authority? --tls-certificate)",
             ),
-            (
-                ("--tls-ca", ca, "--tls-server-name", "elsewhere"),
-                "(its certificate is for another name: --tls-server-name)",
-            ),
         ):
-            done = cass_server("health", "--address", server.address, *arguments)
-            assert done.returncode == 1
+            done = health(*arguments)
+            assert (done.returncode, done.stdout) == (1, "")
             assert done.stderr.rstrip().endswith(advice)
 
 

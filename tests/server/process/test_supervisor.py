@@ -3,35 +3,40 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
 import signal
 import socket
 import sys
-import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
+from grpc_health.v1.health import HealthServicer
 
 from cass_core.errors import CassError
 from cass_server.config.address import reserve_port
 from cass_server.process.supervisor import Backoff, Supervisor
 from cass_server.process.worker_channel import WorkerChannel
-from tests.server.support.processes import LIMIT
+from tests.server.support.processes import LIMIT, health
 from tests.support.servers import ServerProcess, server_process
 
 _PROGRAM = Path(__file__).parents[1] / "support" / "supervised.py"
 
 
-@contextlib.contextmanager
-def _supervisor(folder: Path, *arguments: str) -> Iterator[ServerProcess]:
-    """Two workers, unless said otherwise, that may not be ready yet."""
-    with server_process(*arguments, program=(str(_PROGRAM), str(folder))) as server:
-        yield server
+def _supervisor(folder: Path, *words: str) -> AbstractContextManager[ServerProcess]:
+    """Two workers that may not be ready yet; names of files in the folder, and options."""
+    options = list(words)
+    while options and not options[0].startswith("-"):
+        (folder / options.pop(0)).touch()
+    return server_process(*options, program=(str(_PROGRAM), str(folder)))
+
+
+def _exits(folder: Path) -> list[str]:
+    """Indices of the workers that have ended."""
+    return sorted((folder / "exits").read_text().split())
 
 
 def _serving_pids(server: ServerProcess, workers: int = 2) -> dict[int, int]:
@@ -49,14 +54,9 @@ def _answer(server: ServerProcess) -> tuple[int, int]:
     return index, pid
 
 
-def _answers(server: ServerProcess, connections: int = 100) -> dict[int, int]:
-    """Who answers: the kernel spreads the connections over those that listen."""
+def _answers(server: ServerProcess, connections: int = 32) -> dict[int, int]:
+    """The workers that answer: the kernel spreads the connections over those that listen."""
     return dict(_answer(server) for _ in range(connections))
-
-
-def _events(server: ServerProcess, event: str) -> list[dict[str, Any]]:
-    records = [json.loads(line) for line in server.lines]
-    return [record for record in records if record["event"] == event]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -66,50 +66,42 @@ def test_one_signal_stops_all_workers_once(tmp_path: Path, number: signal.Signal
         # A terminal's Ctrl-C goes to the supervisor's group.
         assert all(os.getpgid(pid) == pid for pid in pids.values())
         assert server.stop(number) == 0
-        got = [(r["worker"], r["signal"]) for r in _events(server, "worker got signal")]
+        got = [(r["worker"], r["signal"]) for r in server.records("worker got signal")]
         assert sorted(got) == [(0, "SIGTERM"), (1, "SIGTERM")]
-        assert sorted((tmp_path / "exits").read_text().split()) == ["0", "1"]
+        assert server.records("killing worker") == []
+        assert _exits(tmp_path) == ["0", "1"]
 
 
-def test_workers_share_a_port_and_each_that_ends_is_replaced(tmp_path: Path) -> None:
-    with _supervisor(tmp_path, "--workers", "3") as server:
-        pids = _serving_pids(server, workers=3)
-        assert sorted(pids) == [0, 1, 2]
-        assert len({server.process.pid, *pids.values()}) == 4
-        assert _answers(server) == pids
-        for index, number, ending in (
-            (0, signal.SIGKILL, ("signal", "SIGKILL")),
-            (2, signal.SIGTERM, ("exit_code", 0)),
-        ):
-            os.kill(pids[index], number)
-            died = server.wait_for("worker died")
-            assert (died["worker"], died["pid"]) == (index, pids[index])
-            assert ending in died.items()
-            ready = server.wait_for("worker ready")
-            assert ready["worker"] == index
-            assert ready["pid"] != pids[index]
-            pids[index] = ready["pid"]
-            assert _answers(server) == pids
-        assert (tmp_path / "exits").read_text().split() == ["0", "2"]
-        assert server.stop() == 0
-        assert len(_events(server, "serving")) == 1
-
-
-def test_a_crash_loop_backs_off_beside_a_worker_that_serves(tmp_path: Path) -> None:
+def test_workers_that_end_are_replaced_later_and_later_in_a_crash_loop(tmp_path: Path) -> None:
+    """Beside another, which serves on the same port."""
     with _supervisor(tmp_path) as server:
         pids = _serving_pids(server)
+        assert _answers(server) == pids
         (tmp_path / "exit-0").write_text("7")
-        os.kill(pids[0], signal.SIGKILL)
+        os.kill(pids[0], signal.SIGTERM)
         died = [server.wait_for("worker died") for _ in range(3)]
-        assert _answer(server) == (1, pids[1])
-        assert [record.get("exit_code") for record in died] == [None, 7, 7]
+        assert _answers(server) == {1: pids[1]}
+        assert died[0]["pid"] == pids[0]
+        assert [record["exit_code"] for record in died] == [0, 7, 7]
         # From 0.04 s, doubled, each shortened by up to half.
         for record, wait in zip(died, (0.04, 0.08, 0.16), strict=True):
             assert record["worker"] == 0
             assert wait / 2 <= record["restart_in_seconds"] <= wait
         (tmp_path / "exit-0").unlink()
-        ready = server.wait_for("worker ready")
-        assert _answers(server) == {0: ready["pid"], 1: pids[1]}
+        pids[0] = server.wait_for("worker ready")["pid"]
+        assert _answers(server) == pids
+        assert set(_exits(tmp_path)) == {"0"}
+        assert server.stop() == 0
+        assert len(server.records("serving")) == 1
+
+
+def test_a_stop_during_the_back_off(tmp_path: Path) -> None:
+    with _supervisor(tmp_path, "--backoff-seconds", "3600") as server:
+        os.kill(_serving_pids(server)[0], signal.SIGKILL)
+        server.wait_for("worker died")
+        assert server.stop() == 0
+    # None was started in its place.
+    assert _exits(tmp_path) == ["0", "1"]
 
 
 def test_a_worker_that_cannot_be_started_again_backs_off(tmp_path: Path) -> None:
@@ -137,74 +129,49 @@ def test_a_worker_that_ends_before_it_serves_ends_all(
         assert server.process.wait(LIMIT) == passed_on
         failed = server.wait_for("worker failed to start")
         assert (failed["worker"], failed["exit_code"]) == (1, code)
-        assert sorted((tmp_path / "exits").read_text().split()) == ["0", "1"]
-        assert not _events(server, "serving")
+        assert _exits(tmp_path) == ["0", "1"]
+        assert not server.records("serving")
 
 
 def test_a_worker_killed_before_it_serves_ends_all(tmp_path: Path) -> None:
-    (tmp_path / "hang-1").touch()
-    with _supervisor(tmp_path) as server:
+    with _supervisor(tmp_path, "hang-1") as server:
         os.kill(server.wait_for("worker hangs")["pid"], signal.SIGKILL)
         assert server.process.wait(LIMIT) == 1
         assert server.wait_for("worker failed to start")["signal"] == "SIGKILL"
 
 
 def test_a_worker_that_starts_is_stopped_too(tmp_path: Path) -> None:
-    (tmp_path / "hang-1").touch()
-    with _supervisor(tmp_path) as server:
+    with _supervisor(tmp_path, "hang-1") as server:
         server.wait_for("worker hangs")
         assert server.stop() == 0
-        assert sorted((tmp_path / "exits").read_text().split()) == ["0", "1"]
+        assert _exits(tmp_path) == ["0", "1"]
 
 
 def test_a_worker_that_outlives_its_drain_is_killed(tmp_path: Path) -> None:
-    (tmp_path / "stubborn-1").touch()
-    # Time enough for the other one to end by itself on a busy machine.
-    with _supervisor(tmp_path, "--stop-seconds", "5") as server:
-        pids = _serving_pids(server)
+    options = ("--workers", "1", "--stop-seconds", "0.5")
+    with _supervisor(tmp_path, "stubborn-0", *options) as server:
+        pids = _serving_pids(server, workers=1)
         assert server.stop() == 1
-        killed = [(r["worker"], r["pid"]) for r in _events(server, "killing worker")]
-        assert killed == [(1, pids[1])]
-        assert (tmp_path / "exits").read_text().split() == ["0", "1"]
+        assert [(r["worker"], r["pid"]) for r in server.records("killing worker")] == [(0, pids[0])]
+        assert _exits(tmp_path) == ["0"]
 
 
 def test_a_second_signal_kills_at_once(tmp_path: Path) -> None:
-    (tmp_path / "stubborn-0").touch()
-    (tmp_path / "stubborn-1").touch()
-    with _supervisor(tmp_path) as server:
+    with _supervisor(tmp_path, "stubborn-0", "stubborn-1") as server:
         _serving_pids(server)
         server.process.send_signal(signal.SIGINT)
         for _ in range(2):
             server.wait_for("worker got signal")
         assert server.process.poll() is None
         assert server.stop() == 1
-        assert len(_events(server, "worker got signal")) == 2
-        assert [r["worker"] for r in _events(server, "killing worker")] == [0, 1]
-
-
-def test_workers_end_with_a_supervisor_that_was_killed(tmp_path: Path) -> None:
-    with _supervisor(tmp_path) as server:
-        workers = [os.pidfd_open(pid) for pid in _serving_pids(server).values()]
-        try:
-            assert not select.select(workers, (), (), 0)[0]
-            server.process.kill()
-            for worker in workers:
-                assert select.select([worker], (), (), LIMIT)[0]
-        finally:
-            for worker in workers:
-                os.close(worker)
+        assert len(server.records("worker got signal")) == 2
+        assert [r["worker"] for r in server.records("killing worker")] == [0, 1]
 
 
 def test_a_command_that_cannot_be_run() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    supervisor = Supervisor(
-        ["/no/such/program"],
-        2,
-        {},
-        drain_seconds=0.0,
-        on_ready=lambda: None,
-        on_exit=lambda _: None,
-    )
+    callbacks: Any = {"on_ready": lambda: None, "on_exit": lambda _: None}
+    supervisor = Supervisor(["/no/such/program"], 2, {}, drain_seconds=0.0, **callbacks)
     with pytest.raises(CassError, match=r"cannot start a worker: .*No such file"):
         supervisor.run()
     assert signal.getsignal(signal.SIGTERM) is before
@@ -229,22 +196,15 @@ def test_backoff_is_shortened_at_random() -> None:
 def test_a_worker_sees_the_end_of_its_supervisor(unread: bool) -> None:
     supervisor, end = socket.socketpair()
     channel = WorkerChannel(end, 0)
-    lost = threading.Event()
-
-    def wait() -> None:
-        channel.wait_lost()
-        lost.set()
-
-    waiting = threading.Thread(target=wait, daemon=True)
-    with supervisor, end:
-        waiting.start()
+    with ThreadPoolExecutor(1) as thread, supervisor, end:
+        lost = thread.submit(channel.wait_lost)
         channel.ready()
         if not unread:
             assert supervisor.recv(8) == b"R"
-        assert not lost.wait(0.05)
+        with pytest.raises(TimeoutError):
+            lost.result(0.05)
         supervisor.close()
-        assert lost.wait(LIMIT)
-        waiting.join(LIMIT)
+        lost.result(LIMIT)
         channel.ready()  # nobody hears it, which is no error
 
 
@@ -257,39 +217,19 @@ def test_no_channel_without_a_supervisor(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="needs IPv6")
 def test_grpc_servers_share_a_reserved_port(host: str) -> None:
     held, port = reserve_port(host, 0)
-    target = f"[::1]:{port}" if ":" in host else f"127.0.0.1:{port}"
-
-    def serve() -> grpc.Server:
-        server = grpc.server(ThreadPoolExecutor(1), options=[("grpc.so_reuseport", 1)])
-        health_pb2_grpc.add_HealthServicer_to_server(health.HealthServicer(), server)
-        shown = f"[{host}]" if ":" in host else host
-        assert server.add_insecure_port(f"{shown}:{port}") == port
-        server.start()
-        return server
-
-    with held:
+    ip, shown = ("::1", f"[{host}]") if ":" in host else ("127.0.0.1", host)
+    with held, contextlib.ExitStack() as stack:
         # Nobody listens yet: what holds the port takes no connections.
         with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(_address(target), timeout=LIMIT)
-        with contextlib.ExitStack() as stack:
-            for _ in range(2):
-                stack.callback(lambda server: server.stop(0).wait(LIMIT), serve())
-            assert {_check(target) for _ in range(16)} == {health_pb2.HealthCheckResponse.SERVING}
-
-
-def _check(target: str) -> int:
-    """Ask over a connection of its own."""
-    options = [("grpc.use_local_subchannel_pool", 1)]
-    with grpc.insecure_channel(target, options) as channel:
-        stub = health_pb2_grpc.HealthStub(channel)
-        answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=LIMIT)
-    status: int = answer.status
-    return status
-
-
-def _address(target: str) -> tuple[str, int]:
-    host, port = target.rsplit(":", 1)
-    return host.strip("[]"), int(port)
+            socket.create_connection((ip, port), timeout=LIMIT)
+        for _ in range(2):
+            server = grpc.server(ThreadPoolExecutor(1), options=[("grpc.so_reuseport", 1)])
+            health_pb2_grpc.add_HealthServicer_to_server(HealthServicer(), server)
+            assert server.add_insecure_port(f"{shown}:{port}") == port
+            server.start()
+            stack.callback(lambda server=server: server.stop(0).wait(LIMIT))
+        target = f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
+        assert {health(target) for _ in range(16)} == {"SERVING"}
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])

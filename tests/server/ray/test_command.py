@@ -59,12 +59,12 @@ def test_refused_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_help_lists_what_replicas_have() -> None:
-    told = cass_server("ray", "--help").stdout
-    assert "--max-images" in told
-    assert "--num-gpus" in told
-    assert "--workers" not in told
-    assert "--metrics-port" in told
-    assert "--metrics-host" not in told
+    shown = cass_server("ray", "--help").stdout
+    assert "--max-images" in shown
+    assert "--num-gpus" in shown
+    assert "--workers" not in shown
+    assert "--metrics-port" in shown
+    assert "--metrics-host" not in shown
 
 
 @pytest.mark.parametrize("from_environment", [False, True])

@@ -1,4 +1,4 @@
-"""The list of a directory: who is on it, when there is one, and how its versions go."""
+"""The list of a directory: which replicas are on it, from when on, and its versions."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def version(roster: Roster) -> int:
 
 def test_times() -> None:
     assert PATIENCE * ROUND_SECONDS == 5
-    # Who is heard of each second may be missed four times.
+    # A replica reports each second: four reports may be missed.
     assert HEARTBEAT_SECONDS == 1
 
 
@@ -59,7 +59,7 @@ def test_sorted_and_each_once() -> None:
     assert addresses(roster) == ("10.0.0.2:1",)
 
 
-def test_who_is_silent_is_left_out() -> None:
+def test_silent_replicas_are_left_out() -> None:
     roster = settled()
     roster.heartbeat("a", "10.0.0.1:1", "10.0.0.1:7")
     roster.heartbeat("b", "10.0.0.2:1")

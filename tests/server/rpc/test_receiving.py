@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import queue
 import time
 from types import SimpleNamespace
 from typing import Any, cast
@@ -10,14 +9,13 @@ from typing import Any, cast
 import grpc
 import pytest
 
-from cass.v1 import cass_pb2 as pb
-from cass.v1 import cass_pb2_grpc
 from cass_server.config.limits import Limits
 from cass_server.rpc import receiving
 from cass_server.rpc.receiving import Received
-from tests.server.support.calls import requests_counted
-from tests.server.support.engines import HELD, Held
-from tests.server.support.in_thread import SLOTS, running, service_channel
+from tests.server.support.calls import Stream
+from tests.server.support.details import fails
+from tests.server.support.engines import HoldingEngine
+from tests.server.support.in_thread import running
 from tests.server.support.processes import LIMIT
 from tests.server.support.requests import loss_request, mask_request
 
@@ -26,56 +24,23 @@ def test_the_installed_grpc_is_as_expected() -> None:
     assert receiving.IS_SUPPORTED
 
 
-@pytest.fixture(params=[True, False], ids=["message first", "plain"])
-def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Both ways of receiving."""
-    monkeypatch.setattr(receiving, "IS_SUPPORTED", request.param)
-    return bool(request.param)
-
-
-def test_calls_and_streams(either_way: bool) -> None:
-    with service_channel() as channel:
-        stub = cass_pb2_grpc.CassServiceStub(channel)
-        (mask,) = stub.GenerateMask(mask_request(images=3), timeout=LIMIT).masks
+@pytest.mark.parametrize("is_supported", [True, False], ids=["message first", "plain"])
+def test_both_ways_are_alike(is_supported: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(receiving, "IS_SUPPORTED", is_supported)
+    engine = HoldingEngine()
+    with running(engine, Limits(requests_in_flight=1)) as server:
+        (mask,) = server.stub.GenerateMask(mask_request(images=3), timeout=LIMIT).masks
         assert list(mask.shape) == [3, 4, 4]
         # 4 x 4 patches of zero logits: the mean of sixteen equal normalisers.
-        assert stub.ComputeLoss(loss_request(), timeout=LIMIT).normalizer == 16
-        asked = [pb.StreamMasksRequest(request=mask_request(images=n)) for n in range(1, 9)]
-        answers = list(stub.StreamMasks(iter(asked), timeout=LIMIT))
-    assert [answer.masks.masks[0].shape[0] for answer in answers] == list(range(1, 9))
-
-
-def test_a_call_without_a_message(either_way: bool) -> None:
-    with service_channel() as channel, pytest.raises(grpc.RpcError) as caught:
-        channel.stream_unary("/cass.v1.CassService/GenerateMask")(iter(()), timeout=LIMIT)
-    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert caught.value.details() == "request: is missing"
-
-
-def test_a_full_server(either_way: bool) -> None:
-    engine = Held()
-    with service_channel(engine, Limits(requests_in_flight=1)) as channel:
-        stub = cass_pb2_grpc.CassServiceStub(channel)
-        first = stub.GenerateMask.future(mask_request(images=HELD), timeout=LIMIT)
-        assert engine.waiting.acquire(timeout=LIMIT)
-        with pytest.raises(grpc.RpcError) as caught:
-            stub.GenerateMask(mask_request(), timeout=LIMIT)
-        engine.go.set()
-        assert len(first.result(LIMIT).masks) == 1
-    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-
-
-def test_calls_without_messages_take_no_thread() -> None:
-    """More of them than there are slots, on one connection."""
-    with running() as server, grpc.insecure_channel(server.address) as channel:
-        unsent: queue.Queue[bytes | None] = queue.Queue()
-        ask = channel.stream_unary("/cass.v1.CassService/GenerateMask")
-        waiting = [ask.future(iter(unsent.get, None), timeout=LIMIT) for _ in range(2 * SLOTS)]
-        stub = cass_pb2_grpc.CassServiceStub(channel)
-        assert len(stub.GenerateMask(mask_request(), timeout=LIMIT).masks) == 1
-        for call in waiting:
-            call.cancel()
-            unsent.put(None)
+        assert server.stub.ComputeLoss(loss_request(), timeout=LIMIT).normalizer == 16
+        stream = Stream(server.stub, *map(mask_request, (1, 3, 4)))
+        assert [stream.images() for _ in range(3)] == [1, 3, 4]
+        with fails("INVALID_ARGUMENT", "request: is missing"):
+            ask = server.channel.stream_unary("/cass.v1.CassService/GenerateMask")
+            ask(iter(()), timeout=LIMIT)
+        with engine.holding(server.stub) as (first,), fails("RESOURCE_EXHAUSTED"):
+            server.stub.GenerateMask(mask_request(), timeout=LIMIT)
+        assert len(first.result().masks) == 1
 
 
 class Late:
@@ -109,4 +74,4 @@ def test_a_call_without_a_message_ends_by_what_happened(in_time: bool, code: str
         method(Received(None, admitted, in_time), context)
         assert context.status is not None
         assert context.status.code.name == code
-        assert requests_counted(server.metrics) == {("GenerateMask", code): 1}
+        assert server.ended() == {("GenerateMask", code): 1}

@@ -1,4 +1,4 @@
-"""What a call that asks is told of where its time went."""
+"""The times that a call may request: where its time went."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ import pytest
 
 from cass_core.results import HostLoss
 from cass_server.engines.base import CpuEngine
-from cass_server.observability.metrics import Metrics
 from tests.server.support.calls import Writer
-from tests.server.support.in_thread import connected, running, service_channel
-from tests.server.support.observed import exposed
+from tests.server.support.in_thread import running
+from tests.server.support.observed import exposed, value
 from tests.server.support.processes import LIMIT
 from tests.server.support.requests import loss_request, mask_request
 
@@ -66,60 +65,47 @@ def milliseconds(trailing: dict[str, Any]) -> list[float]:
 
 
 @pytest.mark.parametrize("method", REQUESTS)
-def test_the_metrics_count_the_same_times(method: str) -> None:
-    metrics = Metrics()
-    with service_channel(metrics=metrics) as channel:
-        _, trailing = call(channel, method, ASKING)
-    for step, told in zip(("queue_wait", "compute", "encode"), milliseconds(trailing), strict=True):
-        name = f"cass_{step}_seconds_sum"
-        (seconds,) = (
-            value
-            for (sample, labels), value in exposed([metrics]).items()
-            if sample == name and dict(labels)["method"] == method
-        )
-        assert 1e3 * seconds == pytest.approx(told, abs=0.002)
-
-
-@pytest.mark.parametrize("method", REQUESTS)
-def test_a_call_that_asks_is_told(method: str) -> None:
-    """At least what the engine took, and at most what we waited."""
-    with service_channel(Slow()) as channel:
+def test_times_come_with_the_answer(method: str) -> None:
+    """As the metrics have them: at least what the engine took, and at most what we waited."""
+    with running(Slow()) as server:
         begun = time.perf_counter()
-        asked, trailing = call(channel, method, ASKING)
+        asked, trailing = call(server.channel, method, ASKING)
         took = 1e3 * (time.perf_counter() - begun)
-        unasked, _ = call(channel, method)
-    queue, compute, encode = milliseconds(trailing)
+        samples = exposed([server.metrics])
+        unasked, _ = call(server.channel, method)
+    queue, compute, encode = times = milliseconds(trailing)
     assert compute >= 20
     assert queue > 0
     assert queue + compute + encode <= took
     assert asked == unasked
+    for step, found in zip(("queue_wait", "compute", "encode"), times, strict=True):
+        counted = value(samples, f"cass_{step}_seconds_sum", method=method)
+        assert 1e3 * counted == pytest.approx(found, abs=0.002)
 
 
-def test_a_call_that_does_not_ask_is_told_nothing() -> None:
-    with service_channel() as channel:
+def test_times_come_only_on_request() -> None:
+    """By the name of the metadata, whatever its value."""
+    with running() as server:
         for method in REQUESTS:
-            _, trailing = call(channel, method, (("cass-timing", "1"), ("timings", "1")))
+            _, trailing = call(server.channel, method, (("cass-timing", "1"), ("timings", "1")))
             assert "server-timing" not in trailing
+        for given in ("", "0", "no"):
+            metadata = (("a", "b"), ("cass-timings", given))
+            _, trailing = call(server.channel, "GenerateMask", metadata)
+            assert len(milliseconds(trailing)) == 3
 
 
-def test_the_wait_for_the_message_is_told() -> None:
-    """As the wait for a turn is: it is the caller's, and the answer could not come before."""
+def test_the_wait_for_the_message_counts() -> None:
+    """As the wait for a turn does: it is the caller's, and the answer could not come before."""
     writer: Writer[bytes] = Writer()
-    with running() as server, connected(server.address) as channel:
-        ask = channel.stream_unary(f"{SERVICE}/GenerateMask")
+    with running() as server:
+        ask = server.channel.stream_unary(f"{SERVICE}/GenerateMask")
         made = ask.future(iter(writer), timeout=LIMIT, metadata=ASKING)
         # What comes after it on the connection is answered before its message is sent.
-        channel.unary_unary(f"{SERVICE}/GetServerInfo")(b"", timeout=LIMIT)
+        server.channel.unary_unary(f"{SERVICE}/GetServerInfo")(b"", timeout=LIMIT)
         _spend(0.02)
         writer.write(REQUESTS["GenerateMask"].SerializeToString())
         writer.close()
         made.result(timeout=LIMIT)
     queue, _, _ = milliseconds(dict(made.trailing_metadata()))
     assert queue >= 20
-
-
-def test_whatever_the_value() -> None:
-    with service_channel() as channel:
-        for value in ("", "0", "no"):
-            _, trailing = call(channel, "GenerateMask", (("a", "b"), ("cass-timings", value)))
-            assert len(milliseconds(trailing)) == 3

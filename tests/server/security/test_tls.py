@@ -1,4 +1,4 @@
-"""TLS on a real port: who is let in, and certificates that are replaced while it serves."""
+"""TLS on a real port: which clients are answered, and certificates replaced meanwhile."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ import contextlib
 import logging
 import os
 import ssl
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,33 +24,18 @@ from tests.server.support.certificates import (
     serial_of,
     shown_serial,
 )
-
-pytestmark = pytest.mark.timeout(60)
-
-LIMIT = 20.0
-"""Seconds that no step takes unless something is broken."""
+from tests.server.support.load import connect
+from tests.server.support.processes import LIMIT
 
 
-@dataclass
 class Files:
     """The files that a server is given, in a folder of their own."""
 
-    folder: Path
-
-    @property
-    def certificate(self) -> Path:
-        """The server's certificate."""
-        return self.folder / "tls.crt"
-
-    @property
-    def key(self) -> Path:
-        """The certificate's key."""
-        return self.folder / "tls.key"
-
-    @property
-    def client_ca(self) -> Path:
-        """Who vouches for clients."""
-        return self.folder / "ca.crt"
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.certificate = folder / "tls.crt"
+        self.key = folder / "tls.key"
+        self.client_ca = folder / "ca.crt"
 
     def write(self, pair: Pair) -> None:
         """Replace certificate and key."""
@@ -88,13 +71,6 @@ def serving(files: Files, mutual: bool = False) -> Iterator[str]:
             server.stop(0).wait(LIMIT)
 
 
-def client(authority: Authority, pair: Pair | None = None) -> grpc.ChannelCredentials:
-    """A client that trusts this authority and shows this certificate."""
-    if pair is None:
-        return grpc.ssl_channel_credentials(authority.certificate)
-    return grpc.ssl_channel_credentials(authority.certificate, pair.key, pair.certificate)
-
-
 def call(channel: grpc.Channel) -> str:
     """The address of this side of the connection, as the server sees it."""
     answer: bytes = channel.unary_unary("/test/PeerName")(b"", timeout=LIMIT)
@@ -103,12 +79,7 @@ def call(channel: grpc.Channel) -> str:
 
 def outcome(address: str, credentials: grpc.ChannelCredentials | None) -> str:
     """The name of the status that a call on a new connection ends with, and why."""
-    options = (("grpc.use_local_subchannel_pool", 1),)
-    if credentials is None:
-        channel = grpc.insecure_channel(address, options)
-    else:
-        channel = grpc.secure_channel(address, credentials, options)
-    with channel:
+    with connect(address, credentials) as channel:
         try:
             call(channel)
         except grpc.RpcError as error:
@@ -140,83 +111,35 @@ def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.reason for record in caplog.records if record.levelno == logging.ERROR]
 
 
-def test_a_client_that_trusts_the_authority_is_answered(files: Files, authority: Authority) -> None:
-    with serving(files) as address:
-        assert outcome(address, client(authority)) == "OK"
-
-
-def test_a_client_that_trusts_another_authority_refuses_the_server(
-    files: Files, stranger: Authority
+def test_only_clients_that_trust_the_authority_are_answered(
+    files: Files, authority: Authority, stranger: Authority
 ) -> None:
-    with serving(files) as address:
-        assert "CERTIFICATE_VERIFY_FAILED" in outcome(address, client(stranger))
-
-
-def test_plain_text_is_not_answered(files: Files, authority: Authority) -> None:
     with serving(files) as address:
         assert outcome(address, None).startswith("UNAVAILABLE")
-        assert outcome(address, client(authority)) == "OK"
-
-
-def test_a_client_refuses_an_expired_server_certificate(files: Files, authority: Authority) -> None:
-    files.write(authority.issue(expired=True))
-    with serving(files) as address:
-        assert "certificate has expired" in outcome(address, client(authority))
-
-
-def test_a_client_refuses_a_server_certificate_for_another_name(
-    files: Files, authority: Authority
-) -> None:
-    files.write(authority.issue("other.example"))
-    with serving(files) as address:
-        assert "Hostname Verification Check failed" in outcome(address, client(authority))
+        assert "CERTIFICATE_VERIFY_FAILED" in outcome(address, stranger.trusted())
+        assert outcome(address, authority.trusted()) == "OK"
 
 
 def test_mutual_tls_takes_only_valid_client_certificates_of_the_authority(
     files: Files, authority: Authority, stranger: Authority
 ) -> None:
     with serving(files, mutual=True) as address:
-        refused = {
-            "none": client(authority),
-            "another authority's": client(authority, stranger.issue("client")),
-            "expired": client(authority, authority.issue("client", expired=True)),
-        }
-        for credentials in refused.values():
-            assert outcome(address, credentials).startswith("UNAVAILABLE")
-        assert outcome(address, client(authority, authority.issue("client"))) == "OK"
+        for pair in (None, stranger.issue("client"), authority.issue("client", expired=True)):
+            assert outcome(address, authority.trusted(pair)).startswith("UNAVAILABLE")
+        assert outcome(address, authority.trusted(authority.issue("client"))) == "OK"
 
 
 def test_a_rotation_shows_new_connections_the_new_certificate_and_keeps_open_ones(
     files: Files, authority: Authority
 ) -> None:
-    enough = threading.Semaphore(0)
-    stop = threading.Event()
-    peers: list[str] = []
-
-    def ask(channel: grpc.Channel) -> None:
-        while not stop.is_set():
-            peers.append(call(channel))
-            enough.release()
-
-    with (
-        serving(files) as address,
-        grpc.secure_channel(address, client(authority)) as channel,
-        ThreadPoolExecutor(1) as executor,
-    ):
-        asking = executor.submit(ask, channel)
-        try:
-            for _ in range(3):
-                assert enough.acquire(timeout=LIMIT)
-                fresh = authority.issue()
-                files.write(fresh)
-                assert shown_serial(address) == fresh.serial
-            before = len(peers)
-            while len(peers) < before + 3:
-                assert enough.acquire(timeout=LIMIT)
-        finally:
-            stop.set()
-        asking.result(timeout=LIMIT)  # raises what a call raised
-    assert len(set(peers)) == 1
+    with serving(files) as address, connect(address, authority.trusted()) as channel:
+        peers = {call(channel)}
+        for _ in range(3):
+            fresh = authority.issue()
+            files.write(fresh)
+            assert shown_serial(address) == fresh.serial
+            peers.add(call(channel))
+    assert len(peers) == 1
 
 
 def test_a_rotation_by_a_symbolic_link_is_seen(tmp_path: Path, authority: Authority) -> None:
@@ -240,16 +163,16 @@ def test_a_rotation_by_a_symbolic_link_is_seen(tmp_path: Path, authority: Author
 def test_unchanged_files_are_not_read_again(
     files: Files, authority: Authority, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, logger="cass_server")
+    caplog.set_level(logging.INFO, logger="cass_server.security")
     with serving(files) as address:
-        assert outcome(address, client(authority)) == "OK"
+        assert outcome(address, authority.trusted()) == "OK"
         files.write(authority.issue())
         for _ in range(3):
-            assert outcome(address, client(authority)) == "OK"
-    read = [
-        record for record in caplog.records if record.name == "cass_server.security.reloading_file"
-    ]
-    assert [record.getMessage() for record in read] == ["TLS files read again"]
+            assert outcome(address, authority.trusted()) == "OK"
+    assert caplog.messages == ["TLS files read again"]
+
+
+GARBAGE = b"-----BEGIN PRIVATE KEY-----\nsecret\n-----END PRIVATE KEY-----\n"
 
 
 @pytest.mark.parametrize("half", ["other certificate", "garbage", "empty", "missing", "no key"])
@@ -259,24 +182,18 @@ def test_files_that_cannot_be_used_leave_the_old_pair(
     old_serial = serial_of(ssl.PEM_cert_to_DER_cert(files.certificate.read_text()))
     fresh = authority.issue()
 
-    def spoil() -> None:
-        match half:
-            case "other certificate":
-                put(files.certificate, authority.issue().certificate)
-            case "garbage":
-                put(files.key, b"-----BEGIN PRIVATE KEY-----\nsecret\n-----END PRIVATE KEY-----\n")
-            case "empty":
-                put(files.certificate, b"")
-            case "missing":
-                files.certificate.unlink()
-            case "no key":
-                files.key.unlink()
-
+    spoil = {
+        "other certificate": lambda: put(files.certificate, authority.issue().certificate),
+        "garbage": lambda: put(files.key, GARBAGE),
+        "empty": lambda: put(files.certificate, b""),
+        "missing": files.certificate.unlink,
+        "no key": files.key.unlink,
+    }[half]
     with serving(files) as address:
         spoil()
         for _ in range(3):
             assert shown_serial(address) == old_serial
-        assert outcome(address, client(authority)) == "OK"
+        assert outcome(address, authority.trusted()) == "OK"
         assert len(errors(caplog)) == 1
         assert str(files.folder) in errors(caplog)[0]
         assert "secret" not in caplog.text
@@ -293,8 +210,8 @@ def test_files_that_cannot_be_used_leave_the_old_pair(
 def test_client_authorities_are_read_again(
     files: Files, authority: Authority, stranger: Authority, caplog: pytest.LogCaptureFixture
 ) -> None:
-    ours = client(authority, authority.issue("client"))
-    theirs = client(authority, stranger.issue("client"))
+    ours = authority.trusted(authority.issue("client"))
+    theirs = authority.trusted(stranger.issue("client"))
     with serving(files, mutual=True) as address:
         put(files.client_ca, b"nonsense")
         assert outcome(address, ours) == "OK"
@@ -309,29 +226,21 @@ def test_client_authorities_are_read_again(
 def test_the_start_names_the_setting_and_the_file(
     files: Files, name: str, content: bytes | None
 ) -> None:
-    path = {
-        "tls_certificate": files.certificate,
-        "tls_key": files.key,
-        "tls_client_ca": files.client_ca,
-    }[name]
-    if content is None:
-        path.unlink()
-    else:
+    path: Path = getattr(files, name.removeprefix("tls_"))
+    path.unlink()
+    if content is not None:
         path.write_bytes(content)
-    with pytest.raises(CassError) as raised:
+    with pytest.raises(CassError, match=f"^{name} {path}: "):
         server_credentials(files.certificate, files.key, files.client_ca)
-    assert str(raised.value).startswith(f"{name} {path}: ")
 
 
-def test_the_start_refuses_a_key_of_another_certificate(files: Files, authority: Authority) -> None:
-    put(files.key, authority.issue().key)
-    with pytest.raises(
-        CassError, match=r"^tls_key .* is not the unencrypted PEM key of .*MISMATCH"
-    ):
-        server_credentials(files.certificate, files.key, None)
-
-
-def test_the_start_refuses_an_encrypted_key(files: Files) -> None:
+def test_the_start_refuses_a_key_of_another_certificate_or_an_encrypted_one(
+    files: Files, authority: Authority
+) -> None:
+    reason = r"^tls_key .* is not the unencrypted PEM key of "
     put(files.key, encrypted(files.key.read_bytes(), b"password"))
-    with pytest.raises(CassError, match=r"^tls_key .* is not the unencrypted PEM key of "):
+    with pytest.raises(CassError, match=reason):
+        server_credentials(files.certificate, files.key, None)
+    put(files.key, authority.issue().key)
+    with pytest.raises(CassError, match=rf"{reason}.*MISMATCH"):
         server_credentials(files.certificate, files.key, None)

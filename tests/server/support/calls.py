@@ -1,54 +1,54 @@
-"""What tests of the service's calls share."""
+"""Messages and streams that a test sends when it likes."""
 
 from __future__ import annotations
 
 import queue
 from collections.abc import Iterator
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from cass_server.observability.metrics import Metrics
-from tests.server.support.observed import exposed
+from cass.v1 import cass_pb2 as pb
+from tests.server.support.processes import LIMIT
 
 T = TypeVar("T")
 
 
 class Writer(Generic[T]):
-    """Messages of a stream that the test writes when it likes."""
+    """The messages of a call."""
 
     def __init__(self) -> None:
-        """Nothing is written yet."""
         self._messages: queue.Queue[T | None] = queue.Queue()
 
     def write(self, message: T) -> None:
-        """One more."""
+        """Send one more."""
         self._messages.put(message)
 
     def close(self) -> None:
-        """That was the last one."""
+        """Send no more."""
         self._messages.put(None)
 
     def __iter__(self) -> Iterator[T]:
         return iter(self._messages.get, None)  # type: ignore[arg-type]
 
 
-def counted(metrics: Metrics) -> dict[tuple[str, ...], float]:
-    """What is exposed and is not 0, by name and the values of the labels, but for times."""
-    return {
-        (name, *(value for _, value in labels)): value
-        for (name, labels), value in exposed([metrics]).items()
-        if value and "_seconds" not in name and name not in {"cass_build_info", "cass_workers"}
-    }
+class Stream(Writer[pb.StreamMasksRequest]):
+    """A StreamMasks call.
 
+    Attributes:
+        answers: of the server, as they come.
+    """
 
-def requests_counted(metrics: Metrics) -> dict[tuple[str, str], float]:
-    """Requests by method and code."""
-    return {
-        (key[2], key[1]): value
-        for key, value in counted(metrics).items()
-        if key[0] == "cass_requests_total"
-    }
+    def __init__(self, stub: Any, *requests: pb.GenerateMaskRequest) -> None:
+        super().__init__()
+        self.answers = stub.StreamMasks(iter(self), timeout=LIMIT)
+        # gRPC's thread that sends the requests ends with the call.
+        self.answers.add_done_callback(lambda _: self.close())
+        for request in requests:
+            self.ask(request)
 
+    def ask(self, request: pb.GenerateMaskRequest) -> None:
+        """Send a request."""
+        self.write(pb.StreamMasksRequest(request=request))
 
-def in_flight(metrics: Metrics) -> float:
-    """Requests taken and not yet answered."""
-    return counted(metrics).get(("cass_requests_in_flight",), 0.0)
+    def images(self) -> int:
+        """Number of images in the next answer."""
+        return int(next(self.answers).masks.masks[0].shape[0])

@@ -10,6 +10,7 @@ import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -17,6 +18,17 @@ from cryptography.x509.oid import NameOID
 
 from tests.server.support.processes import LIMIT
 
+_USAGES = (
+    "digital_signature",
+    "content_commitment",
+    "key_encipherment",
+    "data_encipherment",
+    "key_agreement",
+    "key_cert_sign",
+    "crl_sign",
+    "encipher_only",
+    "decipher_only",
+)
 _DAY = datetime.timedelta(days=1)
 
 
@@ -45,15 +57,7 @@ class Authority:
     def __init__(self, name: str = "Authority of a test") -> None:
         self._name = _name(name)
         self._key = ec.generate_private_key(ec.SECP256R1())
-        # Certificates name their issuer's key by this: some clients insist on it.
-        self._key_id = x509.SubjectKeyIdentifier.from_public_key(self._key.public_key())
-        builder = (
-            _builder(self._name, self._name, self._key, expired=False)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(_usage(signs_certificates=True), critical=True)
-            .add_extension(self._key_id, critical=False)
-        )
-        self.certificate = _pem(builder.sign(self._key, hashes.SHA256()))
+        self.certificate = _pem(self._sign(self._name, self._key.public_key()))
 
     def issue(self, host: str = "127.0.0.1", *, expired: bool = False, uri: str = "") -> Pair:
         """A certificate for a server or a client.
@@ -66,21 +70,46 @@ class Authority:
         key = ec.generate_private_key(ec.SECP256R1())
         first = [x509.UniformResourceIdentifier(uri)] if uri else []
         names = x509.SubjectAlternativeName([*first, _general_name(host)])
-        issuer = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(self._key_id)
-        builder = (
-            _builder(_name(host), self._name, key, expired)
-            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(_usage(signs_certificates=False), critical=True)
-            .add_extension(names, critical=False)
-            .add_extension(issuer, critical=False)
-        )
-        certificate = builder.sign(self._key, hashes.SHA256())
+        certificate = self._sign(_name(host), key.public_key(), names, expired)
         plain = key.private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,
             serialization.NoEncryption(),
         )
         return Pair(_pem(certificate), plain, certificate.serial_number)
+
+    def _sign(
+        self,
+        subject: x509.Name,
+        key: ec.EllipticCurvePublicKey,
+        names: x509.SubjectAlternativeName | None = None,
+        expired: bool = False,
+    ) -> x509.Certificate:
+        """A certificate for these names, or one that issues others."""
+        now = datetime.datetime.now(datetime.UTC)
+        issues = names is None
+        usage = dict.fromkeys(_USAGES, False)
+        usage |= {"digital_signature": True, "key_cert_sign": issues, "crl_sign": issues}
+        # Certificates name their issuer's key by this: some clients insist on it.
+        key_id = x509.SubjectKeyIdentifier.from_public_key(self._key.public_key())
+        issuer = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(key_id)
+        builder = (
+            x509.CertificateBuilder(self._name, subject, key, x509.random_serial_number())
+            .not_valid_before(now - 3 * _DAY)
+            .not_valid_after(now - _DAY if expired else now + _DAY)
+            .add_extension(x509.BasicConstraints(issues, 0 if issues else None), critical=True)
+            .add_extension(x509.KeyUsage(**usage), critical=True)
+            .add_extension(key_id if issues else issuer, critical=False)
+        )
+        if names is not None:
+            builder = builder.add_extension(names, critical=False)
+        return builder.sign(self._key, hashes.SHA256())
+
+    def trusted(self, pair: Pair | None = None) -> grpc.ChannelCredentials:
+        """Credentials of a client that trusts this authority and shows this certificate."""
+        if pair is None:
+            return grpc.ssl_channel_credentials(self.certificate)
+        return grpc.ssl_channel_credentials(self.certificate, pair.key, pair.certificate)
 
 
 def encrypted(key: bytes, password: bytes) -> bytes:
@@ -119,35 +148,6 @@ def put(path: Path, content: bytes) -> Path:
     fresh.write_bytes(content)
     os.replace(fresh, path)
     return path
-
-
-def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, expired: bool
-) -> x509.CertificateBuilder:
-    now = datetime.datetime.now(datetime.UTC)
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - 3 * _DAY)
-        .not_valid_after(now - _DAY if expired else now + _DAY)
-    )
-
-
-def _usage(signs_certificates: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=True,
-        key_cert_sign=signs_certificates,
-        crl_sign=signs_certificates,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
 
 
 def _name(common: str) -> x509.Name:

@@ -47,7 +47,7 @@ class HeldEngine(CpuEngine):
     ) -> None:
         """Fail if there is `fail`, else wait for `go`."""
         if (self._folder / "fail").exists():
-            raise RuntimeError("told to fail")
+            raise RuntimeError("asked to fail")
         (self._folder / "waiting").touch()
         self._wait_for("go", checkpoint)
         super().masks(inputs, masks, owners, checkpoint)

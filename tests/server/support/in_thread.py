@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, cast
 
 import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from cass.contract import SERVICE_NAME
 from cass.v1 import cass_pb2_grpc
@@ -26,7 +28,10 @@ from cass_server.rpc.servicer import CassService
 from cass_server.rpc.streams import MaskStreams
 from cass_server.scheduling.admission import Admission
 from cass_server.scheduling.compute_pool import ComputePool
-from tests.server.support.processes import LIMIT
+from tests.server.support.load import connect
+from tests.server.support.observed import counted
+from tests.server.support.processes import LIMIT, status_name, wait_until
+from tests.server.support.requests import mask_request
 
 SLOTS = 4
 """How many requests compute at a time."""
@@ -37,28 +42,81 @@ _deadlines = Deadlines()
 
 @dataclass(frozen=True)
 class Running:
-    """A server, and those of its parts that a test may look at or stop."""
+    """A server, and those of its parts that a test may look at or stop.
+
+    Attributes:
+        channel: a connection of its own.
+        stub: of the service, on that connection.
+    """
 
     address: str
+    channel: grpc.Channel
+    stub: Any
     metrics: Metrics
     admission: Admission
-    pool: ComputePool
     streams: MaskStreams
     health: Health
     router: Router
-    server: grpc.Server
+
+    def counted(self) -> dict[tuple[str, ...], float]:
+        """Metrics that are not 0, by name and the values of the labels, without times."""
+        return counted(self.metrics)
+
+    def ended(self) -> dict[tuple[str, str], float]:
+        """Requests by method and code."""
+        name = "cass_requests_total"
+        return {(key[2], key[1]): n for key, n in self.counted().items() if key[0] == name}
+
+    def wait_in_flight(self, number: int) -> None:
+        """Return once so many requests are taken and not yet answered."""
+        wait_until(lambda: self.counted().get(("cass_requests_in_flight",), 0) == number)
+
+    def has_room(self, side: int = 4) -> bool:
+        """Whether a request for a map with so many cells along each side is answered now."""
+        try:
+            self.stub.GenerateMask(mask_request(side=side), timeout=LIMIT)
+        except grpc.RpcError as error:
+            if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+                raise
+            return False
+        return True
+
+    def health_check(self) -> str:
+        """The status of the server."""
+        stub = health_pb2_grpc.HealthStub(self.channel)
+        return status_name(stub.Check(health_pb2.HealthCheckRequest(), timeout=LIMIT))
+
+    def assert_all_is_given_back(self) -> None:
+        """Fails unless soon neither a request nor a byte counts as in flight."""
+        self.wait_in_flight(0)
+        # More than there may be is let in where there is nothing.
+        wait_until(lambda: self.admission.try_hold(1 << 60))
+        self.admission.drop(1 << 60)
+        idle = threading.Thread(target=self.admission.wait_idle, args=(10 * LIMIT,), daemon=True)
+        idle.start()
+        idle.join(LIMIT)
+        assert not idle.is_alive()
 
 
 @contextlib.contextmanager
 def running(
     engine: Engine | None = None,
     limits: Limits | None = None,
-    metrics: Metrics | None = None,
+    *,
     allows: Callable[[Metadata], bool] | None = None,
     slots: int = SLOTS,
+    receive_bytes: int = -1,
 ) -> Iterator[Running]:
-    """A server of messages of any size, which does not tell yet that it serves."""
-    limits, metrics = limits or Limits(), metrics or Metrics()
+    """A server of messages of any size, whose health service does not say yet that it serves.
+
+    Args:
+        engine: computes; a `CpuEngine` by default.
+        limits: of the server.
+        allows: whether a call with this metadata is allowed; all are by default.
+        slots: how many requests compute at a time.
+        receive_bytes: of the largest answer that the channel takes.
+    """
+    limits, metrics = limits or Limits(), Metrics()
     admission = Admission(limits)
     pool = ComputePool(slots)
     answerer = Answerer(engine or CpuEngine(), admission, _deadlines, pool, metrics)
@@ -81,41 +139,10 @@ def running(
     address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     server.start()
     try:
-        yield Running(address, metrics, admission, pool, streams, status, router, server)
+        with connect(address, receive_bytes=receive_bytes) as channel:
+            stub = cass_pb2_grpc.CassServiceStub(channel)
+            yield Running(address, channel, stub, metrics, admission, streams, status, router)
     finally:
         status.end()
         assert server.stop(0).wait(LIMIT)
         helpers.shutdown(wait=False)
-
-
-@contextlib.contextmanager
-def connected(address: str, receive_bytes: int = -1) -> Iterator[grpc.Channel]:
-    """A channel with a connection of its own, which takes answers of at most so many bytes."""
-    options = [
-        ("grpc.use_local_subchannel_pool", 1),
-        ("grpc.max_receive_message_length", receive_bytes),
-    ]
-    with grpc.insecure_channel(address, options) as channel:
-        yield channel
-
-
-@contextlib.contextmanager
-def service_channel(
-    engine: Engine | None = None,
-    limits: Limits | None = None,
-    metrics: Metrics | None = None,
-    receive_bytes: int = -1,
-) -> Iterator[grpc.Channel]:
-    """A channel to a server of its own, for calls with bytes; see `running`."""
-    with (
-        running(engine, limits, metrics) as server,
-        connected(server.address, receive_bytes) as channel,
-    ):
-        yield channel
-
-
-@contextlib.contextmanager
-def service(*arguments: Any, **options: Any) -> Iterator[Any]:
-    """As `service_channel`, but a stub."""
-    with service_channel(*arguments, **options) as channel:
-        yield cass_pb2_grpc.CassServiceStub(channel)

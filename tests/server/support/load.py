@@ -25,7 +25,7 @@ _STRIDE = 4
 
 
 def numbered_request(number: int, images: int = 1, side: int = SIDE) -> pb.GenerateMaskRequest:
-    """A request whose answer tells its number: one box an image, at a place of its own.
+    """A request whose answer shows its number: one box per image, at a place of its own.
 
     Without context a mask is 1 in the cells that the box covers, and 0 elsewhere.
     """
@@ -43,7 +43,7 @@ def numbered_request(number: int, images: int = 1, side: int = SIDE) -> pb.Gener
 def is_answer(
     response: pb.GenerateMaskResponse, number: int, images: int = 1, side: int = SIDE
 ) -> bool:
-    """Whether it has the numbers that `numbered_request` asks for."""
+    """Whether it is the answer to `numbered_request`."""
     expected = np.zeros((images, side, side), np.uint8)
     for image in range(images):
         x, y = _corner(number + image)
@@ -57,16 +57,28 @@ def _corner(number: int) -> tuple[int, int]:
     return number % places, number // places % places
 
 
-def connect(address: str, credentials: grpc.ChannelCredentials | None = None) -> grpc.Channel:
-    """A channel with a connection of its own, which is tried again at once when it is lost."""
+def connect(
+    address: str, credentials: grpc.ChannelCredentials | None = None, receive_bytes: int = -1
+) -> grpc.Channel:
+    """A channel with a connection of its own, which is tried again at once when it is lost.
+
+    Answers may have at most ``receive_bytes``; -1 for any number.
+    """
     options = [
         ("grpc.use_local_subchannel_pool", 1),
         ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.max_receive_message_length", -1),
+        ("grpc.max_receive_message_length", receive_bytes),
     ]
     if credentials is None:
         return grpc.insecure_channel(address, options)
     return grpc.secure_channel(address, credentials, options)
+
+
+@contextlib.contextmanager
+def service_of(address: str) -> Iterator[Any]:
+    """A stub of the service with a connection of its own."""
+    with connect(address) as channel:
+        yield cass_pb2_grpc.CassServiceStub(channel)
 
 
 @dataclass
@@ -84,13 +96,13 @@ class Record:
     errors: list[grpc.RpcError] = field(default_factory=list)
 
     @property
-    def codes(self) -> set[str]:
-        """Names of the statuses that requests failed with."""
-        return {error.code().name for error in self.errors}
+    def codes(self) -> list[str]:
+        """Names of the statuses that requests failed with, in order."""
+        return [error.code().name for error in self.errors]
 
 
 class Caller:
-    """Asks for one mask after another, in a thread of its own, until it is stopped.
+    """Requests one mask after another, in a thread of its own, until it is stopped.
 
     Args:
         channel: a connection of its own; closed by `stop`.
@@ -165,6 +177,11 @@ class Stream:
     def answers(self, number: int) -> bool:
         """Whether the next answer is the right one to that request."""
         return is_answer(next(self._answers).masks, number)
+
+    def is_right(self, number: int) -> bool:
+        """Whether that request is answered with the right numbers."""
+        self.ask(number)
+        return self.answers(number)
 
     def end(self) -> tuple[grpc.StatusCode, str]:
         """The status that it ends with, instead of an answer."""

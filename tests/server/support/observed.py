@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,16 +20,15 @@ Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 def scrape(server: ServerProcess) -> Samples:
     """All samples now of a server that serves with ``--metrics-port 0``."""
-    told = (json.loads(line) for line in server.lines)
-    address = next(record["address"] for record in told if record["event"] == "metrics")
+    address = server.records("metrics")[0]["address"]
     with urllib.request.urlopen(f"http://{address}/metrics", timeout=LIMIT) as answer:
         return samples(answer.read().decode())
 
 
 def exposed(sources: Sequence[Metrics | Path], workers: tuple[int, int] = (1, 0)) -> Samples:
     """All samples of metrics that nobody serves; ``workers`` run and were started again."""
-    told = WorkerMetrics(sources, "1.2.3", "cuda:0", lambda: workers)
-    return samples(generate_latest(told).decode())
+    metrics = WorkerMetrics(sources, "1.2.3", "cuda:0", lambda: workers)
+    return samples(generate_latest(metrics).decode())
 
 
 def samples(exposition: str) -> Samples:
@@ -39,6 +37,15 @@ def samples(exposition: str) -> Samples:
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(exposition)
         for sample in family.samples
+    }
+
+
+def counted(metrics: Metrics) -> dict[tuple[str, ...], float]:
+    """What is exposed and is not 0, by name and the values of the labels, but for times."""
+    return {
+        (name, *(value for _, value in labels)): value
+        for (name, labels), value in exposed([metrics]).items()
+        if value and "_seconds" not in name and name not in {"cass_build_info", "cass_workers"}
     }
 
 
@@ -59,5 +66,10 @@ def in_flight(server: ServerProcess) -> int:
 
 
 def complaints(server: ServerProcess) -> list[str]:
-    """Lines of the log that are no JSON, or tell of more than the server's course."""
+    """Lines of the log that are no JSON, or of a level above INFO."""
     return [line for line in server.lines if '"level": "INFO"' not in line]
+
+
+def worker_pids(server: ServerProcess) -> dict[int, int]:
+    """Process ids of a server's workers by their indices; each one's newest."""
+    return {record["worker"]: record["pid"] for record in server.records("worker ready")}

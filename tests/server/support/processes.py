@@ -13,6 +13,7 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from tests.support import waiting
 from tests.support.programs import ended
 from tests.support.servers import ServerProcess
 
@@ -22,21 +23,58 @@ LIMIT = 60.0
 _HELD = Path(__file__).with_name("held_server.py")
 
 
-def held(folder: Path) -> tuple[str, ...]:
-    """The program whose engine does what the files in this folder say; see `held_server`."""
+def held(folder: Path, *files: str) -> tuple[str, ...]:
+    """The program whose engine does what the files in this folder say; see `held_server`.
+
+    Args:
+        folder: of the files.
+        files: names of those to make now.
+    """
+    for file in files:
+        (folder / file).touch()
     return str(_HELD), str(folder), "serve"
+
+
+class Gate:
+    """Holds threads until the test lets them go on."""
+
+    def __init__(self) -> None:
+        self._held = threading.Semaphore(0)
+        self._go = threading.Semaphore(0)
+        self._is_open = False
+
+    def wait(self) -> None:
+        """Block the calling thread."""
+        self._held.release()
+        if not self._is_open:
+            assert self._go.acquire(timeout=LIMIT)
+
+    def wait_held(self, threads: int = 1) -> None:
+        """Return once so many more have come."""
+        for _ in range(threads):
+            assert self._held.acquire(timeout=LIMIT)
+
+    def let_go(self, threads: int = 1) -> None:
+        """Let so many go on."""
+        self._go.release(threads)
+
+    def open(self) -> None:
+        """Hold nobody any more."""
+        self._is_open = True
+        self._go.release(1000)
 
 
 def wait_until(condition: Callable[[], bool], server: ServerProcess | None = None) -> None:
     """Poll with a hard limit; fails if the server's process ends."""
-    poll = threading.Event()
-    for _ in range(int(LIMIT / 0.02)):
-        if condition():
-            return
-        if server is not None:
-            assert server.process.poll() is None, "".join(server.lines)
-        poll.wait(0.02)
-    raise AssertionError("it does not come true" if server is None else "".join(server.lines))
+
+    def log() -> str:
+        return "it does not come true" if server is None else "".join(server.lines)
+
+    def is_true() -> bool:
+        assert server is None or server.process.poll() is None, log()
+        return condition()
+
+    waiting.wait_until(is_true, log, LIMIT, pause=0.02)
 
 
 def lasting_ports(number: int) -> list[str]:

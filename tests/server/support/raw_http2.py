@@ -1,10 +1,12 @@
-"""A gRPC client on a bare socket, which does only what it is told: for clients that misbehave."""
+"""A gRPC client on a bare socket, which does nothing by itself: for clients that misbehave."""
 
 from __future__ import annotations
 
 import socket
 import struct
 from collections.abc import Mapping
+
+from google.protobuf.message import Message
 
 from tests.server.support.processes import LIMIT
 
@@ -39,7 +41,7 @@ def opening(window: int = 65535) -> bytes:
     """What a connection begins with.
 
     Args:
-        window: bytes of DATA that the server may send on each stream before it is told of more.
+        window: bytes of DATA that the server may send on each stream before a WINDOW_UPDATE.
     """
     return _PREFACE + frame(SETTINGS, payload=struct.pack(">HI", INITIAL_WINDOW_SIZE, window))
 
@@ -65,6 +67,12 @@ def call(
             **metadata,
         },
     )
+
+
+def request(method: str, message: Message, stream: int = 1, **metadata: str) -> bytes:
+    """The frames of a call with one message, which is its last."""
+    data = prefixed(message.SerializeToString())
+    return call(method, stream, **metadata) + data_frames(data, stream)
 
 
 def header_frame(stream: int, headers: Mapping[str, str], end: bool = False) -> bytes:
@@ -128,6 +136,15 @@ class Connection:
             if on == stream and kind in (DATA, HEADERS) and flags & END_STREAM:
                 break
         return received[5:]
+
+    def refusal(self, stream: int = 1) -> bytes:
+        """The headers that end a stream on which no message may come before."""
+        while (got := self.read()) is not None:
+            kind, flags, on, payload = got
+            assert kind != DATA
+            if on == stream and kind == HEADERS and flags & END_STREAM:
+                return payload
+        raise AssertionError("the connection has ended")
 
     def wait_read(self) -> None:
         """Return once the server has read all that was sent; what comes until then is dropped."""

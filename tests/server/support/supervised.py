@@ -31,6 +31,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--stop-seconds", type=float, default=60.0)
+    parser.add_argument("--backoff-seconds", type=float, default=0.04)
     parser.add_argument("--worker-program", default=sys.executable)
     # What `ServerProcess` starts every server with.
     parser.add_argument("--host")
@@ -57,7 +58,7 @@ def _supervise(arguments: argparse.Namespace) -> int:
             margin_seconds=arguments.stop_seconds,
             on_ready=lambda: logging.info("serving", extra={"address": address}),
             on_exit=note_exit,
-            new_backoff=lambda: Backoff(first_seconds=0.04, limit_seconds=0.16),
+            new_backoff=lambda: Backoff(arguments.backoff_seconds, 4 * arguments.backoff_seconds),
         ).run()
 
 
@@ -88,8 +89,8 @@ def _work(channel: WorkerChannel, folder: Path, port: int) -> None:
             threading.Thread(target=run, daemon=True).start()
         channel.ready()
         while (got := events.get()) is not None:
-            told = {"worker": channel.index, "signal": got.name}
-            logging.info("worker got signal", extra=told)
+            extra = {"worker": channel.index, "signal": got.name}
+            logging.info("worker got signal", extra=extra)
             if not is_stubborn:
                 break
         server.shutdown()
