@@ -15,6 +15,7 @@ from cass_client.calls.streaming import Streaming
 from cass_client.calls.unary import request_info, request_losses, request_masks, request_profile
 from cass_client.config import Settings, Tls
 from cass_client.discovery.watcher import watch
+from cass_client.errors import ServerError
 from cass_client.transport import fork_safety
 from cass_client.transport.connection import Connection
 from cass_client.transport.effects import Compute, Effects
@@ -88,8 +89,15 @@ class BaseClient(Generic[P]):
             connection = self._connections.setdefault(fork_safety.processes, made)
         return connection
 
-    def _mask_effects(self, inputs: MaskInputs) -> Effects[Masks]:
-        return self._effects(request_masks, inputs, compute_masks)
+    def _mask_effects(self, inputs: MaskInputs, error: ServerError | None = None) -> Effects[Masks]:
+        """The effects of a call, which has failed already if there is an error."""
+
+        def request(connection: P, inputs: MaskInputs) -> Effects[Masks]:
+            if error is not None:
+                raise error
+            return (yield from request_masks(connection, inputs))
+
+        return self._effects(request, inputs, compute_masks)
 
     def _loss_effects(self, inputs: LossInputs) -> Effects[HostLoss]:
         return self._effects(request_losses, inputs, compute_losses)

@@ -42,8 +42,8 @@ class CassClient(BaseClient[Transport]):
         tls: secures the connection; ``Tls()`` for a server whose certificate the system trusts.
         token: sent with each call.
         token_file: file that holds it, read again when it changes.
-        fallback: ``"local"`` to compute in this process while the server cannot be reached. A
-            `FallbackWarning` says so, and `local_answers` counts.
+        fallback: ``"local"`` to compute in this process while the server cannot be reached or
+            answers wrongly. A `FallbackWarning` says so, and `local_answers` counts.
 
     Raises:
         InvalidRequest: an argument cannot be used.
@@ -77,7 +77,7 @@ class CassClient(BaseClient[Transport]):
             Unavailable: the server cannot be reached.
             Unauthenticated: the server wants a token, or another one.
             Overloaded: the server had no room until the deadline.
-            ServerError: the server failed.
+            ServerError: the server failed, or its answer does not fit the request.
         """
         inputs = MaskInputs.check(boxes, image_size, feature_map, spec, dtype, return_owner)
         return wrap_masks(inputs, *self._run(self._mask_effects(inputs)))

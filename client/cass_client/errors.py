@@ -49,7 +49,7 @@ class Overloaded(CassError):
 
 
 class ServerError(CassError):
-    """The server answered with another error; the gRPC status is the cause."""
+    """The server answered with another error, whose gRPC status is the cause, or wrongly."""
 
 
 def from_rpc_error(error: grpc.RpcError, target: str) -> CassError:

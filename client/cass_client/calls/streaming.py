@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import grpc
 
 from cass import convert
-from cass.codec.encode import mask_layout, stream_request
+from cass.codec.encode import stream_request
 from cass.v1 import cass_pb2 as pb
 from cass_client.arguments import MaskRequest, Masks
+from cass_client.calls import answers
 from cass_client.calls.chunking import split_masks
-from cass_client.calls.unary import read
-from cass_client.errors import Unavailable
+from cass_client.errors import ServerError, Unavailable
 from cass_client.transport.connection import Connection
 from cass_client.transport.effects import (
     END,
@@ -26,7 +26,7 @@ from cass_client.transport.effects import (
     Read,
     Take,
 )
-from cass_core.errors import CassError, InvalidRequest
+from cass_core.errors import InvalidRequest
 from cass_core.inputs import MaskInputs
 
 _MOST_IN_FLIGHT = 1024
@@ -37,14 +37,15 @@ class Streaming:
 
     Requests without an answer when a stream breaks are sent again on the next one, to another
     replica if there is one. What a stream cannot answer, and all without a connection, is sent
-    `alone`, with all that a single call does about failures.
+    `alone`, with all that a single call does about failures. A wrong answer is the request's error,
+    with which `alone` fails, and the stream's end.
     """
 
     def __init__(
         self,
         connection: Connection | None,
         in_flight: int,
-        alone: Callable[[MaskInputs], Effects[Masks]],
+        alone: Callable[[MaskInputs, ServerError | None], Effects[Masks]],
     ) -> None:
         if type(in_flight) is not int or not 1 <= in_flight <= _MOST_IN_FLIGHT:
             raise InvalidRequest(
@@ -68,7 +69,7 @@ class Streaming:
                 answered = yield from self._until_it_breaks(connection)
             if self._waiting and not answered:
                 waiting = self._waiting.popleft()
-                yield Give(waiting.inputs, (yield from self._alone(waiting.taken())))
+                yield Give(waiting.inputs, (yield from self._alone(waiting.taken(), None)))
                 yield from self._fill()
         if self._error is not None:
             raise self._error
@@ -99,26 +100,44 @@ class Streaming:
             write(waiting)
         read, answered = Read(stream), False
         while self._waiting:
-            waiting, answer = self._waiting[0], None
+            waiting, answer, wrong = self._waiting[0], None, None
             try:
                 if waiting.is_written:
                     message: bytes | None = yield read
                     if message is None:
                         break
-                    answer = _masks(message, waiting.inputs, connection)
+                    answer = answers.read(answers.entry, message, waiting.inputs, connection.target)
             except grpc.RpcError as status:
                 if not answered and status.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                     connection.drop(opened)
                 break  # the next call reports it, if it is still so
-            except CassError:
-                break
+            except ServerError as error:
+                wrong = error
             self._waiting.popleft()
             if answer is None:
-                answer = yield from self._alone(waiting.taken())
+                answer = yield from self._alone(waiting.taken(), wrong)
             yield Give(waiting.inputs, answer)
             answered = True
+            if wrong is not None:
+                yield from self._fill()
+                break  # the next answer may belong to any request
             yield from self._fill(write)
+        else:
+            yield from self._until_the_end(stream, connection)
         return answered
+
+    def _until_the_end(self, stream: OpenStream, connection: Connection) -> Effects[None]:
+        """End a stream after its last answer; one answer more is an error."""
+        stream.end()
+        try:
+            message: bytes | None = yield Read(stream)
+        except grpc.RpcError:
+            return  # each request has its answer
+        if message is not None and self._error is None:
+            self._error = ServerError(
+                f"{connection.target}: the stream has more answers than requests, so that masks "
+                "may be those of other requests"
+            )
 
     def _fill(self, write: Callable[[_Waiting], None] | None = None) -> Effects[None]:
         """Take as many requests as there is room for, and write them if there is a stream."""
@@ -153,14 +172,3 @@ class _Waiting:
     def taken(self) -> MaskInputs:
         """The inputs as they were when they were taken, with the boxes as a NumPy array."""
         return convert.mask_inputs(pb.StreamMasksRequest.FromString(self.message).request)
-
-
-def _masks(message: bytes, inputs: MaskInputs, connection: Connection) -> Masks | None:
-    """The masks of an entry; None if it is an error."""
-    masks = mask_layout(inputs, entry=True).read(message)
-    if masks is not None:
-        return masks
-    entry, views = read(message, pb.StreamMasksResponse, connection)
-    if entry.WhichOneof("result") != "masks":
-        return None
-    return convert.masks_and_owners(entry.masks, views, "masks.")

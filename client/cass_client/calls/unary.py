@@ -8,14 +8,12 @@ from functools import partial
 from typing import Any, TypeVar
 
 import grpc
-from google.protobuf.message import DecodeError, Message
 
-from cass import convert
-from cass.codec.decode import Views, lift
-from cass.codec.encode import loss_request, mask_layout, mask_request
+from cass.codec.encode import loss_request, mask_request
 from cass.contract import TIMINGS_KEY
 from cass.v1 import cass_pb2 as pb
 from cass_client.arguments import Masks
+from cass_client.calls import answers
 from cass_client.calls.chunking import join_losses, join_masks, split_losses, split_masks
 from cass_client.calls.retry import Attempts
 from cass_client.errors import (
@@ -33,7 +31,6 @@ from cass_core.errors import CassError, InvalidRequest
 from cass_core.inputs import LossInputs, MaskInputs
 from cass_core.results import HostLoss
 
-M = TypeVar("M", bound=Message)
 I = TypeVar("I")  # noqa: E741 - inputs
 A = TypeVar("A")
 
@@ -41,29 +38,19 @@ A = TypeVar("A")
 def request_masks(connection: Connection, inputs: MaskInputs) -> Effects[Masks]:
     """Masks and owner maps, as `cass_core.cpu.backend.compute_masks` gives them."""
     return _in_parts(
-        connection, "GenerateMask", inputs, mask_request, _masks, split_masks, join_masks
+        connection, "GenerateMask", inputs, mask_request, answers.masks, split_masks, join_masks
     )
 
 
 def request_losses(connection: Connection, inputs: LossInputs) -> Effects[HostLoss]:
     """Loss, sum, normaliser and gradient, as `cass_core.cpu.backend.compute_losses` gives them."""
 
-    def join(answers: Sequence[HostLoss]) -> HostLoss:
-        return join_losses(inputs, answers)
+    def join(parts: Sequence[HostLoss]) -> HostLoss:
+        return join_losses(inputs, parts)
 
-    return _in_parts(connection, "ComputeLoss", inputs, loss_request, _loss, split_losses, join)
-
-
-def _masks(message: bytes, inputs: MaskInputs, connection: Connection) -> Masks:
-    # Laid out as our servers do it, it need not be parsed.
-    masks = mask_layout(inputs).read(message)
-    if masks is None:
-        masks = convert.masks_and_owners(*read(message, pb.GenerateMaskResponse, connection))
-    return masks
-
-
-def _loss(message: bytes, _: LossInputs, connection: Connection) -> HostLoss:
-    return convert.loss_result(*read(message, pb.ComputeLossResponse, connection))
+    return _in_parts(
+        connection, "ComputeLoss", inputs, loss_request, answers.loss, split_losses, join
+    )
 
 
 def request_info(
@@ -72,7 +59,7 @@ def request_info(
     """Version, device and limits; the limits are remembered."""
     attempts = Attempts(connection.timeout if timeout is None else timeout)
     message: bytes = yield from _call(connection, "GetServerInfo", b"", attempts)
-    answer, _ = read(message, pb.GetServerInfoResponse, connection)
+    answer = answers.read(answers.info, message, None, connection.target)
     connection.limits = answer.limits
     return answer
 
@@ -89,7 +76,7 @@ def request_profile(
     attempts = Attempts(connection.timeout)
     message, metadata = yield from _call(connection, "GenerateMask", request, attempts, asked)
     answered = time.perf_counter()
-    _masks(message, inputs, connection)
+    answers.read(answers.masks, message, inputs, connection.target)
     done = time.perf_counter()
     queue, compute, encode = server_timings(metadata)
     return CallProfile(
@@ -103,21 +90,12 @@ def request_profile(
     )
 
 
-def read(message: bytes, kind: type[M], connection: Connection) -> tuple[M, Views]:
-    """Parses an answer; its tensors stay views."""
-    try:
-        return lift(message, kind)
-    except DecodeError as error:
-        name = kind.DESCRIPTOR.full_name
-        raise ServerError(f"{connection.target}: the answer is not a {name}") from error
-
-
 def _in_parts(
     connection: Connection,
     method: str,
     inputs: I,
     encode: Callable[[I], bytes],
-    decode: Callable[[bytes, I, Connection], A],
+    decode: Callable[[bytes, I], A],
     split: Callable[[I, pb.Limits], list[I]],
     join: Callable[[Sequence[A]], A],
 ) -> Effects[A]:
@@ -125,12 +103,14 @@ def _in_parts(
     attempts = Attempts(connection.timeout)
     parts = [inputs] if connection.limits is None else split(inputs, connection.limits)
     while True:
-        answers = []
+        found = []
         try:
             for part in parts:
                 message: bytes = yield from _call(connection, method, encode(part), attempts)
-                answers.append(decode(message, part, connection))
-        except (InvalidRequest, ServerError):
+                found.append(answers.read(decode, message, part, connection.target))
+        except (InvalidRequest, ServerError) as error:
+            if not isinstance(error.__cause__, grpc.RpcError):
+                raise  # the answer does not fit, whatever its size
             # Perhaps it is too large: only the server knows.
             yield from _learn_limits(connection, attempts)
             finer = parts if connection.limits is None else split(inputs, connection.limits)
@@ -138,7 +118,7 @@ def _in_parts(
                 raise
             parts = finer
         else:
-            return answers[0] if len(answers) == 1 else join(answers)
+            return found[0] if len(found) == 1 else join(found)
 
 
 def _learn_limits(connection: Connection, attempts: Attempts) -> Effects[None]:

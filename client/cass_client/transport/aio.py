@@ -126,7 +126,11 @@ class _Stream:
         message = await self._call.read()
         return None if message is grpc.aio.EOF else message
 
-    def close(self) -> None:
-        """End it, if it has not."""
+    def end(self) -> None:
+        """Write no more."""
         self._messages.put_nowait(None)
+
+    def close(self) -> None:
+        """Cancel it, if it has not ended."""
+        self.end()
         self._call.cancel()

@@ -59,8 +59,11 @@ class OpenStream(Protocol):
     def write(self, message: bytes) -> None:
         """Write a message, without waiting."""
 
+    def end(self) -> None:
+        """Write no more; what is still to be answered can be read."""
+
     def close(self) -> None:
-        """End it, if it has not."""
+        """Cancel it, if it has not ended."""
 
 
 class Open(NamedTuple):

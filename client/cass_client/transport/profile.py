@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from cass.contract import SERVER_TIMING_KEY
 
-_ENTRY = re.compile(r"(queue|compute|encode);dur=([0-9.e+-]+)")
+_ENTRY = re.compile(r"(queue|compute|encode);dur=([0-9]+(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?)")
 
 
 @dataclass(frozen=True, slots=True)

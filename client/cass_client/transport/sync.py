@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import queue
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
@@ -38,6 +40,8 @@ T = TypeVar("T")
 
 # Calls of `generate_mask_future` under way at a time; further ones wait.
 _FUTURES = 8
+# What streams and their threads have at the program's end; they take milliseconds.
+_CLOSING_SECONDS = 2.0
 
 
 class Transport(Connection):
@@ -149,17 +153,55 @@ class _Stream:
     """An open stream; gRPC takes the messages out of the queue in a thread of its own."""
 
     def __init__(self, channel: Channel, timeout: float) -> None:
+        self.process = fork_safety.processes
+        self.ended = threading.Event()
         self._messages: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         rpc: Any = channel.raw.stream_stream(STREAM)
-        self._call = rpc(iter(self._messages.get, None), timeout, metadata_of(channel))
+        self._call = rpc(self._outgoing(), timeout, metadata_of(channel))
         self.write = self._messages.put
+        if self._call.add_callback(self._has_ended):
+            _streams.add(self)
+
+    def _outgoing(self) -> Iterator[bytes]:
+        _threads.add(threading.current_thread())
+        yield from iter(self._messages.get, None)
+
+    def _has_ended(self) -> None:
+        _threads.add(threading.current_thread())
+        self.ended.set()
 
     def read(self) -> bytes | None:
         """The next message; None at the end."""
         message: bytes | None = next(self._call, None)
         return message
 
-    def close(self) -> None:
-        """End it, if it has not."""
+    def end(self) -> None:
+        """Write no more."""
         self._messages.put(None)
+
+    def close(self) -> None:
+        """Cancel it, if it has not ended."""
+        self.end()
         self._call.cancel()
+
+
+_streams: weakref.WeakSet[_Stream] = weakref.WeakSet()
+_threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+"""Those of gRPC's that streams need."""
+
+
+@atexit.register
+def _close_streams() -> None:
+    """Closes the streams that a program holds at its end.
+
+    Python then stops gRPC's threads wherever they are, and a stream that is closed later waits
+    for ever for a lock that one of them had.
+    """
+    streams = [stream for stream in _streams if stream.process == fork_safety.processes]
+    end = time.monotonic() + _CLOSING_SECONDS
+    for stream in streams:
+        stream.close()
+    for stream in streams:
+        stream.ended.wait(max(0.0, end - time.monotonic()))
+    for thread in list(_threads):
+        thread.join(max(0.0, end - time.monotonic()))

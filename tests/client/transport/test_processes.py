@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.support.programs import printed
 
 # One child after another, and the parent in between: what goes wrong with an inherited
@@ -71,3 +73,41 @@ def test_remote_calls_load_nothing_heavy(address: str) -> None:
         {HEAVY}
     """
     assert printed("-c", program, address) == "[]\n"
+
+
+@pytest.mark.parametrize("use", ["next(answers)", "for _ in answers: break", "iter(answers)"])
+def test_a_stream_that_the_program_holds_at_its_end(address: str, use: str) -> None:
+    """Is closed, and gRPC's threads with it, before Python stops them with locks in their hands."""
+    program = f"""
+        import atexit, sys, threading
+
+        @atexit.register
+        def show():  # after all that is registered later
+            print([t.name for t in threading.enumerate() if t is not threading.main_thread()])
+
+        from cass_client import CassClient, MaskRequest
+
+        client = CassClient(sys.argv[1])
+        large = MaskRequest([[[8, 8, 60, 60]]] * 4, (640, 640), [(160, 160), (80, 80)])
+        answers = client.stream_masks([large] * 200, in_flight=16)
+        {use}
+    """
+    for _ in range(4):
+        assert printed("-c", program, address) == "[]\n"
+
+
+def test_a_forked_child_that_ends_beside_its_parents_stream(address: str) -> None:
+    program = """
+        import os, sys
+        from cass_client import CassClient, MaskRequest
+
+        client = CassClient(sys.argv[1])
+        answers = client.stream_masks([MaskRequest([None], (32, 32), (4, 4))] * 40)
+        next(answers)
+        child = os.fork()
+        if not child:
+            sys.exit(7)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        print(status, len(list(answers)))
+    """
+    assert printed("-c", program, address) == "7 39\n"
