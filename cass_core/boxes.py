@@ -225,6 +225,8 @@ def _as_float32(value: Any, name: str) -> Tensorlike:
 
 
 def _as_counts(value: Any) -> npt.NDArray[np.int64]:
+    if np.ma.is_masked(value):
+        raise InvalidRequest("boxes.counts", "has masked values")
     try:
         counts = np.asarray(value)
     except (TypeError, ValueError):

@@ -78,6 +78,8 @@ def image_sizes(value: Any, num_images: int) -> Sizes:
         return _same_for_all(size)
     if is_tensor(value):
         value = value.detach().cpu().numpy()
+    elif np.ma.is_masked(value):
+        raise InvalidRequest("image_size", "has masked values")
     elif not isinstance(value, np.ndarray):
         # Loaders give lists of small tensors, as in DETR's `orig_size`.
         value = (

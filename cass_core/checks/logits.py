@@ -87,6 +87,8 @@ _LARGEST_HINT = 64
 
 def _check_array(value: Any, field: str, dtypes: tuple[str, ...]) -> Tensorlike:
     if not is_tensor(value):
+        if np.ma.is_masked(value):
+            raise InvalidRequest(field, "has masked values")
         try:
             value = np.asarray(value)
             if value.dtype.kind not in "fiucb":

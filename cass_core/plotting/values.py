@@ -25,6 +25,8 @@ def numbers(value: Any, field: str, *, shares: bool = True) -> Values:
         scale = 255.0 if shares and value.dtype == torch.uint8 else 1.0
         array: Values = value.detach().double().cpu().numpy()
         return array / scale
+    if np.ma.is_masked(value):
+        raise InvalidRequest(field, "has masked values")
     try:
         raw = np.asarray(value)
         if raw.dtype.kind not in "iufb" and raw.size:  # text is no truth value, nor a number

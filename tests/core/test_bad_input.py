@@ -115,6 +115,7 @@ BOXES: list[Row] = [
     (batch(zeros(4), [1]), "boxes.xyxy", "must have the shape [M, 4], got [4]"),
     (batch(torch.zeros(1, 1, 4), [1]), "boxes.xyxy", "must have the shape [M, 4], got [1, 1, 4]"),
     (batch([["a"] * 4], [1]), "boxes.xyxy", NUMBERS),
+    (batch(zeros(2, 4), np.ma.masked_less([1, 2], 2)), "boxes.counts", "has masked values"),
     (batch(zeros(2, 4), [1]), "boxes.counts", "add up to 1, but there are 2 boxes"),
     (batch(zeros(2, 4), [1, 2]), "boxes.counts", "add up to 3, but there are 2 boxes"),
     (batch(zeros(2, 4), []), "boxes.counts", "add up to 0, but there are 2 boxes"),
@@ -133,6 +134,7 @@ SIZE_FORM = "must be (H, W), or one (H, W) for each image"
 MAP_FORM = "must be (h, w), two whole numbers"
 
 GRID: list[Row] = [
+    (sized(np.ma.masked_less([[8, 8], [4, 8]], 8)), "image_size", "has masked values"),
     (sized((0, 8)), "image_size", f"{RANGE}(0, 8)"),
     (sized((8, 0)), "image_size", f"{RANGE}(8, 0)"),
     (sized((-8, 8)), "image_size", f"{RANGE}(-8, 8)"),
@@ -311,6 +313,8 @@ LOSSES: list[Row] = [
     (loss([[0.0], [1.0, 2.0]], zeros(2, 3)), "logits", "must be an array of numbers"),
     (loss(0.5, 0.5), "logits", "must have at least one dimension"),
     (loss(torch.tensor(0.5), torch.tensor(0.5)), "logits", "must have at least one dimension"),
+    (loss(np.ma.masked_less(zeros(2, 3), 1), zeros(2, 3)), "logits", "has masked values"),
+    (loss(zeros(2, 3), np.ma.masked_less(zeros(2, 3), 1)), "target", "has masked values"),
     (loss(zeros(2, 3), zeros(2, 3, dtype=int)), "target", f"{TARGETS}int64"),
     (loss(zeros(2, 3), zeros(2, 3, dtype=bool)), "target", f"{TARGETS}bool"),
     (loss(torch.zeros(2), torch.zeros(2, dtype=torch.int8)), "target", f"{TARGETS}int8"),

@@ -260,6 +260,7 @@ REFUSED: list[Refused] = [
     (plot_mask, (None, [], MASK), {"image_size": [SIZE]}, "image_size: must be one (H, W) here"),
     (plot_mask, (PICTURE, [], MASK[None]), {},
      "mask: must be of one image, [n_y, n_x], got the shape [1, 2, 3]"),
+    (plot_mask, (PICTURE, [], np.ma.masked_less(MASK, 1)), {}, "mask: has masked values"),
     (plot_mask, (PICTURE, [], "mask"), {}, "mask: must be an array of numbers"),
     (plot_mask, (PICTURE, [[3, 0, 1, 1]], MASK), {},
      "boxes[0][0].x2: is smaller than x1; boxes are x1, y1, x2, y2"),
