@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cass_core.arrays import is_tensor
+from cass_core.arrays import Array, is_tensor
 from cass_core.boxes import BoxBatch
 from cass_core.checks.warn import is_due, warn_once, were_shown
 from cass_core.errors import InvalidRequest
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _ONE = 1.05
 # Boxes may well reach beyond their image, by so much of it.
 _BEYOND = 1.1
+# Of a batch, so many boxes reach beyond their images where the axes are swapped.
+_SHARE = 0.25
 # On smaller images boxes of less than a pixel are none that were normalised.
 _LEAST_PIXELS = 32
 
@@ -98,26 +100,63 @@ def warn_of_boxes(boxes: BoxBatch, sizes: Sizes, maps: Sequence[FeatureMap] = ()
     if is_tensor(xyxy) and xyxy.device.type != "cpu":
         return
     xyxy = np.asarray(xyxy)
-    right, low = float(xyxy[:, 2].max()), float(xyxy[:, 3].max())
-    height, width = (sizes[0] if len(sizes) == 1 else sizes.max(axis=0)).tolist()
-    if 0 < max(right, low) <= _ONE:
-        if sizes.min() >= _LEAST_PIXELS and float(xyxy.min()) > -_ONE:
-            warn_once(
-                "normalised",
-                "all boxes lie within [0, 1]: they look normalised, and must be in pixels of "
-                "image_size (x times W, y times H)",
-            )
-    elif right > _BEYOND * width or low > _BEYOND * height:
-        if any(2 * height <= h >= low and 2 * width <= w >= right for h, w in maps):
-            warn_once(
-                "map",
-                f"boxes reach to x = {right:g}, y = {low:g}, beyond image_size "
-                f"({height:g}, {width:g}) but not beyond feature_map: are the two swapped?",
-            )
-        elif right <= height and low <= width:
-            warn_once(
-                "axes",
-                f"boxes reach to x = {right:g}, y = {low:g}, beyond image_size "
-                f"({height:g}, {width:g}), which is (H, W): is it given as (W, H), or are the "
-                "boxes y1, x1, y2, x2?",
-            )
+    _warn_of_normalised(xyxy, boxes, sizes)
+    if not _warn_of_map(xyxy, sizes, maps):
+        _warn_of_axes(xyxy, boxes, sizes)
+
+
+def _warn_of_normalised(xyxy: Array, boxes: BoxBatch, sizes: Sizes) -> None:
+    """Warns of each image for itself: a batch may come from several sources."""
+    images = np.flatnonzero(boxes.counts)
+    starts = boxes.offsets[images]
+    largest = np.maximum.reduceat(xyxy[:, 2:].max(axis=1), starts)
+    least = np.minimum.reduceat(xyxy[:, :2].min(axis=1), starts)
+    # A box from (0, 0) to (1, 1) is as likely one of a pixel.
+    fractions = np.logical_or.reduceat((xyxy % 1 != 0).any(axis=1), starts)
+    sides = sizes.min(axis=1)
+    sides = sides if len(sides) == 1 else sides[images]
+    normalised = (largest > 0) & (largest <= _ONE) & (least > -_ONE) & fractions
+    found = images[normalised & (sides >= _LEAST_PIXELS)]
+    if not len(found):
+        return
+    others = f" and {len(found) - 1} more images" if len(found) > 1 else ""
+    which = "" if len(found) == len(images) else f" of boxes[{found[0]}]{others}"
+    warn_once(
+        "normalised",
+        f"all boxes{which} lie within [0, 1]: they look normalised, and must be in pixels of "
+        "image_size (x times W, y times H)",
+    )
+
+
+def _warn_of_map(xyxy: Array, sizes: Sizes, maps: Sequence[FeatureMap]) -> bool:
+    right, low = xyxy[:, 2:].max(axis=0).tolist()
+    height, width = sizes.max(axis=0).tolist()
+    if right <= _BEYOND * width and low <= _BEYOND * height:
+        return False
+    if not any(2 * height <= h >= low and 2 * width <= w >= right for h, w in maps):
+        return False
+    warn_once(
+        "map",
+        f"boxes reach to x = {right:g}, y = {low:g}, beyond image_size ({height:g}, {width:g}) but "
+        "not beyond feature_map: are the two swapped?",
+    )
+    return True
+
+
+def _warn_of_axes(xyxy: Array, boxes: BoxBatch, sizes: Sizes) -> None:
+    """Warns if all boxes fit the turned images only; a few may well reach beyond a crop."""
+    own = sizes if len(sizes) == 1 else np.repeat(sizes, boxes.counts, axis=0)
+    ends = xyxy[:, 2:]
+    beyond = (ends > _BEYOND * own[:, ::-1]).any(axis=1)
+    number = int(np.count_nonzero(beyond))
+    if number < 2 or number < _SHARE * len(xyxy) or (ends > own).any():
+        return
+    box = int(np.argmax(beyond))
+    right, low = ends[box].tolist()
+    height, width = own[0 if len(own) == 1 else box].tolist()
+    warn_once(
+        "axes",
+        f"boxes reach to x = {right:g}, y = {low:g}, beyond image_size "
+        f"({height:g}, {width:g}), which is (H, W): is it given as (W, H), or are the "
+        "boxes y1, x1, y2, x2?",
+    )

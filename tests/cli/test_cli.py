@@ -122,10 +122,11 @@ def test_what_a_mask_does_not_teach_is_counted(tmp_path: Path) -> None:
 
 def test_warnings_are_one_line(tmp_path: Path) -> None:
     path = tmp_path / "file.json"
-    path.write_text(json.dumps(coco([(64, 64)], [np.array([[0, 0, 1, 1]])])))
+    boxes = np.array([[70, 5, 100, 20], [80, 10, 110, 30]])
+    path.write_text(json.dumps(coco([(128, 64)], [boxes])))
     errors = cass("mask", path, "--out", tmp_path / "m.npz").stderr
-    assert [line[:48] for line in errors.splitlines() if "[0, 1]" in line] == [
-        "cass: warning: all boxes lie within [0, 1]: they"
+    assert [line[:46] for line in errors.splitlines() if "(H, W)" in line] == [
+        "cass: warning: boxes reach to x = 100, y = 20,"
     ]
     assert ".py" not in errors
 

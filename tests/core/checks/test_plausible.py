@@ -16,6 +16,7 @@ from cass_core.synthetic import street_boxes
 
 SIZE, CELLS = (736, 1280), (23, 40)
 WIDE = np.array([[600, 300, 1240, 700]], np.float32)
+TWO = np.array([[600, 300, 1240, 700], [900, 400, 1200, 650]], np.float32)
 FEW = np.array([[3, 2, 5, 6]], np.float32)
 
 
@@ -46,8 +47,8 @@ WRONG = [
     ([[-0.01, 0.5, 1.0001, 0.99]], SIZE, CELLS, "normalised"),
     (WIDE, (1280, 736), CELLS, r"image_size \(1280, 736\) and feature_map \(23, 40\) differ"),
     (WIDE, SIZE, (40, 23), r"image_size \(736, 1280\) and feature_map \(40, 23\) differ"),
-    (WIDE, (1280, 736), (40, 23), r"given as \(W, H\)"),
-    (WIDE[:, [1, 0, 3, 2]], SIZE, CELLS, "boxes y1, x1, y2, x2"),
+    (TWO, (1280, 736), (40, 23), r"given as \(W, H\)"),
+    (TWO[:, [1, 0, 3, 2]], SIZE, CELLS, "boxes y1, x1, y2, x2"),
     (WIDE, (23, 40), (736, 1280), "feature_map: are the two swapped"),
 ]
 
@@ -75,6 +76,26 @@ def test_one_image_of_several() -> None:
     sizes = [SIZE, (1280, 736), SIZE]
     with pytest.warns(InputWarning, match=r"image_size \(1280, 736\)"):
         generate_mask([WIDE, None, WIDE], sizes, [CELLS, (12, 20)])
+
+
+def test_boxes_of_one_image_that_are_normalised() -> None:
+    mixed = [None, WIDE, WIDE / 1280, np.empty((0, 4), np.float32)]
+    with pytest.warns(InputWarning, match=r"of boxes\[2\] lie within \[0, 1\]"):
+        generate_mask(mixed, SIZE, CELLS)
+
+
+def test_boxes_of_some_images_that_are_normalised() -> None:
+    """Where they are told from boxes of small images, whose sizes are their own."""
+    sizes = [(16, 16), SIZE, SIZE]
+    boxes = [FEW / 32, WIDE / 1280, WIDE / 1281]
+    with pytest.warns(InputWarning, match=r"of boxes\[1\] and 1 more images lie"):
+        generate_mask(boxes, sizes, (1, 1))
+
+
+def test_swapped_axes_of_images_that_differ_in_size() -> None:
+    sizes = [(1280, 736), (2560, 1472)]
+    with pytest.warns(InputWarning, match=r"given as \(W, H\)"):
+        generate_mask([WIDE, 2 * WIDE], sizes, (40, 23))
 
 
 def test_figures() -> None:
@@ -119,6 +140,9 @@ RIGHT = [
     (FEW, (8, 8), (32, 32)),  # a map finer than its image
     (FEW / 8, (8, 8), (8, 8)),  # below a pixel, of few
     (FEW, (8, 12), (4, 4)),
+    ([[0, 0, 1, 1]], (640, 640), (20, 20)),  # a pixel
+    ([[300, 100, 500, 200]], (640, 360), (20, 12)),  # cut by its crop
+    ([[300, 100, 500, 200], *[[10, 20, 90, 80]] * 8, [350, 9, 400, 90]], (640, 360), (20, 12)),
 ]
 
 
