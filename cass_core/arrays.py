@@ -74,7 +74,7 @@ def to_host(value: Tensorlike) -> tuple[Array, str]:
     if is_tensor(value):
         import torch
 
-        host = value.detach().cpu()
+        host = value.detach().cpu().resolve_neg()
         if host.dtype == torch.bfloat16:
             return host.view(torch.int16).numpy().view(np.uint16), "bfloat16"
         return host.numpy(), str(host.dtype).removeprefix("torch.")

@@ -208,7 +208,7 @@ def _as_float32(value: Any, name: str) -> Tensorlike:
             raise InvalidRequest(name, f"must be dense, got {value.layout}")
         if type(value) is not torch.Tensor:
             value = corners(value, name)
-        tensor: torch.Tensor = value.detach().to(torch.float32).contiguous()
+        tensor: torch.Tensor = value.detach().to(torch.float32).resolve_neg().contiguous()
         return tensor
     if type(value) is np.ndarray and value.dtype == np.float32 and value.flags.c_contiguous:
         return value

@@ -77,7 +77,7 @@ def image_sizes(value: Any, num_images: int) -> Sizes:
     if size is not None:
         return _same_for_all(size)
     if is_tensor(value):
-        value = value.detach().cpu().numpy()
+        value = value.detach().cpu().resolve_neg().numpy()
     elif np.ma.is_masked(value):
         raise InvalidRequest("image_size", "has masked values")
     elif not isinstance(value, np.ndarray):

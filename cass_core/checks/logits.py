@@ -95,6 +95,10 @@ def _check_array(value: Any, field: str, dtypes: tuple[str, ...]) -> Tensorlike:
                 raise ValueError
         except ValueError:
             raise InvalidRequest(field, "must be an array of numbers") from None
+        if not value.dtype.isnative:
+            value = value.astype(value.dtype.newbyteorder("="))
+    elif str(value.layout) != "torch.strided":
+        raise InvalidRequest(field, f"must be dense, got {value.layout}")
     name = str(value.dtype).removeprefix("torch.")
     if name not in dtypes:
         raise InvalidRequest(field, f"must have a dtype of {', '.join(dtypes)}, got {name}")

@@ -23,7 +23,7 @@ def numbers(value: Any, field: str, *, shares: bool = True) -> Values:
         import torch
 
         scale = 255.0 if shares and value.dtype == torch.uint8 else 1.0
-        array: Values = value.detach().double().cpu().numpy()
+        array: Values = value.detach().double().cpu().resolve_neg().numpy()
         return array / scale
     if np.ma.is_masked(value):
         raise InvalidRequest(field, "has masked values")

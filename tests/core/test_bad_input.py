@@ -313,6 +313,12 @@ LOSSES: list[Row] = [
     (loss([[0.0], [1.0, 2.0]], zeros(2, 3)), "logits", "must be an array of numbers"),
     (loss(0.5, 0.5), "logits", "must have at least one dimension"),
     (loss(torch.tensor(0.5), torch.tensor(0.5)), "logits", "must have at least one dimension"),
+    (loss(torch.zeros(2, 3).to_sparse(), torch.zeros(2, 3)), "logits",
+     "must be dense, got torch.sparse_coo"),
+    (loss(torch.zeros(2, 3), torch.zeros(2, 3).to_sparse()), "target",
+     "must be dense, got torch.sparse_coo"),
+    (lambda: MaskLoss()(torch.zeros(2, 3), torch.zeros(2, 3).to_sparse()), "target",
+     "must be dense, got torch.sparse_coo"),
     (loss(np.ma.masked_less(zeros(2, 3), 1), zeros(2, 3)), "logits", "has masked values"),
     (loss(zeros(2, 3), np.ma.masked_less(zeros(2, 3), 1)), "target", "has masked values"),
     (loss(zeros(2, 3), zeros(2, 3, dtype=int)), "target", f"{TARGETS}int64"),
@@ -466,6 +472,14 @@ def test_sizes_by_every_form() -> None:
         [torch.tensor([8, 12]), np.array([8, 12])],
     ]:
         np.testing.assert_array_equal(generate_mask([[GOOD], []], size, (4, 4)), expected)
+
+
+def test_tensors_that_are_negated_lazily() -> None:
+    boxes, size = ([[1, 2, 5, 6]], [[8, 8]])
+    lazy = [(torch.tensor(v, dtype=torch.float32) * -1j).conj().imag for v in (boxes, size)]
+    assert lazy[0].is_neg()
+    found = generate_mask([lazy[0]], lazy[1], (4, 4))
+    assert found.tolist() == generate_mask([boxes], size, (4, 4)).tolist()
 
 
 def test_maps_by_every_form() -> None:

@@ -376,6 +376,23 @@ def test_arrays_that_are_not_contiguous(take: TakeLoss) -> None:
     np.testing.assert_array_equal(turned.grad, plain.grad)
 
 
+def test_arrays_of_another_byte_order() -> None:
+    rng = np.random.default_rng(6)
+    logits, target = rng.normal(size=(2, 3)), rng.random((2, 3)).astype(np.float32)
+    swapped = compute_loss(logits.astype(">f8"), target.astype(">f4"), return_grad=True)
+    plain = compute_loss(logits, target, return_grad=True)
+    assert swapped.loss == plain.loss
+    assert np.array_equal(swapped.grad, plain.grad)
+
+
+def test_tensors_that_are_negated_lazily() -> None:
+    values = torch.rand(2, 8, dtype=torch.complex64)
+    lazy = values.conj().imag
+    assert lazy.is_neg()
+    plain = lazy.clone().resolve_neg()
+    assert compute_loss(lazy, -plain).loss == compute_loss(plain, -plain).loss
+
+
 def test_inputs_are_left_alone() -> None:
     logits, target = np.ones((2, 3), np.float32), np.full((2, 3), 0.5, np.float32)
     for array in (logits, target):
