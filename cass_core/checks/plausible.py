@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _ONE = 1.05
 # Boxes may well reach beyond their image, by so much of it.
 _BEYOND = 1.1
+# Nobody makes a map so much finer than its image.
+_FINER = 8
 # Of a batch, so many boxes reach beyond their images where the axes are swapped.
 _SHARE = 0.25
 # On smaller images boxes of less than a pixel are none that were normalised.
@@ -73,11 +75,19 @@ def check_canvas(boxes: Any, sizes: Sizes) -> None:
 
 
 def warn_of_sizes(sizes: Sizes, maps: Sequence[FeatureMap]) -> None:
-    """Warns of an image and a feature map whose aspects differ by more than a cell's rounding."""
-    if were_shown("aspect"):
+    """Warns of a feature map far finer than an image, or of another aspect by more than a cell."""
+    if were_shown("aspect", "map"):
         return
     height, width = sizes[:, 0], sizes[:, 1]
     for h, w in maps:
+        finer = (_FINER * height <= h) & (_FINER * width <= w)
+        if finer.any():
+            size = tuple(map(int, sizes[int(np.argmax(finer))]))
+            warn_once(
+                "map",
+                f"image_size {size} is in pixels and feature_map {(h, w)} in cells, of which there "
+                "are many to a pixel: are the two swapped?",
+            )
         differ = (height * (w - 1) > width * (h + 1)) | (width * (h - 1) > height * (w + 1))
         if not differ.any():
             continue

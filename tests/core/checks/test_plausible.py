@@ -49,7 +49,10 @@ WRONG = [
     (WIDE, SIZE, (40, 23), r"image_size \(736, 1280\) and feature_map \(40, 23\) differ"),
     (TWO, (1280, 736), (40, 23), r"given as \(W, H\)"),
     (TWO[:, [1, 0, 3, 2]], SIZE, CELLS, "boxes y1, x1, y2, x2"),
-    (WIDE, (23, 40), (736, 1280), "feature_map: are the two swapped"),
+    (WIDE, (92, 160), (736, 1280), "many to a pixel: are the two swapped"),
+    (WIDE, (184, 320), (736, 1280), "not beyond feature_map: are the two swapped"),
+    ([[10, 5, 20, 15]], (23, 40), (736, 1280), r"image_size \(23, 40\) is in pixels"),
+    (np.empty((0, 4)), (23, 40), (736, 1280), r"image_size \(23, 40\) is in pixels"),
 ]
 
 
