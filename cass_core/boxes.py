@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,8 @@ from cass_core.errors import InvalidRequest
 
 if TYPE_CHECKING:
     import torch
+
+Canvases: TypeAlias = tuple[tuple[int, tuple[int, int]], ...]
 
 _COORDINATES = ("x1", "y1", "x2", "y2")
 _FLOAT32 = np.dtype(np.float32)
@@ -42,6 +44,8 @@ class BoxBatch:
             ``xyxy[offsets[i]:offsets[i + 1]]``.
         device_offsets: ``[B + 1]`` int32, the offsets beside boxes in a device's memory, made
             here without waiting for the device; None for boxes in the host's memory.
+        canvases: index and canvas size (H, W) of the images whose boxes came with one, as
+            torchvision's ``tv_tensors.BoundingBoxes`` do.
 
     Raises:
         InvalidRequest: named like ``boxes[3][1].x2``: image 3 of the batch, its box 1.
@@ -56,6 +60,7 @@ class BoxBatch:
     counts: npt.NDArray[np.int64]
     offsets: npt.NDArray[np.int64] = field(init=False, repr=False)
     device_offsets: torch.Tensor | None = field(init=False, repr=False, default=None)
+    canvases: Canvases = field(init=False, repr=False, default=())
 
     def __post_init__(self) -> None:
         xyxy = _as_float32(self.xyxy, "boxes.xyxy")
@@ -73,19 +78,27 @@ class BoxBatch:
             on_device = upload(offsets.astype(np.int32), xyxy.device)
         else:
             _check_values(np.asarray(xyxy), offsets)
-        self._fill(xyxy, counts, offsets, on_device)
+        canvases = _canvases([self.xyxy] * counts.shape[0]) if is_tensor(xyxy) else ()
+        self._fill(xyxy, counts, offsets, on_device, canvases)
 
     def _fill(
         self,
         xyxy: Tensorlike,
         counts: npt.NDArray[np.int64],
         offsets: npt.NDArray[np.int64],
-        device_offsets: torch.Tensor | None,
+        device_offsets: torch.Tensor | None = None,
+        canvases: Canvases = (),
     ) -> None:
         object.__setattr__(self, "xyxy", xyxy)
         object.__setattr__(self, "counts", counts)
         object.__setattr__(self, "offsets", offsets)
         object.__setattr__(self, "device_offsets", device_offsets)
+        object.__setattr__(self, "canvases", canvases)
+
+    def _with(self, canvases: Canvases) -> BoxBatch:
+        """Itself, just made."""
+        object.__setattr__(self, "canvases", canvases)
+        return self
 
     @classmethod
     def from_list(cls, boxes: Sequence[Any]) -> BoxBatch:
@@ -122,7 +135,8 @@ class BoxBatch:
 
         device = tensor.device
         tensors = [p if is_tensor(p) else torch.from_numpy(p) for p in parts]
-        return cls(torch.cat([t.to(device) for t in tensors]), np.array(counts, np.int64))
+        batch = cls(torch.cat([t.to(device) for t in tensors]), np.array(counts, np.int64))
+        return batch._with(_canvases([boxes] * len(parts) if is_tensor(boxes) else boxes))
 
     @classmethod
     def packed(cls, xyxy: Array, counts: Sequence[int]) -> BoxBatch:
@@ -142,14 +156,14 @@ class BoxBatch:
         offsets = np.array(ends, np.int64)
         offsets.flags.writeable = False
         _check_values(xyxy, offsets)
-        batch._fill(xyxy, np.array(counts, np.int64), offsets, None)
+        batch._fill(xyxy, np.array(counts, np.int64), offsets)
         return batch
 
     @classmethod
     def checked(cls, xyxy: Array, offsets: npt.NDArray[np.int64]) -> BoxBatch:
         """Of arrays in the host's memory that are known to be as the attributes have to be."""
         batch = object.__new__(cls)
-        batch._fill(xyxy, np.diff(offsets), offsets, None)
+        batch._fill(xyxy, np.diff(offsets), offsets)
         return batch
 
     @classmethod
@@ -172,7 +186,9 @@ class BoxBatch:
         device = torch.device(device)
         if is_tensor(self.xyxy):
             on_device = self.xyxy.to(device, non_blocking=True)
-            return self if on_device is self.xyxy else BoxBatch(on_device, self.counts)
+            if on_device is self.xyxy:
+                return self
+            return BoxBatch(on_device, self.counts)._with(self.canvases)
         return BoxBatch(upload(np.asarray(self.xyxy), device), self.counts)
 
     @property
@@ -184,6 +200,11 @@ class BoxBatch:
     def num_boxes(self) -> int:
         """M."""
         return int(self.xyxy.shape[0])
+
+
+def _canvases(entries: Sequence[Any]) -> Canvases:
+    found = ((i, getattr(entry, "canvas_size", None)) for i, entry in enumerate(entries))
+    return tuple((i, (canvas[0], canvas[1])) for i, canvas in found if canvas is not None)
 
 
 def _image_boxes(entry: Any, image: int) -> Tensorlike:

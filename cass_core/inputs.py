@@ -76,7 +76,7 @@ class MaskInputs:
             inputs = cls(batch, *_checked(batch.num_images, *arguments))
         else:
             inputs = cls(batch, *_check(batch, *arguments))
-        check_plausible(boxes, batch, inputs.sizes, inputs.maps)
+        check_plausible(batch, inputs.sizes, inputs.maps)
         return inputs
 
     def shapes(self) -> list[tuple[int, int, int]]:

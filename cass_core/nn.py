@@ -84,7 +84,7 @@ class CassLoss(nn.Module):
             batch = boxes
             placed = DeviceBoxes(torch.as_tensor(batch.xyxy), offsets_of(batch), None, list(size))
             if not torch.compiler.is_compiling():
-                check_plausible(batch, batch, image_sizes(size, batch.num_images), [cells])
+                check_plausible(batch, image_sizes(size, batch.num_images), [cells])
         else:
             batch, placed = _untraced(_place, boxes, image_size, cells, logits.device)
         check_grid(tuple(logits.shape), batch.num_images, cells, self.mask_spec.patch_size)
@@ -196,5 +196,5 @@ def _place(
     given = BoxBatch.wrap(boxes)
     batch = given.to(device)
     sizes = check_sizes(image_size, batch)
-    check_plausible(boxes, given, sizes, [cells])
+    check_plausible(given, sizes, [cells])
     return batch, to_device(batch, sizes, device)

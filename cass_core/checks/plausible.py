@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -29,36 +29,32 @@ _LEAST_PIXELS = 32
 
 
 def check_plausible(
-    given: Any, boxes: BoxBatch, sizes: Sizes | torch.Tensor, maps: Sequence[FeatureMap]
+    boxes: BoxBatch, sizes: Sizes | torch.Tensor, maps: Sequence[FeatureMap]
 ) -> None:
-    """Warn of boxes, sizes and maps that do not look right; of what was given as these boxes."""
+    """Warns of boxes, sizes and maps that do not look right."""
     if not isinstance(sizes, np.ndarray):
         return
-    if given is not boxes and is_tensor(boxes.xyxy):
-        check_canvas(given, sizes)
+    check_canvas(boxes, sizes)
     if is_due():
         warn_of_sizes(sizes, maps)
         warn_of_boxes(boxes, sizes, maps)
 
 
-def check_canvas(boxes: Any, sizes: Sizes) -> None:
+def check_canvas(boxes: BoxBatch, sizes: Sizes) -> None:
     """Rejects boxes on a canvas that the image's size contradicts.
 
     A smaller canvas is fine, since images are padded to the size of a batch; but there is a warning
     for one of the same aspect, as of boxes that were resized.
 
     Args:
-        boxes: as of `BoxBatch.from_list`.
+        boxes: with the canvases that they came with.
         sizes: ``[1 or B, 2]``.
 
     Raises:
         InvalidRequest: a canvas is higher or wider than its image; named ``image_size`` or
             ``image_size[i]``.
     """
-    for i, entry in enumerate(boxes):
-        canvas = getattr(entry, "canvas_size", None)
-        if canvas is None:
-            continue
+    for i, canvas in boxes.canvases:
         row = 0 if len(sizes) == 1 else i
         size = tuple(map(int, sizes[row]))
         if np.any(np.asarray(canvas) > sizes[row]):

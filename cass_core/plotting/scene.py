@@ -60,7 +60,7 @@ class Scene:
         batch = BoxBatch.from_list([boxes])
         self.boxes = numbers(batch.xyxy, "boxes")
         size = np.array([[self.height, self.width]], np.float64)
-        check_canvas([boxes], size)
+        check_canvas(batch, size)
         warn_of_boxes(batch, size)
         flags = np.zeros(len(self.boxes)) if without_patch is None else without_patch
         self.without_patch = flags_of_boxes(self, flags, "without_patch")

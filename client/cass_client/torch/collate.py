@@ -121,8 +121,8 @@ class MaskCollate:
         found = [self._read(sample, position) for position, sample in enumerate(samples)]
         # On their way while `collate_fn` works; it may change samples in place.
         boxes, sizes = _pack([boxes for boxes, _ in found]), [size for _, size in found]
-        if any(hasattr(boxes, "canvas_size") for boxes, _ in found):
-            check_canvas([boxes for boxes, _ in found], image_sizes(sizes, len(found)))
+        if boxes.canvases:
+            check_canvas(boxes, image_sizes(sizes, len(found)))
         future = self._client.generate_mask_future(
             boxes, sizes, self._feature_map, self._spec, dtype=self._dtype
         )

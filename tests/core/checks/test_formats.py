@@ -132,6 +132,28 @@ def test_a_canvas_larger_than_the_image_is_refused(door: str, make: Make) -> Non
     )
 
 
+BATCHES: dict[str, Callable[[torch.Tensor], Any]] = {
+    "from_list": lambda boxes: BoxBatch.from_list([boxes, None]),
+    "constructor": lambda boxes: BoxBatch(boxes, [2, 0]),
+    "one tensor": lambda boxes: like_torchvision([XYXY, XYXY], "XYXY", boxes.canvas_size),
+    "placed": lambda boxes: BoxBatch.from_list([boxes, None]).to("cpu"),
+}
+
+
+TAKERS: list[Callable[[Any], Any]] = [
+    lambda boxes: generate_mask(boxes, SIZE, CELLS),
+    lambda boxes: CassLoss()(LOGITS.expand(2, -1, -1), boxes, SIZE, CELLS),
+]
+
+
+@pytest.mark.parametrize("take", TAKERS)
+@pytest.mark.parametrize("batch", BATCHES)
+def test_the_canvas_that_a_batch_came_with(batch: str, take: Callable[[Any], Any]) -> None:
+    boxes = BATCHES[batch](like_torchvision(XYXY, "XYXY", (1280, 736)))
+    with pytest.raises(InvalidRequest, match=r"^image_size: is .* the canvas_size of boxes\[0\]"):
+        take(boxes)
+
+
 def test_the_canvas_of_each_image() -> None:
     boxes = [None, like_torchvision(XYXY, "XYXY", (800, 1280))]
     with pytest.raises(InvalidRequest, match=r"^image_size\[1\]: is \(736, 1280\)"):
