@@ -96,7 +96,6 @@ class BoxBatch:
         object.__setattr__(self, "canvases", canvases)
 
     def _with(self, canvases: Canvases) -> BoxBatch:
-        """Itself, just made."""
         object.__setattr__(self, "canvases", canvases)
         return self
 
