@@ -26,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from cass_cli.coco import read_coco
 from cass_cli.figures import figure_paths
@@ -152,6 +153,31 @@ def test_what_is_read_is_not_written_over(folder: Path) -> None:
     assert "--plot: " in mask(folder, "m.npz", "--plot", ".", "--images", ".", code=1)
     assert (folder / "file.json").read_bytes() == before
     assert names(folder) == {"file.json", "link"}
+
+
+def test_pictures_are_not_written_over(folder: Path) -> None:
+    """Not those of other images, nor through links and folders, nor before all else is known."""
+    (folder / "pics" / "sub").mkdir(parents=True)
+    pictures = ["sub/1.png", "sub\\2.png", "3.png"]
+    images = [IMAGE | {"id": i, "file_name": name} for i, name in enumerate(pictures, start=1)]
+    (folder / "file.json").write_text(json.dumps({"images": images, "annotations": []}))
+    for name in ("sub/1.png", "sub/2.png", "3.png"):
+        Image.new("RGB", (96, 64)).save(folder / "pics" / name)
+    (folder / "link.npz").symlink_to("pics/sub/2.png")
+    before = {path: path.read_bytes() for path in folder.rglob("*.png")}
+    read = "is a picture that is read: give another path\n"
+    with_figures = ("--images", "pics", "--plot")
+    errors = mask(folder, "m.npz", *with_figures, "pics/sub", code=1)
+    assert errors == f"cass: --plot: pics/sub/1.png {read}"
+    for out in ("pics/3.png", "link.npz"):
+        errors = mask(folder, out, *with_figures, "figures", code=1)
+        assert errors == f"cass: --out: {out} {read}"
+    plot = ["plot", "file.json", "--image", "1", "--images", "pics", "--out"]
+    for out in ("pics/sub/1.png", "pics/3.png"):
+        done = ended("-m", "cass_cli", *plot, out, cwd=folder)
+        assert (done.returncode, done.stderr) == (1, f"cass: --out: {out} {read}")
+    assert {path: path.read_bytes() for path in folder.rglob("*.png")} == before
+    assert names(folder) == {"file.json", "pics", "link.npz"}
 
 
 # Files end at so many bytes, as if the disk did.

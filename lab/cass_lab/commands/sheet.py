@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cass_cli.figures import load_picture, stretch, stretch_boxes
+from cass_cli.figures import keep_pictures, load_picture, stretch, stretch_boxes
 from cass_cli.files import keep_inputs
 from cass_cli.options import (
     CocoArgument,
@@ -60,6 +60,7 @@ def sheet(
     file = load_coco(coco, skip_invalid=skip_invalid, categories=True, limit=limit)
     if not file.image_ids:
         raise InvalidRequest(coco.name, "has no images")
+    keep_pictures("--out", [out], images, file.file_names)
     trained = None if predictor is None else load_trained(predictor, stride)
     scored_by = predictor.name if predictor else None
     with (
