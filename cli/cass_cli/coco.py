@@ -158,9 +158,19 @@ def _read(entries: Entries, skip_invalid: bool, categories: bool, limit: int | N
     if invalid.count and not skip_invalid:
         raise invalid.refusal()
     owner = np.array(owners, np.int64)
-    xyxy = np.array(corners, np.float64).reshape(-1, 4)
+    xyxy, label_of = np.array(corners, np.float64).reshape(-1, 4), np.array(labels, np.int64)
     shapes = np.array(sizes, np.int64).reshape(-1, 2)[:taken]
-    _reject_normalised(xyxy, shapes)
+    dropped: list[str] = []
+    if (normalised := _normalised(xyxy, owner, shapes)).any():
+        found = [image_id for image_id, bad in zip(places, normalised, strict=False) if bad]
+        error = _normalised_error(found, whole=bool(normalised[owner].all()))
+        kept = ~normalised[owner]
+        if not skip_invalid or not kept.any():
+            raise error
+        dropped = [
+            f"boxes of {len(found)} image{'s' * (len(found) > 1)} left out as invalid: {error}"
+        ]
+        owner, xyxy, label_of = owner[kept], xyxy[kept], label_of[kept]
     order = np.argsort(owner, kind="stable")
     offsets = np.zeros(len(shapes) + 1, np.int64)
     np.cumsum(np.bincount(owner, minlength=len(shapes)), out=offsets[1:])
@@ -170,7 +180,7 @@ def _read(entries: Entries, skip_invalid: bool, categories: bool, limit: int | N
         sizes=shapes,
         xyxy=xyxy[order].astype(np.float32),
         offsets=offsets,
-        labels=np.array(labels, np.int64)[order],
+        labels=label_of[order],
         class_names=[] if classes is None else classes.names,
         notes=[
             *(
@@ -179,6 +189,7 @@ def _read(entries: Entries, skip_invalid: bool, categories: bool, limit: int | N
                 if n
             ),
             *([f"{invalid.entries} left out as invalid: {invalid}"] if invalid.count else []),
+            *dropped,
             *_doubts(xyxy, shapes[owner]),
         ],
     )
@@ -258,15 +269,33 @@ def _require_object(entry: Any, name: str) -> None:
         raise InvalidRequest(name, "must be an object")
 
 
-def _reject_normalised(xyxy: npt.NDArray[np.float64], sizes: npt.NDArray[np.int64]) -> None:
-    if (
-        len(xyxy)
-        and sizes.min() >= _LARGE_SIDE
-        and np.abs(xyxy).max() <= 1.001
-        and (xyxy % 1).any()
-    ):
-        reason = "must be in pixels: all coordinates are in [0, 1], which is normalised"
-        raise InvalidRequest("annotations[*].bbox", reason)
+def _normalised(
+    xyxy: npt.NDArray[np.float64], owner: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]
+) -> npt.NDArray[np.bool_]:
+    """Whether all boxes of an image ``[N]`` lie in its first pixel, and not on a corner of it."""
+    reach = np.zeros(len(sizes))
+    np.maximum.at(reach, owner, np.abs(xyxy).max(axis=1))
+    broken = np.zeros(len(sizes), np.bool_)
+    broken[owner[(xyxy % 1).any(axis=1)]] = True
+    normalised: npt.NDArray[np.bool_] = (
+        broken & (reach <= 1.001) & (sizes.min(axis=1) >= _LARGE_SIDE)
+    )
+    return normalised
+
+
+def _normalised_error(image_ids: list[Id], whole: bool) -> InvalidRequest:
+    if whole:
+        return InvalidRequest(
+            "annotations[*].bbox",
+            "must be in pixels: all coordinates are in [0, 1], which is normalised",
+        )
+    more = len(image_ids) - _NAMED
+    which = ", ".join(map(repr, image_ids[:_NAMED])) + (f" and {more} more" if more > 0 else "")
+    return InvalidRequest(
+        "annotations[*].bbox",
+        f"must be in pixels: all coordinates of image {which} are in [0, 1], which is normalised "
+        "(--skip-invalid leaves such entries out)",
+    )
 
 
 def _doubts(xyxy: npt.NDArray[np.float64], sizes: npt.NDArray[np.int64]) -> list[str]:

@@ -200,6 +200,35 @@ def test_the_smallest_images_may_have_boxes_of_one_pixel(tmp_path: Path) -> None
         assert len(read_coco(write(tmp_path, content)).xyxy) == 1
 
 
+def test_normalised_boxes_among_others(tmp_path: Path) -> None:
+    """Images 2 and "c" alone are wrong: neither boxes in pixels nor a tiny image hides them."""
+    ids = (1, 2, "c", 4)
+    small = image(5, height=16, width=16)
+    images = [small, *(image(i, height=64, width=96) for i in ids)]
+    boxes = [
+        annotation(1, [16, 16, 24, 24]), annotation(2, [0.5, 0.5, 0.02, 0.1]),
+        annotation("c", [0, 0, 1, 1]), annotation("c", [0.2, 0.2, 0.5, 0.5]),
+        annotation(5, [0, 0, 0.5, 0.5]), annotation(4, [0.5, 0.5, 0.25, 0.25]),
+        annotation(4, [0.5, 0.5, 8, 8]),
+    ]  # fmt: skip
+    with pytest.raises(InvalidRequest) as caught:
+        read_coco(write(tmp_path, {"images": images, "annotations": boxes}))
+    error = (
+        "annotations[*].bbox: must be in pixels: all coordinates of image 2, 'c' are in [0, 1], "
+        f"which is normalised{HINT}"
+    )
+    assert str(caught.value) == error
+    content = {"images": images, "annotations": boxes}
+    rest = read_coco(write(tmp_path, content), skip_invalid=True, categories=True)
+    assert rest.notes == [f"boxes of 2 images left out as invalid: {error}"]
+    assert (np.diff(rest.offsets).tolist(), len(rest.labels)) == ([1, 1, 0, 0, 2], 4)
+    right = [box for box in boxes if box["image_id"] not in (2, "c")]
+    assert len(read_coco(write(tmp_path, {"images": images, "annotations": right})).xyxy) == 4
+    wrong = {"images": images, "annotations": boxes[1:2]}
+    with pytest.raises(InvalidRequest, match=r"all coordinates are in \[0, 1\]"):
+        read_coco(write(tmp_path, wrong), skip_invalid=True)
+
+
 ONE = {
     "images": [image(1.0, height=64, width=96)],
     "annotations": [annotation(1, [16, 16, 24, 24])],
