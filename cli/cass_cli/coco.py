@@ -11,7 +11,7 @@ from array import array
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -115,14 +115,14 @@ def read_coco(
 
 def _read(entries: Entries, skip_invalid: bool, categories: bool, limit: int | None) -> CocoFile:
     invalid = _Invalid()
-    classes = _Classes(entries, invalid) if categories else None
+    classes = fields.Classes(entries, invalid) if categories else None
     places: dict[Id, int] = {}
     names: list[str] = []
     sizes = array("q")
     for i, image in enumerate(entries("images")):
         with invalid:
             entry = f"images[{i}]"
-            _require_object(image, entry)
+            fields.require_object(image, entry)
             image_id = fields.identity(image, entry, "id")
             if image_id in places:
                 raise InvalidRequest(f"{entry}.id", f"{image_id!r} stands there twice")
@@ -138,7 +138,7 @@ def _read(entries: Entries, skip_invalid: bool, categories: bool, limit: int | N
     for i, annotation in enumerate(entries("annotations")):
         with invalid:
             entry = f"annotations[{i}]"
-            _require_object(annotation, entry)
+            fields.require_object(annotation, entry)
             image_id = fields.identity(annotation, entry, "image_id")
             if image_id not in places:
                 raise InvalidRequest(f"{entry}.image_id", f"{image_id!r} is the id of no image")
@@ -228,45 +228,6 @@ class _Invalid:
         if self.count == 1:
             return InvalidRequest(self._first[0].field, f"{self._first[0].reason} ({hint})")
         return InvalidRequest(self.entries, f"cannot be used: {self} ({hint})")
-
-
-class _Classes:
-    """Labels by the ids of categories; without a list of these, ids are names."""
-
-    def __init__(self, entries: Entries, invalid: _Invalid) -> None:
-        self.names: list[str] = []
-        self._labels: dict[Id, int] = {}
-        try:
-            categories = list(entries("categories"))
-            self._listed = True
-        except InvalidRequest:
-            categories, self._listed = [], False
-        for i, category in enumerate(categories):
-            with invalid:
-                entry = f"categories[{i}]"
-                _require_object(category, entry)
-                category_id = fields.identity(category, entry, "id")
-                self._add(category_id, str(category.get("name", category_id)))
-
-    def _add(self, category_id: Id, name: str) -> None:
-        if name not in self.names:
-            self.names.append(name)
-        self._labels[category_id] = self.names.index(name)
-
-    def label(self, annotation: dict[str, Any], entry: str) -> int:
-        """Of an annotation."""
-        category_id = fields.identity(annotation, entry, "category_id")
-        if category_id not in self._labels:
-            if self._listed:
-                reason = f"{category_id!r} is the id of no category"
-                raise InvalidRequest(f"{entry}.category_id", reason)
-            self._add(category_id, str(category_id))
-        return self._labels[category_id]
-
-
-def _require_object(entry: Any, name: str) -> None:
-    if not isinstance(entry, dict):
-        raise InvalidRequest(name, "must be an object")
 
 
 def _normalised(

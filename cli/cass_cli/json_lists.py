@@ -27,6 +27,11 @@ Entries = Callable[[str], Iterator[Any]]
 
 T = TypeVar("T")
 
+
+class MissingList(InvalidRequest):
+    """A file has nothing under the name of a list."""
+
+
 _PART = 1 << 20
 
 
@@ -37,7 +42,8 @@ def read_lists(path: Path, progress: Progress | None, read: Callable[[Entries], 
     Then the function is called a second time.
 
     Raises:
-        InvalidRequest: the file is not JSON, or has no such list.
+        InvalidRequest: the file is not JSON.
+        MissingList: it has no such list.
         OSError: it cannot be read.
     """
     with _opened(path) as source:
@@ -132,8 +138,9 @@ def _streamed(source: _Source, name: str, progress: Progress | None) -> Entries:
             yield entry
         if not seen:
             source.file.seek(source.start)
-            if (key, "start_array") not in (e[:2] for e in ijson.parse(source.file)):
-                raise _no_list(key)
+            events = {event for prefix, event, _ in ijson.parse(source.file) if prefix == key}
+            if "start_array" not in events:
+                raise _no_list(key, there=bool(events))
 
     return entries
 
@@ -142,16 +149,16 @@ def _loaded(content: Any) -> Entries:
     """Lists of a parsed file."""
 
     def entries(key: str) -> Iterator[Any]:
-        found = content.get(key) if isinstance(content, dict) else None
-        if not isinstance(found, list):
-            raise _no_list(key)
-        return iter(found)
+        there = isinstance(content, dict) and key in content
+        if not there or not isinstance(content[key], list):
+            raise _no_list(key, there)
+        return iter(content[key])
 
     return entries
 
 
-def _no_list(key: str) -> InvalidRequest:
-    return InvalidRequest(key, "is missing, or is not a list")
+def _no_list(key: str, there: bool) -> InvalidRequest:
+    return InvalidRequest(key, "is not a list") if there else MissingList(key, "is missing")
 
 
 def _reason(error: ijson.JSONError) -> str:

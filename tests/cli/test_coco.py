@@ -134,15 +134,13 @@ def test_entries_that_cannot_be_used(tmp_path: Path, content: Any, error: str) -
 @pytest.mark.parametrize(
     ("content", "error"),
     [
-        ({}, "images: is missing, or is not a list"),
-        ([], "images: is missing, or is not a list"),
-        ({"images": []}, "annotations: is missing, or is not a list"),
-        ({"images": {}, "annotations": []}, "images: is missing, or is not a list"),
-        ({"images": [], "annotations": 3}, "annotations: is missing, or is not a list"),
-        (
-            {"images": [], "annotations": 3, "info": NAN},
-            "annotations: is missing, or is not a list",
-        ),
+        ({}, "images: is missing"),
+        ([], "images: is missing"),
+        ({"images": []}, "annotations: is missing"),
+        ({"images": [], "info": NAN}, "annotations: is missing"),
+        ({"images": {}, "annotations": []}, "images: is not a list"),
+        ({"images": [], "annotations": 3}, "annotations: is not a list"),
+        ({"images": [], "annotations": 3, "info": NAN}, "annotations: is not a list"),
         (
             entry("images", image(1), image("1")),
             "images: has two ids that are the same text, such as 1 and '1'",
@@ -297,6 +295,35 @@ def test_categories_and_limit(tmp_path: Path) -> None:
     unnamed = read_coco(write(tmp_path, content), categories=True)
     assert [unnamed.class_names[label] for label in unnamed.labels] == ["7", "2", "5"]
     assert unnamed.used_names() == {"2", "5", "7"}
+
+
+@pytest.mark.parametrize(
+    ("second", "error"),
+    [
+        ({"id": 1.0, "name": "car"}, "categories[1].id: 1 stands there twice"),
+        ({"id": 2, "name": None}, "categories[1].name: must be text, got None"),
+        ({"id": 2, "name": ["a"]}, "categories[1].name: must be text, got ['a']"),
+        ({"id": 2, "name": 7}, "categories[1].name: must be text, got 7"),
+    ],
+)
+def test_categories_that_cannot_be_used(tmp_path: Path, second: Any, error: str) -> None:
+    file = write(tmp_path, entry("annotations", annotation()) | {
+        "categories": [{"id": 1, "name": "person"}, second, {"id": 3}],
+    })  # fmt: skip
+    with pytest.raises(InvalidRequest) as caught:
+        read_coco(file, categories=True)
+    assert str(caught.value) == error + HINT
+    coco = read_coco(file, categories=True, skip_invalid=True)
+    assert (coco.class_names, coco.labels.tolist()) == (["person", "3"], [0])
+    assert len(read_coco(file).xyxy) == 1
+
+
+@pytest.mark.parametrize("categories", [{"1": "car"}, {}, "car", 3, None, True])
+@pytest.mark.parametrize("more", [{}, {"info": NAN}])
+def test_categories_that_are_no_list(tmp_path: Path, categories: Any, more: Any) -> None:
+    content = entry("annotations", annotation()) | {"categories": categories} | more
+    with pytest.raises(InvalidRequest, match=r"^categories: is not a list$"):
+        read_coco(write(tmp_path, content), categories=True)
 
 
 @pytest.mark.parametrize(
