@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeVar
 
 import ijson
 
+from cass_cli.options import printable
 from cass_core.errors import CassError, InvalidRequest
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def _streamed(source: _Source, name: str, progress: Progress | None) -> Entries:
         source.file.seek(source.start)
         file: Any = source.file
         if progress is not None:
-            label = f"{name}: {key}"
+            label = printable(f"{name}: {key}")
             file = progress.wrap_file(source.file, total=source.size, description=label)
         seen = False
         for entry in ijson.items(file, f"{key}.item", use_float=True):

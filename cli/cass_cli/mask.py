@@ -27,6 +27,7 @@ from cass_cli.options import (
     feature_map,
     make_spec,
     patch_pixels,
+    printable,
     takes,
 )
 from cass_cli.progress import load_coco, progress_bar
@@ -115,7 +116,7 @@ def mask(
     words = f"{out}: {len(file.image_ids)} masks of {len(file.xyxy)} boxes"
     if out.is_file():
         words += f", {out.stat().st_size:,} bytes"
-    typer.echo(words, err=True)
+    typer.echo(printable(words), err=True)
     if without_patch:
         remedy = "--set patch_size=1" if spec.patch_size > 1 else "a smaller --stride"
         typer.echo(

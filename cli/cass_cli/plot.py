@@ -21,6 +21,7 @@ from cass_cli.options import (
     feature_map,
     make_spec,
     patch_pixels,
+    printable,
     takes,
 )
 from cass_cli.progress import load_coco
@@ -104,4 +105,4 @@ def draw(connection: Connection, options: PlotOptions, scene: figures.Scene, **s
         patch_pixels=patch_pixels(size, cells, before.patch_size),
     )
     figures.save(figure, options.out)
-    typer.echo(str(options.out))
+    typer.echo(printable(str(options.out)))

@@ -18,6 +18,7 @@ from cass_cli.options import (
     StrideOption,
     feature_map,
     make_spec,
+    printable,
 )
 from cass_cli.progress import load_coco, progress_bar
 from cass_core.errors import InvalidRequest
@@ -93,4 +94,4 @@ def sheet(
                     None if trained is None else trained.logits(picture),
                 )
             )
-    typer.echo(str(out))
+    typer.echo(printable(str(out)))
