@@ -34,6 +34,14 @@ class MissingList(InvalidRequest):
 
 
 _PART = 1 << 20
+_MAGIC = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zX": "xz",
+    b"PK\x03\x04": "zip",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"7z\xbc\xaf": "7z",
+}
 
 
 def read_lists(path: Path, progress: Progress | None, read: Callable[[Entries], T]) -> T:
@@ -88,9 +96,14 @@ def _opened(path: Path) -> Iterator[_Source]:
         if stat.S_ISFIFO(mode):
             file = _copy(iter(lambda: file.read(_PART), b""), files)
         try:
-            if _head(file).startswith(b"\x1f\x8b"):
+            packed = _compression(file)
+            if packed == "gzip":
                 unpacked = files.enter_context(gzip.GzipFile(fileobj=file))
                 file = _copy(iter(lambda: unpacked.read(_PART), b""), files)
+                inner = _compression(file)
+                packed = None if inner is None else f"{inner} within gzip"
+            if packed is not None:
+                raise InvalidRequest(path.name, f"is compressed with {packed}; only gzip is read")
             encoding = json.detect_encoding(_head(file))
             if not encoding.startswith("utf-8"):
                 decoder = codecs.iterdecode(iter(lambda: file.read(_PART), b""), encoding)
@@ -101,6 +114,11 @@ def _opened(path: Path) -> Iterator[_Source]:
             raise InvalidRequest(path.name, f"is not {encoding.upper()} throughout") from error
         start = 3 if encoding == "utf-8-sig" else 0
         yield _Source(file, start, file.seek(0, io.SEEK_END))
+
+
+def _compression(file: BinaryIO) -> str | None:
+    head = _head(file)
+    return next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
 
 
 def _head(file: BinaryIO) -> bytes:

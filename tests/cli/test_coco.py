@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import io
 import json
+import lzma
 import os
 import threading
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -346,6 +351,31 @@ def test_not_json(tmp_path: Path, content: bytes) -> None:
         read_coco(tmp_path / "file.json")
     assert "b'" not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def zipped(content: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("file.json", content)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("compress", "name"),
+    [
+        (bz2.compress, "bzip2"),
+        (lzma.compress, "xz"),
+        (zipped, "zip"),
+        (lambda content: gzip.compress(gzip.compress(content)), "gzip within gzip"),
+        (lambda content: gzip.compress(bz2.compress(content)), "bzip2 within gzip"),
+    ],
+)
+def test_other_compressions(tmp_path: Path, compress: Callable[[bytes], bytes], name: str) -> None:
+    file = tmp_path / "file.json"
+    file.write_bytes(compress(json.dumps(ONE).encode()))
+    with pytest.raises(InvalidRequest) as caught:
+        read_coco(file)
+    assert str(caught.value) == f"file.json: is compressed with {name}; only gzip is read"
 
 
 def test_broken_archives_and_text(tmp_path: Path) -> None:
