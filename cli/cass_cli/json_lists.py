@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeVar
 
 import ijson
+import numpy as np
 
 from cass_cli.options import printable
 from cass_core.errors import CassError, InvalidRequest
@@ -34,6 +35,10 @@ class MissingList(InvalidRequest):
 
 
 _PART = 1 << 20
+_DEEPEST = 1000
+_FLAT = bytes(set(range(256)) - set(b'[]{}"'))
+_ESCAPE = re.compile(rb"\\.", re.DOTALL)
+_TEXT = re.compile(rb'"[^"]*("|$)')
 _MAGIC = {
     b"\x1f\x8b": "gzip",
     b"BZh": "bzip2",
@@ -152,7 +157,7 @@ def _streamed(source: _Source, name: str, progress: Progress | None) -> Entries:
             label = printable(f"{name}: {key}")
             file = progress.wrap_file(source.file, total=source.size, description=label)
         seen = False
-        for entry in ijson.items(file, f"{key}.item", use_float=True):
+        for entry in ijson.items(_Shallow(file, name), f"{key}.item", use_float=True):
             seen = True
             yield entry
         if not seen:
@@ -162,6 +167,49 @@ def _streamed(source: _Source, name: str, progress: Progress | None) -> Entries:
                 raise _no_list(key, there=bool(events))
 
     return entries
+
+
+class _Shallow:
+    """A file's bytes, unless they nest lists and objects without end.
+
+    ijson holds the path of every level, which takes memory with the square of the depth.
+    """
+
+    def __init__(self, file: Any, name: str) -> None:
+        self._file = file
+        self._name = name
+        self._depth = 0
+        self._in_text = False
+        self._escaped = b""
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes.
+
+        Raises:
+            InvalidRequest: they are nested too deep.
+        """
+        part: bytes = self._file.read(size)
+        self._measure(part)
+        return part
+
+    def _measure(self, part: bytes) -> None:
+        text = self._escaped + part
+        self._escaped = b""
+        if b"\\" in text:
+            text = _ESCAPE.sub(b"", text)
+            if text.endswith(b"\\"):
+                self._escaped = b"\\"
+        # Without all else, the rest is short: quickly done with.
+        text = (b'"' if self._in_text else b"") + text.translate(None, _FLAT)
+        self._in_text = text.count(b'"') % 2 == 1
+        brackets = np.frombuffer(_TEXT.sub(b"", text), np.uint8)
+        if len(brackets):
+            opening = (brackets == ord("[")) | (brackets == ord("{"))
+            depths = self._depth + np.cumsum(np.where(opening, 1, -1))
+            if depths.max() > _DEEPEST:
+                reason = f"nests lists or objects more than {_DEEPEST} deep"
+                raise InvalidRequest(self._name, reason)
+            self._depth = int(depths[-1])
 
 
 def _loaded(content: Any) -> Entries:

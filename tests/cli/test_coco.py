@@ -378,6 +378,21 @@ def test_other_compressions(tmp_path: Path, compress: Callable[[bytes], bytes], 
     assert str(caught.value) == f"file.json: is compressed with {name}; only gzip is read"
 
 
+@pytest.mark.parametrize("shift", range(5))
+def test_depth_is_that_of_lists_and_objects(tmp_path: Path, shift: int) -> None:
+    """Brackets in text are none; texts and escapes reach from one part that is read to the next."""
+    odd = " " * shift + '[{"\\\\[' * 30_000
+    texts = image(license=[odd] * 3, note="\\" * 99_999)
+    deep = {"images": [texts | {"a": json.loads("[" * 400 + "]" * 400)}, texts | {"id": 2}]}
+    assert read_coco(write(tmp_path, deep | {"annotations": []})).image_ids == [1, 2]
+    text = json.dumps({"images": [texts], "annotations": []})
+    for opened, closed in (("[", "]"), ('{"\\"": ', "}")):
+        deeper = "[" + opened * 1001 + "1" + closed * 1001 + "]"
+        content = text[:-1] + f', "a": {deeper}' + "}"
+        with pytest.raises(InvalidRequest, match=r"^file\.json: nests .* more than 1000 deep$"):
+            read_coco(write(tmp_path, content))
+
+
 def test_broken_archives_and_text(tmp_path: Path) -> None:
     for content, error in (
         (gzip.compress(b"{}" * 99)[:-9], "is not a whole gzip file"),
