@@ -222,6 +222,32 @@ def test_refused(file: Path, arguments: list[str], code: int, error: str) -> Non
     assert set(file.parent.iterdir()) == before
 
 
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (
+            ["--token-file", "nothing"],
+            "--token-file: cannot read nothing: No such file or directory",
+        ),
+        (["--token-file", "two words"], "--token-file: must be printable ASCII without blanks"),
+        (["--tls-ca", "nothing"], "--tls-ca: cannot read nothing: No such file or directory"),
+    ],
+)
+def test_files_for_a_server_are_named_by_their_options(
+    address: str, file: Path, options: list[str], error: str
+) -> None:
+    (file.parent / "two words").write_text("a b")
+    for command in (["info"], ["mask", file, "--out", "m.npz"]):
+        done = cass(*command, "--server", address, *options, code=1, cwd=file.parent)
+        assert done.stderr.splitlines()[-1] == f"cass: {error}"
+
+
+def test_an_absent_server_is_advised_on_by_options() -> None:
+    error = cass("info", "--server", "127.0.0.1:1", "--timeout", "5", code=1).stderr
+    assert error.endswith("or compute in this process: with --server local:\n")
+    assert "fallback" not in error
+
+
 def test_not_coco_is_refused_with_its_key(tmp_path: Path) -> None:
     path = tmp_path / "bad.json"
     path.write_text('{"images": [{"id": 1}], "annotations": []}')
