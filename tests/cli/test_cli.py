@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 import cass_core
-from cass_core import MaskSpec, generate_mask
+from cass_cli.options import Preset, make_spec
+from cass_core import InvalidRequest, MaskSpec, generate_mask
 from cass_core.synthetic import street_boxes, street_scene
 from tests.support.programs import ended, printed
 
@@ -246,6 +247,19 @@ def test_an_absent_server_is_advised_on_by_options() -> None:
     error = cass("info", "--server", "127.0.0.1:1", "--timeout", "5", code=1).stderr
     assert error.endswith("or compute in this process: with --server local:\n")
     assert "fallback" not in error
+
+
+@pytest.mark.parametrize("value", ["2.0", "2e0", "20e-1"])
+def test_whole_numbers_may_have_a_point(value: str) -> None:
+    spec = make_spec(Preset.improved, [f"patch_size={value}", "min_size=3.0"])
+    assert spec == MaskSpec.improved().replace(patch_size=2, min_size=3)
+    assert type(spec.patch_size) is int
+
+
+@pytest.mark.parametrize("value", ["1.5", "NaN", "Infinity", "true", "1e999", "0.0"])
+def test_other_numbers_are_no_patch_size(value: str) -> None:
+    with pytest.raises(InvalidRequest, match=r"^mask_spec\.patch_size: must be a whole number"):
+        make_spec(Preset.improved, [f"patch_size={value}"])
 
 
 def test_not_coco_is_refused_with_its_key(tmp_path: Path) -> None:
