@@ -11,7 +11,7 @@ from array import array
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -115,14 +115,14 @@ def read_coco(
 
 def _read(entries: Entries, skip_invalid: bool, categories: bool, limit: int | None) -> CocoFile:
     invalid = _Invalid()
-    classes = _Classes(entries, invalid) if categories else None
+    classes = fields.Classes(entries, invalid) if categories else None
     places: dict[Id, int] = {}
     names: list[str] = []
     sizes = array("q")
     for i, image in enumerate(entries("images")):
         with invalid:
             entry = f"images[{i}]"
-            _require_object(image, entry)
+            fields.require_object(image, entry)
             image_id = fields.identity(image, entry, "id")
             if image_id in places:
                 raise InvalidRequest(f"{entry}.id", f"{image_id!r} stands there twice")
@@ -138,7 +138,7 @@ def _read(entries: Entries, skip_invalid: bool, categories: bool, limit: int | N
     for i, annotation in enumerate(entries("annotations")):
         with invalid:
             entry = f"annotations[{i}]"
-            _require_object(annotation, entry)
+            fields.require_object(annotation, entry)
             image_id = fields.identity(annotation, entry, "image_id")
             if image_id not in places:
                 raise InvalidRequest(f"{entry}.image_id", f"{image_id!r} is the id of no image")
@@ -158,9 +158,19 @@ def _read(entries: Entries, skip_invalid: bool, categories: bool, limit: int | N
     if invalid.count and not skip_invalid:
         raise invalid.refusal()
     owner = np.array(owners, np.int64)
-    xyxy = np.array(corners, np.float64).reshape(-1, 4)
+    xyxy, label_of = np.array(corners, np.float64).reshape(-1, 4), np.array(labels, np.int64)
     shapes = np.array(sizes, np.int64).reshape(-1, 2)[:taken]
-    _reject_normalised(xyxy, shapes)
+    dropped: list[str] = []
+    if (normalised := _normalised(xyxy, owner, shapes)).any():
+        found = [image_id for image_id, bad in zip(places, normalised, strict=False) if bad]
+        error = _normalised_error(found, whole=bool(normalised[owner].all()))
+        kept = ~normalised[owner]
+        if not skip_invalid or not kept.any():
+            raise error
+        dropped = [
+            f"boxes of {len(found)} image{'s' * (len(found) > 1)} left out as invalid: {error}"
+        ]
+        owner, xyxy, label_of = owner[kept], xyxy[kept], label_of[kept]
     order = np.argsort(owner, kind="stable")
     offsets = np.zeros(len(shapes) + 1, np.int64)
     np.cumsum(np.bincount(owner, minlength=len(shapes)), out=offsets[1:])
@@ -170,7 +180,7 @@ def _read(entries: Entries, skip_invalid: bool, categories: bool, limit: int | N
         sizes=shapes,
         xyxy=xyxy[order].astype(np.float32),
         offsets=offsets,
-        labels=np.array(labels, np.int64)[order],
+        labels=label_of[order],
         class_names=[] if classes is None else classes.names,
         notes=[
             *(
@@ -179,6 +189,7 @@ def _read(entries: Entries, skip_invalid: bool, categories: bool, limit: int | N
                 if n
             ),
             *([f"{invalid.entries} left out as invalid: {invalid}"] if invalid.count else []),
+            *dropped,
             *_doubts(xyxy, shapes[owner]),
         ],
     )
@@ -219,54 +230,33 @@ class _Invalid:
         return InvalidRequest(self.entries, f"cannot be used: {self} ({hint})")
 
 
-class _Classes:
-    """Labels by the ids of categories; without a list of these, ids are names."""
-
-    def __init__(self, entries: Entries, invalid: _Invalid) -> None:
-        self.names: list[str] = []
-        self._labels: dict[Id, int] = {}
-        try:
-            categories = list(entries("categories"))
-            self._listed = True
-        except InvalidRequest:
-            categories, self._listed = [], False
-        for i, category in enumerate(categories):
-            with invalid:
-                entry = f"categories[{i}]"
-                _require_object(category, entry)
-                category_id = fields.identity(category, entry, "id")
-                self._add(category_id, str(category.get("name", category_id)))
-
-    def _add(self, category_id: Id, name: str) -> None:
-        if name not in self.names:
-            self.names.append(name)
-        self._labels[category_id] = self.names.index(name)
-
-    def label(self, annotation: dict[str, Any], entry: str) -> int:
-        """Of an annotation."""
-        category_id = fields.identity(annotation, entry, "category_id")
-        if category_id not in self._labels:
-            if self._listed:
-                reason = f"{category_id!r} is the id of no category"
-                raise InvalidRequest(f"{entry}.category_id", reason)
-            self._add(category_id, str(category_id))
-        return self._labels[category_id]
+def _normalised(
+    xyxy: npt.NDArray[np.float64], owner: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]
+) -> npt.NDArray[np.bool_]:
+    """Whether all boxes of an image ``[N]`` lie in its first pixel, and not on a corner of it."""
+    reach = np.zeros(len(sizes))
+    np.maximum.at(reach, owner, np.abs(xyxy).max(axis=1))
+    broken = np.zeros(len(sizes), np.bool_)
+    broken[owner[(xyxy % 1).any(axis=1)]] = True
+    normalised: npt.NDArray[np.bool_] = (
+        broken & (reach <= 1.001) & (sizes.min(axis=1) >= _LARGE_SIDE)
+    )
+    return normalised
 
 
-def _require_object(entry: Any, name: str) -> None:
-    if not isinstance(entry, dict):
-        raise InvalidRequest(name, "must be an object")
-
-
-def _reject_normalised(xyxy: npt.NDArray[np.float64], sizes: npt.NDArray[np.int64]) -> None:
-    if (
-        len(xyxy)
-        and sizes.min() >= _LARGE_SIDE
-        and np.abs(xyxy).max() <= 1.001
-        and (xyxy % 1).any()
-    ):
-        reason = "must be in pixels: all coordinates are in [0, 1], which is normalised"
-        raise InvalidRequest("annotations[*].bbox", reason)
+def _normalised_error(image_ids: list[Id], whole: bool) -> InvalidRequest:
+    if whole:
+        return InvalidRequest(
+            "annotations[*].bbox",
+            "must be in pixels: all coordinates are in [0, 1], which is normalised",
+        )
+    more = len(image_ids) - _NAMED
+    which = ", ".join(map(repr, image_ids[:_NAMED])) + (f" and {more} more" if more > 0 else "")
+    return InvalidRequest(
+        "annotations[*].bbox",
+        f"must be in pixels: all coordinates of image {which} are in [0, 1], which is normalised "
+        "(--skip-invalid leaves such entries out)",
+    )
 
 
 def _doubts(xyxy: npt.NDArray[np.float64], sizes: npt.NDArray[np.int64]) -> list[str]:

@@ -1,15 +1,63 @@
-"""The values of a COCO file's entries, checked one by one."""
+"""The values of a COCO file's entries, checked one by one, and the classes of categories."""
 
 from __future__ import annotations
 
 import math
 import reprlib
+from contextlib import AbstractContextManager
 from typing import Any
 
+from cass_cli.json_lists import Entries, MissingList
 from cass_core.errors import InvalidRequest
 from cass_core.grid import MAX_SIDE
 
 Id = int | str
+
+
+class Classes:
+    """Labels by the ids of categories; without a list of these, ids are names."""
+
+    def __init__(self, entries: Entries, invalid: AbstractContextManager[None]) -> None:
+        self.names: list[str] = []
+        self._labels: dict[Id, int] = {}
+        self._listed = True
+        try:
+            for i, category in enumerate(entries("categories")):
+                with invalid:
+                    self._read(category, f"categories[{i}]")
+        except MissingList:
+            self._listed = False
+
+    def _read(self, category: Any, entry: str) -> None:
+        require_object(category, entry)
+        category_id = identity(category, entry, "id")
+        if category_id in self._labels:
+            raise InvalidRequest(f"{entry}.id", f"{category_id!r} stands there twice")
+        name = category.get("name", str(category_id))
+        if not isinstance(name, str):
+            raise InvalidRequest(f"{entry}.name", f"must be text, got {_show(name)}")
+        self._add(category_id, name)
+
+    def _add(self, category_id: Id, name: str) -> None:
+        if name not in self.names:
+            self.names.append(name)
+        self._labels[category_id] = self.names.index(name)
+
+    def label(self, annotation: dict[str, Any], entry: str) -> int:
+        """Of an annotation."""
+        category_id = identity(annotation, entry, "category_id")
+        if category_id not in self._labels:
+            if self._listed:
+                reason = f"{category_id!r} is the id of no category"
+                raise InvalidRequest(f"{entry}.category_id", reason)
+            self._add(category_id, str(category_id))
+        return self._labels[category_id]
+
+
+def require_object(entry: Any, name: str) -> None:
+    """Rejects an entry without keys."""
+    if not isinstance(entry, dict):
+        raise InvalidRequest(name, "must be an object")
 
 
 def identity(entry: dict[str, Any], name: str, key: str) -> Id:

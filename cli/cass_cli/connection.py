@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +14,7 @@ import typer
 
 from cass_client.client import CassClient
 from cass_client.config import Tls
+from cass_client.errors import Unavailable
 from cass_client.targets import service_of
 from cass_core.errors import InvalidRequest
 
@@ -49,13 +53,27 @@ class Connection:
     ] = None
     token_file: Annotated[Path | None, _file("File with the bearer token for the server.")] = None
 
-    def client(self) -> CassClient:
-        """A client for the server.
+    @contextmanager
+    def client(self) -> Iterator[CassClient]:
+        """A client for the server, while the context lasts.
 
         Raises:
             InvalidRequest: an option cannot be used; it is named.
+            Unavailable: the server is away.
             ConnectionError: the service is on Ray, and there is no cluster.
         """
+        try:
+            with self._client() as client:
+                yield client
+        except InvalidRequest as error:  # some files are read at the first call
+            if error.field.partition(".")[0] not in ("token_file", "tls"):
+                raise
+            raise InvalidRequest(_option(error.field), error.reason) from error
+        except Unavailable as error:
+            text = re.sub(r'with the target "local:".*', "with --server local:", str(error))
+            raise Unavailable(text) from error
+
+    def _client(self) -> CassClient:
         given = (self.tls_ca, self.tls_certificate, self.tls_key, self.tls_server_name)
         secured = self.tls or any(value is not None for value in given)
         try:

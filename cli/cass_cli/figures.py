@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
@@ -102,12 +103,41 @@ def picture_path(images: Path, file_name: str, image_id: int | str) -> Path:
     """
     if not file_name:
         raise InvalidRequest("--images", f"image {image_id} has no file_name")
-    path = images / file_name
-    if not path.is_file() and "\\" in file_name:  # written on Windows
-        path = images / file_name.replace("\\", "/")
+    path = _place(images, file_name)
     if not path.is_file():
         raise InvalidRequest("--images", f"{path}: no such file")
     return path
+
+
+def _place(images: Path, file_name: str) -> Path:
+    path = images / file_name
+    if not path.is_file() and "\\" in file_name:  # written on Windows
+        path = images / file_name.replace("\\", "/")
+    return path
+
+
+def keep_pictures(
+    option: str, outputs: Iterable[Path], images: Path | None, file_names: Iterable[str]
+) -> None:
+    """Rejects to write over a picture of the data set, under whatever name.
+
+    Raises:
+        InvalidRequest: an output is one of the pictures.
+    """
+    written = {}
+    for path in outputs:
+        with suppress(OSError):  # most outputs do not exist yet
+            stat = path.stat()
+            written[stat.st_dev, stat.st_ino] = path
+    if images is None or not written:
+        return
+    for name in file_names:
+        with suppress(OSError):
+            stat = _place(images, name).stat()
+            if output := written.get((stat.st_dev, stat.st_ino)):
+                raise InvalidRequest(
+                    option, f"{output} is a picture that is read: give another path"
+                )
 
 
 def load_picture(

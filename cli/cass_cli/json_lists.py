@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeVar
 
 import ijson
+import numpy as np
 
+from cass_cli.options import printable
 from cass_core.errors import CassError, InvalidRequest
 
 if TYPE_CHECKING:
@@ -27,7 +29,24 @@ Entries = Callable[[str], Iterator[Any]]
 
 T = TypeVar("T")
 
+
+class MissingList(InvalidRequest):
+    """A file has nothing under the name of a list."""
+
+
 _PART = 1 << 20
+_DEEPEST = 1000
+_FLAT = bytes(set(range(256)) - set(b'[]{}"'))
+_ESCAPE = re.compile(rb"\\.", re.DOTALL)
+_TEXT = re.compile(rb'"[^"]*("|$)')
+_MAGIC = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zX": "xz",
+    b"PK\x03\x04": "zip",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"7z\xbc\xaf": "7z",
+}
 
 
 def read_lists(path: Path, progress: Progress | None, read: Callable[[Entries], T]) -> T:
@@ -37,7 +56,8 @@ def read_lists(path: Path, progress: Progress | None, read: Callable[[Entries], 
     Then the function is called a second time.
 
     Raises:
-        InvalidRequest: the file is not JSON, or has no such list.
+        InvalidRequest: the file is not JSON.
+        MissingList: it has no such list.
         OSError: it cannot be read.
     """
     with _opened(path) as source:
@@ -81,9 +101,14 @@ def _opened(path: Path) -> Iterator[_Source]:
         if stat.S_ISFIFO(mode):
             file = _copy(iter(lambda: file.read(_PART), b""), files)
         try:
-            if _head(file).startswith(b"\x1f\x8b"):
+            packed = _compression(file)
+            if packed == "gzip":
                 unpacked = files.enter_context(gzip.GzipFile(fileobj=file))
                 file = _copy(iter(lambda: unpacked.read(_PART), b""), files)
+                inner = _compression(file)
+                packed = None if inner is None else f"{inner} within gzip"
+            if packed is not None:
+                raise InvalidRequest(path.name, f"is compressed with {packed}; only gzip is read")
             encoding = json.detect_encoding(_head(file))
             if not encoding.startswith("utf-8"):
                 decoder = codecs.iterdecode(iter(lambda: file.read(_PART), b""), encoding)
@@ -94,6 +119,11 @@ def _opened(path: Path) -> Iterator[_Source]:
             raise InvalidRequest(path.name, f"is not {encoding.upper()} throughout") from error
         start = 3 if encoding == "utf-8-sig" else 0
         yield _Source(file, start, file.seek(0, io.SEEK_END))
+
+
+def _compression(file: BinaryIO) -> str | None:
+    head = _head(file)
+    return next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
 
 
 def _head(file: BinaryIO) -> bytes:
@@ -124,34 +154,78 @@ def _streamed(source: _Source, name: str, progress: Progress | None) -> Entries:
         source.file.seek(source.start)
         file: Any = source.file
         if progress is not None:
-            label = f"{name}: {key}"
+            label = printable(f"{name}: {key}")
             file = progress.wrap_file(source.file, total=source.size, description=label)
         seen = False
-        for entry in ijson.items(file, f"{key}.item", use_float=True):
+        for entry in ijson.items(_Shallow(file, name), f"{key}.item", use_float=True):
             seen = True
             yield entry
         if not seen:
             source.file.seek(source.start)
-            if (key, "start_array") not in (e[:2] for e in ijson.parse(source.file)):
-                raise _no_list(key)
+            events = {event for prefix, event, _ in ijson.parse(source.file) if prefix == key}
+            if "start_array" not in events:
+                raise _no_list(key, there=bool(events))
 
     return entries
+
+
+class _Shallow:
+    """A file's bytes, unless they nest lists and objects without end.
+
+    ijson holds the path of every level, which takes memory with the square of the depth.
+    """
+
+    def __init__(self, file: Any, name: str) -> None:
+        self._file = file
+        self._name = name
+        self._depth = 0
+        self._in_text = False
+        self._escaped = b""
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes.
+
+        Raises:
+            InvalidRequest: they are nested too deep.
+        """
+        part: bytes = self._file.read(size)
+        self._measure(part)
+        return part
+
+    def _measure(self, part: bytes) -> None:
+        text = self._escaped + part
+        self._escaped = b""
+        if b"\\" in text:
+            text = _ESCAPE.sub(b"", text)
+            if text.endswith(b"\\"):
+                self._escaped = b"\\"
+        # Without all else, the rest is short: quickly done with.
+        text = (b'"' if self._in_text else b"") + text.translate(None, _FLAT)
+        self._in_text = text.count(b'"') % 2 == 1
+        brackets = np.frombuffer(_TEXT.sub(b"", text), np.uint8)
+        if len(brackets):
+            opening = (brackets == ord("[")) | (brackets == ord("{"))
+            depths = self._depth + np.cumsum(np.where(opening, 1, -1))
+            if depths.max() > _DEEPEST:
+                reason = f"nests lists or objects more than {_DEEPEST} deep"
+                raise InvalidRequest(self._name, reason)
+            self._depth = int(depths[-1])
 
 
 def _loaded(content: Any) -> Entries:
     """Lists of a parsed file."""
 
     def entries(key: str) -> Iterator[Any]:
-        found = content.get(key) if isinstance(content, dict) else None
-        if not isinstance(found, list):
-            raise _no_list(key)
-        return iter(found)
+        there = isinstance(content, dict) and key in content
+        if not there or not isinstance(content[key], list):
+            raise _no_list(key, there)
+        return iter(content[key])
 
     return entries
 
 
-def _no_list(key: str) -> InvalidRequest:
-    return InvalidRequest(key, "is missing, or is not a list")
+def _no_list(key: str, there: bool) -> InvalidRequest:
+    return InvalidRequest(key, "is not a list") if there else MissingList(key, "is missing")
 
 
 def _reason(error: ijson.JSONError) -> str:

@@ -27,6 +27,7 @@ from cass_cli.options import (
     feature_map,
     make_spec,
     patch_pixels,
+    printable,
     takes,
 )
 from cass_cli.progress import load_coco, progress_bar
@@ -86,12 +87,14 @@ def mask(
         raise InvalidRequest("--out", f"the folder {out.absolute().parent} does not exist")
     spec = make_spec(preset, changes)
     file = load_coco(coco, skip_invalid=skip_invalid)
+    paths = [] if plot is None else figures.figure_paths(plot, file.image_ids)
+    figures.keep_pictures("--out", [out], images, file.file_names)
+    figures.keep_pictures("--plot", paths, images, file.file_names)
     maps = np.array([feature_map(size, stride) for size in file.sizes], np.int64).reshape(-1, 2)
     shapes = np.array(
         [patch_grid((int(h), int(w)), spec.patch_size) for h, w in maps], np.int64
     ).reshape(-1, 2)
     without_patch = 0
-    paths = [] if plot is None else figures.figure_paths(plot, file.image_ids)
     with (
         connection.client() as client,
         mask_file(out, file.image_ids, shapes, dtype.value) as write,
@@ -113,7 +116,7 @@ def mask(
     words = f"{out}: {len(file.image_ids)} masks of {len(file.xyxy)} boxes"
     if out.is_file():
         words += f", {out.stat().st_size:,} bytes"
-    typer.echo(words, err=True)
+    typer.echo(printable(words), err=True)
     if without_patch:
         remedy = "--set patch_size=1" if spec.patch_size > 1 else "a smaller --stride"
         typer.echo(

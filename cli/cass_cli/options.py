@@ -124,7 +124,7 @@ def add_command(app: typer.Typer, command: Callable[..., None]) -> None:
 
 
 def make_spec(preset: Preset, changes: Sequence[str] | None) -> MaskSpec:
-    """The preset with ``NAME=VALUE`` changes, values as JSON or plain text.
+    """The preset with ``NAME=VALUE`` changes, values as JSON or plain text; 1.0 is 1.
 
     Raises:
         InvalidRequest: an option does not exist or has a wrong value.
@@ -139,7 +139,9 @@ def make_spec(preset: Preset, changes: Sequence[str] | None) -> MaskSpec:
     for change in changes or ():
         name, _, text = change.partition("=")
         require_known("--set", name, names, change)
-        values[name] = parse_value(text)
+        value = parse_value(text)
+        whole = isinstance(value, float) and value.is_integer() and name == "patch_size"
+        values[name] = int(value) if whole else value
     return spec.replace(**values)
 
 

@@ -21,6 +21,7 @@ from cass_cli.options import (
     feature_map,
     make_spec,
     patch_pixels,
+    printable,
     takes,
 )
 from cass_cli.progress import load_coco
@@ -46,11 +47,12 @@ class PlotOptions:
         Raises:
             InvalidRequest: the file or the picture cannot be used, or has no such image.
         """
+        keep_inputs("--out", self.out, self.coco)
         file = load_coco(self.coco, skip_invalid=self.skip_invalid)
         i = file.index(self.image)
         name, size = file.file_names[i], file.size(i)
+        figures.keep_pictures("--out", [self.out], self.images, file.file_names)
         picture = figures.load_picture(self.images, name, size, self.image)
-        keep_inputs("--out", self.out, self.coco, self.images and self.images / name)
         return figures.Scene(picture, file.xyxy[file.offsets[i] : file.offsets[i + 1]], size)
 
 
@@ -103,4 +105,4 @@ def draw(connection: Connection, options: PlotOptions, scene: figures.Scene, **s
         patch_pixels=patch_pixels(size, cells, before.patch_size),
     )
     figures.save(figure, options.out)
-    typer.echo(str(options.out))
+    typer.echo(printable(str(options.out)))

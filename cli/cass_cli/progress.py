@@ -21,6 +21,7 @@ from rich.progress import (
 from rich.text import Text
 
 from cass_cli.coco import CocoFile, read_coco
+from cass_cli.options import printable
 
 
 class _Rate(ProgressColumn):
@@ -49,7 +50,7 @@ def load_coco(
             path, skip_invalid=skip_invalid, categories=categories, limit=limit, progress=progress
         )
     for note in file.notes:
-        typer.echo(f"{path}: {note}", err=True)
+        typer.echo(printable(f"{path}: {note}"), err=True)
     return file
 
 

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 import cass_core
-from cass_core import MaskSpec, generate_mask
+from cass_cli.options import Preset, make_spec
+from cass_core import InvalidRequest, MaskSpec, generate_mask
 from cass_core.synthetic import street_boxes, street_scene
 from tests.support.programs import ended, printed
 
@@ -221,6 +222,45 @@ def test_refused(file: Path, arguments: list[str], code: int, error: str) -> Non
     arguments = [str(file) if a == "FILE" else a for a in arguments]
     assert error in cass(*arguments, code=code, cwd=file.parent).stderr
     assert set(file.parent.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (
+            ["--token-file", "nothing"],
+            "--token-file: cannot read nothing: No such file or directory",
+        ),
+        (["--token-file", "two words"], "--token-file: must be printable ASCII without blanks"),
+        (["--tls-ca", "nothing"], "--tls-ca: cannot read nothing: No such file or directory"),
+    ],
+)
+def test_files_for_a_server_are_named_by_their_options(
+    address: str, file: Path, options: list[str], error: str
+) -> None:
+    (file.parent / "two words").write_text("a b")
+    for command in (["info"], ["mask", file, "--out", "m.npz"]):
+        done = cass(*command, "--server", address, *options, code=1, cwd=file.parent)
+        assert done.stderr.splitlines()[-1] == f"cass: {error}"
+
+
+def test_an_absent_server_is_advised_on_by_options() -> None:
+    error = cass("info", "--server", "127.0.0.1:1", "--timeout", "5", code=1).stderr
+    assert error.endswith("or compute in this process: with --server local:\n")
+    assert "fallback" not in error
+
+
+@pytest.mark.parametrize("value", ["2.0", "2e0", "20e-1"])
+def test_whole_numbers_may_have_a_point(value: str) -> None:
+    spec = make_spec(Preset.improved, [f"patch_size={value}", "min_size=3.0"])
+    assert spec == MaskSpec.improved().replace(patch_size=2, min_size=3)
+    assert type(spec.patch_size) is int
+
+
+@pytest.mark.parametrize("value", ["1.5", "NaN", "Infinity", "true", "1e999", "0.0"])
+def test_other_numbers_are_no_patch_size(value: str) -> None:
+    with pytest.raises(InvalidRequest, match=r"^mask_spec\.patch_size: must be a whole number"):
+        make_spec(Preset.improved, [f"patch_size={value}"])
 
 
 def test_not_coco_is_refused_with_its_key(tmp_path: Path) -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import io
 import json
+import lzma
 import os
 import threading
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -134,15 +139,13 @@ def test_entries_that_cannot_be_used(tmp_path: Path, content: Any, error: str) -
 @pytest.mark.parametrize(
     ("content", "error"),
     [
-        ({}, "images: is missing, or is not a list"),
-        ([], "images: is missing, or is not a list"),
-        ({"images": []}, "annotations: is missing, or is not a list"),
-        ({"images": {}, "annotations": []}, "images: is missing, or is not a list"),
-        ({"images": [], "annotations": 3}, "annotations: is missing, or is not a list"),
-        (
-            {"images": [], "annotations": 3, "info": NAN},
-            "annotations: is missing, or is not a list",
-        ),
+        ({}, "images: is missing"),
+        ([], "images: is missing"),
+        ({"images": []}, "annotations: is missing"),
+        ({"images": [], "info": NAN}, "annotations: is missing"),
+        ({"images": {}, "annotations": []}, "images: is not a list"),
+        ({"images": [], "annotations": 3}, "annotations: is not a list"),
+        ({"images": [], "annotations": 3, "info": NAN}, "annotations: is not a list"),
         (
             entry("images", image(1), image("1")),
             "images: has two ids that are the same text, such as 1 and '1'",
@@ -198,6 +201,35 @@ def test_the_smallest_images_may_have_boxes_of_one_pixel(tmp_path: Path) -> None
     for picture, bbox in ((image(height=64, width=64), [0, 0, 1, 1]), (image(), [0, 0, 0.5, 0.5])):
         content = {"images": [picture], "annotations": [annotation(bbox=bbox)]}
         assert len(read_coco(write(tmp_path, content)).xyxy) == 1
+
+
+def test_normalised_boxes_among_others(tmp_path: Path) -> None:
+    """Images 2 and "c" alone are wrong: neither boxes in pixels nor a tiny image hides them."""
+    ids = (1, 2, "c", 4)
+    small = image(5, height=16, width=16)
+    images = [small, *(image(i, height=64, width=96) for i in ids)]
+    boxes = [
+        annotation(1, [16, 16, 24, 24]), annotation(2, [0.5, 0.5, 0.02, 0.1]),
+        annotation("c", [0, 0, 1, 1]), annotation("c", [0.2, 0.2, 0.5, 0.5]),
+        annotation(5, [0, 0, 0.5, 0.5]), annotation(4, [0.5, 0.5, 0.25, 0.25]),
+        annotation(4, [0.5, 0.5, 8, 8]),
+    ]  # fmt: skip
+    with pytest.raises(InvalidRequest) as caught:
+        read_coco(write(tmp_path, {"images": images, "annotations": boxes}))
+    error = (
+        "annotations[*].bbox: must be in pixels: all coordinates of image 2, 'c' are in [0, 1], "
+        f"which is normalised{HINT}"
+    )
+    assert str(caught.value) == error
+    content = {"images": images, "annotations": boxes}
+    rest = read_coco(write(tmp_path, content), skip_invalid=True, categories=True)
+    assert rest.notes == [f"boxes of 2 images left out as invalid: {error}"]
+    assert (np.diff(rest.offsets).tolist(), len(rest.labels)) == ([1, 1, 0, 0, 2], 4)
+    right = [box for box in boxes if box["image_id"] not in (2, "c")]
+    assert len(read_coco(write(tmp_path, {"images": images, "annotations": right})).xyxy) == 4
+    wrong = {"images": images, "annotations": boxes[1:2]}
+    with pytest.raises(InvalidRequest, match=r"all coordinates are in \[0, 1\]"):
+        read_coco(write(tmp_path, wrong), skip_invalid=True)
 
 
 ONE = {
@@ -271,6 +303,35 @@ def test_categories_and_limit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("second", "error"),
+    [
+        ({"id": 1.0, "name": "car"}, "categories[1].id: 1 stands there twice"),
+        ({"id": 2, "name": None}, "categories[1].name: must be text, got None"),
+        ({"id": 2, "name": ["a"]}, "categories[1].name: must be text, got ['a']"),
+        ({"id": 2, "name": 7}, "categories[1].name: must be text, got 7"),
+    ],
+)
+def test_categories_that_cannot_be_used(tmp_path: Path, second: Any, error: str) -> None:
+    file = write(tmp_path, entry("annotations", annotation()) | {
+        "categories": [{"id": 1, "name": "person"}, second, {"id": 3}],
+    })  # fmt: skip
+    with pytest.raises(InvalidRequest) as caught:
+        read_coco(file, categories=True)
+    assert str(caught.value) == error + HINT
+    coco = read_coco(file, categories=True, skip_invalid=True)
+    assert (coco.class_names, coco.labels.tolist()) == (["person", "3"], [0])
+    assert len(read_coco(file).xyxy) == 1
+
+
+@pytest.mark.parametrize("categories", [{"1": "car"}, {}, "car", 3, None, True])
+@pytest.mark.parametrize("more", [{}, {"info": NAN}])
+def test_categories_that_are_no_list(tmp_path: Path, categories: Any, more: Any) -> None:
+    content = entry("annotations", annotation()) | {"categories": categories} | more
+    with pytest.raises(InvalidRequest, match=r"^categories: is not a list$"):
+        read_coco(write(tmp_path, content), categories=True)
+
+
+@pytest.mark.parametrize(
     "content",
     [
         b"",
@@ -290,6 +351,46 @@ def test_not_json(tmp_path: Path, content: bytes) -> None:
         read_coco(tmp_path / "file.json")
     assert "b'" not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def zipped(content: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("file.json", content)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("compress", "name"),
+    [
+        (bz2.compress, "bzip2"),
+        (lzma.compress, "xz"),
+        (zipped, "zip"),
+        (lambda content: gzip.compress(gzip.compress(content)), "gzip within gzip"),
+        (lambda content: gzip.compress(bz2.compress(content)), "bzip2 within gzip"),
+    ],
+)
+def test_other_compressions(tmp_path: Path, compress: Callable[[bytes], bytes], name: str) -> None:
+    file = tmp_path / "file.json"
+    file.write_bytes(compress(json.dumps(ONE).encode()))
+    with pytest.raises(InvalidRequest) as caught:
+        read_coco(file)
+    assert str(caught.value) == f"file.json: is compressed with {name}; only gzip is read"
+
+
+@pytest.mark.parametrize("shift", range(5))
+def test_depth_is_that_of_lists_and_objects(tmp_path: Path, shift: int) -> None:
+    """Brackets in text are none; texts and escapes reach from one part that is read to the next."""
+    odd = " " * shift + '[{"\\\\[' * 30_000
+    texts = image(license=[odd] * 3, note="\\" * 99_999)
+    deep = {"images": [texts | {"a": json.loads("[" * 400 + "]" * 400)}, texts | {"id": 2}]}
+    assert read_coco(write(tmp_path, deep | {"annotations": []})).image_ids == [1, 2]
+    text = json.dumps({"images": [texts], "annotations": []})
+    for opened, closed in (("[", "]"), ('{"\\"": ', "}")):
+        deeper = "[" + opened * 1001 + "1" + closed * 1001 + "]"
+        content = text[:-1] + f', "a": {deeper}' + "}"
+        with pytest.raises(InvalidRequest, match=r"^file\.json: nests .* more than 1000 deep$"):
+            read_coco(write(tmp_path, content))
 
 
 def test_broken_archives_and_text(tmp_path: Path) -> None:

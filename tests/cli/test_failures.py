@@ -70,5 +70,11 @@ def test_masks_that_no_memory_holds(tmp_path: Path) -> None:
 
 
 def test_deeply_nested_json(tmp_path: Path) -> None:
-    # 100 kB of brackets.
-    check_refused(tmp_path, "mask", "file.json", "--out", "m.npz", content="[" * 100_000)
+    # 100 kB of brackets, and lists that end.
+    arguments = ("mask", "file.json", "--out", "m.npz")
+    check_refused(tmp_path, *arguments, content="[" * 100_000)
+    lists = "[" * 100_000 + "]" * 100_000
+    content = json.dumps(FILE).replace('"id": 1', f'"id": 1, "a": {lists}')
+    done = cass(tmp_path, arguments, content)
+    error = "cass: file.json: nests lists or objects more than 1000 deep\n"
+    assert (done.returncode, done.stderr) == (1, error)

@@ -26,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from cass_cli.coco import read_coco
 from cass_cli.figures import figure_paths
@@ -92,6 +93,25 @@ def test_names_do_nothing_to_a_terminal(folder: Path) -> None:
     assert errors.splitlines()[-1] == "cass: --images: a\\x1b[31m\\nb\\x9b.png: no such file"
 
 
+RED = "\x1b[31m"
+
+
+def test_paths_do_nothing_to_a_terminal(folder: Path) -> None:
+    crowd = {"image_id": 1, "bbox": [0, 0, 9, 9], "iscrowd": 1}
+    content = {"images": [IMAGE], "annotations": [crowd]}
+    (folder / f"a{RED}.json").write_text(json.dumps(content))
+    for command in (
+        ["mask", "--out", f"m{RED}.npz"],
+        ["plot", "--image", "1", "--out", f"p{RED}.png"],
+    ):
+        done = ended("-m", "cass_cli", *command, f"a{RED}.json", cwd=folder)
+        assert (done.returncode, "\x1b" in done.stdout + done.stderr) == (0, False)
+        assert "a\\x1b[31m.json: 1 crowd region left out" in done.stderr
+        shown = command[-1].replace("\x1b", "\\x1b")
+        assert shown in done.stdout + done.stderr
+    assert f"m{RED}.npz" in names(folder)
+
+
 def test_a_link_to_itself_is_refused(folder: Path) -> None:
     (folder / "m.npz").symlink_to("m.npz")
     assert "m.npz" in mask(folder, "m.npz", code=1)
@@ -152,6 +172,31 @@ def test_what_is_read_is_not_written_over(folder: Path) -> None:
     assert "--plot: " in mask(folder, "m.npz", "--plot", ".", "--images", ".", code=1)
     assert (folder / "file.json").read_bytes() == before
     assert names(folder) == {"file.json", "link"}
+
+
+def test_pictures_are_not_written_over(folder: Path) -> None:
+    """Not those of other images, nor through links and folders, nor before all else is known."""
+    (folder / "pics" / "sub").mkdir(parents=True)
+    pictures = ["sub/1.png", "sub\\2.png", "3.png"]
+    images = [IMAGE | {"id": i, "file_name": name} for i, name in enumerate(pictures, start=1)]
+    (folder / "file.json").write_text(json.dumps({"images": images, "annotations": []}))
+    for name in ("sub/1.png", "sub/2.png", "3.png"):
+        Image.new("RGB", (96, 64)).save(folder / "pics" / name)
+    (folder / "link.npz").symlink_to("pics/sub/2.png")
+    before = {path: path.read_bytes() for path in folder.rglob("*.png")}
+    read = "is a picture that is read: give another path\n"
+    with_figures = ("--images", "pics", "--plot")
+    errors = mask(folder, "m.npz", *with_figures, "pics/sub", code=1)
+    assert errors == f"cass: --plot: pics/sub/1.png {read}"
+    for out in ("pics/3.png", "link.npz"):
+        errors = mask(folder, out, *with_figures, "figures", code=1)
+        assert errors == f"cass: --out: {out} {read}"
+    plot = ["plot", "file.json", "--image", "1", "--images", "pics", "--out"]
+    for out in ("pics/sub/1.png", "pics/3.png"):
+        done = ended("-m", "cass_cli", *plot, out, cwd=folder)
+        assert (done.returncode, done.stderr) == (1, f"cass: --out: {out} {read}")
+    assert {path: path.read_bytes() for path in folder.rglob("*.png")} == before
+    assert names(folder) == {"file.json", "pics", "link.npz"}
 
 
 # Files end at so many bytes, as if the disk did.
@@ -306,10 +351,11 @@ def test_errors_of_others_keep_their_words(tmp_path: Path) -> None:
 
 def test_progress_on_a_terminal(folder: Path) -> None:
     images = [IMAGE | {"id": i, "height": 64 + i} for i in range(5)]
-    (folder / "file.json").write_text(json.dumps({"images": images, "annotations": []}))
+    source = f"file{RED}.json"
+    (folder / source).write_text(json.dumps({"images": images, "annotations": []}))
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 160, 0, 0))
-    command = [sys.executable, "-m", "cass_cli", "mask", "file.json", "--out", "m.npz"]
+    command = [sys.executable, "-m", "cass_cli", "mask", source, "--out", "m.npz"]
     env = {**os.environ, "TERM": "xterm", "COLUMNS": "160"}
     process = subprocess.Popen([*command, "--plot", "f"], cwd=folder, stderr=theirs, env=env)
     os.close(theirs)
@@ -322,8 +368,9 @@ def test_progress_on_a_terminal(folder: Path) -> None:
     finally:
         process.kill()
         os.close(ours)
+    assert b"file\x1b" not in shown
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode()).replace("\r", "\n")
-    assert re.search(r"file\.json: images .*bytes.* left", text)  # while the file is read
+    assert re.search(r"file\\x1b\[31m\.json: images .*bytes.* left", text)  # while the file is read
     steps = re.findall(r"images .* ([0-5])/5 +(?:\d[\d,.]*/s)? +0:\d\d:\d\d done, \S+ left", text)
     assert len(set(steps)) > 2  # a figure takes longer than from one look to the next
     assert "5" in steps

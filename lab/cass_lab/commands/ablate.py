@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from cass_cli.options import require_known, takes
+from cass_cli.options import printable, require_known, takes
 from cass_lab.commands.options import TrainingOptions, run_all
 
 
@@ -66,5 +66,6 @@ def ablate(
         for row in rows:
             table.add_row(*row)
         Console(markup=False, highlight=False, emoji=False).print(table)
-        typer.echo(f"{report.path}")
-    typer.echo(f"{store.models}: predictors, each with its variant and seed as its name")
+        typer.echo(printable(str(report.path)))
+    words = f"{store.models}: predictors, each with its variant and seed as its name"
+    typer.echo(printable(words))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cass_cli.figures import load_picture, stretch, stretch_boxes
+from cass_cli.figures import keep_pictures, load_picture, stretch, stretch_boxes
 from cass_cli.files import keep_inputs
 from cass_cli.options import (
     CocoArgument,
@@ -18,6 +18,7 @@ from cass_cli.options import (
     StrideOption,
     feature_map,
     make_spec,
+    printable,
 )
 from cass_cli.progress import load_coco, progress_bar
 from cass_core.errors import InvalidRequest
@@ -60,6 +61,7 @@ def sheet(
     file = load_coco(coco, skip_invalid=skip_invalid, categories=True, limit=limit)
     if not file.image_ids:
         raise InvalidRequest(coco.name, "has no images")
+    keep_pictures("--out", [out], images, file.file_names)
     trained = None if predictor is None else load_trained(predictor, stride)
     scored_by = predictor.name if predictor else None
     with (
@@ -92,4 +94,4 @@ def sheet(
                     None if trained is None else trained.logits(picture),
                 )
             )
-    typer.echo(str(out))
+    typer.echo(printable(str(out)))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cass_cli.files import whole_file
-from cass_cli.options import takes
+from cass_cli.options import printable, takes
 from cass_lab.commands.options import TrainingOptions, run_all
 
 if TYPE_CHECKING:
@@ -61,4 +61,4 @@ def tune(
     path = options.out / "tune.md"
     with whole_file(path) as file:
         file.write((table + "\n").encode())
-    typer.echo(str(path))
+    typer.echo(printable(str(path)))

@@ -462,6 +462,21 @@ def test_a_missing_picture_leaves_no_file(scenes: Path, tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"test.json", "sheet.html"}
 
 
+def test_the_path_does_nothing_to_a_terminal(scenes: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a\x1b[31m.html"
+    done = cass(scenes / "test.json", "--images", scenes, "--limit", "1", "--out", out)
+    assert done.stdout == f"{tmp_path}/a\\x1b[31m.html\n"
+    assert out.exists()
+
+
+def test_a_picture_is_not_written_over(scenes: Path) -> None:
+    picture = scenes / json.loads((scenes / "test.json").read_text())["images"][3]["file_name"]
+    before = picture.read_bytes()
+    done = cass(scenes / "test.json", "--images", scenes, "--out", picture)
+    assert str(done.exception) == (f"--out: {picture} is a picture that is read: give another path")
+    assert picture.read_bytes() == before
+
+
 def test_large_pictures_are_shown_smaller() -> None:
     """The coordinates stay those of the whole picture."""
     image = image_of("wide", [[0, 0, 2000, 100]], [0], np.zeros((4, 6)))
