@@ -14,6 +14,8 @@ from cass_core.errors import InvalidRequest
 
 _MOST_CHANNELS = 4
 _BBOX = "must be four numbers: x, y, width, height"
+# Flags of what is no single object.
+_LEFT_OUT = ("iscrowd", "ignore")
 
 
 def boxes_and_size(sample: Any, position: int, boxes: str, image: str) -> tuple[Any, Any]:
@@ -52,7 +54,7 @@ def _xyxy(boxes: Any, name: str) -> Any:
 
 
 def _coco_xyxy(annotations: Sequence[Any], name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Corners of COCO annotations, which give x, y, width, height; without crowd regions."""
+    """Corners of COCO annotations, which give x, y, width, height; without what is left out."""
     corners = []
     for i, annotation in enumerate(annotations):
         # Other sets have lists of dicts too, whose `bbox` is xyxy: KITTI's, Detectron2's.
@@ -60,28 +62,50 @@ def _coco_xyxy(annotations: Sequence[Any], name: str) -> np.ndarray[Any, np.dtyp
             raise InvalidRequest(
                 f"{name}[{i}]", "is not a COCO annotation, which has an image_id and a bbox"
             )
-        bbox = annotation.get("bbox", ())
+        bbox: Any = annotation.get("bbox")
         try:
-            # Text of four digits is no box.
-            x, y, width, height = map(float, () if isinstance(bbox, str | bytes) else bbox)
-        except (TypeError, ValueError):
+            x, y, width, height = map(_number, bbox if _is_row(bbox) else ())
+        except (TypeError, ValueError, OverflowError):
             raise InvalidRequest(f"{name}[{i}].bbox", _BBOX) from None
         if width < 0 or height < 0:
             raise InvalidRequest(f"{name}[{i}].bbox", "has a negative width or height")
-        if not _is_crowd(annotation.get("iscrowd"), f"{name}[{i}].iscrowd"):
+        flags = [_flag(annotation.get(key), f"{name}[{i}].{key}") for key in _LEFT_OUT]
+        if not any(flags):
             corners.append((x, y, x + width, y + height))
-    if len(corners) < len(annotations):
-        warn_once(
-            "crowd",
-            "crowd regions are left out of the masks, so that their patches are background: "
-            f"{len(annotations) - len(corners)} of {len(annotations)} annotations of {name}",
-        )
+    _warn_of_left_out(len(annotations) - len(corners), len(annotations), name)
     return np.array(corners, np.float64).reshape(-1, 4)
 
 
-def _is_crowd(value: Any, name: str) -> bool:
+def _is_row(value: Any) -> bool:
+    """Whether it has values in an order, of which none is masked; text and bytes are no numbers."""
+    return isinstance(value, list | tuple | np.ndarray | Tensor) and not np.ma.is_masked(value)
+
+
+def _number(value: Any) -> float:
+    """Python's float of a number; text and truth values, which `float` takes, are none."""
+    number = _scalar(value)
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        raise TypeError
+    return float(number)
+
+
+def _scalar(value: Any) -> Any:
+    is_array = isinstance(value, Tensor | np.ndarray | np.generic)
+    return value.item() if is_array and value.ndim == 0 else value
+
+
+def _warn_of_left_out(count: int, total: int, name: str) -> None:
+    if count:
+        warn_once(
+            "crowd",
+            "crowd regions (iscrowd: 1) and ignored objects (ignore: 1) are left out of the masks, "
+            f"so that their patches are background: {count} of {total} objects of {name}",
+        )
+
+
+def _flag(value: Any, name: str) -> bool:
     """A flag as COCO has it; text is no truth value, as "0" would be true."""
-    flag = value.item() if isinstance(value, Tensor | np.generic) and value.ndim == 0 else value
+    flag = _scalar(value)
     if flag is not None and not (isinstance(flag, int | float) and flag in (0, 1)):
         raise InvalidRequest(name, f"must be 0 or 1, got {value!r}")
     return bool(flag)
