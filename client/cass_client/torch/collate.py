@@ -37,8 +37,9 @@ class MaskCollate:
       as torchvision's ``CocoDetection`` gives it;
     - any other with a function for ``boxes``.
 
-    Crowd regions (``iscrowd``: 1) and ignored objects (``ignore``: 1) of COCO annotations are left
-    out, so that their patches are background, which a warning says once a process.
+    Crowd regions (``iscrowd``: 1) and ignored objects (``ignore``: 1) are left out, so that their
+    patches are background, which a warning says once a process. COCO annotations have a flag each;
+    beside boxes, ``iscrowd`` and ``ignore`` are one flag for each box.
 
     The size of an image is read from the image as the sample has it, so after augmentation. A
     tensor is CHW (or HW), a NumPy array HWC (or HW), and one that looks like the other (such as a

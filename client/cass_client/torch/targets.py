@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from cass_core.checks.warn import warn_once
@@ -25,19 +26,21 @@ def boxes_and_size(sample: Any, position: int, boxes: str, image: str) -> tuple[
     """
     name, size_name = f"boxes[{position}]", f"image_size[{position}]"
     if isinstance(sample, Mapping):
-        found, picture = _value(sample, boxes, name), _value(sample, image, size_name)
+        found, picture = _of_target(sample, boxes, name), _value(sample, image, size_name)
     elif isinstance(sample, tuple | list) and len(sample) >= 2:
         picture, found = sample[0], sample[1]
         if isinstance(found, Mapping):
             # Of an image without annotations, as torchvision wraps a COCO set.
-            found = _value(found, boxes, name) if set(found) - {"image_id"} else None
+            found = _of_target(found, boxes, name) if set(found) - {"image_id"} else None
     else:
         raise InvalidRequest(
             name,
             f"cannot be found in a {_kind(sample)}; a sample must be a dict or (image, target), "
             "or boxes a function",
         )
-    return _xyxy(found, name), _image_size(picture, size_name)
+    if _are_annotations(found):
+        found = _coco_xyxy(found, name)
+    return found, _image_size(picture, size_name)
 
 
 def _value(mapping: Mapping[Any, Any], key: str, name: str) -> Any:
@@ -47,10 +50,40 @@ def _value(mapping: Mapping[Any, Any], key: str, name: str) -> Any:
     return mapping[key]
 
 
-def _xyxy(boxes: Any, name: str) -> Any:
-    if isinstance(boxes, list | tuple) and any(isinstance(entry, Mapping) for entry in boxes):
-        return _coco_xyxy(boxes, name)
-    return boxes
+def _of_target(target: Mapping[Any, Any], key: str, name: str) -> Any:
+    """The boxes of a target, without those that its flags leave out."""
+    boxes = _value(target, key, name)
+    if _are_annotations(boxes) or not _has_length(boxes):
+        return boxes
+    left_out = np.zeros(len(boxes), bool)
+    for flags in _LEFT_OUT:
+        if target.get(flags) is not None:
+            left_out |= _flags(target[flags], len(boxes), name, flags)
+    if not left_out.any():
+        return boxes
+    _warn_of_left_out(int(left_out.sum()), len(boxes), name)
+    if not isinstance(boxes, Tensor):
+        return [box for box, out in zip(boxes, left_out, strict=True) if not out]
+    kept = boxes.as_subclass(Tensor)[torch.from_numpy(~left_out).to(boxes.device)]
+    if type(boxes) is not Tensor:  # torchvision's, which say their format
+        kept = kept.as_subclass(type(boxes))
+        vars(kept).update(vars(boxes))
+    return kept
+
+
+def _has_length(value: Any) -> bool:
+    return hasattr(value, "__len__") and getattr(value, "ndim", 1) > 0
+
+
+def _are_annotations(boxes: Any) -> bool:
+    return isinstance(boxes, list | tuple) and any(isinstance(entry, Mapping) for entry in boxes)
+
+
+def _flags(values: Any, count: int, name: str, key: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """The flags of the boxes of a target, as torchvision's references give them."""
+    if not _is_row(values) or not _has_length(values) or len(values) != count:
+        raise InvalidRequest(f"{name}.{key}", f"must be 0 or 1 for each of {count} boxes")
+    return np.array([_flag(value, f"{name}[{i}].{key}") for i, value in enumerate(values)], bool)
 
 
 def _coco_xyxy(annotations: Sequence[Any], name: str) -> np.ndarray[Any, np.dtype[np.float64]]:

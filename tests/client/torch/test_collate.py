@@ -135,6 +135,43 @@ def test_crowds_and_ignored_objects_are_left_out(unsaid: None, key: str, flag: A
     assert said == [LEFT_OUT]
 
 
+@pytest.mark.parametrize("key", ["iscrowd", "ignore"])
+@pytest.mark.parametrize("boxes", [list, np.array, torch.tensor])
+@pytest.mark.parametrize("flags", [list, np.array, torch.tensor])
+def test_flags_beside_boxes(unsaid: None, key: str, boxes: Any, flags: Any) -> None:
+    """Of a target as torchvision's references make it, and of a sample."""
+    target = {"boxes": boxes(BOXES[0]), key: flags([1, 0])}
+    alone = expected(boxes=[BOXES[0][1:]], sizes=SIZES[:1])
+    said, batch = warnings_of(collate(), [(IMAGE, target)])
+    same(batch[-1], alone)
+    assert said == [LEFT_OUT]
+    sample = {"image": IMAGE, **target}
+    same(collate(collate_fn=lambda _: {})([sample])["masks"], alone)
+
+
+@pytest.mark.parametrize("boxes", [BOXES[0], torch.tensor(BOXES[0]), [], None, torch.zeros(0)])
+def test_flags_that_leave_nothing_out(boxes: Any) -> None:
+    count = 0 if boxes is None else len(boxes)
+    for flags in (torch.zeros(count, dtype=torch.int64), [False] * count, None):
+        masks = collate()([(IMAGE, {"boxes": boxes, "iscrowd": flags, "ignore": flags})])[-1]
+        same(masks, expected(boxes=[BOXES[0][:count]], sizes=SIZES[:1]))
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        (["1", 0], "[0].iscrowd: must be 0 or 1, got '1'"),
+        ([0, 2], "[1].iscrowd: must be 0 or 1, got 2"),
+        *(
+            (flags, ".iscrowd: must be 0 or 1 for each of 2 boxes")
+            for flags in (0, "10", b"10", torch.tensor(0), [0], torch.zeros(3), {0, 1})
+        ),
+    ],
+)
+def test_flags_that_are_none_are_refused(flags: Any, text: str) -> None:
+    assert refused((IMAGE, {"boxes": BOXES[0], "iscrowd": flags})) == f"boxes[1]{text}"
+
+
 @pytest.mark.parametrize("flag", [0, False, None, 0.0, np.False_, torch.tensor(0)])
 def test_what_is_no_crowd_stays(flag: Any) -> None:
     annotations = [{**a, "iscrowd": flag, "ignore": flag} for a in coco(BBOXES[0])]
@@ -234,6 +271,10 @@ KITTI = {"type": "Car", "truncated": 0.0, "bbox": [8.0, 8.0, 24.0, 20.0]}
          "boxes[1][0].x2: is smaller than x1; boxes are x1, y1, x2, y2"),
         ((IMAGE, {"boxes": torch.zeros(2, 5)}), "boxes[1]: must have the shape [N, 4], got [2, 5]"),
         ((IMAGE, 3), "boxes[1]: must have the shape [N, 4], got []"),
+        ((IMAGE, {"boxes": torch.tensor(3), "iscrowd": [1]}),
+         "boxes[1]: must have the shape [N, 4], got []"),
+        ((IMAGE, {"boxes": [(1, 2, 3), (1, 2, 3, 4)], "iscrowd": [0, 0]}),
+         "boxes[1]: must be an array of numbers of the shape [N, 4]"),
         ((IMAGE, [KITTI]),
          "boxes[1][0]: is not a COCO annotation, which has an image_id and a bbox"),
         *(
