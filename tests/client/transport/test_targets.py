@@ -50,13 +50,37 @@ def test_hosts_of_a_list_are_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
 FORMS = "must be HOST:PORT, ray:NAME or local:"
 PORTS = ("", "0", "65536", "99999", "-1", "five", "\u00b2")
-NO_HOSTS = ("a..b", ".a", "256.0.0.1", "a/b", "me@h", "[h]", "[::1", "-a", "\u00fc")
+NO_HOSTS = ("a..b", ".a", "256.0.0.1", "a/b", "[h]", "[::1", "-a", "\u00fc")
 
 
 @pytest.mark.parametrize(
     ("target", "reason"),
     [
         ("", f"{FORMS}, got ''"),
+        ("local:x", f"{FORMS}, got 'local:x'; write 'local:'"),
+        ("UNIX:/x", "must have 'UNIX:' in lower case; write 'unix:/x'"),
+        ("Ray:cass", "must have 'Ray:' in lower case; write 'ray:cass'"),
+        ("DNS:///me:secret@h:1", "must have 'DNS:' in lower case"),
+        *(
+            (target, "must be HOST:PORT, without what is before the @; write 'host:50051'")
+            for target in ("me:secret@host:50051", "me@host", "a:1,b:s,ecr et@host:50051")
+        ),
+        ("me:secret@ho st:1", "must be HOST:PORT, without what is before the @"),
+        ("http://me:sec/ret@h:80", "must be HOST:PORT, not a URL"),
+        ("passthrough:///h:1", "must be HOST:PORT, not a URL; write 'h:1'"),
+        ("file:///tmp/x y", "must be HOST:PORT, not a URL"),
+        *(
+            (target, f"must be HOST:PORT: '{target}' is several without commas; write 'a:1,b:2'")
+            for target in ("a:1;b:2", "a:1 b:2", "a:1; b:2")
+        ),
+        *(
+            (target, f"must be HOST:PORT: '{target}' has more than one colon")
+            for target in ("h:50051:50051", "a:1:2")
+        ),
+        ("/tmp/sock", "must be HOST:PORT: '/tmp/sock' has no port; write 'unix:/tmp/sock'"),
+        ("a/b", "must be HOST:PORT: 'a/b' has no port; write 'unix:a/b'"),
+        ("h/", "must be HOST:PORT: 'h/' has no port; write 'h:50051'"),
+        ("a b", "must be HOST:PORT: 'a b' has blanks"),
         (7, f"{FORMS}, got 7"),
         ("  ", f"{FORMS}, got '  '"),
         ("local", f"{FORMS}, got 'local'; write 'local:'"),
