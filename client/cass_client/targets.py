@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 import socket
 from collections.abc import Sequence
@@ -24,6 +25,9 @@ _ANY_CASE = re.compile(f"ray:(?![0-9]+(,|$))|{_SCHEME.pattern}", re.IGNORECASE)
 _LOCAL_FORMS = re.compile(r"local(:(?![0-9]+(,|$)).*)?", re.IGNORECASE | re.DOTALL)
 _URL = re.compile(r"([a-z][a-z0-9+.-]*):///?(?:[^/?#]*@)?([^/?#]*)", re.IGNORECASE)
 _LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
+# Of which gRPC reads one.
+_XDS_VARIABLES = ("GRPC_XDS_BOOTSTRAP", "GRPC_XDS_BOOTSTRAP_CONFIG")
+_NUMBER = re.compile("[0-9]+|0[xX][0-9a-fA-F]*")
 # Of the path of a socket, in Linux.
 _MOST_PATH_BYTES = 107
 
@@ -92,10 +96,18 @@ def endpoints_of(target: str) -> list[tuple[str, int]]:
             return endpoints
         case "unix" | "unix-abstract":
             path = rest.removeprefix("//")
+            if path != rest and not path.startswith("/"):
+                raise InvalidRequest(
+                    "target", f"must have no host, got {target!r}; write {f'{scheme[1]}:{path}'!r}"
+                )
             if not path or len(path.encode()) > _MOST_PATH_BYTES:
                 raise InvalidRequest(
                     "target", f"must have a path of 1 to {_MOST_PATH_BYTES} bytes, got {target!r}"
                 )
+        case "vsock" if not re.fullmatch("[0-9]{1,10}:[0-9]{1,10}", rest):
+            raise InvalidRequest("target", f"must be vsock:CID:PORT, got {target!r}")
+        case "xds" if not any(map(os.environ.get, _XDS_VARIABLES)):
+            raise InvalidRequest("target", f"needs {' or '.join(_XDS_VARIABLES)}, got {target!r}")
     return []
 
 
@@ -175,7 +187,8 @@ def is_host(name: Any) -> bool:
     if _ip_version(name) is not None:
         return True
     # What ends in a number is an address, or no name at all.
-    return len(name) < 255 and not labels[-1].isdigit() and all(map(_LABEL.fullmatch, labels))
+    is_number = _NUMBER.fullmatch(labels[-1]) is not None
+    return len(name) < 255 and not is_number and all(map(_LABEL.fullmatch, labels))
 
 
 def _ip_version(text: str) -> int | None:
