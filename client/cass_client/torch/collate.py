@@ -153,6 +153,8 @@ class MaskCollate:
     def _collate(self, samples: Sequence[Any]) -> Any:
         """A tuple, a list, or a dict that has no masks yet."""
         if self._collate_fn is None:
+            if not samples:
+                raise InvalidRequest("collate_fn", "is needed for a batch without samples")
             batch = _collate(samples, self._image)
         else:
             batch = self._collate_fn(samples)

@@ -463,6 +463,13 @@ def test_bad_batches(collate_fn: Any, text: str) -> None:
     assert str(caught.value) == text
 
 
+def test_a_batch_without_samples() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        collate(collate_fn=None)([])
+    assert str(caught.value) == "collate_fn: is needed for a batch without samples"
+    assert collate(collate_fn=lambda _: {})([])["masks"].shape == (0, *MAP)
+
+
 def test_a_collate_fn_may_change_samples_in_place() -> None:
     def spoil(samples: Any) -> tuple[Any, ...]:
         for _, boxes in samples:
