@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 import socket
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from cass.discovery import SCHEME, SERVICE_FORM
@@ -19,8 +21,13 @@ _FORMS = "must be HOST:PORT, ray:NAME or local:"
 # Hosts may be called like a scheme, as in ray:50051.
 _SCHEME = re.compile(r"(dns|unix|unix-abstract|ipv4|ipv6|vsock|xds|google-c2p):(?![0-9]+(,|$))")
 _PORT = re.compile(r"[0-9]+(,|$)")
-_URL = re.compile(r"([a-z][a-z0-9+.-]*)://(?:[^/?#]*@)?([^/?#]*)", re.IGNORECASE)
+_ANY_CASE = re.compile(f"ray:(?![0-9]+(,|$))|{_SCHEME.pattern}", re.IGNORECASE)
+_LOCAL_FORMS = re.compile(r"local(:(?![0-9]+(,|$)).*)?", re.IGNORECASE | re.DOTALL)
+_URL = re.compile(r"([a-z][a-z0-9+.-]*):///?(?:[^/?#]*@)?([^/?#]*)", re.IGNORECASE)
 _LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
+# Of which gRPC reads one.
+_XDS_VARIABLES = ("GRPC_XDS_BOOTSTRAP", "GRPC_XDS_BOOTSTRAP_CONFIG")
+_NUMBER = re.compile("[0-9]+|0[xX][0-9a-fA-F]*")
 # Of the path of a socket, in Linux.
 _MOST_PATH_BYTES = 107
 
@@ -29,8 +36,12 @@ def check_target(target: object) -> None:
     """Rejects what cannot be the address of a server, with the form that it should have."""
     if not isinstance(target, str) or not target.strip():
         raise InvalidRequest("target", f"{_FORMS}, got {target!r}")
-    if target.strip().lower() in ("local", LOCAL) and target != LOCAL:
+    if target != LOCAL and _LOCAL_FORMS.fullmatch(target.strip()):
         raise InvalidRequest("target", f"{_FORMS}, got {target!r}; write {LOCAL!r}")
+    scheme, colon, rest = target.partition(":")
+    if _ANY_CASE.match(target) and scheme != scheme.lower():
+        form = f"; write {scheme.lower() + colon + rest!r}" if "@" not in target else ""
+        raise InvalidRequest("target", f"must have {scheme + colon!r} in lower case{form}")
     if target != LOCAL and service_of(target) is None:
         endpoints_of(target)
 
@@ -68,7 +79,9 @@ def endpoints_of(target: str) -> list[tuple[str, int]]:
     """
     scheme = _SCHEME.match(target)
     if scheme is None:
-        parts = [part.strip() for part in target.split(",")] if "," in target else [target]
+        # What is before an @ may be a password, with commas too.
+        is_several = "," in target and "@" not in target
+        parts = [part.strip() for part in target.split(",")] if is_several else [target]
         return [_endpoint(part) for part in parts]
     rest = target[scheme.end() :]
     match scheme[1]:
@@ -83,10 +96,18 @@ def endpoints_of(target: str) -> list[tuple[str, int]]:
             return endpoints
         case "unix" | "unix-abstract":
             path = rest.removeprefix("//")
+            if path != rest and not path.startswith("/"):
+                raise InvalidRequest(
+                    "target", f"must have no host, got {target!r}; write {f'{scheme[1]}:{path}'!r}"
+                )
             if not path or len(path.encode()) > _MOST_PATH_BYTES:
                 raise InvalidRequest(
                     "target", f"must have a path of 1 to {_MOST_PATH_BYTES} bytes, got {target!r}"
                 )
+        case "vsock" if not re.fullmatch("[0-9]{1,10}:[0-9]{1,10}", rest):
+            raise InvalidRequest("target", f"must be vsock:CID:PORT, got {target!r}")
+        case "xds" if not any(map(os.environ.get, _XDS_VARIABLES)):
+            raise InvalidRequest("target", f"needs {' or '.join(_XDS_VARIABLES)}, got {target!r}")
     return []
 
 
@@ -94,21 +115,32 @@ def _endpoint(part: str) -> tuple[str, int]:
     """The host, without brackets, and the port of a ``HOST:PORT``."""
     if url := _URL.match(part):  # which may hold a password
         secured = " with tls=Tls()" if url[1].lower() in ("https", "grpcs") else ""
-        raise InvalidRequest(
-            "target", f"must be HOST:PORT, not a URL; write {_with_port(url[2])!r}{secured}"
-        )
+        # An @ after the host is that of a password with a slash, or of a path.
+        is_path = "@" in part[url.end() :] or (":///" in part and ":" not in url[2])
+        advice = "" if is_path else _advice(_with_port(url[2]), secured)
+        raise InvalidRequest("target", f"must be HOST:PORT, not a URL{advice}")
+    if "@" in part:
+        advice = _advice(_with_port(part.rpartition("@")[2]))
+        raise InvalidRequest("target", f"must be HOST:PORT, without what is before the @{advice}")
+    pieces = re.split(r"[\s;]+", part.strip())
+    if len(pieces) > 1 and _are_endpoints(pieces):
+        _refuse(part, "is several without commas", ",".join(pieces))
     if part.split() != [part]:
         _refuse(part, "has blanks" if part else "is empty", "".join(part.split()))
     if part.count(":") > 1 and not part.startswith("["):
         address, _, port = part.rpartition(":")
-        whole = _ip_version(part) == 6 or _ip_version(address) != 6
-        form = f"[{part}]:{_DEFAULT_PORT}" if whole else f"[{address}]:{port}"
-        _refuse(part, "is an IPv6 address without brackets", form)
+        if _ip_version(part) == 6:
+            _refuse(part, "is an IPv6 address without brackets", f"[{part}]:{_DEFAULT_PORT}")
+        if _ip_version(address) == 6:
+            _refuse(part, "is an IPv6 address without brackets", f"[{address}]:{port}")
+        _refuse(part, "has more than one colon", "")
     host, colon, port = part.rpartition(":")
     if part.isdigit() or (colon and not host):
         _refuse(part, "has no host", f"localhost:{port or part}")
     if not colon or part.endswith("]"):
-        _refuse(part, "has no port", _with_port(part))
+        host = part.rstrip("/")
+        is_path = "/" in host or not host
+        _refuse(part, "has no port", f"unix:{part}" if is_path else _with_port(host))
     if not _is_port(port):
         _refuse(part, "has no port from 1 to 65535", _with_port(f"{host}:{port.rstrip('/')}"))
     bracketed = host.startswith("[") and host.endswith("]")
@@ -119,8 +151,20 @@ def _endpoint(part: str) -> tuple[str, int]:
 
 
 def _refuse(part: str, reason: str, form: str) -> NoReturn:
-    advice = f"; write {form!r}" if form else ""
-    raise InvalidRequest("target", f"must be HOST:PORT: {part!r} {reason}{advice}")
+    raise InvalidRequest("target", f"must be HOST:PORT: {part!r} {reason}{_advice(form)}")
+
+
+def _advice(form: str, more: str = "") -> str:
+    """The form to write, if it is one."""
+    good = form.startswith("unix:") or (form != "" and _are_endpoints(form.split(",")))
+    return f"; write {form!r}{more}" if good else ""
+
+
+def _are_endpoints(parts: Sequence[str]) -> bool:
+    try:
+        return all(_endpoint(part) for part in parts)
+    except InvalidRequest:
+        return False
 
 
 def _with_port(text: str) -> str:
@@ -143,7 +187,8 @@ def is_host(name: Any) -> bool:
     if _ip_version(name) is not None:
         return True
     # What ends in a number is an address, or no name at all.
-    return len(name) < 255 and not labels[-1].isdigit() and all(map(_LABEL.fullmatch, labels))
+    is_number = _NUMBER.fullmatch(labels[-1]) is not None
+    return len(name) < 255 and not is_number and all(map(_LABEL.fullmatch, labels))
 
 
 def _ip_version(text: str) -> int | None:

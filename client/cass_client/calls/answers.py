@@ -43,7 +43,7 @@ def masks(message: bytes, inputs: MaskInputs) -> Masks:
     """Masks and owner maps of a `GenerateMaskResponse`."""
     # Laid out as our servers do it, it need not be parsed: number, dtypes and shapes of the tensors
     # are in the headers that the layout compares.
-    found = mask_layout(inputs).read(message)
+    found = _read_layout(message, inputs, entry=False)
     if found is None:
         answer, views = _parse(message, pb.GenerateMaskResponse)
         found = _masks(answer, views, "", inputs)
@@ -52,7 +52,7 @@ def masks(message: bytes, inputs: MaskInputs) -> Masks:
 
 def entry(message: bytes, inputs: MaskInputs) -> Masks | None:
     """Masks and owner maps of a `StreamMasksResponse`; None if it is an error."""
-    found = mask_layout(inputs, entry=True).read(message)
+    found = _read_layout(message, inputs, entry=True)
     if found is None:
         answer, views = _parse(message, pb.StreamMasksResponse)
         result = answer.WhichOneof("result")
@@ -82,6 +82,15 @@ def loss(message: bytes, inputs: LossInputs) -> HostLoss:
 def info(message: bytes, _: None) -> pb.GetServerInfoResponse:
     """A `GetServerInfoResponse`."""
     return _parse(message, pb.GetServerInfoResponse)[0]
+
+
+def _read_layout(message: bytes, inputs: MaskInputs, *, entry: bool) -> Masks | None:
+    """The arrays of an answer that is laid out as our servers do it; None for any other."""
+    try:
+        layout = mask_layout(inputs, entry=entry)
+    except ValueError:  # the masks are too long for a message, so that this one is an error
+        return None
+    return layout.read(message)
 
 
 def _parse(message: bytes, kind: type[M]) -> tuple[M, Views]:

@@ -124,10 +124,17 @@ def _packed(rows: npt.NDArray[Any], name: str) -> BoxBatch:
 
 def _sides(batch: Mapping[str, npt.NDArray[Any]], name: str) -> npt.NDArray[np.float64]:
     """Heights or widths; where null, the column has no numbers or NaN."""
-    sides = _column(batch, name)
+    sides = np.asarray(_column(batch, name))
+    if sides.dtype == object:  # text and truth values, which NumPy would convert
+        numbers = (int, float, np.integer, np.floating, np.ndarray, type(None))
+        for i, side in enumerate(sides):
+            if isinstance(side, bool) or not isinstance(side, numbers):
+                raise InvalidRequest(f"{name}[{i}]", f"must be a number, got {side!r}")
+    elif sides.dtype.kind not in "iuf":
+        raise InvalidRequest(name, f"must be a number in each row, got {sides.dtype}")
     try:
         pixels = np.asarray(sides, np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise InvalidRequest(name, "must be a number in each row") from None
     if pixels.ndim != 1:
         raise InvalidRequest(name, f"must be a number in each row, got {list(pixels.shape[1:])}")

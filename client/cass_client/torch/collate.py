@@ -34,9 +34,12 @@ class MaskCollate:
     - a tuple that begins with image and target; the target is a dict with such boxes, as
       torchvision's detection sets and transforms give it, or the boxes themselves;
     - with a list of COCO annotations in place of the boxes (their ``bbox`` is x, y, width, height),
-      as torchvision's ``CocoDetection`` gives it. Crowd regions (``iscrowd``: 1) are left out, so
-      that their patches are background, which a warning says once a process;
+      as torchvision's ``CocoDetection`` gives it;
     - any other with a function for ``boxes``.
+
+    Crowd regions (``iscrowd``: 1) and ignored objects (``ignore``: 1) are left out, so that their
+    patches are background, which a warning says once a process. COCO annotations have a flag each;
+    beside boxes, ``iscrowd`` and ``ignore`` are one flag for each box.
 
     The size of an image is read from the image as the sample has it, so after augmentation. A
     tensor is CHW (or HW), a NumPy array HWC (or HW), and one that looks like the other (such as a
@@ -150,6 +153,8 @@ class MaskCollate:
     def _collate(self, samples: Sequence[Any]) -> Any:
         """A tuple, a list, or a dict that has no masks yet."""
         if self._collate_fn is None:
+            if not samples:
+                raise InvalidRequest("collate_fn", "is needed for a batch without samples")
             batch = _collate(samples, self._image)
         else:
             batch = self._collate_fn(samples)

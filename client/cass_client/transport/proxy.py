@@ -10,6 +10,7 @@ from collections.abc import Sequence
 # exceptions it reads neither the upper-case name nor a `*`, which other programs do.
 _VARIABLES = ("grpc_proxy", "https_proxy", "http_proxy")
 _EXCEPTIONS = ("no_grpc_proxy", "no_proxy", "NO_PROXY")
+_LOOPBACK_NAMES = ("localhost", "ip6-localhost", "ip6-loopback")
 
 
 def proxy_of(hosts: Sequence[str]) -> str | None:
@@ -28,12 +29,15 @@ def proxy_of(hosts: Sequence[str]) -> str | None:
 def is_loopback(host: str) -> bool:
     """Whether a host is this machine by its name or address."""
     name = host.lower().removesuffix(".")
-    if name == "localhost" or name.endswith(".localhost"):
+    if name in _LOOPBACK_NAMES or name.endswith(".localhost"):
         return True
     try:
-        return ipaddress.ip_address(name).is_loopback
+        address = ipaddress.ip_address(name)
     except ValueError:
         return False
+    address = getattr(address, "ipv4_mapped", None) or address
+    # The kernel connects the unspecified address to this machine.
+    return address.is_loopback or address.is_unspecified
 
 
 def _covers(entry: str, host: str) -> bool:

@@ -68,6 +68,20 @@ def test_a_request_beyond_the_servers_limits(server: ServerProcess, stream: Stre
     assert list(answers) == []
 
 
+def test_a_request_beyond_any_message(server: ServerProcess) -> None:
+    """Is the request's error, not an outage, after which masks would be made here."""
+    huge = MaskRequest([None], (60_000, 60_000), (60_000, 60_000))
+    with CassClient(server.address, timeout=LIMIT, fallback="local") as client:
+        with pytest.raises(InvalidRequest) as caught:
+            client.generate_mask(huge.boxes, huge.image_size, huge.feature_map)
+        with pytest.raises(InvalidRequest) as streamed:
+            next(client.stream_masks([huge]))
+        assert str(streamed.value) == str(caught.value)
+        assert "the server's limit is 1000" in str(streamed.value)
+        assert_right([ask(client, 3)], [3])
+        assert client.local_answers == 0
+
+
 def test_a_batch_beyond_the_servers_limits_is_split(server: ServerProcess, stream: Stream) -> None:
     several = [request(seed) for seed in range(4)]
     large = MaskRequest(

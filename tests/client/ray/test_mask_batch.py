@@ -124,7 +124,13 @@ def test_malformed_boxes_are_named(row: list[list[Any]], field: str) -> None:
 
 def test_malformed_sizes_are_named() -> None:
     assert refused(batch_of(height=np.array([736, 480, np.nan, 600]))).field == "height[2]"
-    assert refused(batch_of(width=objects(["a", "b", "c", "d"]))).field == "width"
+    whole = [736, 480.0, np.int64(736)]
+    for side in ("64", True, np.True_, b"64", 1j):
+        assert refused(batch_of(width=objects([*whole, side]))).field == "width[3]"
+        assert refused(batch_of(width=np.array([side] * 4))).field == "width"
+    assert refused(batch_of(width=objects([*whole, None]))).field == "width[3]"
+    assert refused(batch_of(width=objects([*whole, 10**400]))).field == "width"
+    assert refused(batch_of(width=objects([*whole, np.array([64])]))).field == "width"
 
 
 def test_arguments_are_checked_when_it_is_made() -> None:

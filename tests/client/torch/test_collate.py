@@ -97,6 +97,12 @@ def test_other_targets(targets: list[Any], options: dict[str, Any]) -> None:
     same(batch[-1], expected())
 
 
+@pytest.mark.parametrize("row", [list, tuple, np.array, torch.tensor, np.float32, torch.HalfTensor])
+def test_numbers_of_any_kind(row: Any) -> None:
+    annotations = [{**a, "bbox": row(a["bbox"])} for a in coco(BBOXES[0])]
+    same(collate()([(IMAGE, annotations)])[-1], expected(boxes=BOXES[:1], sizes=SIZES[:1]))
+
+
 @pytest.fixture
 def unsaid(monkeypatch: pytest.MonkeyPatch) -> None:
     """No warning has been given in this process."""
@@ -112,30 +118,72 @@ def warnings_of(make: MaskCollate, samples: Any) -> tuple[list[str], Any]:
     return [str(warning.message) for warning in caught], batch
 
 
+LEFT_OUT = (
+    "crowd regions (iscrowd: 1) and ignored objects (ignore: 1) are left out of the masks, so that "
+    "their patches are background: 1 of 2 objects of boxes[0]"
+)
+
+
+@pytest.mark.parametrize("key", ["iscrowd", "ignore"])
 @pytest.mark.parametrize("flag", [1, True, 1.0, np.True_, np.int64(1), torch.tensor(1)])
-def test_crowds_are_left_out(unsaid: None, flag: Any) -> None:
+def test_crowds_and_ignored_objects_are_left_out(unsaid: None, key: str, flag: Any) -> None:
     """Which is said once."""
     annotations = coco(BBOXES[0])
-    annotations[0]["iscrowd"] = flag
+    annotations[0][key] = flag
     said, batch = warnings_of(collate(), [(IMAGE, annotations)])
     same(batch[-1], expected(boxes=[BOXES[0][1:]], sizes=SIZES[:1]))
-    assert said == [
-        "crowd regions are left out of the masks, so that their patches are background: 1 of 2 "
-        "annotations of boxes[0]"
-    ]
+    assert said == [LEFT_OUT]
+
+
+@pytest.mark.parametrize("key", ["iscrowd", "ignore"])
+@pytest.mark.parametrize("boxes", [list, np.array, torch.tensor])
+@pytest.mark.parametrize("flags", [list, np.array, torch.tensor])
+def test_flags_beside_boxes(unsaid: None, key: str, boxes: Any, flags: Any) -> None:
+    """Of a target as torchvision's references make it, and of a sample."""
+    target = {"boxes": boxes(BOXES[0]), key: flags([1, 0])}
+    alone = expected(boxes=[BOXES[0][1:]], sizes=SIZES[:1])
+    said, batch = warnings_of(collate(), [(IMAGE, target)])
+    same(batch[-1], alone)
+    assert said == [LEFT_OUT]
+    sample = {"image": IMAGE, **target}
+    same(collate(collate_fn=lambda _: {})([sample])["masks"], alone)
+
+
+@pytest.mark.parametrize("boxes", [BOXES[0], torch.tensor(BOXES[0]), [], None, torch.zeros(0)])
+def test_flags_that_leave_nothing_out(boxes: Any) -> None:
+    count = 0 if boxes is None else len(boxes)
+    for flags in (torch.zeros(count, dtype=torch.int64), [False] * count, None):
+        masks = collate()([(IMAGE, {"boxes": boxes, "iscrowd": flags, "ignore": flags})])[-1]
+        same(masks, expected(boxes=[BOXES[0][:count]], sizes=SIZES[:1]))
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        (["1", 0], "[0].iscrowd: must be 0 or 1, got '1'"),
+        ([0, 2], "[1].iscrowd: must be 0 or 1, got 2"),
+        *(
+            (flags, ".iscrowd: must be 0 or 1 for each of 2 boxes")
+            for flags in (0, "10", b"10", torch.tensor(0), [0], torch.zeros(3), {0, 1})
+        ),
+    ],
+)
+def test_flags_that_are_none_are_refused(flags: Any, text: str) -> None:
+    assert refused((IMAGE, {"boxes": BOXES[0], "iscrowd": flags})) == f"boxes[1]{text}"
 
 
 @pytest.mark.parametrize("flag", [0, False, None, 0.0, np.False_, torch.tensor(0)])
 def test_what_is_no_crowd_stays(flag: Any) -> None:
-    annotations = [{**annotation, "iscrowd": flag} for annotation in coco(BBOXES[0])]
+    annotations = [{**a, "iscrowd": flag, "ignore": flag} for a in coco(BBOXES[0])]
     same(collate()([(IMAGE, annotations)])[-1], expected(boxes=BOXES[:1], sizes=SIZES[:1]))
 
 
+@pytest.mark.parametrize("key", ["iscrowd", "ignore"])
 @pytest.mark.parametrize("flag", ["0", "False", "", "1", b"0", 2, -1, 0.5, [0], float("nan")])
-def test_what_is_no_truth_value_is_refused(flag: Any) -> None:
+def test_what_is_no_truth_value_is_refused(key: str, flag: Any) -> None:
     annotations = coco(BBOXES[0])
-    annotations[1]["iscrowd"] = flag
-    text = f"boxes[1][1].iscrowd: must be 0 or 1, got {flag!r}"
+    annotations[1][key] = flag
+    text = f"boxes[1][1].{key}: must be 0 or 1, got {flag!r}"
     assert refused((IMAGE, annotations)) == text
 
 
@@ -223,12 +271,21 @@ KITTI = {"type": "Car", "truncated": 0.0, "bbox": [8.0, 8.0, 24.0, 20.0]}
          "boxes[1][0].x2: is smaller than x1; boxes are x1, y1, x2, y2"),
         ((IMAGE, {"boxes": torch.zeros(2, 5)}), "boxes[1]: must have the shape [N, 4], got [2, 5]"),
         ((IMAGE, 3), "boxes[1]: must have the shape [N, 4], got []"),
+        ((IMAGE, {"boxes": torch.tensor(3), "iscrowd": [1]}),
+         "boxes[1]: must have the shape [N, 4], got []"),
+        ((IMAGE, {"boxes": [(1, 2, 3), (1, 2, 3, 4)], "iscrowd": [0, 0]}),
+         "boxes[1]: must be an array of numbers of the shape [N, 4]"),
         ((IMAGE, [KITTI]),
          "boxes[1][0]: is not a COCO annotation, which has an image_id and a bbox"),
         *(
             ((IMAGE, [{"image_id": 7, "bbox": bbox}]),
              "boxes[1][0].bbox: must be four numbers: x, y, width, height")
-            for bbox in ((), None, "1234", b"1234", 5, [1, 2, 3, "four"], {"x": 1})
+            for bbox in (
+                (), None, "1234", b"1234", bytearray(4), 5, [1, 2, 3, "four"], {"x": 1},
+                {1, 2, 3, 4}, ["20", "20", "30", "30"], [b"2"] * 4, [True] * 4, [np.True_] * 4,
+                [1j] * 4, np.ones(4, bool), torch.ones(4, dtype=torch.bool), torch.ones(1, 4),
+                [10**400] * 4, np.ma.masked_equal([1.0, 2.0, 3.0, 4.0], 4.0),
+            )
         ),
         ((IMAGE, [{"image_id": 7}]), "boxes[1][0].bbox: must be four numbers: x, y, width, height"),
         ((IMAGE, coco([(1, 2, 3, 4), (1, 2, 3)])),
@@ -404,6 +461,13 @@ def test_bad_batches(collate_fn: Any, text: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         collate(collate_fn=collate_fn)(pairs)
     assert str(caught.value) == text
+
+
+def test_a_batch_without_samples() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        collate(collate_fn=None)([])
+    assert str(caught.value) == "collate_fn: is needed for a batch without samples"
+    assert collate(collate_fn=lambda _: {})([])["masks"].shape == (0, *MAP)
 
 
 def test_a_collate_fn_may_change_samples_in_place() -> None:

@@ -85,6 +85,14 @@ def test_masks(door: str, form: str) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
+def test_masks_without_crowds(form: str) -> None:
+    by_target = by_collate(lambda boxes: (IMAGE, {"boxes": boxes, "iscrowd": torch.tensor([1, 0])}))
+    same(by_target(boxes_of(form)), generate_mask([torch.tensor(CORNERS[1:])], SIZE, MAP))
+    with pytest.raises(InvalidRequest, match=r"the canvas_size of boxes\[0\] is \(1472, 2560\)"):
+        by_target(boxes_of(form, canvas_size=(1472, 2560)))
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_losses(form: str) -> None:
     logits = torch.linspace(-1, 1, 23 * 40).reshape(1, *MAP)
     expected, found = (

@@ -27,6 +27,7 @@ def test_loopback_and_lists_are_called_directly(server: ServerProcess) -> None:
     local = f"localhost:{address.partition(':')[2]}"
     # gRPC would ask the proxy for both hosts of a list at once.
     targets = [address, local, f"dns:///{local}", f"ipv4:{address}", f"{address},{address}"]
+    targets.append(address.replace("127.0.0.1", "0.0.0.0"))
     env = {"http_proxy": ABSENT, "no_proxy": ""}
     assert printed("-c", PROGRAM, *targets, env=env).split() == ["cpu"] * len(targets)
 
@@ -71,5 +72,8 @@ def test_exceptions(
 
 
 def test_loopback() -> None:
-    assert all(map(is_loopback, ("localhost", "LOCALHOST.", "a.localhost", "127.8.0.1", "::1")))
-    assert not any(map(is_loopback, ("localhost.example", "128.0.0.1", "::2", "local")))
+    names = ("localhost", "LOCALHOST.", "a.localhost", "ip6-localhost", "ip6-loopback")
+    unspecified = ("0.0.0.0", "::", "::ffff:0.0.0.0")
+    assert all(map(is_loopback, (*names, "127.8.0.1", "::1", "::ffff:127.0.0.1", *unspecified)))
+    others = ("localhost.example", "128.0.0.1", "::2", "local", "::ffff:128.0.0.1", "0.0.0.1")
+    assert not any(map(is_loopback, others))

@@ -50,13 +50,37 @@ def test_hosts_of_a_list_are_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
 FORMS = "must be HOST:PORT, ray:NAME or local:"
 PORTS = ("", "0", "65536", "99999", "-1", "five", "\u00b2")
-NO_HOSTS = ("a..b", ".a", "256.0.0.1", "a/b", "me@h", "[h]", "[::1", "-a", "\u00fc")
+NO_HOSTS = ("a..b", ".a", "256.0.0.1", "0x7f000001", "a.0X1", "a/b", "[h]", "[::1", "-a", "\u00fc")
 
 
 @pytest.mark.parametrize(
     ("target", "reason"),
     [
         ("", f"{FORMS}, got ''"),
+        ("local:x", f"{FORMS}, got 'local:x'; write 'local:'"),
+        ("UNIX:/x", "must have 'UNIX:' in lower case; write 'unix:/x'"),
+        ("Ray:cass", "must have 'Ray:' in lower case; write 'ray:cass'"),
+        ("DNS:///me:secret@h:1", "must have 'DNS:' in lower case"),
+        *(
+            (target, "must be HOST:PORT, without what is before the @; write 'host:50051'")
+            for target in ("me:secret@host:50051", "me@host", "a:1,b:s,ecr et@host:50051")
+        ),
+        ("me:secret@ho st:1", "must be HOST:PORT, without what is before the @"),
+        ("http://me:sec/ret@h:80", "must be HOST:PORT, not a URL"),
+        ("passthrough:///h:1", "must be HOST:PORT, not a URL; write 'h:1'"),
+        ("file:///tmp/x y", "must be HOST:PORT, not a URL"),
+        *(
+            (target, f"must be HOST:PORT: '{target}' is several without commas; write 'a:1,b:2'")
+            for target in ("a:1;b:2", "a:1 b:2", "a:1; b:2")
+        ),
+        *(
+            (target, f"must be HOST:PORT: '{target}' has more than one colon")
+            for target in ("h:50051:50051", "a:1:2")
+        ),
+        ("/tmp/sock", "must be HOST:PORT: '/tmp/sock' has no port; write 'unix:/tmp/sock'"),
+        ("a/b", "must be HOST:PORT: 'a/b' has no port; write 'unix:a/b'"),
+        ("h/", "must be HOST:PORT: 'h/' has no port; write 'h:50051'"),
+        ("a b", "must be HOST:PORT: 'a b' has blanks"),
         (7, f"{FORMS}, got 7"),
         ("  ", f"{FORMS}, got '  '"),
         ("local", f"{FORMS}, got 'local'; write 'local:'"),
@@ -80,6 +104,16 @@ NO_HOSTS = ("a..b", ".a", "256.0.0.1", "a/b", "me@h", "[h]", "[::1", "-a", "\u00
         (" h:1", "must be HOST:PORT: ' h:1' has blanks; write 'h:1'"),
         ("a:1,b 2:3", "must be HOST:PORT: 'b 2:3' has blanks; write 'b2:3'"),
         ("ipv4:h:1", "must have addresses of ipv4, got 'ipv4:h:1'"),
+        ("unix://rel/s", "must have no host, got 'unix://rel/s'; write 'unix:rel/s'"),
+        (
+            "unix-abstract://s",
+            "must have no host, got 'unix-abstract://s'; write 'unix-abstract:s'",
+        ),
+        ("vsock:x", "must be vsock:CID:PORT, got 'vsock:x'"),
+        (
+            "xds:///masks",
+            "needs GRPC_XDS_BOOTSTRAP or GRPC_XDS_BOOTSTRAP_CONFIG, got 'xds:///masks'",
+        ),
         ("unix:", "must have a path of 1 to 107 bytes, got 'unix:'"),
         *(
             (
@@ -102,8 +136,12 @@ NO_HOSTS = ("a..b", ".a", "256.0.0.1", "a/b", "me@h", "[h]", "[::1", "-a", "\u00
         ),
     ],
 )
-def test_refused_when_the_client_is_made(target: Any, reason: str) -> None:
+def test_refused_when_the_client_is_made(
+    monkeypatch: pytest.MonkeyPatch, target: Any, reason: str
+) -> None:
     """With a fallback too, which would hide the mistake for ever."""
+    monkeypatch.delenv("GRPC_XDS_BOOTSTRAP", raising=False)
+    monkeypatch.delenv("GRPC_XDS_BOOTSTRAP_CONFIG", raising=False)
     options: dict[str, Any]
     for options in ({}, {"fallback": "local"}):
         with pytest.raises(InvalidRequest) as caught:
@@ -113,9 +151,13 @@ def test_refused_when_the_client_is_made(target: Any, reason: str) -> None:
 
 @pytest.mark.parametrize(
     "target",
-    ["localhost:1", "my_service:50051", "a.example.:1", "dns://10.0.0.1/h:1", "xds:///masks"],
-)
-def test_accepted(target: str) -> None:
+    [
+        "localhost:1", "my_service:50051", "a.example.:1", "0xbeer:1", "dns://10.0.0.1/h:1",
+        "xds:///masks", "unix:///run/s", "unix:s", "unix-abstract:s", "vsock:2:50051",
+    ],
+)  # fmt: skip
+def test_accepted(monkeypatch: pytest.MonkeyPatch, target: str) -> None:
+    monkeypatch.setenv("GRPC_XDS_BOOTSTRAP", "bootstrap.json")
     assert CassClient(target).target == target
 
 
