@@ -28,6 +28,7 @@ from cass_cli.options import (
     make_spec,
     patch_pixels,
     printable,
+    report_without_patch,
     takes,
 )
 from cass_cli.progress import load_coco, progress_bar
@@ -117,14 +118,7 @@ def mask(
     if out.is_file():
         words += f", {out.stat().st_size:,} bytes"
     typer.echo(printable(words), err=True)
-    if without_patch:
-        remedy = "--set patch_size=1" if spec.patch_size > 1 else "a smaller --stride"
-        typer.echo(
-            f"{without_patch} of {len(file.xyxy)} boxes have no patch: patch_size is "
-            f"{spec.patch_size} at stride {stride}, and no patch's centre lies in them; {remedy} "
-            "gives one to those that are in their image",
-            err=True,
-        )
+    report_without_patch(without_patch, len(file.xyxy), spec, stride)
 
 
 def _batches(

@@ -212,3 +212,15 @@ def patch_pixels(
         int(size[0]) / height * min(patch_size, height),
         int(size[1]) / width * min(patch_size, width),
     )
+
+
+def report_without_patch(count: int, boxes: int, spec: MaskSpec, stride: int) -> None:
+    """Say on standard error how many boxes have no patch, and what gives them one."""
+    if count:
+        remedy = "--set patch_size=1" if spec.patch_size > 1 else "a smaller --stride"
+        typer.echo(
+            f"{count} of {boxes} boxes have no patch: patch_size is {spec.patch_size} at stride "
+            f"{stride}, and no patch's centre lies in them; {remedy} gives one to those that are "
+            "in their image",
+            err=True,
+        )

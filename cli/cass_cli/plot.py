@@ -22,6 +22,7 @@ from cass_cli.options import (
     make_spec,
     patch_pixels,
     printable,
+    report_without_patch,
     takes,
 )
 from cass_cli.progress import load_coco
@@ -106,3 +107,4 @@ def draw(connection: Connection, options: PlotOptions, scene: figures.Scene, **s
     )
     figures.save(figure, options.out)
     typer.echo(printable(str(options.out)))
+    report_without_patch(int(bare.sum()), len(bare), after, options.stride)

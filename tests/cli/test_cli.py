@@ -119,6 +119,10 @@ def test_what_a_mask_does_not_teach_is_counted(tmp_path: Path) -> None:
     assert "; --set patch_size=1 gives" in errors
     errors = cass(*command).stderr
     assert "\n1 of 3 boxes have no patch: patch_size is 1 at stride 8, " in errors
+    figure = ["plot", path, "--image", "10", "--out", tmp_path / "p.png", "--stride", "8"]
+    errors = cass(*figure, "--set", "patch_size=4").stderr
+    assert "1 of 2 boxes have no patch: patch_size is 4 at stride 8, " in errors
+    assert "no patch" not in cass(*figure).stderr
 
 
 def test_warnings_are_one_line(tmp_path: Path) -> None:
