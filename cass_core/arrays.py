@@ -116,7 +116,7 @@ def corners(boxes: torch.Tensor, field: str) -> torch.Tensor:
     """A tensor's boxes ``[..., 4]`` as x1, y1, x2, y2; as they are where it names no format."""
     import torch
 
-    # As torchvision's `BoundingBoxes` do; told by the attribute and not by the class, since callers
+    # As torchvision's `BoundingBoxes` do; seen by the attribute and not by the class, since callers
     # may have others like it.
     name = _format_of(boxes)
     plain = boxes.detach().as_subclass(torch.Tensor)

@@ -30,7 +30,7 @@ _NO_BOXES = np.empty((0, 4), np.float32)
 class BoxBatch:
     """Ragged boxes of a batch: the boxes of image i follow those of image i - 1.
 
-    Checked once, here; whoever is handed a `BoxBatch` may rely on it. Arrays that are float32
+    Checked once, here; a function that takes a `BoxBatch` may rely on it. Arrays that are float32
     and contiguous are kept without a copy and must not be changed afterwards. Boxes that lie
     in a device's memory are checked for their shape alone, since reading their values would
     make the host wait for the device.

@@ -44,10 +44,10 @@ class MaskInputs:
         sizes: ``[1 or B, 2]`` float64, height and width of the images in pixels; a tensor where
             they came beside the boxes in CUDA memory.
         maps: (h, w) of each feature map, in cells.
-        single: whether one feature map was asked for rather than a list.
+        single: whether one feature map was requested rather than a list.
         spec: the options.
         dtype: name of the masks' dtype.
-        return_owner: whether owner maps are asked for.
+        return_owner: whether owner maps are requested.
     """
 
     boxes: BoxBatch
@@ -165,7 +165,7 @@ class LossInputs:
         mask: what the target is made from, where there is none; it has one feature map.
         spec: the options.
         num_boxes: normaliser of ``per_object``.
-        return_grad: whether the gradient is asked for.
+        return_grad: whether the gradient is requested.
     """
 
     logits: Array

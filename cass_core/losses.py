@@ -20,7 +20,7 @@ def compute_loss(
     num_boxes: float | None = None,
     return_grad: bool = False,
 ) -> LossResult:
-    """Loss of patch logits against a soft target, with its gradient if asked for.
+    """Loss of patch logits against a soft target, with its gradient if requested.
 
     The formulas of `LossSpec` are computed from the logits (log sigmoid), in float32 for
     float16 and bfloat16, and stay finite for any finite logit; a logit that is not finite gives

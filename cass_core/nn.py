@@ -170,7 +170,7 @@ def _check_tensor(logits: Tensor) -> None:
 
 
 def _grad_dtype(logits: Tensor) -> torch.dtype | None:
-    """What the gradient is made in; None if nobody asks for it.
+    """What the gradient is made in; None if it is not requested.
 
     That of half-precision logits is kept in float32 until the outer gradient has been multiplied
     in: a mean over many patches is below what float16 can hold.

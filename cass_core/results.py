@@ -27,7 +27,7 @@ class LossResult:
         normalizer: what the sum was divided by; 1 for ``none`` and ``sum``. Data-parallel
             training adds ``sum`` and ``normalizer`` over its processes and divides itself.
         grad: gradient of the reduced loss (for ``none``, of the sum) with respect to the
-            logits, of their shape and dtype; None unless asked for.
+            logits, of their shape and dtype; None unless requested.
     """
 
     loss: Any

@@ -29,7 +29,7 @@ SPEC = MaskSpec()
 _LEAST = 0.7
 
 Call = Callable[[int], object]
-"""Work for the device; told which turn it is."""
+"""Work for the device; it receives the number of the turn."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from cass_core.specs import normalizer_of
 def compute_masks(
     inputs: MaskInputs, checkpoint: Callable[[], None] | None = None
 ) -> tuple[list[Array], list[Array]]:
-    """Masks and owner maps (empty unless asked for) of each feature map, on the CPU.
+    """Masks and owner maps (empty unless requested) of each feature map, on the CPU.
 
     In a long computation ``checkpoint`` is called between images; what it raises ends it.
     """

@@ -42,7 +42,7 @@ def boxes_of_message(message: Any, streamed: bool, xyxy: Any, offsets: Any) -> t
 
     Returns:
         Boxes, images, and where the rest of the request begins, behind the boxes; this is 0 for
-        a message in which something is unusual or wrong, which is not to be told here.
+        a message in which something is unusual or wrong; the plain reader says what.
     """
     refused, size = (0, 0, 0), message.shape[0]
     body = _body(message, 0, size, _REQUEST) if streamed else (0, size)

@@ -158,7 +158,7 @@ def loss_and_gradient(
         scale: factor on the gradient.
         loss: per-patch losses go here, if it is as large as ``logits``; else it is scratch of
             one block.
-        grad: gradient times ``scale``, of the logits' size; or empty where nobody asked.
+        grad: gradient times ``scale``, of the logits' size; or empty if not requested.
 
     Returns:
         The sum of the losses, and whether every target lies in [0, 1].

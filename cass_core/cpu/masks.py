@@ -75,7 +75,7 @@ def mask_images(
     """Fill ``mask`` (``[K, n_y, n_x]`` float32) with images first_image .. first_image + K.
 
     ``xyxy`` is ``[M, 4]`` float32, ``offsets`` ``[B + 1]``, ``sizes`` ``[1 or B, 2]``;
-    ``owner`` is like ``mask``, int32, or has no images where nobody asked; ``options`` are those
+    ``owner`` is like ``mask``, int32, or has no images if not requested; ``options`` are those
     of `cass_core.cpu.run.mask_options`. The arithmetic follows the formulas of `MaskSpec` in
     float64 per row and column, float32 per patch.
     """

@@ -41,7 +41,7 @@ def fill_mask(
     owner: Array | None,
     checkpoint: Callable[[], None] | None = None,
 ) -> None:
-    """Compute the mask ``[B, n_y, n_x]`` and, if asked for, the owner map of a checked request.
+    """Compute the mask ``[B, n_y, n_x]`` and, if requested, the owner map of a checked request.
 
     ``boxes`` must lie in the host's memory. A bfloat16 mask comes as its uint16 bits. In a long
     computation ``checkpoint`` is called between images; what it raises ends the computation.
@@ -182,7 +182,7 @@ def take_loss(
                 convert.narrow_into(out, flat_grad[part], logits_dtype)
 
     threads.split(blocks, work, _THREAD_BLOCKS)
-    # In the order of the blocks, whoever computed them.
+    # In the order of the blocks, whichever thread computed them.
     return float(totals.sum()), bool(good.all())
 
 

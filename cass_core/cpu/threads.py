@@ -38,7 +38,7 @@ def split(count: int, work: Callable[[int, int], None], least: int) -> None:
         least: entries that are worth a thread of their own.
     """
     parts = count // max(1, least)
-    if parts > 1:  # else the number of threads need not even be asked for
+    if parts > 1:  # else the number of threads does not matter
         parts = min(thread_count(), parts)
     if parts <= 1:
         work(0, count)

@@ -55,7 +55,7 @@ def to_device(boxes: BoxBatch, sizes: Sizes | Tensor, device: torch.device) -> D
 
 
 def make_masks(inputs: MaskInputs, device: torch.device) -> tuple[list[Tensor], list[Tensor]]:
-    """Masks and owner maps (none unless asked for) on the device, one of each a feature map."""
+    """Masks and owner maps (none unless requested) on the device, one of each a feature map."""
     flat, owners = torch.ops.cass.masks(
         *to_device(inputs.boxes, inputs.sizes, device),
         [side for feature_map in inputs.maps for side in feature_map],

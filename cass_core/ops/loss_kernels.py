@@ -34,7 +34,7 @@ def _write(
     rests: tl.tuple,
     LOSS: tl.constexpr,
 ) -> tl.tensor:
-    """Store losses and gradient of these patches where they are asked for; the losses' sum."""
+    """Store losses and gradient of these patches where they are requested; the losses' sum."""
     parameters = (
         _number(heads, rests, 0, s.dtype),
         _number(heads, rests, 1, s.dtype),

@@ -25,14 +25,14 @@ def launch_loss(
     normalizer: float,
     grad_dtype: torch.dtype | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Loss (per patch where that is asked for), sum, and gradient or an empty tensor.
+    """Loss (per patch where that is requested), sum, and gradient or an empty tensor.
 
     Args:
         logits: of any shape.
         target: of as many patches.
         choices, numbers: as `cass_core.ops.spec_args.loss_options` gives them.
         normalizer: what the sum is divided by.
-        grad_dtype: of the gradient; None where nobody asks for one.
+        grad_dtype: of the gradient; None if not requested.
     """
     logits, target = logits.contiguous(), target.contiguous()
     out = _Outputs(logits, -(-logits.numel() // _BLOCK), choices, numbers, normalizer, grad_dtype)

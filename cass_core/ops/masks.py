@@ -94,7 +94,7 @@ def launch_masks(
         feature_maps: h and w of each map in turn.
         choices, numbers: as `cass_core.ops.spec_args.mask_options` gives them.
         dtype: of the masks.
-        return_owner: whether owners are asked for; else they come empty.
+        return_owner: whether owners are requested; else they come empty.
     """
     batch = offsets.shape[0] - 1
     patch = choices[0]

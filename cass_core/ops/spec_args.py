@@ -75,7 +75,7 @@ def _mask_spec(choices: tuple[int, ...], numbers: tuple[float, ...]) -> MaskSpec
 
 
 def loss_options(spec: LossSpec) -> tuple[list[int], list[float]]:
-    """The kind and whether every patch's loss is asked for; alpha, beta, gamma and weight."""
+    """The kind and whether every patch's loss is requested; alpha, beta, gamma and weight."""
     choices = [KINDS[spec.kind], _PER_PATCH if spec.reduction == "none" else _REDUCED]
     return choices, [getattr(spec, name) for name in _LOSS_NUMBERS]
 

@@ -1,6 +1,6 @@
 """The soft target of one tile of patches, made in registers: what every kernel here shares.
 
-A tile first asks which boxes can reach it at all, 32 at a time, and then takes those alone.
+A tile first finds the boxes that can reach it at all, 32 at a time, and then takes those alone.
 """
 
 from __future__ import annotations

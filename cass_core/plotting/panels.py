@@ -24,10 +24,10 @@ _LOST_COLOUR = "#ff3b30"
 _NO_PATCH_COLOUR = "#ff9500"
 _MASK_COLOURS = colormaps["inferno"]
 _DIFFERENCE_COLOURS = colormaps["RdBu_r"]
-# Twenty names, told apart well enough where neighbours differ.
+# Twenty names, distinct enough where neighbours differ.
 _OWNER_COLOURS = colormaps["tab20"]
 _BOX_WIDTH = 0.6
-# Of a pruned patch: what is there can still be told.
+# Of a pruned patch: what is there can still be seen.
 _DIMMED = 0.8
 
 
@@ -148,7 +148,7 @@ class _Layer(NamedTuple):
         in_colour: bool = False,
         outlines: Sequence[Any] = (_BOX_COLOUR,),
     ) -> ScalarMappable:
-        """The image, in grey unless its colours are asked for, the values, and the boxes."""
+        """The image, in grey unless its colours are requested, the values, and the boxes."""
         rows, columns = self.values.shape
         if self.patch_pixels is None:
             warn_of_sizes(np.array([[scene.height, scene.width]], np.float64), [(rows, columns)])

@@ -25,7 +25,7 @@ from cass_core.errors import InvalidRequest
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-# Invalid entries that are told in words.
+# Invalid entries that are described one by one.
 _NAMED = 3
 # An image of at least so many pixels a side has no object, let alone all of them, in its first one.
 _LARGE_SIDE = 32
@@ -42,7 +42,7 @@ class CocoFile:
         xyxy: ``[M, 4]`` float32 boxes in pixels, those of image i after those of image i - 1.
         offsets: ``[N + 1]``: image i has ``xyxy[offsets[i]:offsets[i + 1]]``.
         labels: ``[M]`` int64 index into ``class_names``.
-        class_names: of all categories, all distinct; empty unless asked for.
+        class_names: of all categories, all distinct; empty unless requested.
         notes: phrases on what was left out and on what looks wrong, for the user.
     """
 

@@ -30,7 +30,7 @@ class CassClient(BaseClient[Transport]):
 
     A call is tried again for as long as its timeout allows, or three seconds for a server that
     cannot be reached: every call is a pure function of its arguments. A batch beyond the server's
-    limits is asked for in parts.
+    limits is requested in parts.
 
     Args:
         target: ``HOST:PORT``, several of these with commas between them, another gRPC target such

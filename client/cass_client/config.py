@@ -96,7 +96,7 @@ class Settings:
 
     @property
     def service(self) -> str | None:
-        """The service on Ray whose replicas are asked, if it is one."""
+        """The service on Ray whose replicas answer, if it is one."""
         return service_of(self.target)
 
     @property

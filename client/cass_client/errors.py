@@ -37,7 +37,7 @@ class Overloaded(CassError):
     """The server has no room for the request.
 
     Attributes:
-        retry_delay: seconds after which the server wants to be asked again; 0 if it does not say.
+        retry_delay: seconds after which the server takes a retry; 0 if it does not say.
     """
 
     def __init__(self, message: str, retry_delay: float = 0.0) -> None:

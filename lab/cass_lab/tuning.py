@@ -164,7 +164,7 @@ def sweep(
         measure: the records of each variant, one a seed; called once, with all that are missing.
     """
     pending = [
-        Trial(study, trial._trial_id)  # what a killed process asked for
+        Trial(study, trial._trial_id)  # what a killed process requested
         for trial in study.get_trials(deepcopy=False, states=[TrialState.RUNNING])
     ]
     done = len(study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]))

@@ -82,7 +82,7 @@ class Attempts:
             if error.is_certain and time.monotonic() > self._began + _NO_REPLICAS_SECONDS:
                 raise error
             delay = _NO_REPLICAS_DELAY_SECONDS * (1 + _JITTER * random.random())
-            self._first = _FIRST_SHARE * left  # nobody was asked: the first try is yet to come
+            self._first = _FIRST_SHARE * left  # nothing was sent: the first try is yet to come
         elif isinstance(error, Unavailable) and self.was_unavailable < len(
             _UNAVAILABLE_DELAYS_SECONDS
         ):

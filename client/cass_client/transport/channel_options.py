@@ -33,7 +33,7 @@ def channel_options(server_name: str | None = None, through_proxy: bool = True) 
     """
     time, timeout = round(1000 * KEEPALIVE_SECONDS), round(1000 * KEEPALIVE_TIMEOUT_SECONDS)
     options: Options = (
-        # What may be sent is the server's decision; what it sends was asked for.
+        # What may be sent is the server's decision; what it sends was requested.
         ("grpc.max_send_message_length", -1),
         ("grpc.max_receive_message_length", -1),
         # Else a forked child may be given its parent's connection.

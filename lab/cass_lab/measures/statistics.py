@@ -13,7 +13,7 @@ Floats = npt.NDArray[np.floating]
 
 
 class Interval(NamedTuple):
-    """A difference and the 95 % interval around it, infinite where it cannot be told."""
+    """A difference and the 95 % interval around it, infinite where it is unknown."""
 
     difference: float
     low: float

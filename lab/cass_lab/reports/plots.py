@@ -17,7 +17,7 @@ from cass_lab.training.detector import KEEP_RATIOS as DETECTOR_KEEP_RATIOS
 from cass_lab.training.runs import Record
 from cass_lab.training.variants import BASELINE
 
-# Curves that can be told apart; further variants are in the tables.
+# Curves that the eye can separate; further variants are in the tables.
 _CURVES = 5
 _STYLES = ("o-", "s--", "^-.", "D:", "v-")
 
@@ -83,9 +83,9 @@ def _intervals(names: Sequence[str], panels: dict[str, list[Interval]], label: s
     for ax, (title, intervals) in zip(axes, panels.items(), strict=True):
         ax.axvline(0, color="0.4", linewidth=1)
         for row, interval in zip(rows, intervals, strict=True):
-            told = interval.low > 0 or interval.high < 0
+            decided = interval.low > 0 or interval.high < 0
             colour = "tab:blue" if interval.difference > 0 else "tab:red"
-            if not told:
+            if not decided:
                 colour = "0.55"
             if np.isfinite(interval.low):
                 ax.plot([100 * interval.low, 100 * interval.high], [row, row], color=colour)

@@ -74,5 +74,5 @@ def points(interval: Interval) -> str:
     difference, low, high = (f"{100 * value:+.1f}" for value in interval)
     if not math.isfinite(interval.low):
         return difference
-    told = interval.low > 0 or interval.high < 0
-    return f"**{difference}** [{low}, {high}]" if told else f"{difference} [{low}, {high}]"
+    decided = interval.low > 0 or interval.high < 0
+    return f"**{difference}** [{low}, {high}]" if decided else f"{difference} [{low}, {high}]"

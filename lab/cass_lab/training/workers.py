@@ -27,7 +27,7 @@ def run_all(
     """Carry out what the store does not have yet.
 
     Args:
-        runs: what is asked for; equal settings run once.
+        runs: what is requested; equal settings run once.
         data: to train and to measure on.
         store: finished runs are added to it one by one.
         jobs: processes.

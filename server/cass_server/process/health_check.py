@@ -31,7 +31,7 @@ def check(
     """The status of a server, by the names of ``grpc.health.v1``.
 
     Without credentials the connection is plain text. The server's certificate has the name, if not
-    the address's. No proxy is asked for loopback addresses, and others that are of this machine.
+    the address's. No proxy is used for loopback addresses and others that are of this machine.
 
     Raises:
         CassError: there is no answer; has the name of the gRPC status code.
