@@ -97,6 +97,7 @@ def test_another_size(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_huge_picture(tmp_path: Path) -> None:
     """20,000 × 20,000 pixels, which Pillow takes for an attack."""
     side = 20_000

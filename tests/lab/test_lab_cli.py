@@ -143,6 +143,7 @@ def test_ap(scenes: Path, tmp_path: Path) -> None:
     assert "NaN" not in (tmp_path / "runs.jsonl").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(100)
 def test_tune(scenes: Path, tmp_path: Path) -> None:
     # Half as high: that is told of.
