@@ -8,7 +8,8 @@ import warnings
 
 from cass_core.errors import InputWarning
 
-_EACH = 64
+# A prime, so that no kind of call is left out where several take turns.
+_EACH = 61
 _shown: set[str] = set()
 _calls = itertools.count()
 

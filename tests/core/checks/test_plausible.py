@@ -169,3 +169,19 @@ def test_later_calls_are_looked_at_too() -> None:
             generate_mask(good, SIZE, CELLS)
     with pytest.warns(InputWarning, match="normalised"):
         [generate_mask([WIDE / 1280], SIZE, CELLS) for _ in range(64)]
+
+
+def test_calls_that_take_turns_are_all_looked_at() -> None:
+    logits, good = torch.zeros(1, 2), torch.tensor([[0, 255]], dtype=torch.uint8)
+
+    def step(boxes: Any, mask: torch.Tensor) -> None:
+        generate_mask(boxes, SIZE, CELLS)
+        MaskLoss()(logits, mask)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(50):
+            step([WIDE], good)
+    with pytest.warns(InputWarning) as caught:
+        [step([WIDE / 1280], good // 255) for _ in range(64)]
+    assert {"all boxes", "mask is u"} == {str(warning.message)[:9] for warning in caught}
