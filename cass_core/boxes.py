@@ -78,7 +78,7 @@ class BoxBatch:
             on_device = upload(offsets.astype(np.int32), xyxy.device)
         else:
             _check_values(np.asarray(xyxy), offsets)
-        canvases = _canvases([self.xyxy] * counts.shape[0]) if is_tensor(xyxy) else ()
+        canvases = _canvases(self.xyxy, len(counts)) if is_tensor(xyxy) else ()
         self._fill(xyxy, counts, offsets, on_device, canvases)
 
     def _fill(
@@ -122,7 +122,7 @@ class BoxBatch:
                 return cls.packed(xyxy, list(map(len, boxes)))
         if isinstance(boxes, str | bytes | dict) or not hasattr(boxes, "__len__"):
             raise InvalidRequest(
-                "boxes", f"must be a list with one entry an image, got {_kind(boxes)}"
+                "boxes", f"must be a list with one entry an image, got {type(boxes).__name__}"
             )
         entries = corners(boxes, "boxes") if is_tensor(boxes) else boxes
         tensor = next((entry for entry in entries if is_tensor(entry)), None)
@@ -135,7 +135,7 @@ class BoxBatch:
         device = tensor.device
         tensors = [p if is_tensor(p) else torch.from_numpy(p) for p in parts]
         batch = cls(torch.cat([t.to(device) for t in tensors]), np.array(counts, np.int64))
-        return batch._with(_canvases([boxes] * len(parts) if is_tensor(boxes) else boxes))
+        return batch._with(_canvases(boxes, len(parts)))
 
     @classmethod
     def packed(cls, xyxy: Array, counts: Sequence[int]) -> BoxBatch:
@@ -201,9 +201,12 @@ class BoxBatch:
         return int(self.xyxy.shape[0])
 
 
-def _canvases(entries: Sequence[Any]) -> Canvases:
-    found = ((i, getattr(entry, "canvas_size", None)) for i, entry in enumerate(entries))
-    return tuple((i, (canvas[0], canvas[1])) for i, canvas in found if canvas is not None)
+def _canvases(boxes: Any, images: int) -> Canvases:
+    if is_tensor(boxes):
+        found = [getattr(boxes, "canvas_size", None)] * images
+    else:
+        found = [getattr(entry, "canvas_size", None) for entry in boxes]
+    return tuple((i, (size[0], size[1])) for i, size in enumerate(found) if size is not None)
 
 
 def _image_boxes(entry: Any, image: int) -> Tensorlike:
@@ -294,7 +297,3 @@ def _check_values(xyxy: Array, offsets: npt.NDArray[np.int64]) -> None:
 
 def _shape(value: Tensorlike) -> list[int]:
     return list(value.shape)
-
-
-def _kind(value: object) -> str:
-    return type(value).__name__

@@ -52,7 +52,7 @@ def boxes_without_patch(
 
 
 def without_patch(inputs: MaskInputs) -> list[Flags]:
-    """As `boxes_without_patch`, ``[M]`` per feature map; cheap enough for each request."""
+    """As `boxes_without_patch`, ``[M]`` per feature map; loads no kernels."""
     xyxy, sizes = read_only(to_host(inputs.boxes.xyxy)[0]), to_host(inputs.sizes)[0]
     if len(sizes) > 1:
         sizes = np.repeat(sizes, inputs.boxes.counts, axis=0)

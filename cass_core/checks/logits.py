@@ -13,6 +13,9 @@ from cass_core.grid import FeatureMap, patch_grid
 
 Shape = tuple[int, ...]
 
+# Of the patch sizes that an error suggests.
+_LARGEST_HINT = 64
+
 
 def check_logits(logits: Any) -> Tensorlike:
     """Logits as an array or tensor of a dtype that the losses know."""
@@ -59,7 +62,9 @@ def check_grid(logits: Shape, images: int, feature_map: FeatureMap, patch_size: 
     rows, columns = patch_grid(feature_map, patch_size)
     if _go_together(logits, (images, rows, columns)):
         return
-    other = next((p for p in _sizes(logits, feature_map) if p != patch_size), None)
+    others = (p for p in range(1, min(max(feature_map), _LARGEST_HINT) + 1) if p != patch_size)
+    fitting = (p for p in others if _go_together(logits, (logits[0], *patch_grid(feature_map, p))))
+    other = next(fitting, None)
     hint = "" if other is None else f"; these would fit mask_spec.patch_size {other}"
     raise InvalidRequest(
         "logits",
@@ -74,15 +79,6 @@ def _go_together(first: Shape, second: Shape) -> bool:
         return True
     short, long = sorted((first, second), key=len)
     return len(short) == 2 and len(long) == 3 and short == (long[0], long[1] * long[2])
-
-
-def _sizes(logits: Shape, feature_map: FeatureMap) -> list[int]:
-    """Small patch sizes whose grid these logits have, whatever the number of their images."""
-    sizes = range(1, min(max(feature_map), _LARGEST_HINT) + 1)
-    return [p for p in sizes if _go_together(logits, (logits[0], *patch_grid(feature_map, p)))]
-
-
-_LARGEST_HINT = 64
 
 
 def _check_array(value: Any, field: str, dtypes: tuple[str, ...]) -> Tensorlike:

@@ -54,19 +54,23 @@ def check_canvas(boxes: BoxBatch, sizes: Sizes) -> None:
         InvalidRequest: a canvas is higher or wider than its image; named ``image_size`` or
             ``image_size[i]``.
     """
+    if not boxes.canvases:
+        return
+    heights_widths = sizes.astype(np.int64).tolist()
     for i, canvas in boxes.canvases:
-        row = 0 if len(sizes) == 1 else i
-        size = tuple(map(int, sizes[row]))
-        if np.any(np.asarray(canvas) > sizes[row]):
+        height, width = heights_widths[0 if len(sizes) == 1 else i]
+        if canvas[0] > height or canvas[1] > width:
             field = "image_size" if len(sizes) == 1 else f"image_size[{i}]"
             raise InvalidRequest(
-                field, f"is {size}, the canvas_size of boxes[{i}] is {tuple(canvas)} (H, W)"
+                field,
+                f"is {(height, width)}, the canvas_size of boxes[{i}] is {canvas} (H, W)",
             )
-        if tuple(canvas) != size and abs(canvas[0] * size[1] - canvas[1] * size[0]) < max(size):
+        of_other_scale = abs(canvas[0] * width - canvas[1] * height) < max(height, width)
+        if of_other_scale and canvas != (height, width):
             warn_once(
                 "canvas",
-                f"boxes[{i}] have the canvas_size {tuple(canvas)}, image_size is {size}, the same "
-                "at another scale: is it the size before the image was resized?",
+                f"boxes[{i}] have the canvas_size {canvas}, image_size is {(height, width)}, the "
+                "same at another scale: is it the size before the image was resized?",
             )
 
 
