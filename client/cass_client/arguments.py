@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from cass_core.arrays import Array, is_tensor
+from cass_core.arrays import Array
 from cass_core.boxes import BoxBatch
 from cass_core.checks.logits import check_logits
 from cass_core.errors import InvalidRequest
@@ -54,8 +55,7 @@ class MaskRequest:
         """The checked arguments, which share no memory with the caller's."""
         boxes, size = self.boxes, self.image_size
         if isinstance(boxes, BoxBatch):
-            xyxy: Any = boxes.xyxy
-            boxes = BoxBatch(xyxy.clone() if is_tensor(xyxy) else xyxy.copy(), boxes.counts.copy())
+            boxes = copy.deepcopy(boxes)
         if isinstance(size, np.ndarray):
             size = size.copy()
         return dataclasses.replace(self, boxes=boxes, image_size=size).inputs()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import enum
 import itertools
 import warnings
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from cass_client import (
 from cass_client.torch import MaskCollate, RemoteCassLoss
 from cass_core import generate_mask
 from cass_core.checks import warn
+from tests.support.bounding_boxes import like_torchvision
 from tests.support.compare import same
 
 LOCAL = CassClient("local:")
@@ -34,20 +34,10 @@ FORMS = {
     "XYWH": [[600.0, 300.0, 20.0, 60.0], [10.0, 20.0, 190.0, 280.0]],
     "CXCYWH": [[610.0, 330.0, 20.0, 60.0], [105.0, 160.0, 190.0, 280.0]],
 }
-Format = enum.Enum("Format", [*FORMS, "XYWHR"])
 
 
-class BoundingBoxes(Tensor):
-    """As torchvision's, which need not be installed."""
-
-    format: Format
-    canvas_size: tuple[int, int]
-
-
-def boxes_of(form: str, canvas_size: tuple[int, int] = SIZE) -> BoundingBoxes:
-    boxes = torch.tensor(FORMS.get(form, CORNERS)).as_subclass(BoundingBoxes)
-    boxes.format, boxes.canvas_size = Format[form], canvas_size
-    return boxes
+def boxes_of(form: str, canvas_size: tuple[int, int] = SIZE) -> Tensor:
+    return like_torchvision(FORMS.get(form, CORNERS), form, canvas_size)
 
 
 def by_loop(boxes: Any) -> Any:
@@ -67,6 +57,9 @@ IMAGE = torch.zeros(3, *SIZE)
 DOORS: dict[str, Callable[[Any], Any]] = {
     "call": lambda boxes: LOCAL.generate_mask([boxes], SIZE, MAP),
     "packed": lambda boxes: LOCAL.generate_mask(BoxBatch.from_list([boxes]), SIZE, MAP),
+    "packed future": lambda boxes: LOCAL.generate_mask_future(
+        BoxBatch.from_list([boxes]), SIZE, MAP
+    ).result(60),
     "future": lambda boxes: LOCAL.generate_mask_future([boxes], SIZE, MAP).result(60),
     "stream": lambda boxes: next(LOCAL.stream_masks([MaskRequest([boxes], SIZE, MAP)])),
     "loop": by_loop,
@@ -108,7 +101,7 @@ def test_rotated_boxes_are_refused(door: str) -> None:
         DOORS[door](boxes_of("XYWHR"))
 
 
-@pytest.mark.parametrize("door", sorted(set(DOORS) - {"packed"}))
+@pytest.mark.parametrize("door", DOORS)
 def test_boxes_of_a_larger_image_are_refused(door: str) -> None:
     """Such as an image that was resized without its boxes."""
     boxes = boxes_of("XYXY", canvas_size=(1472, 2560))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import enum
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +20,7 @@ from cass_core import (
     generate_mask,
 )
 from cass_core.plotting.figures import plot_mask
+from tests.support.bounding_boxes import BoundingBoxes, like_torchvision
 
 SIZE, CELLS = (736, 1280), (46, 80)
 XYXY = [[600, 300, 620, 360], [0, 8, 33, 40]]
@@ -28,28 +29,6 @@ AS = {
     "XYWH": [[600, 300, 20, 60], [0, 8, 33, 32]],
     "CXCYWH": [[610, 330, 20, 60], [16.5, 24, 33, 32]],
 }
-
-
-class Format(enum.Enum):
-    """As torchvision's ``BoundingBoxFormat``."""
-
-    XYXY = "XYXY"
-    XYWH = "XYWH"
-    CXCYWH = "CXCYWH"
-    CXCYWHR = "CXCYWHR"
-
-
-class Boxes(torch.Tensor):
-    """As torchvision's ``BoundingBoxes``."""
-
-    format: Format
-    canvas_size: tuple[int, int]
-
-
-def like_torchvision(values: Any, name: str, canvas: tuple[int, int] = SIZE) -> torch.Tensor:
-    boxes = torch.tensor(values).as_subclass(Boxes)
-    boxes.format, boxes.canvas_size = Format[name], canvas
-    return boxes
 
 
 def of_torchvision(values: Any, name: str, canvas: tuple[int, int] = SIZE) -> torch.Tensor:
@@ -132,11 +111,12 @@ def test_a_canvas_larger_than_the_image_is_refused(door: str, make: Make) -> Non
     )
 
 
-BATCHES: dict[str, Callable[[torch.Tensor], Any]] = {
+BATCHES: dict[str, Callable[[BoundingBoxes], Any]] = {
     "from_list": lambda boxes: BoxBatch.from_list([boxes, None]),
     "constructor": lambda boxes: BoxBatch(boxes, [2, 0]),
     "one tensor": lambda boxes: like_torchvision([XYXY, XYXY], "XYXY", boxes.canvas_size),
     "placed": lambda boxes: BoxBatch.from_list([boxes, None]).to("cpu"),
+    "pickled": lambda boxes: pickle.loads(pickle.dumps(BoxBatch.from_list([boxes, None]))),
 }
 
 
@@ -152,6 +132,11 @@ def test_the_canvas_that_a_batch_came_with(batch: str, take: Callable[[Any], Any
     boxes = BATCHES[batch](like_torchvision(XYXY, "XYXY", (1280, 736)))
     with pytest.raises(InvalidRequest, match=r"^image_size: is .* the canvas_size of boxes\[0\]"):
         take(boxes)
+
+
+def test_the_canvas_of_boxes_on_another_device() -> None:
+    batch = BoxBatch.from_list([None, like_torchvision(XYXY, "XYXY")])
+    assert batch.to("meta").canvases == ((1, SIZE),)
 
 
 def test_the_canvas_of_each_image() -> None:
