@@ -21,6 +21,6 @@ def like_torchvision(
     values: Any, form: str, canvas_size: tuple[int, int] = (736, 1280)
 ) -> BoundingBoxes:
     """Boxes of these values, ``[..., 4]``."""
-    boxes = torch.tensor(values).as_subclass(BoundingBoxes)
+    boxes = torch.as_tensor(values).as_subclass(BoundingBoxes)
     boxes.format, boxes.canvas_size = Format[form], canvas_size
     return boxes

@@ -88,6 +88,20 @@ def test_halves_of_whole_numbers(make: Make) -> None:
     assert batch.xyxy.tolist() == [[3.5, 3.5, 6.5, 6.5]]
 
 
+@pytest.mark.parametrize(
+    ("dtype", "xywh", "xyxy"),
+    [
+        (torch.uint8, [200, 180, 100, 90], [200, 180, 300, 270]),
+        (torch.bfloat16, [600, 300, 33, 60], [600, 300, 633, 360]),
+    ],
+)
+def test_sides_that_the_dtype_of_the_boxes_cannot_hold(
+    dtype: torch.dtype, xywh: list[int], xyxy: list[int]
+) -> None:
+    boxes = like_torchvision(torch.tensor([xywh], dtype=dtype), "XYWH")
+    assert BoxBatch.from_list([boxes]).xyxy.tolist() == [xyxy]
+
+
 def test_rotated_boxes_are_refused() -> None:
     with pytest.raises(InvalidRequest) as caught:
         BoxBatch.from_list([None, like_torchvision([[5.0, 5, 3, 3, 30]], "CXCYWHR")])
@@ -103,11 +117,14 @@ def test_a_negative_width_is_refused() -> None:
 
 @made
 @pytest.mark.parametrize("door", ["generate_mask", "CassLoss", "plot"])
-def test_a_canvas_larger_than_the_image_is_refused(door: str, make: Make) -> None:
+@pytest.mark.parametrize("canvas", [(1280, 736), (737, 1280), (736, 1281)])
+def test_a_canvas_larger_than_the_image_is_refused(
+    canvas: tuple[int, int], door: str, make: Make
+) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        DOORS[door](make(XYXY, "XYXY", (1280, 736)))
+        DOORS[door](make(XYXY, "XYXY", canvas))
     assert str(caught.value) == (
-        "image_size: is (736, 1280), the canvas_size of boxes[0] is (1280, 736) (H, W)"
+        f"image_size: is (736, 1280), the canvas_size of boxes[0] is {canvas} (H, W)"
     )
 
 

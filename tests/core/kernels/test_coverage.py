@@ -1,4 +1,4 @@
-"""The compiled count of boxes without a patch, beside the function of NumPy's that says which."""
+"""The compiled count of boxes without a patch: by hand, and beside NumPy's that says which."""
 
 from __future__ import annotations
 
@@ -11,12 +11,19 @@ from cass_core import BoxBatch, MaskSpec, boxes_without_patch
 from cass_core.arrays import read_only
 from cass_core.cpu.coverage import count_without_patch, counter
 from cass_core.inputs import MaskInputs
+from tests.core.masks.test_coverage import BY_HAND
 from tests.core.support.strategies import Scene, scenes
 
 
 def count(batch: BoxBatch, sizes: object, maps: list[tuple[int, int]], spec: MaskSpec) -> int:
     inputs = MaskInputs.check(batch, sizes, maps, spec, "float32", False)
     return counter(inputs)(read_only(np.asarray(batch.xyxy)), batch.offsets)
+
+
+@pytest.mark.parametrize(("box", "patch_size", "min_size", "expected"), BY_HAND)
+def test_by_hand(box: list[float], patch_size: int, min_size: float, expected: bool) -> None:
+    spec = MaskSpec(patch_size=patch_size, min_size=min_size)
+    assert count(BoxBatch.from_list([[box]]), (64, 64), [(8, 8)], spec) == expected
 
 
 @given(

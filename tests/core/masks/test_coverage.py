@@ -15,26 +15,26 @@ from tests.core.masks.test_real_boxes import FILES, load
 from tests.core.support import reference
 from tests.core.support.strategies import Scene, scenes
 
+# Of 64 x 64 pixels and 8 x 8 cells: box, patch size, least size, and whether it has no patch.
+BY_HAND: list[tuple[list[float], int, float, bool]] = [
+    ([8, 8, 24, 24], 1, 1, False),
+    ([17, 0, 47, 31], 4, 1, True),  # between the centres 16 and 48
+    ([17, 0, 48, 31], 4, 1, False),  # closed: 48 is in it
+    ([16, 0, 47, 31], 4, 1, False),  # and 16 in this
+    ([0, 17, 31, 47], 4, 1, True),
+    ([0, 0, 3, 3], 1, 0.5, True),  # grows to [-0.5, 3.5], short of the centre 4
+    ([0, 0, 3, 3], 1, 1, False),  # grows to [-2.5, 5.5]
+    ([5, 5, 7, 7], 1, 0, True),
+    ([-9, 0, 3, 16], 1, 1, True),  # three pixels of it are inside
+    ([-9, 0, 4, 16], 1, 1, False),
+    ([64, 0, 99, 16], 1, 1, True),
+    ([69, 64, 99, 64], 5, 0, True),  # the centre 60 is the second and last of five cells
+    ([-1e30, -1e30, 1e30, 1e30], 8, 1, False),
+]
 
-@pytest.mark.parametrize(
-    ("box", "patch_size", "min_size", "expected"),
-    [
-        ([8, 8, 24, 24], 1, 1, False),
-        ([17, 0, 47, 31], 4, 1, True),  # between the centres 16 and 48
-        ([17, 0, 48, 31], 4, 1, False),  # closed: 48 is in it
-        ([0, 17, 31, 47], 4, 1, True),
-        ([0, 0, 3, 3], 1, 0.5, True),  # grows to [-0.5, 3.5], short of the centre 4
-        ([0, 0, 3, 3], 1, 1, False),  # grows to [-2.5, 5.5]
-        ([5, 5, 7, 7], 1, 0, True),
-        ([-9, 0, 3, 16], 1, 1, True),  # three pixels of it are inside
-        ([-9, 0, 4, 16], 1, 1, False),
-        ([64, 0, 99, 16], 1, 1, True),
-        ([69, 64, 99, 64], 5, 0, True),  # the centre 60 is the second and last of five cells
-        ([-1e30, -1e30, 1e30, 1e30], 8, 1, False),
-    ],
-)
+
+@pytest.mark.parametrize(("box", "patch_size", "min_size", "expected"), BY_HAND)
 def test_by_hand(box: list[float], patch_size: int, min_size: float, expected: bool) -> None:
-    """On 64 x 64 pixels and 8 x 8 cells."""
     spec = MaskSpec(patch_size=patch_size, min_size=min_size)
     assert boxes_without_patch([[box]], (64, 64), (8, 8), spec).tolist() == [expected]
 
