@@ -8,9 +8,11 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent import futures
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 from cass_client import AsyncCassClient, CassClient, FallbackWarning, Tls, Unavailable
@@ -151,7 +153,7 @@ def test_tls_and_no_tls(files: Files, server: ServerProcess) -> None:
         address = secured.address
         local = address.replace("127.0.0.1", "localhost")
         for target in (address, local):
-            assert said(target) == "speaks TLS alone): give tls=Tls(ca=...)"
+            assert said(target) == "speaks only TLS): give tls=Tls(ca=...)"
         unknown = "its certificate is of no authority that"
         assert said(address, tls=Tls()) == f"{unknown} the system knows): {AUTHORITY}"
         assert said(address, tls=Tls(files.other_ca)) == f"{unknown} tls.ca has): {AUTHORITY}"
@@ -163,6 +165,18 @@ def test_tls_and_no_tls(files: Files, server: ServerProcess) -> None:
     none = "does not speak TLS): leave tls out, or start it with --tls-certificate"
     for target in (server.address, server.address.replace("127.0.0.1", "localhost")):
         assert said(target, tls=Tls(files.ca)) == none
+
+
+def test_tls_at_a_path(files: Files, tmp_path: Path) -> None:
+    certificate, key = (file.read_bytes() for file in files.pair("server"))
+    server = grpc.server(futures.ThreadPoolExecutor(1))
+    server.add_secure_port(f"unix:{tmp_path}/s", grpc.ssl_server_credentials([(key, certificate)]))
+    server.start()
+    try:
+        said = f"cannot be reached ({tmp_path}/s: speaks only TLS): give tls=Tls(ca=...)"
+        assert reason(f"unix:{tmp_path}/s") == said
+    finally:
+        server.stop(None).wait(LIMIT)
 
 
 def test_an_expired_certificate(files: Files) -> None:
