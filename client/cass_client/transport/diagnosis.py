@@ -20,7 +20,8 @@ from cass_client.transport.proxy import proxy_of
 if TYPE_CHECKING:
     import ssl
 
-_SECONDS = 5.0  # for all addresses
+# For all addresses: at most, and at least, though the deadline of the call is nearer.
+_MOST_SECONDS, _LEAST_SECONDS = 5.0, 0.2
 _MOST_ADDRESSES = 8
 _ANSWER_SECONDS = 2.0
 # What an HTTP/2 client begins with: its preface and empty SETTINGS (RFC 9113, 3.4).
@@ -62,10 +63,10 @@ class _Address(NamedTuple):
     place: Any
 
 
-def explain(settings: Settings, replicas: Sequence[str], details: str) -> str:
+def explain(settings: Settings, replicas: Sequence[str], details: str, seconds: float) -> str:
     """What the addresses answer and what helps; ``details``, gRPC's, where that says no more.
 
-    The replicas are the addresses of a service on Ray.
+    The replicas are the addresses of a service on Ray. So many seconds are left for the call.
     """
     target = ",".join(replicas) or settings.target
     hosts = [host for host, _ in endpoints_of(target)]
@@ -88,7 +89,7 @@ def explain(settings: Settings, replicas: Sequence[str], details: str) -> str:
     # In a thread, since nothing else ends the look-up of a name.
     asking = threading.Thread(target=ask_all, name="cass-client-diagnosis", daemon=True)
     asking.start()
-    asking.join(_SECONDS)
+    asking.join(min(max(seconds, _LEAST_SECONDS), _MOST_SECONDS))
     found = dict(answers)
     if not found or _SPEAKS_GRPC in found.values():
         starting = "is not ready to serve: it is starting, or about to stop"

@@ -17,7 +17,9 @@ import pytest
 
 from cass_client import AsyncCassClient, CassClient, FallbackWarning, Tls, Unavailable
 from cass_client.calls import retry
+from cass_client.config import Settings
 from cass_client.discovery.endpoint_file import FOLDER_VARIABLE
+from cass_client.transport.diagnosis import explain
 from tests.client.support.tls_files import Files
 from tests.server.support.certificates import put
 from tests.server.support.processes import LIMIT, free_port, health, held
@@ -63,6 +65,16 @@ def test_nobody_listens() -> None:
             pytest.warns(FallbackWarning, match=rf"refused\): {SERVE}; masks .* until it is back"),
         ):
             client.generate_mask([None], (8, 8), (2, 2))
+
+
+def test_no_longer_than_the_call_may_take() -> None:
+    """An address that accepts and is silent is known as such after seconds only."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        settings = Settings(address, LIMIT)
+        assert explain(settings, (), "gRPC's words", 0.0) == "gRPC's words"
+        said = f"cannot be reached ({address}: accepts connections, but does not answer)"
+        assert explain(settings, (), "gRPC's words", LIMIT).startswith(said)
 
 
 def test_replicas_on_ray(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
