@@ -57,10 +57,10 @@ IMAGE = torch.zeros(3, *SIZE)
 DOORS: dict[str, Callable[[Any], Any]] = {
     "call": lambda boxes: LOCAL.generate_mask([boxes], SIZE, MAP),
     "packed": lambda boxes: LOCAL.generate_mask(BoxBatch.from_list([boxes]), SIZE, MAP),
+    "future": lambda boxes: LOCAL.generate_mask_future([boxes], SIZE, MAP).result(60),
     "packed future": lambda boxes: LOCAL.generate_mask_future(
         BoxBatch.from_list([boxes]), SIZE, MAP
     ).result(60),
-    "future": lambda boxes: LOCAL.generate_mask_future([boxes], SIZE, MAP).result(60),
     "stream": lambda boxes: next(LOCAL.stream_masks([MaskRequest([boxes], SIZE, MAP)])),
     "loop": by_loop,
     "target": by_collate(lambda boxes: (IMAGE, {"boxes": boxes})),
