@@ -18,7 +18,7 @@ class Classes:
     """Labels by the ids of categories; without a list of these, ids are names."""
 
     def __init__(self, entries: Entries, invalid: AbstractContextManager[None]) -> None:
-        self.names: list[str] = []
+        self._numbers: dict[str, int] = {}
         self._labels: dict[Id, int] = {}
         self._listed = True
         try:
@@ -39,9 +39,12 @@ class Classes:
         self._add(category_id, name)
 
     def _add(self, category_id: Id, name: str) -> None:
-        if name not in self.names:
-            self.names.append(name)
-        self._labels[category_id] = self.names.index(name)
+        self._labels[category_id] = self._numbers.setdefault(name, len(self._numbers))
+
+    @property
+    def names(self) -> list[str]:
+        """By label, all distinct."""
+        return list(self._numbers)
 
     def label(self, annotation: dict[str, Any], entry: str) -> int:
         """Of an annotation."""

@@ -18,6 +18,9 @@ from cass_client.errors import Unavailable
 from cass_client.targets import service_of
 from cass_core.errors import InvalidRequest
 
+# The fields of `CassClient` that options set; the files of some are read at the first call.
+_FIELDS = ("target", "timeout", "tls", "token_file")
+
 
 def _file(help_: str) -> Any:
     return typer.Option(metavar="FILE", dir_okay=False, help=help_)
@@ -65,8 +68,8 @@ class Connection:
         try:
             with self._client() as client:
                 yield client
-        except InvalidRequest as error:  # some files are read at the first call
-            if error.field.partition(".")[0] not in ("token_file", "tls"):
+        except InvalidRequest as error:
+            if error.field.partition(".")[0] not in _FIELDS:
                 raise
             raise InvalidRequest(_option(error.field), error.reason) from error
         except Unavailable as error:
@@ -76,15 +79,12 @@ class Connection:
     def _client(self) -> CassClient:
         given = (self.tls_ca, self.tls_certificate, self.tls_key, self.tls_server_name)
         secured = self.tls or any(value is not None for value in given)
-        try:
-            client = CassClient(
-                self.server,
-                timeout=self.timeout,
-                tls=Tls(*given) if secured else None,
-                token_file=self.token_file,
-            )
-        except InvalidRequest as error:
-            raise InvalidRequest(_option(error.field), error.reason) from error
+        client = CassClient(
+            self.server,
+            timeout=self.timeout,
+            tls=Tls(*given) if secured else None,
+            token_file=self.token_file,
+        )
         if service_of(self.server) is not None:
             _connect_to_ray()
         return client

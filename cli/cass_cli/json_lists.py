@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import codecs
 import gzip
-import io
 import json
+import os
 import re
 import stat
 import tempfile
@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import ijson
 import numpy as np
@@ -68,31 +68,17 @@ def read_lists(path: Path, progress: Progress | None, read: Callable[[Entries], 
             if not re.search("overflow|NaN|Infinity", reason):
                 raise InvalidRequest(path.name, f"is not JSON ({reason})") from error
         # Python's parser takes integers of any size, and the NaN that it writes.
-        source.file.seek(source.start)
+        source.seek(0)
         try:
-            content = json.load(source.file, object_hook=_without_polygons)
+            content = json.load(source, object_hook=_without_polygons)
         except (ValueError, RecursionError) as error:
             raise InvalidRequest(path.name, f"is not JSON ({error})") from error
         return read(_loaded(content))
 
 
-class _Source(NamedTuple):
-    """An open file of UTF-8 text.
-
-    Attributes:
-        file: can be read and sought.
-        start: where the text begins, after a byte order mark.
-        size: in bytes.
-    """
-
-    file: BinaryIO
-    start: int
-    size: int
-
-
 @contextmanager
-def _opened(path: Path) -> Iterator[_Source]:
-    """What is no regular file of UTF-8 is copied to a temporary one first."""
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """What is no regular file of UTF-8 without a byte order mark is copied to one first."""
     with ExitStack() as files:
         mode = path.stat().st_mode
         if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):  # which may never end
@@ -110,15 +96,14 @@ def _opened(path: Path) -> Iterator[_Source]:
             if packed is not None:
                 raise InvalidRequest(path.name, f"is compressed with {packed}; only gzip is read")
             encoding = json.detect_encoding(_head(file))
-            if not encoding.startswith("utf-8"):
+            if encoding != "utf-8":
                 decoder = codecs.iterdecode(iter(lambda: file.read(_PART), b""), encoding)
                 file = _copy((text.encode() for text in decoder), files)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise InvalidRequest(path.name, f"is not a whole gzip file ({error})") from error
         except UnicodeError as error:
             raise InvalidRequest(path.name, f"is not {encoding.upper()} throughout") from error
-        start = 3 if encoding == "utf-8-sig" else 0
-        yield _Source(file, start, file.seek(0, io.SEEK_END))
+        yield file
 
 
 def _compression(file: BinaryIO) -> str | None:
@@ -147,22 +132,22 @@ def _copy(parts: Iterable[bytes], files: ExitStack) -> BinaryIO:
     return copy
 
 
-def _streamed(source: _Source, name: str, progress: Progress | None) -> Entries:
+def _streamed(source: BinaryIO, name: str, progress: Progress | None) -> Entries:
     """Lists of a file that is parsed anew for each."""
 
     def entries(key: str) -> Iterator[Any]:
-        source.file.seek(source.start)
-        file: Any = source.file
+        source.seek(0)
+        file: Any = source
         if progress is not None:
-            label = printable(f"{name}: {key}")
-            file = progress.wrap_file(source.file, total=source.size, description=label)
+            label, size = printable(f"{name}: {key}"), os.fstat(source.fileno()).st_size
+            file = progress.wrap_file(source, total=size, description=label)
         seen = False
         for entry in ijson.items(_Shallow(file, name), f"{key}.item", use_float=True):
             seen = True
             yield entry
         if not seen:
-            source.file.seek(source.start)
-            events = {event for prefix, event, _ in ijson.parse(source.file) if prefix == key}
+            source.seek(0)
+            events = {event for prefix, event, _ in ijson.parse(source) if prefix == key}
             if "start_array" not in events:
                 raise _no_list(key, there=bool(events))
 

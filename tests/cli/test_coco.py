@@ -280,14 +280,14 @@ def test_categories_and_limit(tmp_path: Path) -> None:
     content = {
         "categories": [
             {"id": category_id, "name": name}
-            for category_id, name in ((2.0, "cone"), (5, "pole"), (9, "cone"))
+            for category_id, name in ((2.0, "cone"), (5, "pole"), (9, "cone"), (11, "sign"))
         ],
         "images": [image(1), image(2)],
         "annotations": [annotation(2, category_id=5), annotation(1, category_id=9),
-                        annotation(1, category_id=2)],
+                        annotation(1, category_id=2), annotation(2, category_id=11)],
     }  # fmt: skip
     coco = read_coco(write(tmp_path, content), categories=True)
-    assert [coco.class_names[label] for label in coco.labels] == ["cone", "cone", "pole"]
+    assert [coco.class_names[label] for label in coco.labels] == ["cone", "cone", "pole", "sign"]
     first = read_coco(write(tmp_path, content), categories=True, limit=1)
     assert (first.image_ids, first.offsets.tolist(), len(first.labels)) == ([1], [0, 2], 2)
     content["annotations"][1]["category_id"] = 7
@@ -295,11 +295,11 @@ def test_categories_and_limit(tmp_path: Path) -> None:
         InvalidRequest, match=r"annotations\[1\]\.category_id: 7 is the id of no cat"
     ):
         read_coco(write(tmp_path, content), categories=True)
-    assert len(read_coco(write(tmp_path, content)).xyxy) == 3
+    assert len(read_coco(write(tmp_path, content)).xyxy) == 4
     del content["categories"]
     unnamed = read_coco(write(tmp_path, content), categories=True)
-    assert [unnamed.class_names[label] for label in unnamed.labels] == ["7", "2", "5"]
-    assert unnamed.used_names() == {"2", "5", "7"}
+    assert [unnamed.class_names[label] for label in unnamed.labels] == ["7", "2", "5", "11"]
+    assert unnamed.used_names() == {"2", "5", "7", "11"}
 
 
 @pytest.mark.parametrize(

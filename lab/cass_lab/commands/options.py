@@ -142,7 +142,7 @@ def run_all(
     from cass_lab.training.estimate import estimate_seconds
     from cass_lab.training.workers import pending, run_all
 
-    left = pending(runs, data, store)
+    left = pending(runs, data, store.records())
     words = f"{len(runs)} runs, {len(runs) - len(left)} of them done before"
     if left:
         duration = _duration(estimate_seconds(left, data, options.jobs))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -16,11 +16,11 @@ from cass_lab.training.runs import Run, Store, carry_out
 _TRIAL_STEPS = 4
 
 
-def estimate_seconds(runs: Iterable[Run], data: tuple[Dataset, Dataset], jobs: int) -> float:
+def estimate_seconds(runs: Sequence[Run], data: tuple[Dataset, Dataset], jobs: int) -> float:
     """Seconds that the runs will take, so many at a time; takes some seconds itself.
 
     Args:
-        runs: what is still to be done.
+        runs: what is still to be done; at least one.
         data: to train and to measure on.
         jobs: processes, each with one thread.
     """
@@ -31,7 +31,7 @@ def estimate_seconds(runs: Iterable[Run], data: tuple[Dataset, Dataset], jobs: i
     for mine in by_measure.values():
         epoch, evaluation = _trial(mine[0], data)
         total += sum(run.recipe.epochs * epoch + evaluation for run in mine)
-    return total / min(jobs, max(1, sum(map(len, by_measure.values()))))
+    return total / min(jobs, len(runs))
 
 
 def _trial(run: Run, data: tuple[Dataset, Dataset]) -> tuple[float, float]:

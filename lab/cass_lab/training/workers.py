@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def run_all(
         CassError: a process died.
     """
     finished = store.records()
-    queued = pending(runs, data, store)[::-1]
+    queued = pending(runs, data, finished)[::-1]
     step_done(sum(run.steps for run in runs) - sum(run.steps for run in queued))
     context = multiprocessing.get_context("spawn")
     connections: list[Connection] = []
@@ -76,9 +76,10 @@ def run_all(
     return [{**finished[run.key(*data)], "variant": run.variant.name} for run in runs]
 
 
-def pending(runs: Sequence[Run], data: tuple[Dataset, Dataset], store: Store) -> list[Run]:
-    """The runs that the store does not have yet, equal settings once."""
-    finished = store.records()
+def pending(
+    runs: Sequence[Run], data: tuple[Dataset, Dataset], finished: Collection[str]
+) -> list[Run]:
+    """The runs whose keys are not among the finished ones, equal settings once."""
     by_key: dict[str, Run] = {}
     for run in runs:
         by_key.setdefault(run.key(*data), run)
