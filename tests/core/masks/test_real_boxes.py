@@ -62,7 +62,9 @@ def test_every_box_is_seen(shared: Path, name: str) -> None:
             assert mask[int(y), int(x)] > 0
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize(
+    "name", [FILES[0], pytest.param(FILES[1], marks=pytest.mark.slow), FILES[2]]
+)
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize(
     "options",

@@ -100,6 +100,7 @@ def test_seeds_differ(data: Data, tmp_path: Path) -> None:
     assert not np.array_equal(scores[0], scores[1])
 
 
+@pytest.mark.slow
 def test_a_detector_learns(data: Data, tmp_path: Path) -> None:
     run = Run(VARIANTS["baseline, bce"], "ap", 0, 8, Recipe(30, 4, 0.01, "cpu"))
     # On what it was trained on: a few seconds are too short for other scenes.
