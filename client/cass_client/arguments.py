@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import numpy as np
-
 from cass_core.arrays import Array, is_tensor
 from cass_core.boxes import BoxBatch
 from cass_core.checks.logits import check_logits
@@ -52,13 +50,12 @@ class MaskRequest:
 
     def check(self) -> MaskInputs:
         """The checked arguments, which share no memory with the caller's."""
-        boxes, size = self.boxes, self.image_size
-        if isinstance(boxes, BoxBatch):
-            xyxy: Any = boxes.xyxy
-            boxes = BoxBatch(xyxy.clone() if is_tensor(xyxy) else xyxy.copy(), boxes.counts.copy())
-        if isinstance(size, np.ndarray):
-            size = size.copy()
-        return dataclasses.replace(self, boxes=boxes, image_size=size).inputs()
+        inputs = self.inputs()
+        if inputs.boxes is not self.boxes:  # packed just now
+            return inputs
+        xyxy: Any = inputs.boxes.xyxy
+        copy = xyxy.clone() if is_tensor(xyxy) else xyxy.copy()
+        return dataclasses.replace(inputs, boxes=BoxBatch(copy, inputs.boxes.counts.copy()))
 
 
 def loader_inputs(

@@ -17,12 +17,12 @@ LOCAL = "local:"
 _DEFAULT_PORT = 50051
 _FORMS = "must be HOST:PORT, ray:NAME or local:"
 
-# A scheme of gRPC's, such as dns:///host:port, unix:path or ipv4:1.2.3.4:50051,1.2.3.5:50051.
 # Hosts may be called like a scheme, as in ray:50051.
-_SCHEME = re.compile(r"(dns|unix|unix-abstract|ipv4|ipv6|vsock|xds|google-c2p):(?![0-9]+(,|$))")
-_PORT = re.compile(r"[0-9]+(,|$)")
-_ANY_CASE = re.compile(f"ray:(?![0-9]+(,|$))|{_SCHEME.pattern}", re.IGNORECASE)
-_LOCAL_FORMS = re.compile(r"local(:(?![0-9]+(,|$)).*)?", re.IGNORECASE | re.DOTALL)
+_PORT = "[0-9]+(,|$)"
+# A scheme of gRPC's, such as dns:///host:port, unix:path or ipv4:1.2.3.4:50051,1.2.3.5:50051.
+_SCHEME = re.compile(f"(dns|unix|unix-abstract|ipv4|ipv6|vsock|xds|google-c2p):(?!{_PORT})")
+_ANY_CASE = re.compile(f"ray:(?!{_PORT})|{_SCHEME.pattern}", re.IGNORECASE)
+_LOCAL_FORMS = re.compile(f"local(:(?!{_PORT}).*)?", re.IGNORECASE | re.DOTALL)
 _URL = re.compile(r"([a-z][a-z0-9+.-]*):///?(?:[^/?#]*@)?([^/?#]*)", re.IGNORECASE)
 _LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 # Of which gRPC reads one.
@@ -34,15 +34,17 @@ _MOST_PATH_BYTES = 107
 
 def check_target(target: object) -> None:
     """Rejects what cannot be the address of a server, with the form that it should have."""
+    if target == LOCAL:
+        return
     if not isinstance(target, str) or not target.strip():
         raise InvalidRequest("target", f"{_FORMS}, got {target!r}")
-    if target != LOCAL and _LOCAL_FORMS.fullmatch(target.strip()):
+    if _LOCAL_FORMS.fullmatch(target.strip()):
         raise InvalidRequest("target", f"{_FORMS}, got {target!r}; write {LOCAL!r}")
     scheme, colon, rest = target.partition(":")
     if _ANY_CASE.match(target) and scheme != scheme.lower():
         form = f"; write {scheme.lower() + colon + rest!r}" if "@" not in target else ""
         raise InvalidRequest("target", f"must have {scheme + colon!r} in lower case{form}")
-    if target != LOCAL and service_of(target) is None:
+    if service_of(target) is None:
         endpoints_of(target)
 
 
@@ -54,7 +56,7 @@ def service_of(target: str) -> str | None:
         ('cass', None)
     """
     name = target.removeprefix(SCHEME)
-    if name == target or _PORT.match(name):
+    if name == target or re.match(_PORT, name):
         return None
     if not SERVICE_FORM.fullmatch(name):
         raise InvalidRequest(
@@ -133,7 +135,7 @@ def _endpoint(part: str) -> tuple[str, int]:
             _refuse(part, "is an IPv6 address without brackets", f"[{part}]:{_DEFAULT_PORT}")
         if _ip_version(address) == 6:
             _refuse(part, "is an IPv6 address without brackets", f"[{address}]:{port}")
-        _refuse(part, "has more than one colon", "")
+        _refuse(part, "has more than one colon")
     host, colon, port = part.rpartition(":")
     if part.isdigit() or (colon and not host):
         _refuse(part, "has no host", f"localhost:{port or part}")
@@ -146,11 +148,11 @@ def _endpoint(part: str) -> tuple[str, int]:
     bracketed = host.startswith("[") and host.endswith("]")
     name = host[1:-1] if bracketed else host
     if not is_host(name) or bracketed != (_ip_version(name) == 6):
-        _refuse(part, "has no name or address of a host", "")
+        _refuse(part, "has no name or address of a host")
     return name, int(port)
 
 
-def _refuse(part: str, reason: str, form: str) -> NoReturn:
+def _refuse(part: str, reason: str, form: str = "") -> NoReturn:
     raise InvalidRequest("target", f"must be HOST:PORT: {part!r} {reason}{_advice(form)}")
 
 
@@ -183,9 +185,9 @@ def is_host(name: Any) -> bool:
     """Whether it is a name or an address of a host."""
     if not isinstance(name, str):
         return False
-    labels = name.removesuffix(".").split(".")
     if _ip_version(name) is not None:
         return True
+    labels = name.removesuffix(".").split(".")
     # What ends in a number is an address, or no name at all.
     is_number = _NUMBER.fullmatch(labels[-1]) is not None
     return len(name) < 255 and not is_number and all(map(_LABEL.fullmatch, labels))

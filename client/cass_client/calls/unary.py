@@ -155,5 +155,6 @@ def _call(
             try:
                 delay = attempts.delay_after(error)
             except Unavailable as unavailable:
-                raise (yield Compute(partial(connection.explain, unavailable))) from status
+                explain = partial(connection.explain, unavailable, attempts.left())
+                raise (yield Compute(explain)) from status
             yield Sleep(delay)

@@ -16,9 +16,7 @@ from cass_client.client import CassClient, check_client
 from cass_client.notices import warn_without_patch
 from cass_client.torch.targets import boxes_and_size
 from cass_core.boxes import BoxBatch
-from cass_core.checks.plausible import check_canvas
 from cass_core.errors import InvalidRequest
-from cass_core.grid import image_sizes
 from cass_core.specs import MaskSpec, check_flag
 
 
@@ -124,8 +122,6 @@ class MaskCollate:
         found = [self._read(sample, position) for position, sample in enumerate(samples)]
         # On their way while `collate_fn` works; it may change samples in place.
         boxes, sizes = _pack([boxes for boxes, _ in found]), [size for _, size in found]
-        if boxes.canvases:
-            check_canvas(boxes, image_sizes(sizes, len(found)))
         future = self._client.generate_mask_future(
             boxes, sizes, self._feature_map, self._spec, dtype=self._dtype
         )

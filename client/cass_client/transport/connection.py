@@ -92,13 +92,13 @@ class Connection:
         rpcs = {name: channel.unary_unary(_PREFIX + name) for name in _UNARY}
         return Channel(channel, rpcs, credentials.metadata, replicas)
 
-    def explain(self, error: Unavailable) -> Unavailable:
+    def explain(self, error: Unavailable, seconds: float) -> Unavailable:
         """The error with what the server's addresses answer, and what helps."""
         replicas = () if self._replicas is None else self._replicas.known() or ()
         if self._replicas is not None and not replicas:
             return error
         details = str(error).removeprefix(f"{self.target}: ")
-        text = explain(self._settings, replicas, details)
+        text = explain(self._settings, replicas, details, seconds)
         return Unavailable(f"{self.target}: {text}")
 
     def renew(self, before: float) -> bool:

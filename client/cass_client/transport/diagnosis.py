@@ -5,6 +5,7 @@ gRPC reports the address that it tried last, and most mistakes with TLS as a clo
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import socket
@@ -19,7 +20,8 @@ from cass_client.transport.proxy import proxy_of
 if TYPE_CHECKING:
     import ssl
 
-_SECONDS = 5.0  # for all addresses
+# For all addresses: at most, and at least, though the deadline of the call is nearer.
+_MOST_SECONDS, _LEAST_SECONDS = 5.0, 0.2
 _MOST_ADDRESSES = 8
 _ANSWER_SECONDS = 2.0
 # What an HTTP/2 client begins with: its preface and empty SETTINGS (RFC 9113, 3.4).
@@ -46,8 +48,12 @@ _SPEAKS_GRPC = _Finding("speaks HTTP/2")
 _HTTP_1 = _Finding("an HTTP/1 server", "give the address of a CASS server, not of its metrics")
 _SILENT = _Finding("accepts connections, but does not answer", "see whether it is a CASS server")
 _OTHER = _Finding("does not speak HTTP/2", "give the address of a CASS server")
-_TLS_ALONE = _Finding("speaks TLS alone", "give tls=Tls(ca=...)")
+_ONLY_TLS = _Finding("speaks only TLS", "give tls=Tls(ca=...)")
 _NO_TLS = _Finding("does not speak TLS", "leave tls out, or start it with --tls-certificate")
+_WANTS_CERTIFICATE = _Finding("wants a client certificate", "give Tls(certificate=..., key=...)")
+_REFUSES_CERTIFICATE = _Finding(
+    "refuses the client's certificate", "give a valid one of an authority it knows"
+)
 
 
 class _Address(NamedTuple):
@@ -57,10 +63,10 @@ class _Address(NamedTuple):
     place: Any
 
 
-def explain(settings: Settings, replicas: Sequence[str], details: str) -> str:
+def explain(settings: Settings, replicas: Sequence[str], details: str, seconds: float) -> str:
     """What the addresses answer and what helps; ``details``, gRPC's, where that says no more.
 
-    The replicas are the addresses of a service on Ray.
+    The replicas are the addresses of a service on Ray. So many seconds are left for the call.
     """
     target = ",".join(replicas) or settings.target
     hosts = [host for host, _ in endpoints_of(target)]
@@ -83,7 +89,7 @@ def explain(settings: Settings, replicas: Sequence[str], details: str) -> str:
     # In a thread, since nothing else ends the look-up of a name.
     asking = threading.Thread(target=ask_all, name="cass-client-diagnosis", daemon=True)
     asking.start()
-    asking.join(_SECONDS)
+    asking.join(min(max(seconds, _LEAST_SECONDS), _MOST_SECONDS))
     found = dict(answers)
     if not found or _SPEAKS_GRPC in found.values():
         starting = "is not ready to serve: it is starting, or about to stop"
@@ -111,18 +117,24 @@ def _addresses(target: str, found: dict[str, _Finding]) -> Iterator[_Address]:
 
 def _ask(address: _Address, context: ssl.SSLContext | None, name: str, tls: Tls | None) -> _Finding:
     try:
-        with socket.socket(address.family) as connection:
-            connection.settimeout(_ANSWER_SECONDS)
-            connection.connect(address.place)
+        with _connected(address) as connection:
             if context is not None and tls is not None:
                 return _secured(connection, context, name, tls)
             found = _hello(connection)
-        # What TLS takes no interest in, it may just close.
-        return _TLS_ALONE if found is _OTHER and _speaks_tls(address) else found
+        # A server of TLS may close what is not TLS without a word.
+        return _ONLY_TLS if found is _OTHER and _speaks_tls(address) else found
     except TimeoutError:
         return _Finding("no answer")
     except OSError as error:
         return _Finding(error.strerror or str(error))
+
+
+@contextlib.contextmanager
+def _connected(address: _Address) -> Iterator[socket.socket]:
+    with socket.socket(address.family) as connection:
+        connection.settimeout(_ANSWER_SECONDS)
+        connection.connect(address.place)
+        yield connection
 
 
 def _hello(connection: socket.socket) -> _Finding:
@@ -148,7 +160,7 @@ def _speaks_tls(address: _Address) -> bool:
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.set_alpn_protocols(["h2"])
     try:
-        with socket.create_connection(address.place[:2], _ANSWER_SECONDS) as connection:
+        with _connected(address) as connection:
             context.wrap_socket(connection, server_hostname=address.host).close()
     except ssl.SSLError as error:
         return "ALERT" in (error.reason or "")
@@ -185,17 +197,12 @@ def _secured(connection: socket.socket, context: ssl.SSLContext, name: str, tls:
     """What answers an HTTP/2 client over TLS."""
     import ssl
 
-    wants = "wants a client certificate", "give Tls(certificate=..., key=...)"
-    if tls.certificate is not None:
-        wants = (
-            "refuses the client's certificate",
-            "give a valid one of an authority it knows",
-        )
+    refusal = _WANTS_CERTIFICATE if tls.certificate is None else _REFUSES_CERTIFICATE
     try:
         with context.wrap_socket(connection, server_hostname=name) as secured:
             found = _hello(secured)
             # A server that wants a certificate may just close the connection.
-            return _Finding(*wants) if found is _OTHER else found
+            return refusal if found is _OTHER else found
     except TimeoutError:
         return _SILENT
     except ssl.SSLCertVerificationError as error:
@@ -205,7 +212,7 @@ def _secured(connection: socket.socket, context: ssl.SSLContext, name: str, tls:
         if "ALERT" not in reason:
             return _NO_TLS
         if any(part in reason for part in _ABOUT_CERTIFICATES):
-            return _Finding(*wants)
+            return refusal
         return _Finding(f"refuses TLS ({reason.lower().replace('_', ' ')})", "see its log")
 
 

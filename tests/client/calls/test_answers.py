@@ -28,11 +28,10 @@ from tests.client.support.edited_answers import (
     array_of,
     cut,
     replaced,
-    tensor,
     with_async_client,
     without,
 )
-from tests.client.support.small_servers import LIMIT, MaskService, serving_with
+from tests.client.support.small_servers import LIMIT, MaskService, serving_with, tensor
 from tests.support.compare import same
 
 pytestmark = pytest.mark.timeout(120)

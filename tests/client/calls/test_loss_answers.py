@@ -18,11 +18,10 @@ from tests.client.support.edited_answers import (
     EditingServer,
     cut,
     replaced,
-    tensor,
     with_async_client,
     without,
 )
-from tests.client.support.small_servers import LIMIT
+from tests.client.support.small_servers import LIMIT, tensor
 from tests.support.compare import same
 
 pytestmark = pytest.mark.timeout(120)

@@ -13,19 +13,13 @@ import numpy as np
 
 from cass import convert
 from cass.contract import SERVICE_NAME
-from cass.dtypes import NUMBERS
 from cass.v1 import cass_pb2 as pb
 from cass_client import AsyncCassClient, CassClient
-from cass_core.cpu.backend import compute_losses, compute_masks
-from tests.client.support.small_servers import LIMIT
+from cass_core.cpu.backend import compute_losses
+from tests.client.support.small_servers import masks_of, running, tensor
 
 Edit = Callable[[Any], Any]
 """Changes an answer, or returns another one: a message or bytes."""
-
-
-def tensor(array: np.ndarray[Any, Any], dtype: str) -> pb.Tensor:
-    """An array, bfloat16 as its bits, as protobuf lays it out."""
-    return pb.Tensor(dtype=NUMBERS[dtype], shape=array.shape, data=array.tobytes())
 
 
 class EditingServer:
@@ -59,7 +53,7 @@ class EditingServer:
 
     def masks(self, request: pb.GenerateMaskRequest, context: Any) -> Any:
         """Answers `GenerateMask`."""
-        return self._answer("GenerateMask", _masks(request), context)
+        return self._answer("GenerateMask", masks_of(request), context)
 
     def loss(self, request: pb.ComputeLossRequest, context: Any) -> Any:
         """Answers `ComputeLoss`."""
@@ -83,21 +77,12 @@ class EditingServer:
         """Answers `StreamMasks`."""
         self.calls.append("StreamMasks")
         for request in requests:
-            yield from self.entries(pb.StreamMasksResponse(masks=_masks(request.request)))
+            yield from self.entries(pb.StreamMasksResponse(masks=masks_of(request.request)))
 
     def _answer(self, method: str, answer: Any, context: Any) -> Any:
         self.calls.append(method)
         context.set_trailing_metadata(self.metadata)
         return answer if self.edit is None else self.edit(answer)
-
-
-def _masks(request: pb.GenerateMaskRequest) -> pb.GenerateMaskResponse:
-    inputs = convert.mask_inputs(request)
-    masks, owners = compute_masks(inputs)
-    return pb.GenerateMaskResponse(
-        masks=[tensor(mask, inputs.dtype) for mask in masks],
-        owners=[tensor(owner, "int32") for owner in owners],
-    )
 
 
 @contextlib.contextmanager
@@ -116,12 +101,8 @@ def editing_server() -> Iterator[EditingServer]:
     }
     server = grpc.server(futures.ThreadPoolExecutor(4))
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE_NAME, handlers)])
-    service.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
-    server.start()
-    try:
+    with running(server) as service.address:
         yield service
-    finally:
-        server.stop(None).wait(timeout=LIMIT)
 
 
 def _serialized(answer: Any) -> bytes:

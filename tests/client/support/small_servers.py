@@ -8,8 +8,10 @@ from concurrent import futures
 from typing import Any
 
 import grpc
+import numpy as np
 
 from cass import convert
+from cass.dtypes import NUMBERS
 from cass.v1 import cass_pb2 as pb
 from cass.v1 import cass_pb2_grpc
 from cass_core.cpu.backend import compute_masks
@@ -18,14 +20,18 @@ LIMIT = 60.0
 """Seconds that nothing takes unless it hangs."""
 
 
+def tensor(array: np.ndarray[Any, Any], dtype: str) -> pb.Tensor:
+    """An array, bfloat16 as its bits, as protobuf lays it out."""
+    return pb.Tensor(dtype=NUMBERS[dtype], shape=array.shape, data=array.tobytes())
+
+
 def masks_of(request: pb.GenerateMaskRequest) -> pb.GenerateMaskResponse:
-    """The answer to a request for float32 masks, as protobuf lays it out."""
-    found, _ = compute_masks(convert.mask_inputs(request))
+    """The answer of the core."""
+    inputs = convert.mask_inputs(request)
+    masks, owners = compute_masks(inputs)
     return pb.GenerateMaskResponse(
-        masks=[
-            pb.Tensor(dtype=pb.DATA_TYPE_FLOAT32, shape=mask.shape, data=mask.tobytes())
-            for mask in found
-        ]
+        masks=[tensor(mask, inputs.dtype) for mask in masks],
+        owners=[tensor(owner, "int32") for owner in owners],
     )
 
 
@@ -72,6 +78,13 @@ def serving_with(service: cass_pb2_grpc.CassServiceServicer, **options: Any) -> 
     """The address of a server with this service; the options are those of `grpc.server`."""
     server = grpc.server(futures.ThreadPoolExecutor(4), **options)
     cass_pb2_grpc.add_CassServiceServicer_to_server(service, server)
+    with running(server) as address:
+        yield address
+
+
+@contextlib.contextmanager
+def running(server: grpc.Server) -> Iterator[str]:
+    """The address of a server that is started here, and stopped."""
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     try:

@@ -68,6 +68,9 @@ DOORS: dict[str, Callable[[Any], Any]] = {
     "call": lambda boxes: LOCAL.generate_mask([boxes], SIZE, MAP),
     "packed": lambda boxes: LOCAL.generate_mask(BoxBatch.from_list([boxes]), SIZE, MAP),
     "future": lambda boxes: LOCAL.generate_mask_future([boxes], SIZE, MAP).result(60),
+    "packed future": lambda boxes: LOCAL.generate_mask_future(
+        BoxBatch.from_list([boxes]), SIZE, MAP
+    ).result(60),
     "stream": lambda boxes: next(LOCAL.stream_masks([MaskRequest([boxes], SIZE, MAP)])),
     "loop": by_loop,
     "target": by_collate(lambda boxes: (IMAGE, {"boxes": boxes})),
@@ -108,7 +111,7 @@ def test_rotated_boxes_are_refused(door: str) -> None:
         DOORS[door](boxes_of("XYWHR"))
 
 
-@pytest.mark.parametrize("door", sorted(set(DOORS) - {"packed"}))
+@pytest.mark.parametrize("door", DOORS)
 def test_boxes_of_a_larger_image_are_refused(door: str) -> None:
     """Such as an image that was resized without its boxes."""
     boxes = boxes_of("XYXY", canvas_size=(1472, 2560))

@@ -8,14 +8,18 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent import futures
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 from cass_client import AsyncCassClient, CassClient, FallbackWarning, Tls, Unavailable
 from cass_client.calls import retry
+from cass_client.config import Settings
 from cass_client.discovery.endpoint_file import FOLDER_VARIABLE
+from cass_client.transport.diagnosis import explain
 from tests.client.support.tls_files import Files
 from tests.server.support.certificates import put
 from tests.server.support.processes import LIMIT, free_port, health, held
@@ -61,6 +65,16 @@ def test_nobody_listens() -> None:
             pytest.warns(FallbackWarning, match=rf"refused\): {SERVE}; masks .* until it is back"),
         ):
             client.generate_mask([None], (8, 8), (2, 2))
+
+
+def test_no_longer_than_the_call_may_take() -> None:
+    """An address that accepts and is silent is known as such after seconds only."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        settings = Settings(address, LIMIT)
+        assert explain(settings, (), "gRPC's words", 0.0) == "gRPC's words"
+        said = f"cannot be reached ({address}: accepts connections, but does not answer)"
+        assert explain(settings, (), "gRPC's words", LIMIT).startswith(said)
 
 
 def test_replicas_on_ray(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -151,7 +165,7 @@ def test_tls_and_no_tls(files: Files, server: ServerProcess) -> None:
         address = secured.address
         local = address.replace("127.0.0.1", "localhost")
         for target in (address, local):
-            assert said(target) == "speaks TLS alone): give tls=Tls(ca=...)"
+            assert said(target) == "speaks only TLS): give tls=Tls(ca=...)"
         unknown = "its certificate is of no authority that"
         assert said(address, tls=Tls()) == f"{unknown} the system knows): {AUTHORITY}"
         assert said(address, tls=Tls(files.other_ca)) == f"{unknown} tls.ca has): {AUTHORITY}"
@@ -163,6 +177,18 @@ def test_tls_and_no_tls(files: Files, server: ServerProcess) -> None:
     none = "does not speak TLS): leave tls out, or start it with --tls-certificate"
     for target in (server.address, server.address.replace("127.0.0.1", "localhost")):
         assert said(target, tls=Tls(files.ca)) == none
+
+
+def test_tls_at_a_path(files: Files, tmp_path: Path) -> None:
+    certificate, key = (file.read_bytes() for file in files.pair("server"))
+    server = grpc.server(futures.ThreadPoolExecutor(1))
+    server.add_secure_port(f"unix:{tmp_path}/s", grpc.ssl_server_credentials([(key, certificate)]))
+    server.start()
+    try:
+        said = f"cannot be reached ({tmp_path}/s: speaks only TLS): give tls=Tls(ca=...)"
+        assert reason(f"unix:{tmp_path}/s") == said
+    finally:
+        server.stop(None).wait(LIMIT)
 
 
 def test_an_expired_certificate(files: Files) -> None:
