@@ -25,12 +25,11 @@ from cass_core.errors import InvalidRequest
 from cass_core.inputs import LossInputs, MaskInputs
 from cass_core.results import HostLoss
 from cass_server.engines.base import Checkpoint, CpuEngine
-from tests.server.support.calls import Stream
 from tests.server.support.details import fails
 from tests.server.support.in_thread import running
 from tests.server.support.load import connect
 from tests.server.support.processes import LIMIT, wait_until
-from tests.server.support.requests import loss_request, mask_request
+from tests.server.support.requests import Stream, loss_request, mask_request
 from tests.support.servers import ServerProcess, serving
 
 SERVICE = "/cass.v1.CassService"

@@ -12,12 +12,11 @@ import pytest
 from cass_server.config.limits import Limits
 from cass_server.rpc import receiving
 from cass_server.rpc.receiving import Received
-from tests.server.support.calls import Stream
 from tests.server.support.details import fails
 from tests.server.support.engines import HoldingEngine
 from tests.server.support.in_thread import running
 from tests.server.support.processes import LIMIT
-from tests.server.support.requests import loss_request, mask_request
+from tests.server.support.requests import Stream, loss_request, mask_request
 
 
 def test_the_installed_grpc_is_as_expected() -> None:

@@ -8,13 +8,12 @@ from typing import Any
 import pytest
 
 from cass.v1 import cass_pb2 as pb
-from tests.server.support.calls import Writer
 from tests.server.support.details import fails
 from tests.server.support.engines import HoldingEngine
 from tests.server.support.in_thread import Running, running
 from tests.server.support.processes import LIMIT
 from tests.server.support.raw_http2 import Connection, call, opening
-from tests.server.support.requests import mask_request
+from tests.server.support.requests import Writer, mask_request
 
 SERVICE = "cass.v1.CassService"
 METHODS = ["GenerateMask", "ComputeLoss", "GetServerInfo", "StreamMasks"]

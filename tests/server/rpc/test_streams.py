@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from cass.v1 import cass_pb2 as pb
 from cass_server.config.limits import Limits
-from tests.server.support.calls import Stream, Writer
 from tests.server.support.details import fails, retry_delay
 from tests.server.support.engines import FAILING, HELD, HoldingEngine
 from tests.server.support.in_thread import Running, running
@@ -29,7 +28,7 @@ from tests.server.support.raw_http2 import (
     opening,
     prefixed,
 )
-from tests.server.support.requests import mask_request
+from tests.server.support.requests import Stream, Writer, mask_request
 
 LIMITS = Limits(images=6, patches=3 << 20)
 Known: TypeAlias = list[tuple[bytes, pb.StreamMasksResponse]]

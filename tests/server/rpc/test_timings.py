@@ -11,11 +11,10 @@ import pytest
 
 from cass_core.results import HostLoss
 from cass_server.engines.base import CpuEngine
-from tests.server.support.calls import Writer
 from tests.server.support.in_thread import running
 from tests.server.support.observed import exposed, value
 from tests.server.support.processes import LIMIT
-from tests.server.support.requests import loss_request, mask_request
+from tests.server.support.requests import Writer, loss_request, mask_request
 
 SERVICE = "/cass.v1.CassService"
 ASKING = (("cass-timings", "1"),)

@@ -21,14 +21,13 @@ from cass_server.config.limits import Limits
 from cass_server.exceptions import Overloaded
 from cass_server.scheduling import admission as admission_module
 from cass_server.scheduling.admission import Admission
-from tests.server.support.calls import Stream, Writer
 from tests.server.support.details import fails, retry_delay
 from tests.server.support.engines import FAILING, HELD, HoldingEngine
 from tests.server.support.in_thread import SLOTS, Running, running
 from tests.server.support.load import connect
 from tests.server.support.processes import LIMIT, wait_until
 from tests.server.support.raw_http2 import DATA, Connection, frames, more, opening, request
-from tests.server.support.requests import loss_request, mask_request
+from tests.server.support.requests import Stream, Writer, loss_request, mask_request
 
 # The answer to a request of one image with so many cells along each side takes 256 KiB, and its
 # message some 100 bytes. Requests of less than half of that are not counted by their bytes.

@@ -17,14 +17,7 @@ from cass_core import MaskSpec
 from cass_core.inputs import MaskInputs
 from cass_server.exceptions import Cancelled, EngineBroken, Expired, Stopping
 from cass_server.scheduling.batcher import Batcher, BatchRequest, Output
-from tests.server.support.batches import (
-    PATCHES,
-    fill_with,
-    is_filled,
-    mask_inputs,
-    unfilled,
-    values_of,
-)
+from tests.server.support.batches import PATCHES, batch_request, fill, is_filled, values_of
 from tests.server.support.simulated_time import Clock, Task, simulated
 
 WINDOW = 10
@@ -59,12 +52,11 @@ class Engine:
         if self._is_busy:
             pytest.fail("two launches at a time")  # no Exception: nothing takes it for a failure
         self._is_busy = True
-        values = values_of(inputs, outputs)
-        names = [int(value[0]) for value in values]
+        names = [int(value[0]) for value in values_of(inputs, outputs)]
         self.launches.append((self._clock.now, names))
         self._clock.sleep_until(self._clock.now + WORK)
         self._is_busy = False
-        fill_with(values, outputs)
+        fill(inputs, outputs)
         for name in names:
             if self.failures.get(name):
                 raise self.failures[name].pop()
@@ -108,8 +100,8 @@ class Arrival:
                 raise SystemExit
             return clock.now < self.leaves
 
-        inputs = mask_inputs(name, self.images, self.boxes, **self.other)
-        return unfilled(inputs, self.expires, is_wanted)
+        sizes = {"images": self.images, "boxes": self.boxes}
+        return batch_request(name, self.expires, is_wanted, **sizes, **self.other)
 
 
 def run(

@@ -20,24 +20,17 @@ from cass_core.cpu.backend import compute_masks
 from cass_core.inputs import MaskInputs
 from cass_core.synthetic import street_boxes
 from cass_server.exceptions import Cancelled, Expired, Stopping
-from cass_server.scheduling.batcher import Batcher, BatchRequest, Output, merge
+from cass_server.scheduling.batcher import Batcher, Output, merge
 from tests.server.support.batches import (
     PATCHES,
-    fill_with,
+    batch_request,
+    fill,
     is_filled,
     mask_inputs,
     unfilled,
     values_of,
 )
 from tests.server.support.processes import LIMIT, Gate
-
-
-def request(name: int, *arguments: Any, **changes: Any) -> BatchRequest:
-    return unfilled(mask_inputs(name, **changes), *arguments)
-
-
-def fill(inputs: MaskInputs, outputs: Sequence[Output]) -> None:
-    fill_with(values_of(inputs, outputs), outputs)
 
 
 class Seen:
@@ -61,11 +54,11 @@ def test_threads_wait_for_the_engine_the_window_and_their_deadlines() -> None:
     batcher = Batcher(
         compute, window_seconds=0.01, max_patches=1 << 20, max_boxes=1 << 20, launched=sizes.append
     )
-    requests = [request(name, math.inf, seen) for name in range(4)]
+    requests = [batch_request(name, math.inf, seen) for name in range(4)]
     with ThreadPoolExecutor(8) as pool:
         filled = [pool.submit(batcher.fill, requests[0])]
         gate.wait_held()
-        late = pool.submit(batcher.fill, request(9, monotonic() + 0.01))
+        late = pool.submit(batcher.fill, batch_request(9, monotonic() + 0.01))
         assert isinstance(late.exception(LIMIT), Expired)
         for one in requests[1:]:
             seen.event.clear()
@@ -108,7 +101,7 @@ def test_many_threads_at_once() -> None:
         expires = monotonic() + (0.0005 if name % 7 == 0 else 1e9)
         is_there = itertools.chain([True], itertools.repeat(name % 11 != 0))
         dtype = "uint8" if name % 3 == 0 else "float32"
-        one = request(name % 251, expires, lambda: next(is_there), dtype=dtype)
+        one = batch_request(name % 251, expires, lambda: next(is_there), dtype=dtype)
         try:
             batcher.fill(one)
         except BaseException as error:
@@ -143,7 +136,7 @@ def test_closing_amid_many_threads() -> None:
     def call_until_closed(caller: int) -> int:
         begun.wait(LIMIT)
         for calls in itertools.count():
-            one = request(caller)
+            one = batch_request(caller)
             try:
                 batcher.fill(one)
             except Stopping:
@@ -158,7 +151,7 @@ def test_closing_amid_many_threads() -> None:
         assert all(call.result(LIMIT) >= 0 for call in calls)
     for caller in range(2):
         with pytest.raises(Stopping):
-            batcher.fill(request(caller))
+            batcher.fill(batch_request(caller))
 
 
 @pytest.mark.parametrize("error", [ValueError("bad"), None])
@@ -169,7 +162,7 @@ def test_an_error_does_not_keep_arrays(error: Exception | None) -> None:
         raise AssertionError if error is None else error
 
     def keep() -> weakref.ref[Any]:
-        one = request(1, math.inf if error is not None else 0)
+        one = batch_request(1, math.inf if error is not None else 0)
         with pytest.raises(Expired if error is None else ValueError):
             batcher.fill(one)
         return weakref.ref(one.masks[0])

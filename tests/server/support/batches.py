@@ -41,6 +41,11 @@ def unfilled(
     return BatchRequest(inputs, masks, owners, expires, is_wanted)
 
 
+def batch_request(name: int, *arguments: Any, **changes: Any) -> BatchRequest:
+    """Unfilled; its boxes begin at x1 = ``name``."""
+    return unfilled(mask_inputs(name, **changes), *arguments)
+
+
 def values_of(inputs: MaskInputs, outputs: Sequence[Output]) -> list[Any]:
     """Of each request, the x1 of the first box of each image."""
     x1 = np.asarray(inputs.boxes.xyxy)[inputs.boxes.offsets[:-1], 0]
@@ -49,9 +54,9 @@ def values_of(inputs: MaskInputs, outputs: Sequence[Output]) -> list[Any]:
     return np.split(x1, stops[:-1])
 
 
-def fill_with(values: Sequence[Any], outputs: Sequence[Output]) -> None:
-    """Write each image's value to all of its patches."""
-    for value, (masks, _) in zip(values, outputs, strict=True):
+def fill(inputs: MaskInputs, outputs: Sequence[Output]) -> None:
+    """Write the x1 of each image's first box to all of its patches."""
+    for value, (masks, _) in zip(values_of(inputs, outputs), outputs, strict=True):
         for mask in masks:
             mask[...] = value[:, None, None]
 

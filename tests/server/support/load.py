@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import queue
 import struct
 import threading
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ import pytest
 from cass.v1 import cass_pb2 as pb
 from cass.v1 import cass_pb2_grpc
 from tests.server.support.processes import LIMIT
+from tests.server.support.requests import Writer
 
 SIDE = 16
 """Cells along each side of the feature map."""
@@ -161,18 +161,16 @@ class Caller:
         return self.record
 
 
-class Stream:
+class Stream(Writer[pb.StreamMasksRequest]):
     """A StreamMasks call to which requests are added one by one."""
 
     def __init__(self, channel: grpc.Channel) -> None:
-        self._requests: queue.Queue[pb.StreamMasksRequest | None] = queue.Queue()
-        self._answers = cass_pb2_grpc.CassServiceStub(channel).StreamMasks(
-            iter(self._requests.get, None)
-        )
+        super().__init__()
+        self._answers = cass_pb2_grpc.CassServiceStub(channel).StreamMasks(iter(self))
 
     def ask(self, number: int) -> None:
         """Send a numbered request."""
-        self._requests.put(pb.StreamMasksRequest(request=numbered_request(number)))
+        self.write(pb.StreamMasksRequest(request=numbered_request(number)))
 
     def answers(self, number: int) -> bool:
         """Whether the next answer is the right one to that request."""
@@ -187,7 +185,7 @@ class Stream:
         """The status that it ends with, instead of an answer."""
         with pytest.raises(grpc.RpcError) as caught:
             next(self._answers)
-        self._requests.put(None)
+        self.close()
         return caught.value.code(), caught.value.details()
 
 
