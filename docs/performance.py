@@ -133,6 +133,16 @@ def loader() -> Iterator[str]:
     yield f"unpacking {number(call['unpack'])}; most of the rest is gRPC's."
 
 
+def memory() -> Iterator[str]:
+    """A loader's worker whose allocator frees or keeps memory."""
+    yield from run_of("memory")
+    yield from head(
+        "a worker's batch", "CPU ms, freed", "kept", "faults, freed", "kept", "MB, freed", "kept"
+    )
+    for case, found in results("memory")["cases"].items():
+        yield row(case, *map(number, found.values()))
+
+
 def rpc() -> Iterator[str]:
     """Calls that one core answers, beside bare servers and Triton."""
     yield from run_of("rpc")
@@ -212,7 +222,7 @@ def ray() -> Iterator[str]:
 
 
 BLOCKS: dict[str, Callable[[], Iterator[str]]] = {
-    made.__name__: made for made in (masks, losses, remote, loader, rpc, overload, ray)
+    made.__name__: made for made in (masks, losses, remote, loader, memory, rpc, overload, ray)
 }
 
 
