@@ -63,15 +63,17 @@ $(PROTOC)/.ready:
 	$(PROTOC)/bin/pip install -q --disable-pip-version-check grpcio-tools==1.49.1 'setuptools<81'
 	touch $@
 
-# In a pool of descriptors of their own: another package may bring a file or messages of our names.
+# In pools of descriptors of their own: another package may bring files or messages of these names.
 proto: $(PROTOC)/.ready ## generate the modules from the .proto
 	$(PROTOC)/bin/python -W ignore -m grpc_tools.protoc -Iproto --python_out=proto \
 	    --pyi_out=proto --grpc_python_out=proto proto/cass/v1/cass.proto
-	sed -i 's/_descriptor_pool.Default()/_descriptor_pool.DescriptorPool()/' proto/cass/v1/cass_pb2.py
+	cd proto/cass/inference && ../../../$(PROTOC)/bin/python -W ignore -m grpc_tools.protoc -I. \
+	    --python_out=. --pyi_out=. grpc_predict_v2.proto
+	sed -i 's/_descriptor_pool.Default()/_descriptor_pool.DescriptorPool()/' proto/cass/*/*_pb2.py
 
 proto-check:
 	@if $(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then \
-	    $(MAKE) --no-print-directory proto && git diff --exit-code -- proto/cass/v1; \
+	    $(MAKE) --no-print-directory proto && git diff --exit-code -- proto/cass; \
 	else echo "proto-check skipped: the pinned protoc has wheels for Python 3.11 alone"; fi
 
 ROUNDS ?= 31

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import grpc
 import numpy as np
@@ -39,6 +39,16 @@ FillMasks: TypeAlias = Callable[
 _KEPT_BYTES, _KEPT_PLANS = 512, 256
 
 
+class Layout(Protocol):
+    """How an answer lies in memory; see `MaskLayout`."""
+
+    def arrays(self) -> tuple[list[Array], list[Array]]:
+        """Arrays of unset values for the masks and the owner maps."""
+
+    def message(self, masks: Sequence[Array], owners: Sequence[Array]) -> bytes:
+        """The serialized answer with them."""
+
+
 class MaskPlan(NamedTuple):
     """What follows from all of a mask request but its boxes."""
 
@@ -50,7 +60,7 @@ class MaskPlan(NamedTuple):
     """Counts the boxes without a patch; None if each within its image has one."""
     patches: int
     answer_bytes: int
-    layout: MaskLayout
+    layout: Layout
 
 
 class MaskRequest(NamedTuple):
@@ -100,6 +110,8 @@ class LossRequest(NamedTuple):
     """A loss to compute; as `MaskRequest`."""
 
     inputs: LossInputs
+    write: Callable[[LossInputs, HostLoss], bytes] = loss_response
+    """Writes the answer."""
 
     @property
     def answer_bytes(self) -> int:
@@ -123,7 +135,7 @@ class LossRequest(NamedTuple):
 
     def encode(self, result: HostLoss) -> bytes:
         """The serialized answer."""
-        return loss_response(self.inputs, result)
+        return self.write(self.inputs, result)
 
 
 Request: TypeAlias = MaskRequest | LossRequest
@@ -224,11 +236,15 @@ class MaskReader:
 
 def read_loss(data: bytes, limits: Limits) -> LossRequest:
     """The request in a `ComputeLossRequest`; raises `InvalidRequest` if it cannot be used."""
-    request, views = _parse(data, pb.ComputeLossRequest, limits)
+    return LossRequest(check_loss(*_parse(data, pb.ComputeLossRequest, limits), limits))
+
+
+def check_loss(request: pb.ComputeLossRequest, views: Views, limits: Limits) -> LossInputs:
+    """The inputs of a message of which `lift` has taken the views; raises as `read_loss`."""
     # The logits bound the work: they are in the message, and a mask must have their shape.
     limits.check_boxes(len(convert.boxes_data(request.mask, views, "mask.boxes")))
     limits.check_message(request.mask, len(request.mask.boxes.counts))
-    return LossRequest(convert.loss_inputs(request, views))
+    return convert.loss_inputs(request, views)
 
 
 def read_info(data: bytes, limits: Limits) -> None:
