@@ -21,9 +21,8 @@ import grpc
 
 from cass_core.errors import CassError
 from cass_server.observability.call import Call
+from cass_server.observability.methods import COMPUTED_METHODS, METHODS
 
-METHODS = ("GenerateMask", "ComputeLoss", "StreamMasks", "GetServerInfo")
-COMPUTED_METHODS = METHODS[:3]
 CODES = tuple(code.name for code in grpc.StatusCode)
 REJECTIONS = ("requests", "bytes", "streams", "deadline", "cancelled", "unauthenticated")
 

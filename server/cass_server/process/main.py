@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from cass.contract import SERVICE_NAME
 from cass.malloc import keep_memory
 from cass_core import __version__
 from cass_core.cpu.cores import core_count
@@ -23,6 +22,7 @@ from cass_server.observability.logging import set_up_logging
 from cass_server.observability.metrics import Metrics
 from cass_server.observability.prometheus import WorkerMetrics, serve_metrics
 from cass_server.observability.tracing import start_traces
+from cass_server.open_inference.service import open_inference
 from cass_server.process.supervisor import Supervisor
 from cass_server.process.worker_channel import COMMAND, worker_environment
 from cass_server.rpc.server import serve
@@ -68,9 +68,10 @@ def serve_in_process(
 ) -> int:
     """`cass_server.rpc.server.serve` with memory settings and traces; returns the exit code."""
     keep_memory(arenas=1)
-    traces = start_traces(__version__, SERVICE_NAME) if settings.telemetry else None
+    traces = start_traces(__version__) if settings.telemetry else None
     try:
-        return serve(settings, engine, metrics, port, traces=traces, **options)
+        services = (open_inference,) if settings.open_inference else ()
+        return serve(settings, engine, metrics, port, services=services, traces=traces, **options)
     finally:
         if traces is not None:
             traces.close()
