@@ -44,15 +44,17 @@ class Head(NamedTuple):
         """With an id, the bytes of it."""
         return self._replace(id=bytes((_ID,)) + varint(len(identity)) + identity)
 
-    def message(self, outputs: bytes, arrays: Sequence[Array]) -> bytes:
-        """A serialized answer: the descriptions of its outputs, and their elements."""
-        parts: list[bytes | memoryview] = [self.before, self.id, outputs]
-        for array in arrays:
-            parts += (_RAW, varint(array.nbytes), array.data)
+    def pieces(self, outputs: bytes, sizes: Sequence[int]) -> list[bytes]:
+        """What comes before each tensor's elements, whose sizes are given in bytes.
+
+        The outputs are their serialized descriptions.
+        """
+        headers = [_RAW + varint(size) for size in sizes]
+        start = self.before + self.id + outputs
         if self.streamed:
-            size = sum(part.nbytes if isinstance(part, memoryview) else len(part) for part in parts)
-            parts[:0] = (_INFER_RESPONSE, varint(size))
-        return b"".join(parts)
+            size = len(start) + sum(map(len, headers)) + sum(sizes)
+            start = _INFER_RESPONSE + varint(size) + start
+        return [start + headers[0], *headers[1:]]
 
 
 class MaskAnswer:
@@ -64,18 +66,21 @@ class MaskAnswer:
         masks, owners = base.arrays()
         place = {f"MASK_{i}": i for i in range(len(masks))}
         place |= {f"OWNER_{i}": len(masks) + i for i in range(len(owners))}
-        # With the places of the outputs among masks and owner maps, one after the other.
+        # Those of the outputs among masks and owner maps, one after the other.
         self._places = [place[name] for name in names or place]
         datatypes = [DATATYPES[dtype]] * len(masks) + ["INT32"] * len(owners)
-        shapes = [array.shape for array in (*masks, *owners)]
+        arrays = [*masks, *owners]
         self._outputs = _outputs(
-            (name, datatypes[place[name]], shapes[place[name]]) for name in names or place
+            (name, datatypes[place[name]], arrays[place[name]].shape) for name in names or place
         )
+        self._sizes = [arrays[place].nbytes for place in self._places]
+        self._pieces = head.pieces(self._outputs, self._sizes)
 
     def with_id(self, identity: bytes) -> MaskAnswer:
         """The same with an id."""
         answer = object.__new__(MaskAnswer)
-        answer.__dict__.update(self.__dict__, _head=self._head.with_id(identity))
+        pieces = self._head.with_id(identity).pieces(self._outputs, self._sizes)
+        answer.__dict__.update(self.__dict__, _pieces=pieces)
         return answer
 
     def arrays(self) -> tuple[list[Array], list[Array]]:
@@ -85,7 +90,7 @@ class MaskAnswer:
     def message(self, masks: Sequence[Array], owners: Sequence[Array]) -> bytes:
         """See `Layout`."""
         arrays = [*masks, *owners]
-        return self._head.message(self._outputs, [arrays[place] for place in self._places])
+        return _joined(self._pieces, [arrays[place] for place in self._places])
 
 
 def loss_answer(head: Head, names: Sequence[str]) -> Callable[[LossInputs, HostLoss], bytes]:
@@ -102,7 +107,8 @@ def loss_answer(head: Head, names: Sequence[str]) -> Callable[[LossInputs, HostL
             found["GRAD"] = (DATATYPES[inputs.logits_dtype], result.grad)
         wanted = [(name, *found[name]) for name in names or found]
         outputs = _outputs((name, datatype, array.shape) for name, datatype, array in wanted)
-        return head.message(outputs, [array for *_, array in wanted])
+        arrays = [array for *_, array in wanted]
+        return _joined(head.pieces(outputs, [array.nbytes for array in arrays]), arrays)
 
     return write
 
@@ -113,6 +119,14 @@ def error_answer(message: str, identity: bytes) -> bytes:
     return pb.ModelStreamInferResponse(
         error_message=message, infer_response=response
     ).SerializeToString()
+
+
+def _joined(pieces: Sequence[bytes], arrays: Sequence[Array]) -> bytes:
+    """The pieces, each before its array's elements."""
+    parts: list[bytes | memoryview] = []
+    for piece, array in zip(pieces, arrays, strict=True):
+        parts += (piece, array.data)
+    return b"".join(parts)
 
 
 def _outputs(tensors: Iterable[tuple[str, str, tuple[int, ...]]]) -> bytes:

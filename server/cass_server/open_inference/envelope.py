@@ -71,6 +71,27 @@ def envelope(data: bytes) -> Envelope:
     return Envelope(b"".join(pieces), identity, raw)
 
 
+def raw_contents(data: bytes, at: int) -> list[memoryview] | None:
+    """Views of ``raw_input_contents`` from there on; None if anything else is there.
+
+    Of a request without an id whose other fields end there.
+    """
+    view, size = memoryview(data), len(data)
+    raw: list[memoryview] = []
+    try:
+        while at < size:
+            if data[at] != _RAW or len(raw) >= _MOST_FIELDS:
+                return None
+            length, body = data[at + 1], at + 2
+            if length >= 0x80:
+                length, body = _length(data, at + 1)
+            at = body + length
+            raw.append(view[body:at])
+    except IndexError:
+        return None
+    return raw if at == size else None
+
+
 def _length(data: bytes, at: int) -> tuple[int, int]:
     value = 0
     for i in range(_LONGEST_VARINT):

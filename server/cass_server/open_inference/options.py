@@ -6,13 +6,16 @@ import re
 from collections.abc import Sequence
 from typing import Final, Protocol
 
+import numpy as np
+
 from cass.codec.decode import Views
 from cass.codec.encode import boxes_field, mask_options
+from cass.convert import mask_boxes
 from cass.dtypes import NUMBERS
 from cass.inference import grpc_predict_v2_pb2 as pb
 from cass.specs import loss_spec_message
 from cass.v1 import cass_pb2 as v1
-from cass_core.arrays import LOGIT_DTYPES, MASK_DTYPES, TARGET_DTYPES, dtype_name
+from cass_core.arrays import LOGIT_DTYPES, MASK_DTYPES, TARGET_DTYPES, dtype_name, read_only
 from cass_core.errors import InvalidRequest
 from cass_core.grid import feature_maps, image_sizes
 from cass_core.specs import MaskSpec, check_flag
@@ -29,7 +32,6 @@ from cass_server.open_inference.tensors import (
     read_inputs,
 )
 from cass_server.rpc.requests import (
-    Layout,
     LossRequest,
     MaskPlan,
     MaskReader,
@@ -38,8 +40,8 @@ from cass_server.rpc.requests import (
     check_loss,
 )
 
-# The longest sizes and maps that are remembered, and how many; and how many answers' layouts.
-_KEPT_BYTES, _KEPT_OPTIONS, _KEPT_PLANS = 512, 8, 8
+# The longest sizes and maps of which a head remembers what follows, and how many.
+_KEPT_BYTES, _KEPT_PLANS = 512, 8
 
 _BOX_INPUTS: Final = {
     "BOXES": ("FP32",),
@@ -84,7 +86,6 @@ class _Boxes:
         self.num_boxes = self._boxes.check_shape((None, 4), "[M, 4]")
         limits.check_boxes(self._boxes.size)
         limits.check_lengths(self._images, sizes, self.maps)
-        self._known: dict[tuple[bytes, bytes], bytes] = {}
 
     def xyxy(self, raw: Raw) -> bytes | memoryview:
         """The bytes of the boxes."""
@@ -101,23 +102,17 @@ class _Boxes:
             )
         return counts
 
-    def rest(self, raw: Raw) -> bytes:
-        """What comes after the boxes in a `GenerateMaskRequest`."""
-        key = bytes(raw[self._sizes.number]), bytes(raw[self._maps.number])
-        known = self._known.get(key)
-        if known is None:
-            sizes = self._sizes.integers(raw).reshape(-1, 2)
-            pair = tuple(sizes[0].tolist()) if len(sizes) == 1 else sizes
-            maps = self._maps.integers(raw).reshape(-1, 2).tolist()
-            checked = image_sizes(pair, self._images).tobytes()
-            known = mask_options(
-                checked, tuple(feature_maps([*map(tuple, maps)])[0]), *self._options
-            )
-            if sum(map(len, key)) <= _KEPT_BYTES:
-                if len(self._known) >= _KEPT_OPTIONS:
-                    self._known.clear()
-                self._known[key] = known
-        return known
+    def key(self, raw: Raw) -> tuple[bytes, bytes]:
+        """What decides on all but the boxes: the bytes of image sizes and feature maps."""
+        return bytes(raw[self._sizes.number]), bytes(raw[self._maps.number])
+
+    def message(self, raw: Raw, xyxy: bytes | memoryview, counts: list[int]) -> bytes:
+        """The `GenerateMaskRequest`."""
+        sizes = self._sizes.integers(raw).reshape(-1, 2)
+        pair = tuple(sizes[0].tolist()) if len(sizes) == 1 else sizes
+        maps, _ = feature_maps([*map(tuple, self._maps.integers(raw).reshape(-1, 2).tolist())])
+        checked = image_sizes(pair, self._images).tobytes()
+        return boxes_field(xyxy, counts) + mask_options(checked, tuple(maps), *self._options)
 
 
 class MaskOptions:
@@ -126,7 +121,8 @@ class MaskOptions:
     def __init__(
         self, message: pb.ModelInferRequest, limits: Limits, masks: MaskReader, *, streamed: bool
     ) -> None:
-        self._inputs = read_inputs(message, _BOX_INPUTS)
+        inputs = read_inputs(message, _BOX_INPUTS)
+        self._inputs = tuple(inputs.values())
         values = parameters(message.parameters, ("mask_spec", "dtype", "return_owner"))
         outputs = _outputs(message)
         spec, self._dtype = mask_spec(values), values.get("dtype", "float32")
@@ -134,7 +130,7 @@ class MaskOptions:
         owner = check_flag(values.get("return_owner", False), "return_owner")
         if outputs:
             owner = any(name.startswith("OWNER") for name in outputs)
-        self._boxes = _Boxes(self._inputs, limits, spec, self._dtype, owner)
+        self._boxes = _Boxes(inputs, limits, spec, self._dtype, owner)
         for name in outputs:
             kind, _, level = name.partition("_")
             if not (kind in ("MASK", "OWNER") and re.fullmatch("0|[1-9][0-9]{0,8}", level)) or (
@@ -148,30 +144,34 @@ class MaskOptions:
         self._names = outputs
         self._head = Head.of(MASK, streamed=streamed)
         self._masks = masks
-        self._plans: dict[Layout, tuple[MaskPlan, MaskAnswer]] = {}
+        self._plans: dict[tuple[bytes, bytes], tuple[MaskPlan, MaskAnswer]] = {}
 
     def read(self, raw: Raw, identity: bytes) -> MaskRequest:
         """See `Options`."""
-        boxes, raw = self._boxes, check_raw(tuple(self._inputs.values()), raw)
-        request = self._masks(boxes_field(boxes.xyxy(raw), boxes.counts(raw)) + boxes.rest(raw))
-        found = self._plans.get(request.plan.layout)
+        boxes, raw = self._boxes, check_raw(self._inputs, raw)
+        key, xyxy, counts = boxes.key(raw), boxes.xyxy(raw), boxes.counts(raw)
+        found = self._plans.get(key)
         if found is None:
+            request = self._masks(boxes.message(raw, xyxy, counts))
             answer = MaskAnswer(self._head, request.plan.layout, self._names, self._dtype)
             found = request.plan._replace(layout=answer), answer
-            if len(self._plans) >= _KEPT_PLANS:
-                self._plans.clear()
-            self._plans[request.plan.layout] = found
+            if sum(map(len, key)) <= _KEPT_BYTES:
+                if len(self._plans) >= _KEPT_PLANS:
+                    self._plans.clear()
+                self._plans[key] = found
         plan, answer = found
         if identity:
             plan = plan._replace(layout=answer.with_id(identity))
-        return MaskRequest(request.xyxy, request.offsets, plan)
+        batch = mask_boxes(xyxy, counts)
+        return MaskRequest(read_only(np.asarray(batch.xyxy)), batch.offsets, plan)
 
 
 class LossOptions:
     """Those of a request to ``cass_loss``."""
 
     def __init__(self, message: pb.ModelInferRequest, limits: Limits, *, streamed: bool) -> None:
-        inputs = self._inputs = read_inputs(message, _LOSS_INPUTS)
+        inputs = read_inputs(message, _LOSS_INPUTS)
+        self._inputs = tuple(inputs.values())
         known = ("loss_spec", "mask_spec", "num_boxes", "return_grad")
         values = parameters(message.parameters, known)
         outputs = _outputs(message)
@@ -199,19 +199,18 @@ class LossOptions:
 
     def read(self, raw: Raw, identity: bytes) -> LossRequest:
         """See `Options`."""
-        raw = check_raw(tuple(self._inputs.values()), raw)
+        raw = check_raw(self._inputs, raw)
         request, views = v1.ComputeLossRequest(), Views()
         request.CopyFrom(self._request)
-        for name, tensor in (("LOGITS", request.logits), ("TARGET", request.target)):
-            if name in self._inputs:
-                given = self._inputs[name]
-                tensor.dtype = NUMBERS[NAMES[given.datatype]]
-                tensor.shape[:] = given.shape
-                views[name.lower()] = [memoryview(raw[given.number])]
+        for given in self._inputs:
+            if given.name in ("LOGITS", "TARGET"):
+                name = given.name.lower()
+                tensor = v1.Tensor(dtype=NUMBERS[NAMES[given.datatype]], shape=given.shape)
+                getattr(request, name).CopyFrom(tensor)
+                views[name] = [memoryview(raw[given.number])]
         boxes = self._boxes
         if boxes is not None:
-            message = boxes_field(b"", boxes.counts(raw)) + boxes.rest(raw)
-            request.mask.MergeFromString(message)
+            request.mask.MergeFromString(boxes.message(raw, b"", boxes.counts(raw)))
             views["mask.boxes"] = [memoryview(boxes.xyxy(raw))]
         inputs = check_loss(request, views, self._limits)
         head = self._head.with_id(identity) if identity else self._head

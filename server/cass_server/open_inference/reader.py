@@ -13,7 +13,7 @@ from cass_core.cpu.small import SmallFill
 from cass_core.errors import InvalidRequest
 from cass_core.inputs import MaskInputs
 from cass_server.config.limits import Limits
-from cass_server.open_inference.envelope import envelope
+from cass_server.open_inference.envelope import envelope, raw_contents
 from cass_server.open_inference.models import MASK, check_known
 from cass_server.open_inference.options import LossOptions, MaskOptions, Options, Raw
 from cass_server.open_inference.tensors import TREE, typed_contents
@@ -54,6 +54,7 @@ class InferReader:
         self._masks = MaskReader(limits, small_fill)
         self._streamed = streamed
         self._known: dict[bytes, Options] = {}
+        self._length = 0  # of the head that was read last
 
     def __call__(self, data: bytes) -> Request:
         """The request in a message."""
@@ -63,7 +64,12 @@ class InferReader:
             raise InvalidRequest(_input(error.field), _short(error.reason)) from None
 
     def _read(self, data: bytes) -> Request:
+        # Most messages begin with a head of that length, and then have raw contents alone.
+        known = self._known.get(data[: self._length])
+        if known is not None and (rest := raw_contents(data, self._length)) is not None:
+            return known.read(rest, b"")
         head, identity, raw = envelope(data)
+        self._length = len(head)
         known = self._known.get(head)
         if identity:
             self._check_id(identity)

@@ -138,7 +138,7 @@ def check_raw(
                 "raw_input_contents", f"has {len(raw)} entries, but there are {len(inputs)} inputs"
             )
         raw = [b""] * len(inputs)
-    for one in inputs:
+    for one in inputs:  # in the order of their numbers
         if len(raw[one.number]) != one.size:
             raise InvalidRequest(
                 one.name,
