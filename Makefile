@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 PIP := $(BIN)/pip install --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all ray-test check lint types proto proto-check docs-check bench bench-rpc bench-loader bench-ray bench-overload bench-fleet soak gpu-check docker-test dist docs clean
+.PHONY: help setup demo test test-all ray-test check lint types proto proto-check docs-check bench bench-rpc bench-loader bench-ray bench-overload bench-fleet soak gpu-check docker-test inference-clients dist docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -118,6 +118,15 @@ gpu-check: ## on a CUDA machine: kernels natively, sanitizer, GPU benchmarks, on
 docker-test: $(READY) ## the container images, built and run with docker or podman (ARGS)
 	CONTAINERS=1 $(BIN)/python -m pytest -v --durations 5 tests/docker $(ARGS)
 
+# Triton's and KServe's clients want another protobuf than ours.
+INFERENCE := .venv-inference
+$(INFERENCE)/.ready: tests/open_inference/requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(INFERENCE)
+	$(INFERENCE)/bin/pip install -q --disable-pip-version-check -r tests/open_inference/requirements.txt -e '.[server]'
+	touch $@
+
+inference-clients: $(INFERENCE)/.ready ## the environment in which tests/open_inference runs them
+
 DIST := .venv-dist
 $(DIST)/.ready:
 	$(PYTHON) -m venv $(DIST)
@@ -136,5 +145,5 @@ docs: $(READY) ## write what docs/deployment.md and docs/performance.md take fro
 	$(BIN)/python docs/performance.py
 
 clean: ## remove what the targets made
-	rm -rf $(VENV) $(PROTOC) out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PROTOC) $(INFERENCE) out .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
