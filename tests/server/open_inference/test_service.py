@@ -14,8 +14,8 @@ from cass.inference import grpc_predict_v2_pb2 as pb
 from cass_core import __version__
 from cass_server.config.limits import Limits
 from tests.server.support.details import fails
-from tests.server.support.engines import HoldingEngine
-from tests.server.support.in_thread import Running, running
+from tests.server.support.engines import HELD, HoldingEngine
+from tests.server.support.in_thread import SLOTS, Running, running
 from tests.server.support.inference import arrays_of, box_inputs, infer_request
 from tests.server.support.processes import LIMIT
 from tests.server.support.requests import Writer
@@ -194,7 +194,7 @@ def test_limits_are_shared_with_our_own_service() -> None:
         held = server.channel.unary_unary(path("ModelInfer")).future(
             infer_request(box_inputs(counts=[1, 0])).SerializeToString(), timeout=LIMIT
         )
-        engine.gate.wait_held(2)
+        server.wait_in_flight(2)
         words = "the server is full: 2 requests in flight at most"
         with fails("RESOURCE_EXHAUSTED", words):
             call(server, "ModelInfer", infer_request(box_inputs()))
@@ -240,8 +240,14 @@ def test_a_server_that_stops_ends_streams_and_refuses_calls(server: Running) -> 
         call(server, "ModelInfer", infer_request(box_inputs()))
 
 
-def test_a_deadline_that_has_passed(server: Running) -> None:
-    stub = server.channel.unary_unary(path("ModelInfer"))
-    with pytest.raises(grpc.RpcError) as caught:
-        stub(infer_request(box_inputs()).SerializeToString(), timeout=0)
-    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+def test_what_expires_in_the_queue_is_not_computed() -> None:
+    engine = HoldingEngine()
+    with running(engine) as server:
+        with engine.holding(server.stub, SLOTS):
+            with pytest.raises(grpc.RpcError) as caught:
+                server.channel.unary_unary(path("ModelInfer"))(
+                    infer_request(box_inputs(counts=[1, 0, 0])).SerializeToString(), timeout=0.2
+                )
+            assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        server.wait_in_flight(0)
+        assert engine.images == [HELD] * SLOTS
