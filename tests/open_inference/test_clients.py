@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-import subprocess
-from pathlib import Path
+import re
 
 import pytest
 
-from tests.support.programs import LIMIT
-
-ROOT = Path(__file__).resolve().parents[2]
-PYTHON = ROOT / ".venv-inference" / "bin" / "python"
+from tests.e2e.pages import page, programs
+from tests.open_inference.environment import in_environment
 
 pytestmark = pytest.mark.slow
-
-
-def in_environment(*arguments: str) -> str:
-    """What Python prints in the environment; it must end well."""
-    if not (PYTHON.parents[1] / ".ready").exists():
-        pytest.skip("`make inference-clients` brings tritonclient and kserve")
-    done = subprocess.run(
-        [PYTHON, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
 
 
 @pytest.mark.parametrize("client", ["triton_client", "kserve_client"])
 def test_the_same_answers_in_one_process_with_our_own_client(address: str, client: str) -> None:
     """Single calls, calls at a time, asyncio and streams."""
     assert in_environment("-m", f"tests.open_inference.{client}", address) == "the same\n"
+
+
+def test_the_page_shows_what_runs(address: str) -> None:
+    text = page("docs/open-inference.md")
+    (program,) = programs(text)
+    (printed,) = re.findall(r"It prints `([^`]*)`", text)
+    assert in_environment("-c", program.replace("localhost:50051", address)) == f"{printed}\n"
 
 
 def test_our_messages_are_those_of_the_protocol() -> None:
