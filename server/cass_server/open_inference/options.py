@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from cass.dtypes import NUMBERS
 from cass.inference import grpc_predict_v2_pb2 as pb
 from cass.specs import loss_spec_message
 from cass.v1 import cass_pb2 as v1
-from cass_core.arrays import LOGIT_DTYPES, MASK_DTYPES, TARGET_DTYPES, dtype_name, read_only
+from cass_core.arrays import LOGIT_DTYPES, MASK_DTYPES, TARGET_DTYPES, read_only
 from cass_core.errors import InvalidRequest
 from cass_core.grid import feature_maps, image_sizes
 from cass_core.specs import MaskSpec, check_flag
@@ -54,7 +54,8 @@ _LOSS_INPUTS: Final = {
 }
 _LOSS_OUTPUTS: Final = ("LOSS", "SUM", "NORMALIZER", "GRAD")
 
-Raw = Sequence[bytes | memoryview]
+Raw: TypeAlias = Sequence[bytes | memoryview]
+"""The elements of each input."""
 
 
 class Options(Protocol):
@@ -126,7 +127,9 @@ class MaskOptions:
         values = parameters(message.parameters, ("mask_spec", "dtype", "return_owner"))
         outputs = _outputs(message)
         spec, self._dtype = mask_spec(values), values.get("dtype", "float32")
-        dtype_name(self._dtype, "dtype", MASK_DTYPES)
+        if self._dtype not in MASK_DTYPES:
+            choices = ", ".join(MASK_DTYPES)
+            raise InvalidRequest("dtype", f"must be one of {choices}, got {self._dtype!r}")
         owner = check_flag(values.get("return_owner", False), "return_owner")
         if outputs:
             owner = any(name.startswith("OWNER") for name in outputs)

@@ -43,7 +43,8 @@ def test_a_signal_that_does_not_interrupt_is_not_lost(number: signal.Signals) ->
 
 
 def test_health_and_information(address: str) -> None:
-    assert health(address) == health(address, "cass.v1.CassService") == "SERVING"
+    for service in ("", "cass.v1.CassService", "inference.GRPCInferenceService"):
+        assert health(address, service) == "SERVING"
     with fails("NOT_FOUND"):
         health(address, "cass.v1.NoService")
     with service_of(address) as stub:
