@@ -44,9 +44,9 @@ class WorkerMetrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """All families of metrics."""
-        totals = [sum(slot) for slot in zip(*map(_read, self._sources), strict=True)]
+        slots = list(zip(*map(_read, self._sources), strict=True))
         for family in FAMILIES:
-            yield _metric(family, totals)
+            yield _metric(family, slots)
         alive, restarts = self._count_workers()
         yield GaugeMetricFamily("cass_workers", "Worker processes alive.", alive)
         yield CounterMetricFamily(
@@ -66,10 +66,11 @@ def _read(source: Metrics | Path) -> Sequence[float]:
     return slots if len(slots) == SLOTS else array("d", bytes(8 * SLOTS))
 
 
-def _metric(family: Family, totals: Sequence[float]) -> Metric:
+def _metric(family: Family, slots: Sequence[Sequence[float]]) -> Metric:
     start, width = STARTS[family.name], family.width
+    combine = _least if family.is_least else sum
     series = [
-        (labels, totals[start + i * width : start + (i + 1) * width])
+        (labels, [combine(slot) for slot in slots[start + i * width : start + (i + 1) * width]])
         for i, labels in enumerate(family.series)
     ]
     if family.kind == "histogram":
@@ -83,8 +84,14 @@ def _metric(family: Family, totals: Sequence[float]) -> Metric:
     kind = CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily
     metric = kind(family.name, family.help, labels=family.labels)
     for labels, values in series:
-        metric.add_metric(labels, values[0])
+        if values[0] or not family.is_least:
+            metric.add_metric(labels, values[0])
     return metric
+
+
+def _least(values: Sequence[float]) -> float:
+    """The least that is above 0; 0 if there is none."""
+    return min((value for value in values if value > 0), default=0.0)
 
 
 @contextlib.contextmanager

@@ -37,7 +37,8 @@ from cass_server.rpc.streams import MaskStreams
 from cass_server.scheduling.admission import Admission
 from cass_server.scheduling.batcher import Batcher
 from cass_server.scheduling.compute_pool import ComputePool
-from cass_server.security.tls import server_credentials
+from cass_server.security.file_watch import FileWatch
+from cass_server.security.tls import TlsFiles
 from cass_server.security.tokens import TokenFile
 
 # Threads for health checks, reflection and channelz, and for telling watchers: most wait.
@@ -121,8 +122,8 @@ def serve(
     helpers = ThreadPoolExecutor(_HELPER_THREADS, thread_name_prefix="helper")
     service = CassService(answerer, limits, streams, helpers)
     status = Health((SERVICE_NAME,), helpers, deadlines, limits.receive_seconds)
-    allows = None if settings.token_file is None else TokenFile(settings.token_file).allows
-    router = Router(service, allows, helpers)
+    tokens = None if settings.token_file is None else TokenFile(settings.token_file)
+    router = Router(service, None if tokens is None else tokens.allows, helpers)
     _add_helpers(router, status, settings)
     server = grpc.server(
         # What gRPC uses of a pool is `submit`.
@@ -131,7 +132,9 @@ def serve(
         maximum_concurrent_rpcs=cast(int, router.limit),
         options=options(settings, shared=shared),
     )
-    address = _bind(server, settings, port)
+    tls = _tls_files(settings)
+    address = _bind(server, settings, port, tls)
+    FileWatch(tokens, tls, metrics, status.set_files).start()
     started = time.monotonic()
     server.start()
     _report_end(engine.warm_up, events, _WARM)
@@ -255,20 +258,21 @@ def _add_helpers(router: Router, status: Health, settings: Settings) -> None:
     )
 
 
-def _bind(server: grpc.Server, settings: Settings, port: int) -> str:
+def _tls_files(settings: Settings) -> TlsFiles | None:
+    if settings.tls_certificate is None or settings.tls_key is None:
+        return None
+    return TlsFiles(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
+
+
+def _bind(server: grpc.Server, settings: Settings, port: int, tls: TlsFiles | None) -> str:
     """The address that the server listens on."""
     check_socket(settings.host)
     address = address_of(settings.host, port)
-    credentials: Any = None
-    if settings.tls_certificate is not None and settings.tls_key is not None:
-        credentials = server_credentials(
-            settings.tls_certificate, settings.tls_key, settings.tls_client_ca
-        )
     try:
-        if credentials is None:
+        if tls is None:
             bound = server.add_insecure_port(address)
         else:
-            bound = server.add_secure_port(address, credentials)
+            bound = server.add_secure_port(address, tls.credentials())
     except RuntimeError as error:
         reserve_port(settings.host, port)[0].close()  # which says why, as gRPC does not
         raise CassError(f"cannot listen on {address}") from error
