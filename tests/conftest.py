@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.hostile.support import table
 from tests.support.servers import ServerProcess, serving
 
 # Triton reads it when the kernels are imported: they then run on the CPU.
@@ -66,6 +67,20 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
                     super()._reschedule(node)
 
     return Scheduling(config, log)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What attacks did, if any were tested."""
+    ended = [
+        (outcome == "passed", report.user_properties)
+        for outcome in ("passed", "failed")
+        for report in terminalreporter.getreports(outcome)
+        if report.when == "call"
+    ]
+    if rows := table.lines(ended):
+        terminalreporter.section("attacks")
+        for row in rows:
+            terminalreporter.write_line(row)
 
 
 _SHARED = Path(__file__).resolve().parents[2] / "shared"
