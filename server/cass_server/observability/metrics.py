@@ -54,7 +54,7 @@ class Family:
     bounds: tuple[float, ...] = ()
     """Upper bounds of a histogram's buckets, inclusive."""
     is_least: bool = False
-    """Of several workers' values, the least above 0 counts instead of their sum, if there is one."""
+    """The least above 0 of several workers' values counts, if there is one, not their sum."""
 
     @property
     def width(self) -> int:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from queue import Empty, SimpleQueue
-from typing import Any, TypeAlias, cast
+from typing import TypeAlias, cast
 
 import grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc

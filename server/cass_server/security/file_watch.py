@@ -6,7 +6,7 @@ import datetime
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from cass_server.observability.metrics import Metrics
@@ -61,11 +61,11 @@ class FileWatch:
             self._metrics.file_unusable(name, bool(files.problem))
         self._report(not any(files.problem for files in self._files.values()))
         if self._tls is not None:
-            self._look_at_ends(self._tls.expiries)
+            self._look_at_ends(self._tls)
 
-    def _look_at_ends(self, expiries: Mapping[str, float]) -> None:
+    def _look_at_ends(self, tls: TlsFiles) -> None:
         now = self._clock()
-        for setting, end in expiries.items():
+        for setting, end in tls.expiries.items():
             self._metrics.certificate_expires(setting, end)
             left = end - now
             if left > _WARNING_SECONDS or now < self._next.get((setting, end), 0.0):
@@ -73,7 +73,7 @@ class FileWatch:
             # Tomorrow again, and when it ends.
             self._next[setting, end] = now + (min(_DAY, left) if left > 0 else _DAY)
             extra = {
-                "certificate": setting,
+                setting: str(tls.files.paths[setting]),
                 "expires": datetime.datetime.fromtimestamp(end, datetime.UTC).isoformat(),
             }
             event = "certificate expires soon" if left > 0 else "certificate has expired"

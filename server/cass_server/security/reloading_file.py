@@ -25,7 +25,7 @@ class ReloadingFiles(Generic[Content]):
 
     Args:
         title: names the files in the log.
-        files: the paths by their settings' names.
+        files: the paths by their settings' names; kept as ``paths``.
         read: reads the content, and raises `CassError` if it cannot be used.
 
     Raises:
@@ -34,7 +34,7 @@ class ReloadingFiles(Generic[Content]):
 
     def __init__(self, title: str, files: Mapping[str, Path], read: Callable[[], Content]) -> None:
         self.title = title
-        self._files = files
+        self.paths = files
         self._read = read
         self._lock = threading.Lock()
         self.problem = ""
@@ -60,14 +60,14 @@ class ReloadingFiles(Generic[Content]):
             # Taken before the read, so that a change during it is seen at the next call.
             self._loaded, self.problem = states, ""
         if changed:
-            extra = {name: str(path) for name, path in self._files.items()}
+            extra = {name: str(path) for name, path in self.paths.items()}
             _log.info("%s read again", self.title, extra=extra)
         return changed
 
     def _states(self) -> list[tuple[int, int, int]]:
         """Times, sizes and inodes, which change when a file is written or a link is moved."""
         states = []
-        for name, path in self._files.items():
+        for name, path in self.paths.items():
             try:
                 found = path.stat()
             except OSError as error:

@@ -76,9 +76,10 @@ class TokenFile:
         if not hashes:
             extra = {"token_file": str(self._path)}
             _log.warning("token file holds no token, all callers are refused", extra=extra)
-        # Reading hashes gives nothing away.
-        are_hashed = all(entry.startswith(_HASH_PREFIX) for _, entry in entries)
-        warn_if_exposed("token_file", self._path, stat.S_IWOTH | (0 if are_hashed else stat.S_IROTH))
+        rights = stat.S_IWOTH
+        if not all(entry.startswith(_HASH_PREFIX) for _, entry in entries):
+            rights |= stat.S_IROTH  # hashes give nothing away
+        warn_if_exposed("token_file", self._path, rights)
         return hashes
 
     def _entry_hash(self, number: int, entry: str) -> bytes:

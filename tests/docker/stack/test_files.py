@@ -128,7 +128,9 @@ def test_an_alert_says_what_is_wrong_and_what_to_do(rule: dict[str, Any]) -> Non
 
 
 def test_alerts_are_about_metrics_of_the_server() -> None:
-    exposed = generate_latest(WorkerMetrics([Metrics()], "1", "cpu")).decode()
+    metrics = Metrics()
+    metrics.certificate_expires("tls_certificate", 1.0)  # which is shown where there is one
+    exposed = generate_latest(WorkerMetrics([metrics], "1", "cpu")).decode()
     names = set(re.findall(r"\bcass_\w+", " ".join(rule["expr"] for rule in RULES)))
     assert names
     assert names <= set(re.findall(r"^cass_\w+", exposed, re.MULTILINE))
