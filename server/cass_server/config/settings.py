@@ -57,6 +57,7 @@ Device = Annotated[
     _words("auto, cpu, cuda or cuda:N", "DEVICE"),
 ]
 Count = Annotated[int, Ge(1), Le(_INT32_MAX)]
+Work = Annotated[int, Ge(1), Le(2**53)]
 CountOrAuto = Annotated[int, Ge(1), Le(1024)] | Literal["auto"]
 Size = Annotated[ByteSize, Ge(1), _words(_BYTES, "BYTES")]
 # gRPC holds a message's limit, and times in milliseconds, in 32 bits.
@@ -141,6 +142,11 @@ class Settings(BaseSettings):
     )
     max_feature_maps: Count = _setting(
         "Limits", DEFAULT_LIMITS.feature_maps, "Maximum feature maps in one request."
+    )
+    max_work: Work = _setting(
+        "Limits",
+        DEFAULT_LIMITS.work,
+        "Maximum patches that the boxes of a request reach, counted for each box.",
     )
     max_in_flight: Count = _setting(
         "Limits",

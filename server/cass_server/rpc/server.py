@@ -220,6 +220,7 @@ def limits_of(settings: Settings) -> Limits:
         images=settings.max_images,
         boxes=settings.max_boxes,
         patches=settings.max_patches,
+        work=settings.max_work,
         feature_maps=settings.max_feature_maps,
         requests_in_flight=settings.max_in_flight,
         queue_bytes=int(settings.max_queue_bytes),
