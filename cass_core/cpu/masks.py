@@ -85,8 +85,10 @@ def mask_images(
     ``xyxy`` is ``[M, 4]`` float32, ``offsets`` ``[B + 1]``, ``sizes`` ``[1 or B, 2]``;
     ``owner`` is like ``mask``, int32, or has no images if not requested; ``options`` are those
     of `cass_core.cpu.run.mask_options`. Of each image the boxes from number ``begin`` to before
-    ``end`` are taken; unless ``begin`` is 0, they come on top of those before. The arithmetic follows the formulas of `MaskSpec` in
-    float64 per row and column, float32 per patch.
+    ``end`` are taken; unless ``begin`` is 0, they come on top of those before.
+
+    The arithmetic follows the formulas of `MaskSpec` in float64 per row and column, float32 per
+    patch.
     """
     h, w, patch_y, patch_x, expansion, min_size, anisotropic, gaussian = options[:8]
     sigma_x, sigma_y, factor_options, subpixel, merge, min_radius = options[8:]
