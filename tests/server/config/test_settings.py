@@ -59,6 +59,7 @@ def test_defaults() -> None:
         "max_images": 4_096,
         "max_boxes": 262_144,
         "max_patches": 16_777_216,
+        "max_work": 5 << 30,
         "max_feature_maps": 16,
         "max_in_flight": 24,
         "max_queue_bytes": 536_870_912,
