@@ -191,6 +191,9 @@ class Settings(BaseSettings):
     metrics_port: Port | None = _setting(
         "Observing", None, "Port to serve metrics on; off if not set, 0 takes a free one."
     )
+    metrics_tls: bool = _setting(
+        "Observing", False, "Serve metrics over TLS with the server's certificate and client CA."
+    )
     telemetry: bool = _setting(
         "Observing", False, "Send traces by OTLP, as the OTEL_… variables configure."
     )
@@ -225,6 +228,8 @@ class Settings(BaseSettings):
             raise InvalidRequest(given, f"needs {missing} too")
         if self.tls_client_ca is not None and self.tls_certificate is None:
             raise InvalidRequest("tls_client_ca", "needs tls_certificate and tls_key too")
+        if self.metrics_tls and self.tls_certificate is None:
+            raise InvalidRequest("metrics_tls", "needs tls_certificate and tls_key too")
         if is_unix(self.host) and self.workers not in (1, "auto"):
             raise InvalidRequest("workers", "cannot share a unix: host, must be 1 or auto")
         if self.tls_certificate is None and not self.insecure and not is_loopback(self.host):

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import socket
+import ssl
+import threading
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
+from socketserver import ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -94,17 +100,50 @@ def _least(values: Sequence[float]) -> float:
     return min((value for value in values if value > 0), default=0.0)
 
 
+class _Server(ThreadingMixIn, WSGIServer):
+    """A thread for each connection, in which a TLS handshake takes place as well."""
+
+    daemon_threads = True
+
+    def handle_error(self, *_: Any) -> None:
+        """Says nothing of peers who leave or stall."""
+
+
+class _ServerV6(_Server):
+    address_family = socket.AF_INET6
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = 30  # seconds for a peer to send or to read
+
+    def log_message(self, *_: Any) -> None:
+        """Says nothing of each scrape."""
+
+
 @contextlib.contextmanager
-def serve_metrics(host: str, port: int, metrics: WorkerMetrics) -> Iterator[int]:
-    """Serves metrics over HTTP, in a thread, within the block; yields the port."""
+def serve_metrics(
+    host: str, port: int, metrics: WorkerMetrics, tls: ssl.SSLContext | None = None
+) -> Iterator[int]:
+    """Serves metrics over HTTP, with TLS if given, in a thread, within the block; yields the port.
+
+    Raises:
+        CassError: there is no such address, or it is taken.
+    """
     # Described, so that a scrape can ask for some of the families.
     registry = CollectorRegistry(auto_describe=True)
     registry.register(metrics)
+    kind = _ServerV6 if ":" in host else _Server
     try:
-        server, thread = start_http_server(port, host, registry)
+        server = make_server(host, port, make_wsgi_app(registry), kind, _Handler)
     except OSError as error:
         reason = error.strerror or str(error)
         raise CassError(f"cannot serve metrics on {address_of(host, port)}: {reason}") from error
+    if tls is not None:
+        server.socket = tls.wrap_socket(
+            server.socket, server_side=True, do_handshake_on_connect=False
+        )
+    thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
+    thread.start()
     try:
         yield server.server_port
     finally:

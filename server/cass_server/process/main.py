@@ -26,6 +26,7 @@ from cass_server.observability.tracing import start_traces
 from cass_server.process.supervisor import Supervisor
 from cass_server.process.worker_channel import COMMAND, worker_environment
 from cass_server.rpc.server import serve
+from cass_server.security.tls import metrics_context
 
 _THREADS_VARIABLE = "OMP_NUM_THREADS"
 
@@ -124,6 +125,7 @@ def _exposed(settings: Settings, metrics: WorkerMetrics) -> Iterator[None]:
         yield
         return
     host = settings.metrics_host
-    with serve_metrics(host, settings.metrics_port, metrics) as port:
+    tls = metrics_context(settings)
+    with serve_metrics(host, settings.metrics_port, metrics, tls) as port:
         _log.info("metrics", extra={"address": address_of(host, port)})
         yield

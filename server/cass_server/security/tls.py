@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, cast
 import grpc
 
 from cass_core.errors import CassError
+from cass_server.config.settings import Settings
 from cass_server.security.reloading_file import ReloadingFiles, read_file, warn_if_exposed
 
 _log = logging.getLogger(__name__)
@@ -72,6 +73,43 @@ class TlsFiles:
             cast(_Fetcher, fetch),  # the stubs do not know that it may return None
             require_client_authentication=self._is_mutual,
         )
+
+
+def metrics_context(settings: Settings) -> ssl.SSLContext | None:
+    """TLS for the metrics, if that is set, from the server's files, kept up to date likewise.
+
+    With ``tls_client_ca`` those who read metrics must have a certificate, too.
+
+    Raises:
+        CassError: a file cannot be used.
+    """
+    certificate, key, ca = settings.tls_certificate, settings.tls_key, settings.tls_client_ca
+    if not settings.metrics_tls or certificate is None or key is None:
+        return None
+    paths = {"tls_certificate": certificate, "tls_key": key}
+    if ca is not None:
+        paths["tls_client_ca"] = ca
+
+    def read() -> ssl.SSLContext:
+        _pair("tls_certificate", certificate, "tls_key", key)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key)
+        if ca is not None:
+            _certificates("tls_client_ca", ca)
+            context.load_verify_locations(ca)
+            context.verify_mode = ssl.CERT_REQUIRED
+        return context
+
+    files = ReloadingFiles("TLS files of the metrics", paths, read)
+
+    def renew(connection: ssl.SSLObject | ssl.SSLSocket, *_: object) -> None:
+        """For a handshake that begins now."""
+        files.reload()
+        connection.context = files.content
+
+    context = files.content
+    context.sni_callback = renew
+    return context
 
 
 def client_credentials(

@@ -74,6 +74,7 @@ def test_defaults() -> None:
         "keepalive_min_client_seconds": 10,
         "metrics_host": "127.0.0.1",
         "metrics_port": None,
+        "metrics_tls": False,
         "telemetry": False,
         "channelz": False,
         "batching": False,
