@@ -15,20 +15,12 @@ from cass_server.config.settings import PREFIX, Settings
 from cass_server.observability.metrics import Metrics
 from cass_server.observability.prometheus import WorkerMetrics
 from tests.docker.conftest import ROOT
-from tests.docker.stack.compose import COMPOSE
+from tests.docker.stack.compose import COMPOSE, content
 from tests.docker.stack.programs import promtool
 
 PROMETHEUS = ROOT / "docker" / "prometheus"
 ALERTS = yaml.safe_load((PROMETHEUS / "alerts.yml").read_text(encoding="utf-8"))
 RULES = [rule for group in ALERTS["groups"] for rule in group["rules"]]
-
-
-def content() -> dict[str, Any]:
-    """The compose file with the defaults of its variables."""
-    read: dict[str, Any] = yaml.safe_load(
-        re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", COMPOSE.read_text(encoding="utf-8"))
-    )
-    return read
 
 
 SERVICES: dict[str, dict[str, Any]] = content()["services"]
