@@ -38,6 +38,7 @@ from cass_server.rpc.requests import (
     MaskRequest,
     Request,
     check_loss,
+    check_work,
 )
 
 # The longest sizes and maps of which a head remembers what follows, and how many.
@@ -146,7 +147,7 @@ class MaskOptions:
                 )
         self._names = outputs
         self._head = Head.of(MASK, streamed=streamed)
-        self._masks = masks
+        self._masks, self._limits = masks, limits
         self._plans: dict[tuple[bytes, bytes], tuple[MaskPlan, MaskAnswer]] = {}
 
     def read(self, raw: Raw, identity: bytes) -> MaskRequest:
@@ -166,7 +167,8 @@ class MaskOptions:
         if identity:
             plan = plan._replace(layout=answer.with_id(identity))
         batch = mask_boxes(xyxy, counts)
-        return MaskRequest(read_only(np.asarray(batch.xyxy)), batch.offsets, plan)
+        request = MaskRequest(read_only(np.asarray(batch.xyxy)), batch.offsets, plan)
+        return check_work(request, self._limits)
 
 
 class LossOptions:
@@ -215,9 +217,9 @@ class LossOptions:
         if boxes is not None:
             request.mask.MergeFromString(boxes.message(raw, b"", boxes.counts(raw)))
             views["mask.boxes"] = [memoryview(boxes.xyxy(raw))]
-        inputs = check_loss(request, views, self._limits)
         head = self._head.with_id(identity) if identity else self._head
-        return LossRequest(inputs, loss_answer(head, self._names))
+        checked = check_loss(request, views, self._limits)
+        return LossRequest(*checked, loss_answer(head, self._names))
 
 
 def _outputs(message: pb.ModelInferRequest) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from cass_core.errors import InvalidRequest
 from cass_core.inputs import LossInputs, MaskInputs
 from cass_core.results import HostLoss
 from cass_core.specs import MaskSpec
+from cass_core.work import most_work
 from cass_server.config.limits import Limits
 from cass_server.observability.call import Size
 
@@ -61,6 +62,8 @@ class MaskPlan(NamedTuple):
     patches: int
     answer_bytes: int
     layout: Layout
+    light_boxes: int
+    """How many boxes are no heavy work, whatever they reach."""
 
 
 class MaskRequest(NamedTuple):
@@ -69,6 +72,7 @@ class MaskRequest(NamedTuple):
     xyxy: Array
     offsets: Array
     plan: MaskPlan
+    is_heavy: bool = False
 
     @property
     def inputs(self) -> MaskInputs:
@@ -110,6 +114,7 @@ class LossRequest(NamedTuple):
     """A loss to compute; as `MaskRequest`."""
 
     inputs: LossInputs
+    is_heavy: bool
     write: Callable[[LossInputs, HostLoss], bytes] = loss_response
     """Writes the answer."""
 
@@ -170,9 +175,9 @@ class MaskReader:
 
     def __call__(self, data: bytes) -> MaskRequest:
         """The request in a message; raises `InvalidRequest` if it cannot be used."""
-        known = self._known(data)
-        if known is not None:
-            return known
+        return check_work(self._known(data) or self._parsed(data), self._limits)
+
+    def _parsed(self, data: bytes) -> MaskRequest:
         if self._streamed:
             message, views = _parse(data, pb.StreamMasksRequest, self._limits)
             request, at = message.request, "request.boxes"
@@ -224,7 +229,8 @@ class MaskReader:
 
             small, self._read = self._small_fill(inputs), boxes_of_message
             lacking = None if lacking is None else counter(inputs)
-        return MaskPlan(options, small, lacking, patches, answer_bytes, layout)
+        light_boxes = self._limits.light_work // most_work(inputs)
+        return MaskPlan(options, small, lacking, patches, answer_bytes, layout, light_boxes)
 
     def _keep(self, key: tuple[bytes, int], plan: MaskPlan) -> None:
         if len(key[0]) > _KEPT_BYTES:  # long lists of sizes are not kept
@@ -234,17 +240,30 @@ class MaskReader:
         self._plans[key] = plan
 
 
+def check_work(request: MaskRequest, limits: Limits) -> MaskRequest:
+    """The request with the truth about its work; raises `InvalidRequest` if that is too much."""
+    if len(request.xyxy) > request.plan.light_boxes:
+        return request._replace(is_heavy=limits.check_work(request.inputs))
+    return request
+
+
 def read_loss(data: bytes, limits: Limits) -> LossRequest:
     """The request in a `ComputeLossRequest`; raises `InvalidRequest` if it cannot be used."""
-    return LossRequest(check_loss(*_parse(data, pb.ComputeLossRequest, limits), limits))
+    return LossRequest(*check_loss(*_parse(data, pb.ComputeLossRequest, limits), limits))
 
 
-def check_loss(request: pb.ComputeLossRequest, views: Views, limits: Limits) -> LossInputs:
-    """The inputs of a message of which `lift` has taken the views; raises as `read_loss`."""
-    # The logits bound the work: they are in the message, and a mask must have their shape.
+def check_loss(
+    request: pb.ComputeLossRequest, views: Views, limits: Limits
+) -> tuple[LossInputs, bool]:
+    """The inputs of a message of which `lift` has taken the views, and whether they are heavy.
+
+    Raises as `read_loss`.
+    """
+    # The logits bound the patches: they are in the message, and a mask must have their shape.
     limits.check_boxes(len(convert.boxes_data(request.mask, views, "mask.boxes")))
     limits.check_message(request.mask, len(request.mask.boxes.counts))
-    return convert.loss_inputs(request, views)
+    inputs = convert.loss_inputs(request, views)
+    return inputs, inputs.mask is not None and limits.check_work(inputs.mask)
 
 
 def read_info(data: bytes, limits: Limits) -> None:

@@ -13,6 +13,7 @@ import grpc
 from google.protobuf.descriptor import FileDescriptor
 
 from cass.contract import SERVICE_NAME
+from cass.features import FEATURES
 from cass.v1 import cass_pb2 as pb
 from cass_core import __version__
 from cass_core.errors import InvalidRequest
@@ -74,7 +75,10 @@ class CassService:
         def info(data: bytes) -> bytes:
             read_info(data, limits)
             return pb.GetServerInfoResponse(
-                version=__version__, device=answerer.engine.device, limits=limits.message()
+                version=__version__,
+                device=answerer.engine.device,
+                limits=limits.message(),
+                features=FEATURES,
             ).SerializeToString()
 
         openers: Mapping[str, Opener] = {

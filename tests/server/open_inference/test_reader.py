@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from cass.inference import grpc_predict_v2_pb2 as pb
 from cass.v1 import cass_pb2 as v1
 from cass_core.arrays import Array
 from cass_core.errors import InvalidRequest
+from cass_core.specs import MaskSpec
 from cass_server.config.limits import Limits
 from cass_server.engines.base import CpuEngine
 from cass_server.exceptions import NotFound
@@ -392,6 +394,35 @@ def test_reserved_parameters_are_ignored() -> None:
 def test_another_model(name: str, version: str) -> None:
     with pytest.raises(NotFound, match="there is no model"):
         read(infer_request(BOXES, model=name, model_version=version))
+
+
+def test_options_that_are_lists_or_nothing() -> None:
+    spec = '{"level_ranges": [[0, 16], [16, 32.5], [32.5, Infinity]], "base_sigma": 1}'
+    request = read(_of_parameters(mask_spec=spec))
+    assert isinstance(request, MaskRequest)
+    ranges = ((0.0, 16.0), (16.0, 32.5), (32.5, math.inf))
+    assert request.inputs.spec == MaskSpec(level_ranges=ranges, base_sigma=1.0)
+    null = read(_of_parameters(mask_spec='{"level_ranges": null}'))
+    assert isinstance(null, MaskRequest)
+    assert null.inputs.spec == MaskSpec()
+
+
+def test_work_is_limited_the_second_time_too() -> None:
+    """One patch at a time is light, all of them are beyond the limit."""
+    limits = Limits(work=1000)
+    reader = InferReader(limits, ENGINE.small_fill)
+    small, large = (
+        infer_request(box_inputs([box] * 20, [20], [(320, 320)], [(16, 16)]))
+        for box in ((5, 5, 6, 6), (0, 0, 320, 320))
+    )
+    for _ in range(2):
+        reader(small.SerializeToString())
+        with pytest.raises(InvalidRequest, match="patches reached by all boxes, the server"):
+            reader(large.SerializeToString())
+    logits = {"LOGITS": np.zeros((1, 16, 16), np.float32)}
+    boxes = box_inputs([(0, 0, 320, 320)] * 20, [20], [(320, 320)], [(16, 16)])
+    words = refusal(infer_request(logits | boxes, model="cass_loss"), limits)
+    assert "patches reached by all boxes, the server's limit is 1000" in words
 
 
 def test_presets() -> None:
