@@ -55,6 +55,7 @@ class Supervisor:
         command: what starts a worker.
         workers: number of workers.
         environment: all variables of a worker but those of its channel.
+        metrics: descriptors of the `shared_memory` of each worker, if they count there.
         drain_seconds: time for requests in flight after SIGTERM.
         on_ready: called once, when all workers serve.
         on_exit: called with a worker's index after its process ended, before it is replaced.
@@ -68,6 +69,7 @@ class Supervisor:
         workers: int,
         environment: Mapping[str, str],
         *,
+        metrics: Sequence[int | None] = (),
         drain_seconds: float,
         on_ready: Callable[[], None],
         on_exit: Callable[[int], None],
@@ -77,6 +79,7 @@ class Supervisor:
         self._command = command
         self._workers = workers
         self._environment = environment
+        self._metrics = metrics or [None] * workers
         self._stop_seconds = drain_seconds + margin_seconds
         self._on_ready: Callable[[], None] | None = on_ready
         self._on_exit = on_exit
@@ -123,7 +126,9 @@ class Supervisor:
         cause: dict[str, Any]
         while not self._stopping.is_set():
             try:
-                process, channel = start_worker(self._command, index, self._environment)
+                process, channel = start_worker(
+                    self._command, index, self._environment, self._metrics[index]
+                )
             except OSError as error:
                 if not has_served:
                     raise CassError(f"cannot start a worker: {error}") from error

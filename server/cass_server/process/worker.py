@@ -7,7 +7,6 @@ import sys
 from cass_core.errors import CassError
 from cass_server.engines.base import make_engine
 from cass_server.observability.logging import set_up_logging
-from cass_server.observability.metrics import Metrics
 from cass_server.process.main import exit_process, serve_in_process
 from cass_server.process.worker_channel import WorkerChannel, worker_arguments
 
@@ -17,13 +16,13 @@ def main() -> None:
     channel = WorkerChannel.from_environment()
     if channel is None:
         sys.exit("cass_server.process.worker is started by cass-server serve --workers N")
-    settings, port, folder = worker_arguments()
+    settings, port, metrics = worker_arguments()
     set_up_logging(settings.log_level)
     try:
         code = serve_in_process(
             settings,
             make_engine(settings.device),
-            Metrics.open(folder / f"worker-{channel.index}"),
+            metrics,
             port,
             shared=True,
             serving=lambda _: channel.ready(),

@@ -29,6 +29,7 @@ from cass_server.observability.tracing import Traces
 from cass_server.rpc import health
 from cass_server.rpc.answerer import Answerer
 from cass_server.rpc.deadlines import Deadlines
+from cass_server.rpc.delivery import Delivery
 from cass_server.rpc.health import Health
 from cass_server.rpc.receiving import IS_SUPPORTED, MessageFirst
 from cass_server.rpc.router import Router
@@ -46,8 +47,6 @@ _HELPER_THREADS = 256
 _MORE_THREADS = 1
 # For callers who go on calling a server that refuses them.
 _REFUSING_SECONDS = 1.0
-# For connections to close once nothing is under way on them.
-_CLOSING_SECONDS = 1.0
 # How often a signal is looked for that did not end the wait for one.
 _LOOK_SECONDS = 0.5
 
@@ -117,8 +116,9 @@ def serve(
         traces=traces,
         on_fatal=on_fatal,
     )
-    streams = MaskStreams(answerer, limits)
     helpers = ThreadPoolExecutor(_HELPER_THREADS, thread_name_prefix="helper")
+    delivery = Delivery(helpers)
+    streams = MaskStreams(answerer, limits, delivery)
     service = CassService(answerer, limits, streams, helpers)
     status = Health((SERVICE_NAME,), helpers, deadlines, limits.receive_seconds)
     allows = None if settings.token_file is None else TokenFile(settings.token_file).allows
@@ -126,7 +126,7 @@ def serve(
     _add_helpers(router, status, settings)
     server = grpc.server(
         # What gRPC uses of a pool is `submit`.
-        cast(ThreadPoolExecutor, MessageFirst(pool, deadlines, limits.receive_seconds)),
+        cast(ThreadPoolExecutor, MessageFirst(pool, deadlines, limits.receive_seconds, delivery)),
         handlers=[router],
         maximum_concurrent_rpcs=cast(int, router.limit),
         options=options(settings, shared=shared),
@@ -150,28 +150,21 @@ def serve(
     draining = time.monotonic()
     status.end()
     router.close()
+    delivery.stop()
     streams.stop()
-    router.wait_idle(min(_REFUSING_SECONDS, settings.drain_seconds))
+    refusing = min(_REFUSING_SECONDS, settings.drain_seconds)
+    router.wait_idle(refusing)
+    delivery.wait_sent(server, draining + refusing)
     end = draining + settings.drain_seconds
     left = max(0.0, end - time.monotonic())
     stopped = server.stop(left)
     admission.wait_idle(left)
     streams.wait_ended(max(0.0, end - time.monotonic()))
-    # gRPC waits for every peer to confirm the end, and a dead one never does.
-    while not stopped.wait(_CLOSING_SECONDS):
-        if not _has_unsent(server) or time.monotonic() >= end:
-            server.stop(0).wait(_CLOSING_SECONDS)
-            break
+    delivery.wait_arrived(server, stopped, end)
     if batcher is not None:
         batcher.close()
     _log.info("stopped", extra={"drain_seconds": round(time.monotonic() - draining, 3)})
     return int(is_broken.is_set())
-
-
-def _has_unsent(server: grpc.Server) -> bool:
-    """Whether an answer is still to be read; only gRPC's own state has the small ones."""
-    state = getattr(server, "_state", None)
-    return any(getattr(call, "statused", False) for call in tuple(getattr(state, "rpc_states", ())))
 
 
 def _next(events: SimpleQueue[_Event]) -> _Event:

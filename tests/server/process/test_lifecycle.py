@@ -103,6 +103,33 @@ def test_drain_has_an_end(tmp_path: Path) -> None:
         assert server.process.wait(timeout=LIMIT) == 0
 
 
+FAILING_DRAIN = """
+import runpy, sys
+from cass_server.rpc.streams import MaskStreams
+
+def stop(self):
+    raise RuntimeError("asked to fail")
+
+MaskStreams.stop = stop
+runpy.run_path(sys.argv.pop(1), run_name="__main__")
+"""
+
+
+def test_a_fault_while_it_stops_keeps_no_process(tmp_path: Path) -> None:
+    """With a computation that never ends; the log says which fault it was."""
+    program = ("-c", FAILING_DRAIN, *held(tmp_path, "warm"))
+    with (
+        serving("--drain-seconds", "600", program=program) as server,
+        service_of(server.address) as stub,
+    ):
+        in_flight = stub.GenerateMask.future(mask_request(), timeout=LIMIT)
+        wait_until((tmp_path / "waiting").exists, server)
+        assert server.stop() == 1
+        assert in_flight.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
+    (failed,) = server.records("the server failed")
+    assert "asked to fail" in failed["exc_info"]
+
+
 def test_not_serving_before_it_is_warm(tmp_path: Path) -> None:
     port = free_port()
     address = f"127.0.0.1:{port}"
