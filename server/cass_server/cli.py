@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import sys
 
+from cass_server.signals import exit_on_stop_signals
+
 
 def main() -> None:
     """Runs the command; without its dependencies, exits with what to install."""
+    exit_on_stop_signals()
     # gRPC's own log lines are not JSON, and repeat what is logged here. Set before its import.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:

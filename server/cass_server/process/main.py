@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 
 def run(settings: Settings) -> NoReturn:
-    """Serves until SIGTERM or SIGINT, and ends the process; raises `CassError` if it cannot."""
+    """Serves until a signal to stop, and ends the process; raises `CassError` if it cannot."""
     set_up_logging(settings.log_level)
     # Torch is loaded next, if it is there, and kernels are compiled: said before that takes long.
     _log.info("warming up", extra={"version": __version__, "pid": os.getpid()})

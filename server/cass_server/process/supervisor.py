@@ -17,6 +17,7 @@ from typing import Any
 
 from cass_core.errors import CassError
 from cass_server.process.worker_channel import READY, start_worker
+from cass_server.signals import stop_signals
 
 _log = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ class Backoff:
 
 
 class Supervisor:
-    """Keeps worker processes running until SIGTERM or SIGINT; a second one kills them.
+    """Keeps worker processes running until a signal to stop; a second one kills them.
 
     A worker reports through `worker_channel.WorkerChannel`, and exits when the supervisor is gone.
     Whatever stopped the supervisor, a worker gets SIGTERM, and SIGKILL if it does not end in time.
@@ -109,7 +110,7 @@ class Supervisor:
 
     async def _run(self) -> int:
         self._loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in stop_signals():
             self._loop.add_signal_handler(number, self._on_signal, number)
         with ThreadPoolExecutor(self._workers, "worker") as threads:
             try:
@@ -181,7 +182,9 @@ class Supervisor:
 
     def _on_signal(self, number: signal.Signals) -> None:
         if self._stopping.is_set():
-            self._kill()
+            # A terminal that closes may send two: its shell's and the kernel's.
+            if number != signal.SIGHUP:
+                self._kill()
         else:
             _log.info("stopping workers", extra={"signal": number.name})
             self._stop()

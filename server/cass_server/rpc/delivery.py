@@ -66,9 +66,10 @@ class Delivery:
         """As gRPC's ``_unary_response_in_pool``, for messages of bytes."""
         cygrpc.install_context_from_request_call_event(rpc_event)
         try:
-            message, is_answered = _server._call_behavior(
+            answered: tuple[Any, bool] = _server._call_behavior(
                 rpc_event, state, behavior, argument_thunk(), None
             )
+            message, is_answered = answered
             if not is_answered:
                 return
             if len(message) < _LARGE_BYTES and not self._stopping:
@@ -162,7 +163,7 @@ class Delivery:
 
 def _has_unsent(server: grpc.Server) -> bool:
     """Whether the end of a call is not in a buffer yet; only gRPC's own state has that."""
-    states = getattr(getattr(server, "_state", None), "rpc_states", set())
+    states: set[Any] = getattr(getattr(server, "_state", None), "rpc_states", set())
     return any(getattr(call, "statused", False) for call in states.copy())
 
 
@@ -187,11 +188,13 @@ def unread_bytes() -> dict[Peer, int]:
     return found
 
 
-def _peer(name: str) -> Peer | None:
-    """The address in gRPC's name of a peer, as ``ipv6:%5B::1%5D:50051``; None for other sockets."""
+def _peer(name: str) -> Peer:
+    """The address in gRPC's name of a peer, as ``ipv6:%5B::1%5D:50051``."""
     kind, _, address = unquote(name).partition(":")
     host, _, port = address.rpartition(":")
-    return (_host(host.strip("[]")), int(port)) if kind in ("ipv4", "ipv6") else None
+    if kind not in ("ipv4", "ipv6"):  # such as unix:, where nothing is reset
+        return name, 0
+    return _host(host.strip("[]")), int(port)
 
 
 def _host(host: str) -> str:

@@ -22,7 +22,7 @@ from cass.contract import SERVICE_NAME
 from cass.v1 import cass_pb2 as pb
 from cass_core.cpu.cores import core_count
 from cass_core.errors import CassError
-from cass_server.config.address import address_of, check_socket, reserve_port
+from cass_server.config.address import address_of, check_socket, reserve_port, without_ipv6
 from cass_server.config.channel_options import options
 from cass_server.config.limits import Limits
 from cass_server.config.settings import Settings
@@ -43,6 +43,7 @@ from cass_server.scheduling.batcher import Batcher
 from cass_server.scheduling.compute_pool import ComputePool
 from cass_server.security.tls import server_credentials
 from cass_server.security.tokens import TokenFile
+from cass_server.signals import stop_signals
 
 # Threads for health checks, reflection and channelz, and for telling watchers: most wait.
 _HELPER_THREADS = 256
@@ -71,7 +72,7 @@ def serve(
     wait_lost: Callable[[], None] | None = None,
     traces: Traces | None = None,
 ) -> int:
-    """Serve until SIGTERM or SIGINT, then answer what is in flight and return.
+    """Serve until a signal to stop, then answer what is in flight and return.
 
     For the main thread, which gets the signals. A computation that takes longer than the drain is
     left to its thread. If the device breaks, serving ends too, so that the process can be replaced.
@@ -94,7 +95,7 @@ def serve(
     """
     # Signal handlers may put into it.
     events: SimpleQueue[_Event] = SimpleQueue()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in stop_signals():
         signal.signal(number, lambda *_: events.put(_STOP))
     if wait_lost is not None:
         _report_end(wait_lost, events, _STOP)
@@ -257,19 +258,24 @@ def _add_helpers(router: Router, status: Health, settings: Settings) -> None:
 
 def _bind(server: grpc.Server, settings: Settings, port: int) -> str:
     """The address that the server listens on."""
-    check_socket(settings.host)
-    address = address_of(settings.host, port)
+    host = settings.host
+    check_socket(host)
+    if not port and host == "0.0.0.0":  # without IPv6, which needs a port that is known
+        held, port = reserve_port(host, port)
+        held.close()
+    address = address_of(host, port)
     credentials: Any = None
     if settings.tls_certificate is not None and settings.tls_key is not None:
         credentials = server_credentials(
             settings.tls_certificate, settings.tls_key, settings.tls_client_ca
         )
     try:
-        if credentials is None:
-            bound = server.add_insecure_port(address)
-        else:
-            bound = server.add_secure_port(address, credentials)
+        with without_ipv6(host, port):
+            if credentials is None:
+                bound = server.add_insecure_port(address)
+            else:
+                bound = server.add_secure_port(address, credentials)
     except RuntimeError as error:
-        reserve_port(settings.host, port)[0].close()  # which says why, as gRPC does not
+        reserve_port(host, port)[0].close()  # which says why, as gRPC does not
         raise CassError(f"cannot listen on {address}") from error
-    return address_of(settings.host, bound)
+    return address_of(host, bound)
