@@ -213,8 +213,11 @@ class CassClient(BaseClient[Transport]):
     def __enter__(self) -> CassClient:
         return self
 
-    def __exit__(self, *exc: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind in (KeyboardInterrupt, SystemExit):
+            self._connection().abort()  # who stops the program does not wait for futures
+        else:
+            self.close()
 
 
 def check_client(client: Any) -> CassClient:
