@@ -204,7 +204,10 @@ class CassClient(BaseClient[Transport]):
         return self._run(self._profile_effects(request.check))
 
     def close(self) -> None:
-        """Close the connection, once futures are done; a later call opens it again."""
+        """Close the connection, once futures are done; a later call opens it again.
+
+        Ctrl-C in a block of the client's, or out of the program, cancels them instead.
+        """
         self._connection().close()
 
     def _run(self, effects: Effects[T]) -> T:

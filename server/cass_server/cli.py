@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+from cass_server.resource_limits import exit_exhausted
 from cass_server.signals import exit_on_stop_signals
 
 
@@ -23,3 +24,5 @@ def main() -> None:
             raise
         extra = "ray" if sys.argv[1:2] == ["ray"] else "server"
         sys.exit(f"cass-server: needs {package}, which pip install 'cass[{extra}]' brings")
+    except Exception as error:
+        exit_exhausted(error)

@@ -22,6 +22,7 @@ import grpc
 
 from cass_core.errors import CassError
 from cass_server.observability.call import Call
+from cass_server.resource_limits import exhausted
 
 METHODS = ("GenerateMask", "ComputeLoss", "StreamMasks", "GetServerInfo")
 COMPUTED_METHODS = METHODS[:3]
@@ -152,7 +153,7 @@ def shared_memory() -> int:
         # Written, not just sized: too little memory is an error here and a SIGBUS later on.
         os.write(descriptor, bytes(_BYTES))
     except OSError as error:
-        raise CassError(f"cannot keep metrics: {error.strerror}") from error
+        raise CassError(f"cannot keep metrics: {exhausted(error) or error.strerror}") from error
     return descriptor
 
 

@@ -23,6 +23,7 @@ from cass_server.observability.prometheus import WorkerMetrics, serve_metrics
 from cass_server.observability.tracing import start_traces
 from cass_server.process.supervisor import Supervisor
 from cass_server.process.worker_channel import COMMAND, worker_environment
+from cass_server.resource_limits import exhausted
 from cass_server.rpc.server import serve
 
 _THREADS_VARIABLE = "OMP_NUM_THREADS"
@@ -75,7 +76,9 @@ def serve_in_process(
         return serve(settings, engine, metrics, port, traces=traces, **options)
     except CassError:
         raise
-    except Exception:
+    except Exception as error:
+        if exhausted(error):
+            raise
         _log.exception("the server failed")
         return 1
     finally:

@@ -17,6 +17,7 @@ from typing import Any
 
 from cass_core.errors import CassError
 from cass_server.process.worker_channel import READY, start_worker
+from cass_server.resource_limits import exhausted
 from cass_server.signals import stop_signals
 
 _log = logging.getLogger(__name__)
@@ -132,7 +133,8 @@ class Supervisor:
                 )
             except OSError as error:
                 if not has_served:
-                    raise CassError(f"cannot start a worker: {error}") from error
+                    reason = exhausted(error) or error.strerror
+                    raise CassError(f"cannot start a worker: {reason}") from error
                 served_seconds, cause = 0.0, {"reason": str(error)}
             else:
                 self._running[index] = process

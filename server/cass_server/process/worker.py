@@ -9,6 +9,7 @@ from cass_server.engines.base import make_engine
 from cass_server.observability.logging import set_up_logging
 from cass_server.process.main import exit_process, serve_in_process
 from cass_server.process.worker_channel import WorkerChannel, worker_arguments
+from cass_server.resource_limits import exit_exhausted
 
 
 def main() -> None:
@@ -30,6 +31,8 @@ def main() -> None:
         )
     except CassError as error:
         sys.exit(f"cass-server: {error}")
+    except Exception as error:
+        exit_exhausted(error)
     exit_process(code)
 
 
