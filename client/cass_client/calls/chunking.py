@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from cass.v1 import cass_pb2 as pb
+from cass_client.arguments import Masks
 from cass_core.arrays import Array, to_host
 from cass_core.boxes import BoxBatch
 from cass_core.grid import patch_grid
@@ -61,12 +62,9 @@ def split_losses(inputs: LossInputs, limits: pb.Limits) -> list[LossInputs]:
     ]
 
 
-def join_masks(
-    answers: Sequence[tuple[list[Array], list[Array]]],
-) -> tuple[list[Array], list[Array]]:
-    """The masks and owner maps of all images."""
-    masks, owners = zip(*answers, strict=True)
-    return _join(masks), _join(owners)
+def join_masks(answers: Sequence[Masks]) -> Masks:
+    """The masks, owner maps and weights of all images."""
+    return tuple(map(_join, zip(*answers, strict=True)))
 
 
 def join_losses(inputs: LossInputs, answers: Sequence[HostLoss]) -> HostLoss:

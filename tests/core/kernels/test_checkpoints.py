@@ -47,7 +47,7 @@ def test_masks_in_parts(
     """They are those of each image alone."""
     monkeypatch.setenv("OMP_NUM_THREADS", threads)
     checkpoint = Checkpoint()
-    (masks,), owners = compute_masks(inputs_of(dtype, owner), checkpoint)
+    (masks,), owners, _ = compute_masks(inputs_of(dtype, owner), checkpoint)
     assert checkpoint.calls > 1
     spec = MaskSpec(patch_size=1)
     for image, boxes in enumerate(street_boxes(IMAGES, BOXES, image_size=SIZE)):
