@@ -37,6 +37,11 @@ def address_of(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def port_of(address: str) -> int:
+    """The port of an address of `address_of`; 0 for a ``unix:PATH``."""
+    return 0 if is_unix(address) else int(address.rpartition(":")[2])
+
+
 def check_address(address: str) -> None:
     """Rejects what is no address of `address_of`: a URL, a host without a port.
 

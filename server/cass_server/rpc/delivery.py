@@ -50,14 +50,16 @@ class Delivery:
 
     def __init__(self, threads: Executor) -> None:
         self._threads = threads
+        self._port = 0
         self._stopping = False
         self._lock = threading.Lock()
         self._waiting = 0
         self._unread: dict[Peer, int] = {}
         self._looked = 0.0
 
-    def stop(self) -> None:
-        """From now on connections are closed; comes before gRPC is told so."""
+    def stop(self, port: int) -> None:
+        """From now on connections to this port are closed; comes before gRPC is told so."""
+        self._port = port
         self._stopping = True
 
     def respond(
@@ -156,7 +158,7 @@ class Delivery:
         """What peers have not taken, at most a moment ago."""
         with self._lock:
             if time.monotonic() >= self._looked + _LOOK_SECONDS:
-                self._unread = unread_bytes()
+                self._unread = unread_bytes(self._port)
                 self._looked = time.monotonic()
             return self._unread
 
@@ -167,8 +169,8 @@ def _has_unsent(server: grpc.Server) -> bool:
     return any(getattr(call, "statused", False) for call in states.copy())
 
 
-def unread_bytes() -> dict[Peer, int]:
-    """Bytes in the buffers of this process's TCP sockets that have not arrived, by their peers."""
+def unread_bytes(port: int) -> dict[Peer, int]:
+    """Bytes that have not arrived, of this process's connections to a TCP port, by their peers."""
     found: dict[Peer, int] = {}
     for name in os.listdir("/dev/fd"):
         try:
@@ -177,10 +179,11 @@ def unread_bytes() -> dict[Peer, int]:
             continue
         try:
             if end.family in (socket.AF_INET, socket.AF_INET6):
-                host, port = end.getpeername()[:2]
-                count = array.array("i", [0])
-                fcntl.ioctl(end, termios.TIOCOUTQ, count)
-                found[_host(host), port] = count[0]
+                host, number = end.getpeername()[:2]
+                if end.getsockname()[1] == port:
+                    count = array.array("i", [0])
+                    fcntl.ioctl(end, termios.TIOCOUTQ, count)
+                    found[_host(host), number] = count[0]
         except OSError:  # listens, or is closed
             continue
         finally:

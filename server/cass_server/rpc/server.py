@@ -22,7 +22,13 @@ from cass.contract import SERVICE_NAME
 from cass.v1 import cass_pb2 as pb
 from cass_core.cpu.cores import core_count
 from cass_core.errors import CassError
-from cass_server.config.address import address_of, check_socket, reserve_port, without_ipv6
+from cass_server.config.address import (
+    address_of,
+    check_socket,
+    port_of,
+    reserve_port,
+    without_ipv6,
+)
 from cass_server.config.channel_options import options
 from cass_server.config.limits import Limits
 from cass_server.config.settings import Settings
@@ -154,7 +160,7 @@ def serve(
     draining = time.monotonic()
     status.end()
     router.close()
-    delivery.stop()
+    delivery.stop(port_of(address))
     streams.stop()
     refusing = min(_REFUSING_SECONDS, settings.drain_seconds)
     router.wait_idle(refusing)

@@ -33,20 +33,21 @@ def connected(host: str) -> Iterator[tuple[socket.socket, socket.socket]]:
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="needs IPv6")
 def test_bytes_that_a_peer_does_not_read(host: str) -> None:
     with connected(host) as (peer, accepted):
-        name = peer.getsockname()[:2]
-        assert unread_bytes()[name] == 0
+        name, port = peer.getsockname()[:2], accepted.getsockname()[1]
+        # The other end is of a port that nobody asks for.
+        assert unread_bytes(port) == {name: 0}
         accepted.setblocking(False)
         with contextlib.suppress(BlockingIOError):
             while True:
                 accepted.send(bytes(1 << 20))
-        assert unread_bytes()[name] > 0
+        assert unread_bytes(port)[name] > 0
         peer.setblocking(False)
 
         def has_arrived() -> bool:
             with contextlib.suppress(BlockingIOError):
                 while peer.recv(1 << 20):
                     pass
-            return unread_bytes()[name] == 0
+            return unread_bytes(port)[name] == 0
 
         wait_until(has_arrived)
         # The sockets are still their owners'.
