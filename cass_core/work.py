@@ -31,8 +31,8 @@ def most_work(inputs: MaskInputs) -> int:
 def work(inputs: MaskInputs) -> npt.NDArray[np.float64]:
     """The work of each box ``[M]``: the patches that it and its context reach, at most.
 
-    Each row and each column of these counts as 8 more. The feature maps are added up. A unit is
-    some nanosecond of a core.
+    Each row and each column of these counts as 8 more. The feature maps are added up, but for those
+    whose level takes other boxes. A unit is some nanosecond of a core.
 
     Example:
         >>> from cass_core import MaskSpec
@@ -41,17 +41,21 @@ def work(inputs: MaskInputs) -> npt.NDArray[np.float64]:
         >>> work(inputs)  # 4 by 4 patches, and all
         array([ 80., 192.])
     """
-    xyxy, sizes = to_host(inputs.boxes.xyxy)[0], to_host(inputs.sizes)[0]
+    x1, y1, x2, y2 = np.ascontiguousarray(to_host(inputs.boxes.xyxy)[0].T, np.float64)
+    sizes = to_host(inputs.sizes)[0]
     if len(sizes) > 1:
         sizes = np.repeat(sizes, inputs.boxes.counts, axis=0)
     spec = inputs.spec
-    total = np.zeros(len(xyxy))
-    for h, w in inputs.maps:
+    total = np.zeros(len(x1))
+    longer = np.maximum(x2 - x1, y2 - y1)
+    for level, (h, w) in enumerate(inputs.maps):
+        over, longest = spec.range_of(level)
         patch_y, patch_x = min(spec.patch_size, h), min(spec.patch_size, w)
         options = spec.min_size, spec.expansion_ratio
-        rows = _reach(xyxy[:, 1], xyxy[:, 3], h / sizes[:, 0], h, patch_y, *options)
-        columns = _reach(xyxy[:, 0], xyxy[:, 2], w / sizes[:, 1], w, patch_x, *options)
-        total += rows * columns + _LINE * (rows + columns)
+        rows = _reach(y1, y2, h / sizes[:, 0], h, patch_y, *options)
+        columns = _reach(x1, x2, w / sizes[:, 1], w, patch_x, *options)
+        of_level = (longer > over) & (longer <= longest)
+        total += np.where(of_level, rows * columns + _LINE * (rows + columns), 0.0)
     return total
 
 
@@ -65,7 +69,7 @@ def _reach(
     expansion: float,
 ) -> Any:
     """Patches along one axis that the sides ``[M]`` of boxes, in its pixels, reach at most."""
-    low, high = low.astype(np.float64) * cells_per_pixel, high.astype(np.float64) * cells_per_pixel
+    low, high = low * cells_per_pixel, high * cells_per_pixel
     half = np.maximum(high - low, min_size) * (0.5 + expansion)
     middle = 0.5 * (low + high)
     begin = np.clip((middle - half) / patch, 0.0, cells / patch)

@@ -82,4 +82,7 @@ class FileWatch:
     def _run(self) -> None:
         while True:
             time.sleep(_LOOK_SECONDS)
-            self.look()
+            try:
+                self.look()
+            except Exception:  # after which files are still to be looked at
+                _log.exception("files could not be looked at")

@@ -198,6 +198,8 @@ def _judge(certificate: Path, key: Path) -> tuple[str, float]:
             continue
         except ssl.SSLCertVerificationError as error:
             return error.verify_message, 0.0
+        except ssl.SSLError as error:  # as of a key of a kind that few know
+            return str(error.reason), 0.0
     shown = ends[0].getpeercert() or {}
     is_early = _seconds(shown, "notBefore") > time.time()
     return "certificate is not yet valid" if is_early else "", _seconds(shown, "notAfter")

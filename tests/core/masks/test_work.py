@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -51,6 +53,15 @@ def test_maps_are_added_up_and_images_have_their_sizes() -> None:
     inputs = MaskInputs.check(boxes, sizes, [(8, 8), (2, 4)], spec, "float32", False)
     assert most_work(inputs) == expected[0]
     assert work_of([], (8, 8), (8, 8), spec) == []
+
+
+def test_a_level_has_the_boxes_of_its_range_alone() -> None:
+    """The longer side counts: over 16 pixels for the second map."""
+    spec = MaskSpec(patch_size=1, expansion_ratio=0, level_ranges=((0, 16), (16, math.inf)))
+    boxes = [[[0, 0, 16, 1], [0, 0, 16, 16], [0, 0, 1, 17], [0, 0, 32, 32]]]
+    # 3 x 1 and 3 x 3 of 8 x 8, 1 x 2 and 3 x 3 of 4 x 4: half of a short side is outside.
+    expected = [3 + 8 * 4, 9 + 8 * 6, 2 + 8 * 3, 9 + 8 * 6]
+    assert work_of(boxes, (64, 64), [(8, 8), (4, 4)], spec) == expected
 
 
 @given(scenes(), st.integers(1, 5), st.sampled_from([0.0, 1.0, 2.5]), st.booleans())

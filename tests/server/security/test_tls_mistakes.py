@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from cass_server.security.tls import TlsFiles
 from tests.server.support.certificates import Authority, put
@@ -23,6 +24,18 @@ def test_a_certificate_that_is_not_yet_valid(tmp_path: Path) -> None:
     put(tmp_path / "tls.key", pair.key)
     done = subprocess.run(clock, capture_output=True, text=True, timeout=60, check=True)
     assert done.stderr == "clients will refuse the certificate\n"
+
+
+def test_a_key_of_a_kind_that_clients_do_not_know(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A warning, and neither an error nor the end of looking after files."""
+    pair = Authority().issue(curve=ec.SECP256K1)
+    files = put(tmp_path / "tls.crt", pair.certificate), put(tmp_path / "tls.key", pair.key)
+    tls = TlsFiles(*files, None)
+    assert caplog.messages == ["clients will refuse the certificate"]
+    assert vars(caplog.records[0])["reason"] == "NO_SHARED_CIPHER"
+    assert tls.expiries == {}
 
 
 NOT_YET = """

@@ -67,6 +67,7 @@ class Authority:
         expired: bool = False,
         uri: str = "",
         days: float = _DAYS,
+        curve: type[ec.EllipticCurve] = ec.SECP256R1,
     ) -> Pair:
         """A certificate for a server or a client.
 
@@ -75,8 +76,9 @@ class Authority:
             expired: it was valid until yesterday.
             uri: it is valid for, too, and names it first.
             days: that it is valid for from now on, unless it has expired.
+            curve: of its key.
         """
-        key = ec.generate_private_key(ec.SECP256R1())
+        key = ec.generate_private_key(curve())
         first = [x509.UniformResourceIdentifier(uri)] if uri else []
         names = x509.SubjectAlternativeName([*first, _general_name(host)])
         certificate = self._sign(_name(host), key.public_key(), names, -1 if expired else days)

@@ -22,6 +22,7 @@ from cass_server.open_inference.service import open_inference
 from cass_server.rpc import health
 from cass_server.rpc.answerer import Answerer
 from cass_server.rpc.deadlines import Deadlines
+from cass_server.rpc.delivery import Delivery
 from cass_server.rpc.health import Health
 from cass_server.rpc.receiving import MessageFirst
 from cass_server.rpc.router import Router
@@ -121,15 +122,16 @@ def running(
     admission = Admission(limits)
     pool = ComputePool(slots)
     answerer = Answerer(engine or CpuEngine(), admission, _deadlines, pool, metrics)
-    streams = MaskStreams(answerer, limits)
     helpers = ThreadPoolExecutor(256)
+    delivery = Delivery(helpers)
+    streams = MaskStreams(answerer, limits, delivery)
     status = Health((SERVICE_NAME,), helpers, _deadlines, limits.receive_seconds)
     host = Host(answerer, limits, streams, helpers, lambda: status.is_serving)
     service = CassService(answerer, limits, streams, helpers, [open_inference(host)])
     router = Router(service, allows, helpers)
     router.add_registered_method_handlers(health.SERVICE_NAME, status.handlers())
     server = grpc.server(
-        cast(ThreadPoolExecutor, MessageFirst(pool, _deadlines, limits.receive_seconds)),
+        cast(ThreadPoolExecutor, MessageFirst(pool, _deadlines, limits.receive_seconds, delivery)),
         handlers=[router],
         maximum_concurrent_rpcs=router.limit,
         options=[
