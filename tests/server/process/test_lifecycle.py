@@ -63,6 +63,7 @@ def test_health_and_information(address: str) -> None:
             queue_bytes=536_870_912,
             streams_per_connection=16,
             keepalive_min_seconds=10,
+            work=5 << 30,
         ),
         features=["level_ranges", "logit_clamp", "soft_focal"],
     )
