@@ -19,26 +19,33 @@ from cass_server.rpc.requests import Layout
 _ID: Final = 3 << 3 | LENGTH_DELIMITED
 _RAW: Final = bytes((6 << 3 | LENGTH_DELIMITED,))
 _INFER_RESPONSE: Final = bytes((2 << 3 | LENGTH_DELIMITED,))
+# Lengths are varints, which readers take if they are longer than they need be, up to five bytes.
+_LENGTH_BYTES: Final = 5
+_RAW_LENGTH_BYTES: Final = 3
+# Elements begin at a multiple of it, but for those behind 2 MiB of others: copies of others take up
+# to twice as long.
+_ALIGNMENT: Final = 4
+_NAME: Final = bytes((1 << 3 | LENGTH_DELIMITED,))
+_VERSION: Final = pb.ModelInferResponse(model_version=VERSION).SerializeToString()
 
 
 class Head(NamedTuple):
     """What an answer has beside its tensors' elements.
 
     Attributes:
-        before: the bytes before the id, of the model's name and version.
+        model: its name.
         id: the field ``id``, or nothing.
         streamed: whether answers are entries of a stream, `ModelStreamInferResponse`.
     """
 
-    before: bytes
+    model: bytes
     id: bytes
     streamed: bool
 
     @classmethod
     def of(cls, model: str, *, streamed: bool) -> Head:
         """Without an id."""
-        before = pb.ModelInferResponse(model_name=model, model_version=VERSION)
-        return cls(before.SerializeToString(), b"", streamed)
+        return cls(model.encode(), b"", streamed)
 
     def with_id(self, identity: bytes) -> Head:
         """With an id, the bytes of it."""
@@ -49,11 +56,15 @@ class Head(NamedTuple):
 
         The outputs are their serialized descriptions.
         """
-        headers = [_RAW + varint(size) for size in sizes]
-        start = self.before + self.id + outputs
+        headers = [_RAW + varint(size, _RAW_LENGTH_BYTES) for size in sizes]
+        rest = self.model + _VERSION + self.id + outputs
+        entry = 1 + _LENGTH_BYTES if self.streamed else 0
+        # The padding goes into the length of the model's name.
+        padding = -(entry + 2 + len(rest) + len(headers[0])) % _ALIGNMENT
+        start = _NAME + varint(len(self.model), 1 + padding) + rest
         if self.streamed:
             size = len(start) + sum(map(len, headers)) + sum(sizes)
-            start = _INFER_RESPONSE + varint(size) + start
+            start = _INFER_RESPONSE + varint(size, _LENGTH_BYTES) + start
         return [start + headers[0], *headers[1:]]
 
 

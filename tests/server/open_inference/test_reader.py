@@ -130,6 +130,26 @@ def test_an_answer_repeats_the_id_and_names_the_version() -> None:
         ]
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+def test_elements_are_aligned(streamed: bool) -> None:
+    """In each of their copies, whatever is before them."""
+    reader = InferReader(LIMITS, ENGINE.small_fill, streamed=streamed)
+    for length in range(9):
+        message = infer_request(BOXES, id="x" * length)
+        data = answer(reader(message.SerializeToString()))
+        if streamed:
+            got = pb.ModelStreamInferResponse.FromString(data).infer_response
+        else:
+            got = pb.ModelInferResponse.FromString(data)
+        assert got.id == "x" * length
+        end = len(data)
+        for raw in reversed(got.raw_output_contents):
+            begin = data.rindex(raw, 0, end)
+            assert begin % 4 == 0
+            end = begin
+        assert len(got.raw_output_contents) == 3
+
+
 LOGITS = np.linspace(-3, 3, 48, dtype=np.float32).reshape(2, 4, 6)
 
 
