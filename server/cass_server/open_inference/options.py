@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Final, Protocol, TypeAlias
 
 import numpy as np
@@ -15,7 +17,7 @@ from cass.dtypes import NUMBERS
 from cass.inference import grpc_predict_v2_pb2 as pb
 from cass.specs import loss_spec_message
 from cass.v1 import cass_pb2 as v1
-from cass_core.arrays import LOGIT_DTYPES, MASK_DTYPES, TARGET_DTYPES, read_only
+from cass_core.arrays import LOGIT_DTYPES, MASK_DTYPES, TARGET_DTYPES, Array, read_only
 from cass_core.errors import InvalidRequest
 from cass_core.grid import feature_maps, image_sizes
 from cass_core.specs import MaskSpec, check_flag
@@ -166,9 +168,23 @@ class MaskOptions:
         plan, answer = found
         if identity:
             plan = plan._replace(layout=answer.with_id(identity))
-        batch = mask_boxes(xyxy, counts)
-        request = MaskRequest(read_only(np.asarray(batch.xyxy)), batch.offsets, plan)
-        return check_work(request, self._limits)
+        return check_work(MaskRequest(*_checked(xyxy, counts), plan), self._limits)
+
+
+def _checked(data: bytes | memoryview, counts: list[int]) -> tuple[Array, Array]:
+    """Checked boxes and their offsets, as a `MaskRequest` has them."""
+    # Where the kernels are loaded, in half of the time that `mask_boxes` takes.
+    are_boxes = getattr(sys.modules.get("cass_core.cpu.boxes"), "are_boxes", None)
+    if are_boxes is not None:
+        xyxy = np.frombuffer(data, np.float32).reshape(-1, 4)
+        if not xyxy.flags.aligned:
+            xyxy = read_only(xyxy.copy())
+        if are_boxes(xyxy):
+            offsets = np.array([0, *accumulate(counts)], np.int64)
+            offsets.flags.writeable = False
+            return xyxy, offsets
+    batch = mask_boxes(data, counts)  # which says what is wrong
+    return read_only(np.asarray(batch.xyxy)), batch.offsets
 
 
 class LossOptions:
