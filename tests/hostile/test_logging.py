@@ -33,6 +33,7 @@ def test_nobody_reads_the_log(record_property: Callable[[str, Any], None], worke
         dropped = value(got, "cass_log_lines_dropped_total", reason="rate")
         assert CALLS // 2 <= dropped < CALLS
         scene.good.stop()
+        scene.row()
         # It ends though nobody reads; what had room in the pipe is there.
         scene.server.process.terminate()
         assert scene.server.process.wait(LIMIT) == 0
@@ -45,6 +46,7 @@ def test_the_last_lines_come_out_once_somebody_reads(
         stop_reading(scene)
         refused(scene.address, CALLS)
         scene.good.stop()
+        scene.row()
         scene.server.reads.set()
         assert scene.server.stop() == 0
         assert scene.server.records()[-1]["event"] == "stopped"
@@ -61,6 +63,7 @@ def test_headers_that_are_no_text(record_property: Callable[[str, Any], None]) -
                 assert client.answer()
         scene.good.wait_more()
         scene.good.stop()
+        scene.row()
         assert scene.server.stop() == 0
         assert 100 <= len(scene.server.records()) < CALLS
         assert max(map(len, scene.server.lines)) < 20_000
