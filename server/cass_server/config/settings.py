@@ -114,7 +114,7 @@ class Settings(BaseSettings):
         "Threads that answer requests in one worker; auto is its CPU cores plus one.",
     )
     drain_seconds: Seconds = _setting(
-        "Server", 30, "Seconds for requests in flight to finish after SIGTERM or SIGINT."
+        "Server", 30, "Seconds for requests in flight to finish once the server is to stop."
     )
     log_level: Literal["debug", "info", "warning", "error"] = _setting(
         "Server", "info", "Lowest level that is logged."

@@ -2,25 +2,28 @@
 
 A request takes some hundred microseconds, so counting it must take a few. A family of metrics is a
 range of float64 slots in memory that the worker maps, and an increment is one store. The worker
-processes have a file each, which `cass_server.observability.prometheus` reads and adds up.
+processes share a piece of memory each with their supervisor, which has no name in any folder that
+could be full, read-only or cleaned up; `cass_server.observability.prometheus` adds them up.
 """
 
 from __future__ import annotations
 
 import mmap
+import os
+import tempfile
 import threading
 import time
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, product
-from pathlib import Path
 from typing import Literal
 
 import grpc
 
 from cass_core.errors import CassError
 from cass_server.observability.call import Call
+from cass_server.resource_limits import exhausted
 
 METHODS = ("GenerateMask", "ComputeLoss", "StreamMasks", "GetServerInfo")
 COMPUTED_METHODS = METHODS[:3]
@@ -170,41 +173,45 @@ _SECONDS_SUM = len(SECONDS) + 1
 _BATCH_SUM = len(BATCH_SIZES) + 1
 
 
+def shared_memory() -> int:
+    """A descriptor of memory for `Metrics`, which a worker inherits.
+
+    Raises:
+        CassError: there is no room, or too many files are open.
+    """
+    try:
+        if hasattr(os, "memfd_create"):
+            descriptor = os.memfd_create("cass-metrics")
+        else:  # not on Linux
+            with tempfile.TemporaryFile() as file:
+                descriptor = os.dup(file.fileno())
+        # Written, not just sized: too little memory is an error here and a SIGBUS later on.
+        os.write(descriptor, bytes(_BYTES))
+    except OSError as error:
+        raise CassError(f"cannot keep metrics: {exhausted(error) or error.strerror}") from error
+    return descriptor
+
+
 class Metrics:
     """Counts one worker's requests.
 
     Safe to use from several threads: an increment is a load and a store under a lock. Slots are
     aligned and stored whole. A reader in another process may see a request in one family and not
-    yet in the next, which the next scrape mends. Without ``memory``, no other process can read.
+    yet in the next, which the next scrape mends. The memory is this process's own, or that of
+    `shared_memory`.
     """
 
-    def __init__(self, memory: mmap.mmap | None = None) -> None:
+    def __init__(self, descriptor: int = -1) -> None:
         # The numbers, in the order of `FAMILIES`.
-        self.slots = memoryview(memory or mmap.mmap(-1, _BYTES)).cast("d")
+        self.slots = memoryview(mmap.mmap(descriptor, _BYTES)).cast("d")
         self._lock = threading.Lock()
 
-    @classmethod
-    def open(cls, path: Path) -> Metrics:
-        """Count in a file, going on from what a worker before this one has left there.
-
-        Its counters stay, so that they never fall; its gauges ended with it.
-
-        Raises:
-            CassError: the file cannot be written.
-        """
-        try:
-            if not path.exists() or path.stat().st_size != _BYTES:
-                # Written, not just sized: a full disk is an error here and a SIGBUS later on.
-                path.write_bytes(bytes(_BYTES))
-            with path.open("r+b") as file:
-                metrics = cls(mmap.mmap(file.fileno(), _BYTES))
-        except OSError as error:
-            raise CassError(f"cannot keep metrics in {path}: {error.strerror}") from error
+    def restart(self) -> None:
+        """The worker has ended: its gauges did so too, and its counters go on with the next one."""
         for family in FAMILIES:
             if family.kind == "gauge":
                 for index in range(len(family.series)):
-                    metrics.slots[STARTS[family.name] + index] = 0.0
-        return metrics
+                    self.slots[STARTS[family.name] + index] = 0.0
 
     def started(self) -> None:
         """A request was taken; `finished` follows."""

@@ -6,10 +6,8 @@ import contextlib
 import socket
 import ssl
 import threading
-from array import array
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
-from pathlib import Path
 from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
@@ -27,30 +25,29 @@ from prometheus_client.utils import floatToGoString
 
 from cass_core.errors import CassError
 from cass_server.config.address import address_of
-from cass_server.observability.metrics import FAMILIES, SLOTS, STARTS, Family, Metrics
+from cass_server.observability.metrics import FAMILIES, STARTS, Family, Metrics
 
 
 class WorkerMetrics(Collector):
     """Adds up the metrics of all workers, at every scrape.
 
-    A source is a worker's `Metrics` in this process, or its file, which may not be there yet.
     ``count_workers`` returns how many worker processes run, and how many replaced one that ended.
     """
 
     def __init__(
         self,
-        sources: Sequence[Metrics | Path],
+        workers: Sequence[Metrics],
         version: str,
         device: str,
         count_workers: Callable[[], tuple[int, int]] = lambda: (1, 0),
     ) -> None:
-        self._sources = sources
+        self._workers = workers
         self._build = {"version": version, "device": device}
         self._count_workers = count_workers
 
     def collect(self) -> Iterator[Metric]:
         """All families of metrics."""
-        slots = list(zip(*map(_read, self._sources), strict=True))
+        slots = list(zip(*(metrics.slots for metrics in self._workers), strict=True))
         for family in FAMILIES:
             yield _metric(family, slots)
         alive, restarts = self._count_workers()
@@ -59,17 +56,6 @@ class WorkerMetrics(Collector):
             "cass_worker_restarts_total", "Workers started in place of one that ended.", restarts
         )
         yield InfoMetricFamily("cass_build", "What is running.", self._build)
-
-
-def _read(source: Metrics | Path) -> Sequence[float]:
-    if isinstance(source, Metrics):
-        return source.slots
-    try:
-        slots = array("d", source.read_bytes())
-    except FileNotFoundError:
-        slots = array("d")
-    # One that is not all there yet belongs to a worker that is just starting.
-    return slots if len(slots) == SLOTS else array("d", bytes(8 * SLOTS))
 
 
 def _metric(family: Family, slots: Sequence[Sequence[float]]) -> Metric:
