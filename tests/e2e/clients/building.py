@@ -25,19 +25,25 @@ _NEEDS = {
     "typescript": ("node", "npm"),
 }
 """Programs and libraries by language."""
-_BUILDS = {
-    "cpp": ("make",),
-    "go": ("make",),
-    "typescript": ("npm ci --no-audit --no-fund", "npm run build"),
-}
+
+
+class Program(NamedTuple):
+    """How a client is built and run in its folder."""
+
+    folder: str
+    source: str
+    build: str
+    command: str
+
+
+_NPM = "npm ci && npm run build"
 CLIENTS = {
-    "cpp": ("cpp", "build/client"),
-    "go": ("go", "build/client"),
-    "typescript, proto-loader": ("typescript", "node build/proto_loader.js"),
-    "typescript, typed": ("typescript", "node build/typed.js"),
-    "python, reflection": (".", f"{sys.executable} reflection.py"),
+    "cpp": Program("cpp", "client.cpp", "make", "build/client"),
+    "go": Program("go", "client.go", "make", "build/client"),
+    "typed": Program("typescript", "typed.ts", _NPM, "node build/typed.js"),
+    "proto-loader": Program("typescript", "proto_loader.ts", _NPM, "node build/proto_loader.js"),
+    "reflection": Program("python", "reflection.py", "", "python reflection.py"),
 }
-"""Folder and command of each."""
 
 
 class Client(NamedTuple):
@@ -61,23 +67,22 @@ class Builder:
             ignore = shutil.ignore_patterns(*_MADE)
             shutil.copytree(ROOT / name, folder / name, ignore=ignore)
 
-    def client(self, name: str) -> Client:
+    def client(self, program: Program) -> Client:
         """One of `CLIENTS`.
 
         Without what its language needs the test is skipped, or fails with TOOLCHAINS_REQUIRED=1.
         """
-        language, command = CLIENTS[name]
-        missing = [need for need in _NEEDS.get(language, ()) if not _is_there(need)]
+        missing = [need for need in _NEEDS.get(program.folder, ()) if not _is_there(need)]
         if missing:
             give_up = pytest.fail if os.environ.get("TOOLCHAINS_REQUIRED") == "1" else pytest.skip
             give_up(f"needs {', '.join(missing)}")
-        folder = self._folder / "examples" / "clients" / language
-        if language not in self._built:
-            for step in _BUILDS.get(language, ()):
+        folder = self._folder / "examples" / "clients" / program.folder
+        if program.folder not in self._built:
+            for step in filter(None, program.build.split(" && ")):
                 done = _run(step, folder, _BUILD_LIMIT)
                 assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-            self._built.add(language)
-        return Client(folder, command)
+            self._built.add(program.folder)
+        return Client(folder, program.command)
 
 
 def _is_there(need: str) -> bool:
@@ -85,6 +90,13 @@ def _is_there(need: str) -> bool:
 
 
 def _run(command: str, folder: Path, limit: float) -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
     return subprocess.run(
-        command.split(), cwd=folder, capture_output=True, text=True, timeout=limit, check=False
+        command.split(),
+        cwd=folder,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=limit,
+        check=False,
     )

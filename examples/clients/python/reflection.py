@@ -1,7 +1,7 @@
 """Masks at two levels and a loss with its gradient, by reflection, without generated code::
 
     pip install grpc-requests grpcio-status numpy
-    python examples/clients/reflection.py localhost:50051 [SECONDS [EXPECTED]]
+    python reflection.py localhost:50051 [SECONDS [EXPECTED]]
 
 A call may take SECONDS with all its tries. EXPECTED is a file of the numbers to compare with.
 """
