@@ -163,9 +163,8 @@ def test_every_client_is_told_of() -> None:
     for program in CLIENTS.values():
         source = f"examples/clients/{program.folder}/{program.source}"
         assert f"](../{source})" in told
-        how = f" {program.command} localhost:50051 [SECONDS [EXPECTED]]\n"
-        if program.build:
-            how = f" {program.build} &&{how}"
+        steps = (*filter(None, [program.build]), program.command)
+        how = f"{' && '.join(steps)} localhost:50051 [SECONDS [EXPECTED]]\n"
         assert how in (ROOT / source).read_text(encoding="utf-8")
 
 

@@ -3,6 +3,7 @@
 //     make && build/client localhost:50051 [SECONDS [EXPECTED]]
 //
 // A call may take SECONDS with all its tries. EXPECTED is a file of the numbers to compare with.
+#include <cstring>
 #include <fstream>
 #include <iostream>
 #include <iterator>
@@ -55,13 +56,15 @@ int main(int argc, char** argv) try {
   Call(timeout, [&](auto context) { return stub->GenerateMask(context, MaskRequest(), &masks); });
   ComputeLossResponse loss;
   Call(timeout, [&](auto context) { return stub->ComputeLoss(context, LossRequest(), &loss); });
-  const std::string& value = loss.loss().data();
-  std::cout << "loss " << *reinterpret_cast<const float*>(value.data()) << '\n';
+  float value;
+  std::memcpy(&value, loss.loss().data().data(), sizeof value);
+  std::cout << "loss " << value << '\n';
 
   if (argc < 4) return 0;
   std::ifstream file(argv[3], std::ios::binary);
   const std::string expected(std::istreambuf_iterator<char>(file), {});
-  if (masks.masks(0).data() + masks.masks(1).data() + value + loss.grad().data() != expected)
+  if (masks.masks(0).data() + masks.masks(1).data() + loss.loss().data() + loss.grad().data() !=
+      expected)
     throw std::runtime_error("other numbers than expected");
   std::cout << expected.size() / 4 << " numbers as expected\n";
 } catch (const std::exception& error) {
