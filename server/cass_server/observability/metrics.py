@@ -25,6 +25,9 @@ from cass_server.observability.call import Call
 METHODS = ("GenerateMask", "ComputeLoss", "StreamMasks", "GetServerInfo")
 COMPUTED_METHODS = METHODS[:3]
 CODES = tuple(code.name for code in grpc.StatusCode)
+DROPPED = ("rate", "full")
+FILES = ("tokens", "tls")
+CERTIFICATES = ("tls_certificate", "tls_client_ca")
 REJECTIONS = ("requests", "bytes", "streams", "deadline", "cancelled", "unauthenticated")
 
 # A small request is computed in some 50 µs; after 10 s a caller has long given up.
@@ -50,6 +53,8 @@ class Family:
     """The values of the labels, for each series."""
     bounds: tuple[float, ...] = ()
     """Upper bounds of a histogram's buckets, inclusive."""
+    is_least: bool = False
+    """The least above 0 of several workers' values counts, if there is one, not their sum."""
 
     @property
     def width(self) -> int:
@@ -99,6 +104,28 @@ FAMILIES = (
         tuple((reason,) for reason in REJECTIONS),
     ),
     Family("cass_gpu_memory_bytes", "gauge", "GPU memory held by the server's processes."),
+    Family(
+        "cass_log_lines_dropped_total",
+        "counter",
+        "Lines of the log that were not written: too many of a kind, or not read or stored.",
+        ("reason",),
+        tuple((reason,) for reason in DROPPED),
+    ),
+    Family(
+        "cass_files_unusable",
+        "gauge",
+        "Workers that go on with the old content, as the files of today cannot be used.",
+        ("files",),
+        tuple((files,) for files in FILES),
+    ),
+    Family(
+        "cass_certificate_expiry_timestamp_seconds",
+        "gauge",
+        "When the certificate of a setting ends, in seconds since 1970.",
+        ("setting",),
+        tuple((setting,) for setting in CERTIFICATES),
+        is_least=True,
+    ),
 )
 
 
@@ -135,6 +162,9 @@ _RECEIVED = STARTS["cass_received_bytes_total"]
 _SENT = STARTS["cass_sent_bytes_total"]
 _REJECTED = _of_series("cass_rejections_total")
 _GPU_MEMORY = STARTS["cass_gpu_memory_bytes"]
+_DROPPED = _of_series("cass_log_lines_dropped_total")
+_UNUSABLE = _of_series("cass_files_unusable")
+_EXPIRES = _of_series("cass_certificate_expiry_timestamp_seconds")
 
 _SECONDS_SUM = len(SECONDS) + 1
 _BATCH_SUM = len(BATCH_SIZES) + 1
@@ -172,7 +202,8 @@ class Metrics:
             raise CassError(f"cannot keep metrics in {path}: {error.strerror}") from error
         for family in FAMILIES:
             if family.kind == "gauge":
-                metrics.slots[STARTS[family.name]] = 0.0
+                for index in range(len(family.series)):
+                    metrics.slots[STARTS[family.name] + index] = 0.0
         return metrics
 
     def started(self) -> None:
@@ -228,3 +259,16 @@ class Metrics:
     def gpu_memory(self, held: int) -> None:
         """The bytes of GPU memory that this process holds now."""
         self.slots[_GPU_MEMORY] = held
+
+    def log_dropped(self, reason: str) -> None:
+        """A line of the log was dropped, for one of `DROPPED`."""
+        with self._lock:
+            self.slots[_DROPPED[reason]] += 1
+
+    def file_unusable(self, files: str, unusable: bool) -> None:
+        """Whether the files of `FILES` cannot be used now."""
+        self.slots[_UNUSABLE[files]] = unusable
+
+    def certificate_expires(self, setting: str, seconds: float) -> None:
+        """When the certificate of one of `CERTIFICATES` ends, in seconds since 1970."""
+        self.slots[_EXPIRES[setting]] = seconds

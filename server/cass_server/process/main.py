@@ -19,13 +19,14 @@ from cass_core.errors import CassError
 from cass_server.config.address import address_of, is_unix, reserve_port
 from cass_server.config.settings import Settings
 from cass_server.engines.base import Engine, device_of, make_engine
-from cass_server.observability.logging import set_up_logging
+from cass_server.observability.logging import count_dropped, set_up_logging
 from cass_server.observability.metrics import Metrics
 from cass_server.observability.prometheus import WorkerMetrics, serve_metrics
 from cass_server.observability.tracing import start_traces
 from cass_server.process.supervisor import Supervisor
 from cass_server.process.worker_channel import COMMAND, worker_environment
 from cass_server.rpc.server import serve
+from cass_server.security.tls import metrics_context
 
 _THREADS_VARIABLE = "OMP_NUM_THREADS"
 
@@ -45,6 +46,7 @@ def run(settings: Settings) -> NoReturn:
     if workers > 1 or device != "cpu":
         exit_process(_supervise(settings, workers, device))
     engine, metrics = make_engine(settings.device), Metrics()
+    count_dropped(metrics.log_dropped)
     with _exposed(settings, WorkerMetrics([metrics], __version__, device)):
         serving = partial(_log_serving, device, workers)
         code = serve_in_process(
@@ -98,7 +100,9 @@ def _supervise(settings: Settings, workers: int, device: str) -> int:
             on_ready=partial(_log_serving, device, workers, address_of(settings.host, port)),
             on_exit=died,
         )
-        metrics = WorkerMetrics(files, __version__, device, supervisor.counts)
+        own = Metrics()
+        count_dropped(own.log_dropped)
+        metrics = WorkerMetrics([*files, own], __version__, device, supervisor.counts)
         with _exposed(settings, metrics):
             return supervisor.run()
 
@@ -121,6 +125,7 @@ def _exposed(settings: Settings, metrics: WorkerMetrics) -> Iterator[None]:
         yield
         return
     host = settings.metrics_host
-    with serve_metrics(host, settings.metrics_port, metrics) as port:
+    tls = metrics_context(settings)
+    with serve_metrics(host, settings.metrics_port, metrics, tls) as port:
         _log.info("metrics", extra={"address": address_of(host, port)})
         yield

@@ -6,7 +6,7 @@ import sys
 
 from cass_core.errors import CassError
 from cass_server.engines.base import make_engine
-from cass_server.observability.logging import set_up_logging
+from cass_server.observability.logging import count_dropped, set_up_logging
 from cass_server.observability.metrics import Metrics
 from cass_server.process.main import exit_process, serve_in_process
 from cass_server.process.worker_channel import WorkerChannel, worker_arguments
@@ -20,10 +20,12 @@ def main() -> None:
     settings, port, folder = worker_arguments()
     set_up_logging(settings.log_level)
     try:
+        metrics = Metrics.open(folder / f"worker-{channel.index}")
+        count_dropped(metrics.log_dropped)
         code = serve_in_process(
             settings,
             make_engine(settings.device),
-            Metrics.open(folder / f"worker-{channel.index}"),
+            metrics,
             port,
             shared=True,
             serving=lambda _: channel.ready(),

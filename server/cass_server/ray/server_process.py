@@ -23,6 +23,7 @@ from cass_server.observability.prometheus import WorkerMetrics, serve_metrics
 from cass_server.process.health_check import SERVING, check_local
 from cass_server.process.worker_channel import COMMAND, READY, start_worker, worker_environment
 from cass_server.ray.load import Load
+from cass_server.security.tls import metrics_context
 
 END_SECONDS = 5.0
 """How long a worker may take to end after its drain, before it is killed."""
@@ -70,7 +71,8 @@ class NativeServer:
             self.metrics_address = ""
             if settings.metrics_port is not None:
                 found = WorkerMetrics([metrics], __version__, settings.device)
-                exposed = serve_metrics(settings.host, settings.metrics_port, found)
+                tls = metrics_context(settings)
+                exposed = serve_metrics(settings.host, settings.metrics_port, found, tls)
                 self.metrics_address = address_of(settings.host, stack.enter_context(exposed))
             self._all = stack.pop_all()
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from queue import Empty, SimpleQueue
-from typing import Any, TypeAlias, cast
+from typing import TypeAlias, cast
 
 import grpc
 from google.protobuf import descriptor_pool
@@ -40,7 +40,8 @@ from cass_server.rpc.streams import MaskStreams
 from cass_server.scheduling.admission import Admission
 from cass_server.scheduling.batcher import Batcher
 from cass_server.scheduling.compute_pool import ComputePool
-from cass_server.security.tls import server_credentials
+from cass_server.security.file_watch import FileWatch
+from cass_server.security.tls import TlsFiles
 from cass_server.security.tokens import TokenFile
 
 # Threads for health checks, reflection and channelz, and for telling watchers: most wait.
@@ -124,8 +125,8 @@ def serve(
     helpers = ThreadPoolExecutor(_HELPER_THREADS, thread_name_prefix="helper")
     service = CassService(answerer, limits, streams, helpers)
     status = Health((SERVICE_NAME,), helpers, deadlines, limits.receive_seconds)
-    allows = None if settings.token_file is None else TokenFile(settings.token_file).allows
-    router = Router(service, allows, helpers)
+    tokens = None if settings.token_file is None else TokenFile(settings.token_file)
+    router = Router(service, None if tokens is None else tokens.allows, helpers)
     _add_helpers(router, status, settings)
     server = grpc.server(
         # What gRPC uses of a pool is `submit`.
@@ -134,7 +135,9 @@ def serve(
         maximum_concurrent_rpcs=cast(int, router.limit),
         options=options(settings, shared=shared),
     )
-    address = _bind(server, settings, port)
+    tls = _tls_files(settings)
+    address = _bind(server, settings, port, tls)
+    FileWatch(tokens, tls, metrics, status.set_files).start()
     started = time.monotonic()
     server.start()
     _report_end(engine.warm_up, events, _WARM)
@@ -220,6 +223,7 @@ def limits_of(settings: Settings) -> Limits:
         images=settings.max_images,
         boxes=settings.max_boxes,
         patches=settings.max_patches,
+        work=settings.max_work,
         feature_maps=settings.max_feature_maps,
         requests_in_flight=settings.max_in_flight,
         queue_bytes=int(settings.max_queue_bytes),
@@ -262,20 +266,21 @@ def _add_helpers(router: Router, status: Health, settings: Settings) -> None:
     )
 
 
-def _bind(server: grpc.Server, settings: Settings, port: int) -> str:
+def _tls_files(settings: Settings) -> TlsFiles | None:
+    if settings.tls_certificate is None or settings.tls_key is None:
+        return None
+    return TlsFiles(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
+
+
+def _bind(server: grpc.Server, settings: Settings, port: int, tls: TlsFiles | None) -> str:
     """The address that the server listens on."""
     check_socket(settings.host)
     address = address_of(settings.host, port)
-    credentials: Any = None
-    if settings.tls_certificate is not None and settings.tls_key is not None:
-        credentials = server_credentials(
-            settings.tls_certificate, settings.tls_key, settings.tls_client_ca
-        )
     try:
-        if credentials is None:
+        if tls is None:
             bound = server.add_insecure_port(address)
         else:
-            bound = server.add_secure_port(address, credentials)
+            bound = server.add_secure_port(address, tls.credentials())
     except RuntimeError as error:
         reserve_port(settings.host, port)[0].close()  # which says why, as gRPC does not
         raise CassError(f"cannot listen on {address}") from error

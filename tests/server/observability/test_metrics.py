@@ -290,7 +290,9 @@ def test_names() -> None:
 
     https://github.com/prometheus/client_golang/tree/main/prometheus/testutil/promlint
     """
-    metrics = WorkerMetrics([Metrics()], "1", "cpu")
+    counted = Metrics()
+    counted.certificate_expires("tls_certificate", 1.0)  # which is shown where there is one
+    metrics = WorkerMetrics([counted], "1", "cpu")
     families = list(text_string_to_metric_families(generate_latest(metrics).decode()))
     assert len(families) == len(FAMILIES) + 3
     abbreviations = {"s", "ms", "us", "ns", "sec", "b", "kb", "mb", "gb", "kib", "mib", "m", "h"}
