@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from cass_core import LossSpec, MaskSpec, compute_loss, generate_mask
 from cass_core.synthetic import street_boxes
+from tests.e2e.clients.building import CLIENTS
 from tests.e2e.pages import ROOT, page, programs
 from tests.server.support.observed import scrape
 from tests.server.support.processes import free_port
@@ -155,6 +156,16 @@ def test_every_example_is_tested_and_told_of() -> None:
         command = f"    python examples/{name} --server localhost:50051"
         assert command in (EXAMPLES / name).read_text(encoding="utf-8")
         assert command in PAGE
+
+
+def test_every_client_is_told_of() -> None:
+    told = page("docs/clients.md")
+    for program in CLIENTS.values():
+        source = f"examples/clients/{program.folder}/{program.source}"
+        assert f"](../{source})" in told
+        steps = (*filter(None, [program.build]), program.command)
+        how = f"{' && '.join(steps)} localhost:50051 [SECONDS [EXPECTED]]\n"
+        assert how in (ROOT / source).read_text(encoding="utf-8")
 
 
 def test_page_collates(server: ServerProcess, tmp_path: Path) -> None:

@@ -247,13 +247,15 @@ def _plan(tensors: tuple[_Tensor, ...], head: int, wrapper: int | None) -> _Plan
 def _tensor_header(tensor: _Tensor, size: int, at: int) -> bytes:
     """What comes before the elements of a tensor whose field begins at a place."""
     shape = b"".join(varint(side) for side in tensor.shape)
-    dimensions = bytes([_SHAPE << 3 | LENGTH_DELIMITED]) + varint(len(shape)) + shape
     data = _field(_DATA, size)
-    # The padding goes where it does the least: into the dtype's number.
-    before = 1 + _LENGTH_BYTES + 1 + 1 + len(dimensions) + len(data)
+    before = 1 + _LENGTH_BYTES + 1 + 1 + 1 + 1 + len(shape) + len(data)
     padding = -(at + before) % _ALIGNMENT
-    dtype = bytes([_DTYPE << 3]) + varint(NUMBERS[tensor.dtype], 1 + padding)
-    inner = dtype + dimensions + data
+    # Into the dtype's number, and the rest into the length of the shape: protobufjs takes none of
+    # six to nine bytes.
+    longer = min(padding, _LENGTH_BYTES - 1)
+    dtype = bytes([_DTYPE << 3]) + varint(NUMBERS[tensor.dtype], 1 + longer)
+    dimensions = bytes([_SHAPE << 3 | LENGTH_DELIMITED]) + varint(len(shape), 1 + padding - longer)
+    inner = dtype + dimensions + shape + data
     return _field(tensor.field, len(inner) + size) + inner
 
 
