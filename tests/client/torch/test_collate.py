@@ -199,7 +199,7 @@ def test_boxes_without_a_patch_are_counted_once(unsaid: None) -> None:
 
 
 def test_small_boxes_need_no_warning_where_a_cell_is_a_patch(unsaid: None) -> None:
-    collate()([(IMAGE, [(1.0, 1.0, 1.0, 1.0)])])
+    collate()([(IMAGE, [(2.0, 2.0, 2.0, 2.0)])])
 
 
 @pytest.mark.parametrize("keys", [("boxes", "image"), ("bbox", "pixels")])
@@ -270,7 +270,9 @@ KITTI = {"type": "Car", "truncated": 0.0, "bbox": [8.0, 8.0, 24.0, 20.0]}
         ((IMAGE, {"boxes": [(8, 8, 2, 9)]}),
          "boxes[1][0].x2: is smaller than x1; boxes are x1, y1, x2, y2"),
         ((IMAGE, {"boxes": torch.zeros(2, 5)}), "boxes[1]: must have the shape [N, 4], got [2, 5]"),
-        ((IMAGE, 3), "boxes[1]: must have the shape [N, 4], got []"),
+        ((IMAGE, 3),
+         "boxes[1]: cannot be read from int; write boxes=FUNCTION, which gives xyxy boxes and "
+         "(H, W)"),
         ((IMAGE, {"boxes": torch.tensor(3), "iscrowd": [1]}),
          "boxes[1]: must have the shape [N, 4], got []"),
         ((IMAGE, {"boxes": [(1, 2, 3), (1, 2, 3, 4)], "iscrowd": [0, 0]}),
