@@ -157,7 +157,7 @@ def refuse_far(boxes: BoxBatch, sizes: Sizes) -> None:
     if not len(xyxy):
         return
     own = np.repeat(sizes[:, ::-1], boxes.counts, axis=0)
-    far = ((xyxy[:, 2:] < -_FAR * own) | (xyxy[:, :2] > (1 + _FAR) * own)).any(axis=1)
+    far: Array = ((xyxy[:, 2:] < -_FAR * own) | (xyxy[:, :2] > (1 + _FAR) * own)).any(axis=1)
     count = int(np.count_nonzero(far))
     if count < 2 or count < _SHARE * len(far):
         return
