@@ -34,7 +34,7 @@ class MaskTargets:
 
     The size of an image is what the batch has, with its padding. Normalised boxes are shares of the
     picture without padding where the batch says where that is, unless the target's ``size`` is the
-    whole image's, as Hugging Face's processors leave it.
+    whole image's, as Hugging Face's processors leave it. Masks are in the host's memory.
 
     Args:
         client: makes the masks.

@@ -197,6 +197,13 @@ def test_boxes_far_outside() -> None:
     same(masks_of((IMAGE, swapped), normalized=False), expected)
 
 
+def test_pixels_that_are_said_to_be_normalised() -> None:
+    for box_format in ("xyxy", "xywh", "cxcywh"):
+        said: Any = {"box_format": box_format, "normalized": True}
+        text = refused((IMAGE, FORMS[box_format, False]), **said)
+        assert "lies far outside its image of 32 x 48 pixels (H x W), as do 2 of" in text
+
+
 @pytest.mark.parametrize(
     "boxes",
     [

@@ -268,7 +268,8 @@ KITTI = {"type": "Car", "truncated": 0.0, "bbox": [8.0, 8.0, 24.0, 20.0]}
         ((IMAGE, {"labels": 1}), "boxes[1]: there is no key 'boxes'; the keys are: 'labels'"),
         ({}, "boxes[1]: there is no key 'boxes'; the keys are: none"),
         ((IMAGE, {"boxes": [(8, 8, 2, 9)]}),
-         "boxes[1][0].x2: is smaller than x1; boxes are x1, y1, x2, y2"),
+         "boxes[1][0].x2: is smaller than x1; boxes are x1, y1, x2, y2; set box_format if these "
+         "are not, and normalized=True for shares of the image"),
         ((IMAGE, {"boxes": torch.zeros(2, 5)}), "boxes[1]: must have the shape [N, 4], got [2, 5]"),
         ((IMAGE, 3),
          "boxes[1]: cannot be read from int; write boxes=FUNCTION, which gives xyxy boxes and "

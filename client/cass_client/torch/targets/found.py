@@ -79,9 +79,15 @@ def pack_boxes(
                 region = _region(entry, i, checked[i].tolist(), regions[i] if regions else None)
             values = to_corners(values, f"boxes[{i}]", entry.box_format, region)
         boxes.append(values)
-    # As a tensor: masks come as what their boxes are.
-    batch = BoxBatch.from_list(boxes).to("cpu")
-    if any(is_plain):
+    try:
+        # As a tensor: masks come as what their boxes are.
+        batch = BoxBatch.from_list(boxes).to("cpu")
+    except InvalidRequest as error:
+        if "is smaller than" not in error.reason:
+            raise
+        hint = "set box_format if these are not, and normalized=True for shares of the image"
+        raise InvalidRequest(error.field, f"{error.reason}; {hint}") from None
+    if any(entry.normalized is not False for entry in found):
         refuse_far(batch, checked)
     return batch, checked
 
