@@ -58,7 +58,7 @@ $(ULTRALYTICS)/.ready: $(STACKS_FILES)
 
 stacks-test: $(STACKS)/.ready $(ULTRALYTICS)/.ready ## loaders of transformers, torchvision, Lightning, ultralytics, ...
 	$(STACKS)/bin/python $(STACKS_PYTEST) tests/stacks
-	$(ULTRALYTICS)/bin/python $(STACKS_PYTEST) tests/stacks/test_ultralytics.py
+	$(ULTRALYTICS)/bin/python $(STACKS_PYTEST) tests/stacks/test_ultralytics.py tests/stacks/test_page.py
 
 ray-test: $(READY) ## services on a real Ray cluster of three nodes, with nodes killed under load (ARGS)
 	$(BIN)/python -m pytest -v --durations 5 tests/ray $(ARGS)

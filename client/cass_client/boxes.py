@@ -157,7 +157,8 @@ def refuse_far(boxes: BoxBatch, sizes: Sizes) -> None:
     if not len(xyxy):
         return
     own = np.repeat(sizes[:, ::-1], boxes.counts, axis=0)
-    far: Array = ((xyxy[:, 2:] < -_FAR * own) | (xyxy[:, :2] > (1 + _FAR) * own)).any(axis=1)
+    beyond = (xyxy[:, 2:] < -_FAR * own) | (xyxy[:, :2] > (1 + _FAR) * own)
+    far = beyond[:, 0] | beyond[:, 1]
     count = int(np.count_nonzero(far))
     if count < 2 or count < _SHARE * len(far):
         return
