@@ -128,9 +128,8 @@ class MaskLoader:
 
     def __iter__(self) -> Iterator[Any]:
         pending: deque[tuple[Any, Future[Any]]] = deque()
-        batches = iter(self._loader)
         try:
-            for batch in batches:
+            for batch in self._loader:
                 pending.append((batch, self._requests.of_batch(batch)))
                 if len(pending) > self._ahead:
                     yield self._next(pending)
@@ -139,9 +138,6 @@ class MaskLoader:
         finally:
             for _, future in pending:
                 future.cancel()
-            close = getattr(batches, "close", None)
-            if close is not None:
-                close()
 
     def _next(self, pending: deque[tuple[Any, Future[Any]]]) -> Any:
         batch, future = pending.popleft()

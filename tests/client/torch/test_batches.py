@@ -76,6 +76,14 @@ BATCHES: dict[str, tuple[Any, dict[str, Any]]] = {
     "nested": ((NestedTensor(IMAGES), detr()), NORMALISED),
     "a dict": ({"images": IMAGES, "targets": detr()}, NORMALISED),
     "a dict of lists": ({"image": IMAGES, "boxes": CORNERS}, {}),
+    "crowds": (
+        {
+            "image": IMAGES,
+            "boxes": [torch.cat([torch.tensor([[0.0, 0, 40, 30]]), boxes]) for boxes in CORNERS],
+            "iscrowd": [torch.eye(len(boxes) + 1)[0] for boxes in CORNERS],
+        },
+        {},
+    ),
     "key": ({"image": IMAGES, "bbox": CORNERS}, {"boxes": "bbox"}),
     "keys": ({"x": IMAGES, "y": detr()}, {**NORMALISED, "boxes": "y", "image": "x"}),
     "Hugging Face": ({"pixel_values": IMAGES, "labels": labels()}, {}),

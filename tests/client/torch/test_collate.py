@@ -402,6 +402,13 @@ def test_dicts_as_collated_by_default() -> None:
     same(batch["context"], expected(boxes=BOXES[:2], sizes=SIZES[:1] * 2))
 
 
+@pytest.mark.parametrize("image_key", ["image", "pixel_values", "img"])
+def test_images_are_stacked_whatever_they_are_called(image_key: str) -> None:
+    batch = MaskCollate(LOCAL, MAP, SPEC)([{image_key: IMAGE, "boxes": BOXES[0]}] * 2)
+    assert batch[image_key].shape == (2, 3, 32, 48)
+    same(batch["masks"], expected(boxes=BOXES[:1] * 2, sizes=SIZES[:1] * 2))
+
+
 def test_what_stays_a_list_does_not_depend_on_its_lengths() -> None:
     sample = {"image": IMAGE, "boxes": torch.tensor(BOXES[0]), "labels": torch.tensor([1, 2])}
     batch = MaskCollate(LOCAL, MAP, SPEC)([sample, sample])
