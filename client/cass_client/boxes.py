@@ -150,10 +150,10 @@ def refuse_far(boxes: BoxBatch, sizes: Sizes) -> None:
     """Rejects a batch of which many boxes lie far outside their images.
 
     Args:
-        boxes: corners in pixels, in the host's memory.
+        boxes: corners in pixels.
         sizes: ``[B, 2]``.
     """
-    xyxy = np.asarray(boxes.xyxy)
+    xyxy = np.asarray(boxes.xyxy.cpu() if is_tensor(boxes.xyxy) else boxes.xyxy)
     if not len(xyxy):
         return
     own = np.repeat(sizes[:, ::-1], boxes.counts, axis=0)

@@ -12,10 +12,10 @@ import numpy as np
 from cass_client.arguments import loader_inputs
 from cass_client.boxes import BoxFormat, check_format
 from cass_client.client import CassClient, check_client
+from cass_client.found import Form, Found, Region, pack_boxes
 from cass_client.notices import warn_without_patch
 from cass_client.torch.placement import Into, check_into, check_place, place_masks
 from cass_client.torch.targets.batches import read_batch
-from cass_client.torch.targets.found import Form, Found, Region, pack_boxes
 from cass_client.torch.targets.samples import read_sample
 from cass_core.boxes import BoxBatch
 from cass_core.errors import InvalidRequest
@@ -103,7 +103,8 @@ class MaskRequests:
     def _send(
         self, found: Sequence[Found], sizes: Sequence[Any], regions: Sequence[Region | None] | None
     ) -> Future[Any]:
-        boxes, checked = pack_boxes(found, sizes, regions)
+        packed, checked = pack_boxes(found, sizes, regions)
+        boxes = packed.to("cpu")  # as a tensor: masks come as what their boxes are
         maps = self._maps(checked)
         future = self._client.generate_mask_future(
             boxes, checked, maps, self._spec, dtype=self._dtype

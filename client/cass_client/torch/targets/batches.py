@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cass_client.torch.targets.found import Form, Found, Region
+from cass_client.found import Form, Found, Region
 from cass_client.torch.targets.images import batch_sizes, image_key, pictures
 from cass_client.torch.targets.objects import boxes_key, four_columns, read_target
 from cass_client.torch.targets.samples import read_sample

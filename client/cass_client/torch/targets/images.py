@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from cass_client.torch.targets.found import Region
+from cass_client.found import Region
 from cass_core.errors import InvalidRequest
 
 IMAGE_KEYS = ("image", "images", "pixel_values", "img", "inputs")

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from cass_client.found import Form, Found
 from cass_client.torch.targets.coco import (
     are_annotations,
     coco_xywh,
     warn_of_left_out,
     without_left_out,
 )
-from cass_client.torch.targets.found import Form, Found
 from cass_client.torch.targets.images import shown_keys
 from cass_core.errors import InvalidRequest
 

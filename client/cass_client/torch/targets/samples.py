@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cass_client.torch.targets.found import Form, Found, Region
+from cass_client.found import Form, Found, Region
 from cass_client.torch.targets.images import image_key, image_size, pictures
 from cass_client.torch.targets.objects import read_target
 from cass_core.errors import InvalidRequest

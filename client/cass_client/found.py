@@ -55,7 +55,7 @@ class Found:
 def pack_boxes(
     found: Sequence[Found], sizes: Sequence[Any], regions: Sequence[Region | None] | None = None
 ) -> tuple[BoxBatch, Sizes]:
-    """The boxes of a batch in pixels, and the images' sizes, in the host's memory.
+    """The boxes of a batch in pixels, and the images' sizes.
 
     Args:
         found: one entry an image.
@@ -80,8 +80,7 @@ def pack_boxes(
             values = to_corners(values, f"boxes[{i}]", entry.box_format, region)
         boxes.append(values)
     try:
-        # As a tensor: masks come as what their boxes are.
-        batch = BoxBatch.from_list(boxes).to("cpu")
+        batch = BoxBatch.from_list(boxes)
     except InvalidRequest as error:
         if "is smaller than" not in error.reason:
             raise
