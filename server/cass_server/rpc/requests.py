@@ -24,6 +24,7 @@ from cass_core.errors import InvalidRequest
 from cass_core.inputs import LossInputs, MaskInputs
 from cass_core.results import HostLoss
 from cass_core.specs import MaskSpec
+from cass_core.work import most_work
 from cass_server.config.limits import Limits
 from cass_server.observability.call import Size
 
@@ -51,6 +52,8 @@ class MaskPlan(NamedTuple):
     patches: int
     answer_bytes: int
     layout: MaskLayout
+    light_boxes: int
+    """How many boxes are no heavy work, whatever they reach."""
 
 
 class MaskRequest(NamedTuple):
@@ -59,6 +62,7 @@ class MaskRequest(NamedTuple):
     xyxy: Array
     offsets: Array
     plan: MaskPlan
+    is_heavy: bool = False
 
     @property
     def inputs(self) -> MaskInputs:
@@ -100,6 +104,7 @@ class LossRequest(NamedTuple):
     """A loss to compute; as `MaskRequest`."""
 
     inputs: LossInputs
+    is_heavy: bool
 
     @property
     def answer_bytes(self) -> int:
@@ -158,9 +163,12 @@ class MaskReader:
 
     def __call__(self, data: bytes) -> MaskRequest:
         """The request in a message; raises `InvalidRequest` if it cannot be used."""
-        known = self._known(data)
-        if known is not None:
-            return known
+        request = self._known(data) or self._parsed(data)
+        if len(request.xyxy) > request.plan.light_boxes:
+            request = request._replace(is_heavy=self._limits.check_work(request.inputs))
+        return request
+
+    def _parsed(self, data: bytes) -> MaskRequest:
         if self._streamed:
             message, views = _parse(data, pb.StreamMasksRequest, self._limits)
             request, at = message.request, "request.boxes"
@@ -212,7 +220,8 @@ class MaskReader:
 
             small, self._read = self._small_fill(inputs), boxes_of_message
             lacking = None if lacking is None else counter(inputs)
-        return MaskPlan(options, small, lacking, patches, answer_bytes, layout)
+        light_boxes = self._limits.light_work // most_work(inputs)
+        return MaskPlan(options, small, lacking, patches, answer_bytes, layout, light_boxes)
 
     def _keep(self, key: tuple[bytes, int], plan: MaskPlan) -> None:
         if len(key[0]) > _KEPT_BYTES:  # long lists of sizes are not kept
@@ -225,10 +234,11 @@ class MaskReader:
 def read_loss(data: bytes, limits: Limits) -> LossRequest:
     """The request in a `ComputeLossRequest`; raises `InvalidRequest` if it cannot be used."""
     request, views = _parse(data, pb.ComputeLossRequest, limits)
-    # The logits bound the work: they are in the message, and a mask must have their shape.
+    # The logits bound the patches: they are in the message, and a mask must have their shape.
     limits.check_boxes(len(convert.boxes_data(request.mask, views, "mask.boxes")))
     limits.check_message(request.mask, len(request.mask.boxes.counts))
-    return LossRequest(convert.loss_inputs(request, views))
+    inputs = convert.loss_inputs(request, views)
+    return LossRequest(inputs, inputs.mask is not None and limits.check_work(inputs.mask))
 
 
 def read_info(data: bytes, limits: Limits) -> None:

@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 import grpc
 
+from cass.features import FEATURES
 from cass.v1 import cass_pb2 as pb
 from cass_core import __version__
 from cass_core.errors import InvalidRequest
@@ -85,6 +86,7 @@ class CassService:
                     version=__version__,
                     device=answerer.engine.device,
                     limits=self._limits.message(),
+                    features=FEATURES,
                 ).SerializeToString()
                 call.code, call.received, call.sent = "OK", len(data), len(answer)
             except Exception as error:
