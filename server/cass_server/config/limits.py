@@ -38,9 +38,9 @@ class Limits:
     def rest_bytes(self) -> int:
         """Bytes of a request's message beside its boxes and tensors.
 
-        What protobuf parses: a number of its lists takes up to 5 bytes, and an image has three.
+        What protobuf parses: a number of its lists takes up to 5 bytes, and an image has four.
         """
-        return _SPECS_BYTES + 16 * (self.images + self.feature_maps)
+        return _SPECS_BYTES + 20 * (self.images + self.feature_maps)
 
     def message(self) -> pb.Limits:
         """The limits that clients see, as a message of the contract."""
@@ -60,6 +60,14 @@ class Limits:
         if len(request.feature_maps) > self.feature_maps:
             maps = len(request.feature_maps)
             raise _beyond("feature_map", maps, "feature maps", self.feature_maps)
+
+    def check_ignored(self, request: pb.GenerateMaskRequest, box_bytes: int) -> None:
+        """Rejects a request by the lengths of its ignored boxes, beside so many bytes of boxes."""
+        if len(request.ignore.counts) > self.images:
+            images = len(request.ignore.counts)
+            raise _beyond("ignore.counts", images, "images", self.images)
+        if box_bytes // 16 > self.boxes:
+            raise _beyond("ignore", box_bytes // 16, "boxes", self.boxes)
 
     def check_boxes(self, box_bytes: int) -> None:
         """Rejects a request by the length of its boxes."""

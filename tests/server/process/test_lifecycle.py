@@ -62,7 +62,7 @@ def test_health_and_information(address: str) -> None:
             streams_per_connection=16,
             keepalive_min_seconds=10,
         ),
-        features=["level_ranges", "logit_clamp", "soft_focal"],
+        features=["level_ranges", "logit_clamp", "soft_focal", "weights"],
     )
 
 
