@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 PIP := $(BIN)/pip install --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all ray-test check lint types proto proto-check docs-check bench bench-rpc bench-loader bench-ray bench-overload bench-fleet soak gpu-check docker-test dist docs clean
+.PHONY: help setup demo test test-all ray-test check lint types proto proto-check docs-check bench bench-rpc bench-loader bench-ray bench-overload bench-fleet soak gpu-check docker-test docker-locks dist docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -128,6 +128,18 @@ dist: $(DIST)/.ready ## sdist and wheel in dist/, checked; nothing is published
 	$(DIST)/bin/python -m build --outdir dist
 	$(DIST)/bin/twine check --strict dist/*
 	$(DIST)/bin/check-wheel-contents dist/*.whl
+
+# What each image installs, with the hashes of its files; the image for GPUs has Python 3.12.
+LOCK := $(DIST)/bin/uv pip compile --quiet --no-config --no-header --no-annotate --generate-hashes \
+	--python-platform x86_64-manylinux_2_28 -c constraints.txt -
+docker-locks: $(READY) $(DIST)/.ready ## write docker/locked anew, after a change of requirements or constraints.txt
+	$(BIN)/python docker/requirements.py --build-system \
+		| $(LOCK) --python-version 3.11 -o docker/locked/build.txt
+	$(BIN)/python docker/requirements.py | $(LOCK) --python-version 3.11 -o docker/locked/client.txt
+	$(BIN)/python docker/requirements.py server telemetry \
+		| $(LOCK) --python-version 3.11 -o docker/locked/cpu.txt
+	$(BIN)/python docker/requirements.py server telemetry torch \
+		| $(LOCK) --python-version 3.12 -o docker/locked/cuda.txt
 
 docs: $(READY) ## write what docs/deployment.md and docs/performance.md take from elsewhere
 	$(BIN)/python docs/settings.py

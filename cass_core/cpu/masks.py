@@ -70,14 +70,25 @@ def _distance(
 
 @kernel
 def mask_images(
-    xyxy: Any, offsets: Any, sizes: Any, first_image: int, mask: Any, owner: Any, options: Any
+    xyxy: Any,
+    offsets: Any,
+    sizes: Any,
+    first_image: int,
+    mask: Any,
+    owner: Any,
+    options: Any,
+    begin: int,
+    end: int,
 ) -> None:
     """Fill ``mask`` (``[K, n_y, n_x]`` float32) with images first_image .. first_image + K.
 
     ``xyxy`` is ``[M, 4]`` float32, ``offsets`` ``[B + 1]``, ``sizes`` ``[1 or B, 2]``;
     ``owner`` is like ``mask``, int32, or has no images if not requested; ``options`` are those
-    of `cass_core.cpu.run.mask_options`. The arithmetic follows the formulas of `MaskSpec` in
-    float64 per row and column, float32 per patch.
+    of `cass_core.cpu.run.mask_options`. Of each image the boxes from number ``begin`` to before
+    ``end`` are taken; unless ``begin`` is 0, they come on top of those before.
+
+    The arithmetic follows the formulas of `MaskSpec` in float64 per row and column, float32 per
+    patch.
     """
     h, w, patch_y, patch_x, expansion, min_size, anisotropic, gaussian = options[:8]
     sigma_x, sigma_y, factor_options, subpixel, merge, min_radius = options[8:14]
@@ -90,12 +101,14 @@ def mask_images(
     for k in range(mask.shape[0]):
         image = first_image + k
         out = mask[k]
-        out[:] = np.float32(0)
-        if want_owner:
-            owner[k][:] = np.int32(-1)
+        if begin == 0:
+            out[:] = np.float32(0)
+            if want_owner:
+                owner[k][:] = np.int32(-1)
         size = sizes[image if sizes.shape[0] > 1 else 0]
         cells_y, cells_x = h / size[0], w / size[1]  # a pixel
-        for box in range(offsets[image], offsets[image + 1]):
+        first_box, last_box = offsets[image], offsets[image + 1]
+        for box in range(first_box + begin, min(first_box + end, last_box)):
             # Steps 1 and 2: to cells, least size.
             x1, x2 = np.float64(xyxy[box, 0]), np.float64(xyxy[box, 2])
             y1, y2 = np.float64(xyxy[box, 1]), np.float64(xyxy[box, 3])

@@ -24,6 +24,8 @@ from cass_core.inputs import MaskInputs
 from cass_core.specs import LossSpec, MaskSpec
 
 _NO_WEIGHTS = read_only(np.empty(0, np.float32))
+# More than an image has; the sum of two fits into 64 bits.
+_ALL_BOXES = 1 << 60
 _NO_OWNER = np.empty((0, 0, 0), np.int32)
 # Patches of float32 scratch that the second-level cache holds beside the output.
 _SCRATCH_PATCHES = 1 << 16
@@ -51,9 +53,9 @@ def fill_mask(
     """Compute the mask ``[B, n_y, n_x]`` and, if requested, the owner map of a checked request.
 
     ``boxes`` must lie in the host's memory. A bfloat16 mask comes as its uint16 bits. In a long
-    computation ``checkpoint`` is called between images; what it raises ends the computation.
-    ``level`` is the feature map's place among those of ``spec.level_ranges``. ``weigh`` is called
-    with the first of some images, their float32 masks and their owners.
+    computation ``checkpoint`` is called between images and between boxes of one; what it raises
+    ends the computation. ``level`` is the feature map's place among those of ``spec.level_ranges``.
+    ``weigh`` is called with the first of some images, their float32 masks and their owners.
     """
     images, rows, columns = mask.shape
     if owner is None:
@@ -67,28 +69,37 @@ def fill_mask(
     direct = dtype == "float32"
     if direct and images * work_per_image < SHORT_WORK and images < 2 * images_per_thread(patches):
         # The common case: one pass in this thread, without what the others need around it.
-        mask_images(xyxy, offsets, sizes, 0, mask, owner, options)
+        mask_images(xyxy, offsets, sizes, 0, mask, owner, options, 0, _ALL_BOXES)
         if weigh is not None:
             weigh(0, mask, owner)
         return
-    step = images if direct and weigh is None else _SCRATCH_PATCHES // patches
+    step = images if direct and weigh is None else max(1, _SCRATCH_PATCHES // patches)
+    most_boxes = _ALL_BOXES
     if checkpoint is not None:
-        step = min(step, SHORT_WORK // work_per_image)
-    step = max(1, step)
+        most_boxes = max(1, SHORT_WORK // patches)
+        step = min(step, most_boxes)
 
     def work(start: int, stop: int) -> None:
         part = 0 if direct else min(step, stop - start)
         scratch = np.empty((part, rows, columns), np.float32)
-        for first in range(start, stop, step):
-            if checkpoint is not None:
-                checkpoint()
-            last = min(first + step, stop)
+        first = start
+        while first < stop:
+            # As many images as have no more boxes together, or a part of one image's boxes.
+            last = int(np.searchsorted(offsets, offsets[first] + most_boxes, "right")) - 1
+            last = max(first + 1, min(last, first + step, stop))
             out = mask[first:last] if direct else scratch[: last - first]
-            mask_images(xyxy, offsets, sizes, first, out, owner[first:last], options)
+            boxes_of_all = int(offsets[last] - offsets[first])
+            for begin in range(0, max(1, boxes_of_all), most_boxes):
+                if checkpoint is not None:
+                    checkpoint()
+                end = begin + most_boxes
+                named = owner[first:last]
+                mask_images(xyxy, offsets, sizes, first, out, named, options, begin, end)
             if weigh is not None:
                 weigh(first, out, owner[first:last])
             if not direct:
                 convert.narrow_into(out, mask[first:last], dtype)
+            first = last
 
     threads.split(images, work, images_per_thread(patches))
 
@@ -103,7 +114,7 @@ def small_fill(inputs: MaskInputs) -> SmallFill | None:
 
     def fill(xyxy: Array, offsets: Array, masks: Sequence[Array]) -> None:
         for mask, of_map in zip(masks, options, strict=True):
-            mask_images(xyxy, offsets, sizes, 0, mask, _NO_OWNER, of_map)
+            mask_images(xyxy, offsets, sizes, 0, mask, _NO_OWNER, of_map, 0, _ALL_BOXES)
 
     return SmallFill(inputs.boxes.num_images * SHORT_WORK // patches, fill)
 

@@ -59,7 +59,7 @@ COVERED: dict[str, dict[str, str]] = {
         "kubectl label": "not: needs a cluster",
         "kubectl apply": "tests/k8s/test_kubernetes_page.py::test_each_command_names_what_is_there",
         "kubectl create secret": "tests/k8s/test_kubernetes_page.py"
-        "::test_the_secret_has_the_files_of_the_component",
+        "::test_the_secrets_have_the_files_of_the_components",
         "api=": "not: needs a cluster with Prometheus' adapter",
         "kubectl get --raw": "not: needs a cluster with Prometheus' adapter",
     },

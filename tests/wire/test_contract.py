@@ -58,7 +58,8 @@ FIELDS = {
     "Limits": (
         "1 message_bytes uint64, 2 images uint64, 3 boxes uint64, 4 patches uint64, "
         "5 feature_maps uint64, 6 requests_in_flight uint64, 7 queue_bytes uint64, "
-        "8 streams_per_connection uint64, 9 keepalive_min_seconds double"
+        "8 streams_per_connection uint64, 9 keepalive_min_seconds double, "
+        "10 work uint64"
     ),
     "GetServerInfoResponse": (
         "1 version string, 2 device string, 3 limits Limits?, 4 features string*"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -14,6 +15,7 @@ from cass_core.arrays import Array
 from cass_core.grid import patch_grid
 from cass_core.inputs import LossInputs, MaskInputs
 from cass_core.results import HostLoss, divisor_of
+from cass_core.work import ignored_inputs, most_work, work
 
 # More than the numbers, names and specs of a message take.
 _SPECS_BYTES = 1 << 10
@@ -31,7 +33,7 @@ def split_masks(inputs: MaskInputs, limits: pb.Limits) -> list[MaskInputs]:
     """
     if _is_whole(inputs):
         return [inputs]
-    runs = _runs(inputs.boxes.num_images, lambda a, b: _masks_fit(inputs, a, b, limits))
+    runs = _runs(inputs.boxes.num_images, _masks_fit(inputs, limits))
     return [inputs] if len(runs) == 1 else [images_of(inputs, a, b) for a, b in runs]
 
 
@@ -47,6 +49,7 @@ def split_losses(inputs: LossInputs, limits: pb.Limits) -> list[LossInputs]:
     divisor = divisor_of(inputs)
     if divisor < 1:  # a number of boxes cannot stand for it
         return [inputs]
+    mask_fits = None if inputs.mask is None else _masks_fit(inputs.mask, limits)
 
     def fits(first: int, last: int) -> bool:
         size = _SPECS_BYTES + inputs.logits[first:last].nbytes
@@ -54,10 +57,10 @@ def split_losses(inputs: LossInputs, limits: pb.Limits) -> list[LossInputs]:
             size += inputs.target[first:last].nbytes
         if inputs.weights is not None:
             size += inputs.weights[first:last].nbytes
-        if inputs.mask is None:
+        if inputs.mask is None or mask_fits is None:
             return _within(size, limits.message_bytes)
         size += _message_bytes(inputs.mask, first, last)
-        return _within(size, limits.message_bytes) and _masks_fit(inputs.mask, first, last, limits)
+        return _within(size, limits.message_bytes) and mask_fits(first, last)
 
     runs = _runs(len(inputs.logits), fits)
     if len(runs) == 1:
@@ -113,17 +116,35 @@ def _runs(images: int, fits: Callable[[int, int], bool]) -> list[tuple[int, int]
     return runs
 
 
-def _masks_fit(inputs: MaskInputs, first: int, last: int, limits: pb.Limits) -> bool:
-    patches = sum(
-        (last - first) * rows * columns
-        for rows, columns in (patch_grid(m, inputs.spec.patch_size) for m in inputs.maps)
-    )
-    return (
-        _within(last - first, limits.images)
-        and _within(_num_boxes(inputs, first, last), limits.boxes)
-        and _within(patches, limits.patches)
-        and _within(_message_bytes(inputs, first, last), limits.message_bytes)
-    )
+def _masks_fit(inputs: MaskInputs, limits: pb.Limits) -> Callable[[int, int], bool]:
+    """Whether a request of the images from one to before another is within the limits."""
+    grids = [patch_grid(feature_map, inputs.spec.patch_size) for feature_map in inputs.maps]
+    patches = sum(rows * columns for rows, columns in grids)
+    most = most_work(inputs)
+
+    @functools.cache
+    def work_before() -> Array:
+        """The work of the boxes before each image, ignored ones included."""
+        before = np.append(0.0, np.cumsum(work(inputs)))[inputs.boxes.offsets]
+        ignored = ignored_inputs(inputs)
+        if ignored is not None:
+            before += np.append(0.0, np.cumsum(work(ignored)))[ignored.boxes.offsets]
+        return before
+
+    def fits(first: int, last: int) -> bool:
+        boxes = _num_boxes(inputs, first, last)
+        return (
+            _within(last - first, limits.images)
+            and _within(boxes, limits.boxes)
+            and _within((last - first) * patches, limits.patches)
+            and _within(_message_bytes(inputs, first, last), limits.message_bytes)
+            and (
+                _within(boxes * most, limits.work)
+                or _within(work_before()[last] - work_before()[first], limits.work)
+            )
+        )
+
+    return fits
 
 
 def _is_whole(inputs: MaskInputs | None) -> bool:
@@ -131,7 +152,7 @@ def _is_whole(inputs: MaskInputs | None) -> bool:
     return weighting is not None and weighting.spec.balance == "object"
 
 
-def _within(value: int, limit: int) -> bool:
+def _within(value: float, limit: int) -> bool:
     """A limit of 0 is one that the server does not send."""
     return not limit or value <= limit
 

@@ -167,7 +167,7 @@ class LevelRange(_message.Message):
     def __init__(self, low: _Optional[float] = ..., high: _Optional[float] = ...) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ["boxes", "feature_maps", "images", "keepalive_min_seconds", "message_bytes", "patches", "queue_bytes", "requests_in_flight", "streams_per_connection"]
+    __slots__ = ["boxes", "feature_maps", "images", "keepalive_min_seconds", "message_bytes", "patches", "queue_bytes", "requests_in_flight", "streams_per_connection", "work"]
     BOXES_FIELD_NUMBER: _ClassVar[int]
     FEATURE_MAPS_FIELD_NUMBER: _ClassVar[int]
     IMAGES_FIELD_NUMBER: _ClassVar[int]
@@ -177,6 +177,7 @@ class Limits(_message.Message):
     QUEUE_BYTES_FIELD_NUMBER: _ClassVar[int]
     REQUESTS_IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
     STREAMS_PER_CONNECTION_FIELD_NUMBER: _ClassVar[int]
+    WORK_FIELD_NUMBER: _ClassVar[int]
     boxes: int
     feature_maps: int
     images: int
@@ -186,7 +187,8 @@ class Limits(_message.Message):
     queue_bytes: int
     requests_in_flight: int
     streams_per_connection: int
-    def __init__(self, message_bytes: _Optional[int] = ..., images: _Optional[int] = ..., boxes: _Optional[int] = ..., patches: _Optional[int] = ..., feature_maps: _Optional[int] = ..., requests_in_flight: _Optional[int] = ..., queue_bytes: _Optional[int] = ..., streams_per_connection: _Optional[int] = ..., keepalive_min_seconds: _Optional[float] = ...) -> None: ...
+    work: int
+    def __init__(self, message_bytes: _Optional[int] = ..., images: _Optional[int] = ..., boxes: _Optional[int] = ..., patches: _Optional[int] = ..., feature_maps: _Optional[int] = ..., requests_in_flight: _Optional[int] = ..., queue_bytes: _Optional[int] = ..., streams_per_connection: _Optional[int] = ..., keepalive_min_seconds: _Optional[float] = ..., work: _Optional[int] = ...) -> None: ...
 
 class LossSpec(_message.Message):
     __slots__ = ["alpha", "beta", "gamma", "kind", "logit_clamp", "reduction", "weight"]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.util.types import AttributeValue
 
-_STOP_SECONDS = 5.0
+_STOP_SECONDS = 1.0
 _PROTOCOLS = {"http/protobuf": "otlp_proto_http", "grpc": "otlp_proto_grpc"}
 # What a server's span counts as its own fault:
 # https://opentelemetry.io/docs/specs/semconv/rpc/grpc/
@@ -70,7 +70,7 @@ class Traces:
         span.end(end)
 
     def close(self) -> None:
-        """Sends the remaining spans; waits 5 s at most."""
+        """Sends the remaining spans; waits a second at most."""
         thread = Thread(target=self._provider.shutdown, name="last traces", daemon=True)
         thread.start()
         thread.join(_STOP_SECONDS)

@@ -22,13 +22,15 @@ from grpc._cython import cygrpc
 
 from cass_server.observability.call import Call
 from cass_server.rpc.deadlines import Deadlines
+from cass_server.rpc.delivery import Delivery
 from cass_server.rpc.handlers import refuse
 from cass_server.scheduling.compute_pool import DONE
 
 _PARAMETERS = "rpc_event state behavior argument_thunk request_deserializer response_serializer"
 _NAMES = (
-    "_CANCELLED _RECEIVE_MESSAGE_TOKEN _is_rpc_state_active _raise_rpc_error _receive_message"
-    " _stream_response_in_pool"
+    "_CANCELLED _RECEIVE_MESSAGE_TOKEN _SEND_MESSAGE_TOKEN _call_behavior"
+    " _get_initial_metadata_operation _is_rpc_state_active _possibly_finish_call _raise_rpc_error"
+    " _receive_message _status _stream_response_in_pool"
 )
 
 
@@ -73,10 +75,13 @@ class MessageFirst(Executor):
     there, or the status to end it with. It answers an admitted call if its messages are `Received`.
     """
 
-    def __init__(self, pool: Executor, deadlines: Deadlines, receive_seconds: float) -> None:
+    def __init__(
+        self, pool: Executor, deadlines: Deadlines, receive_seconds: float, delivery: Delivery
+    ) -> None:
         self._pool = pool
         self._deadlines = deadlines
         self._seconds = receive_seconds
+        self._respond = delivery.respond
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Receive the message of a call and then have it answered; returns at once.
@@ -98,7 +103,7 @@ class MessageFirst(Executor):
             if isinstance(call, Call):
                 messages = Received(message, call, in_time)
                 self._pool.submit(
-                    function, respond, rpc_event, state, method, lambda: messages, *rest
+                    function, self._respond, rpc_event, state, method, lambda: messages, *rest
                 )
             else:
                 function(respond, rpc_event, state, refuse(call), lambda: (), *rest)

@@ -25,6 +25,7 @@ from cass_core.errors import InvalidRequest
 from cass_core.inputs import LossInputs, MaskInputs
 from cass_core.results import HostLoss
 from cass_core.specs import MaskSpec
+from cass_core.work import most_work
 from cass_server.config.limits import Limits
 from cass_server.observability.call import Size
 
@@ -52,6 +53,8 @@ class MaskPlan(NamedTuple):
     layout: MaskLayout
     is_weighted: bool
     """Whether weights are requested; what they are made from is no part of the plan."""
+    light_boxes: int
+    """How many boxes are no heavy work, whatever they reach."""
 
 
 class MaskRequest(NamedTuple):
@@ -61,6 +64,7 @@ class MaskRequest(NamedTuple):
     offsets: Array
     plan: MaskPlan
     weighting: Weighting | None = None
+    is_heavy: bool = False
 
     @property
     def inputs(self) -> MaskInputs:
@@ -104,6 +108,7 @@ class LossRequest(NamedTuple):
     """A loss to compute; as `MaskRequest`."""
 
     inputs: LossInputs
+    is_heavy: bool
 
     @property
     def answer_bytes(self) -> int:
@@ -162,9 +167,12 @@ class MaskReader:
 
     def __call__(self, data: bytes) -> MaskRequest:
         """The request in a message; raises `InvalidRequest` if it cannot be used."""
-        known = self._known(data)
-        if known is not None:
-            return known
+        request = self._known(data) or self._parsed(data)
+        if len(request.xyxy) > request.plan.light_boxes or request.weighting is not None:
+            request = request._replace(is_heavy=self._limits.check_work(request.inputs))
+        return request
+
+    def _parsed(self, data: bytes) -> MaskRequest:
         if self._streamed:
             message, views = _parse(data, pb.StreamMasksRequest, self._limits)
             request, at = message.request, "request.boxes"
@@ -230,7 +238,9 @@ class MaskReader:
             small = None if weighted else self._small_fill(inputs)
             self._read = boxes_of_message
             lacking = None if lacking is None else counter(inputs)
-        return MaskPlan(options, small, lacking, patches, answer_bytes, layout, weighted)
+        light_boxes = self._limits.light_work // most_work(inputs)
+        numbers = patches, answer_bytes
+        return MaskPlan(options, small, lacking, *numbers, layout, weighted, light_boxes)
 
     def _keep(self, key: tuple[bytes, int], plan: MaskPlan) -> None:
         if len(key[0]) > _KEPT_BYTES:  # long lists of sizes are not kept
@@ -243,13 +253,14 @@ class MaskReader:
 def read_loss(data: bytes, limits: Limits) -> LossRequest:
     """The request in a `ComputeLossRequest`; raises `InvalidRequest` if it cannot be used."""
     request, views = _parse(data, pb.ComputeLossRequest, limits)
-    # The logits bound the work: they are in the message, and a mask must have their shape.
+    # The logits bound the patches: they are in the message, and a mask must have their shape.
     box_bytes = len(convert.boxes_data(request.mask, views, "mask.boxes"))
     limits.check_boxes(box_bytes)
     ignored = convert.ignored_data(request.mask, views, "mask.boxes")
     limits.check_ignored(request.mask, box_bytes + len(ignored))
     limits.check_message(request.mask, len(request.mask.boxes.counts))
-    return LossRequest(convert.loss_inputs(request, views))
+    inputs = convert.loss_inputs(request, views)
+    return LossRequest(inputs, inputs.mask is not None and limits.check_work(inputs.mask))
 
 
 def read_info(data: bytes, limits: Limits) -> None:

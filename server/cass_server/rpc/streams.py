@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
@@ -12,10 +13,13 @@ from cass_server.config.limits import Limits
 from cass_server.exceptions import Overloaded, Stopping
 from cass_server.observability.call import Call
 from cass_server.rpc.answerer import Answerer
+from cass_server.rpc.delivery import Delivery
 from cass_server.rpc.handlers import Handler, OnPool
 from cass_server.rpc.receiving import ReadAheadPool
 from cass_server.rpc.requests import MaskReader
 from cass_server.rpc.status import code_of, entry_of
+
+_log = logging.getLogger(__name__)
 
 Send: TypeAlias = Callable[[bytes | None], None]
 """Sends an answer, or with None ends the stream; returns when the transport has taken it."""
@@ -24,9 +28,10 @@ Send: TypeAlias = Callable[[bytes | None], None]
 class MaskStreams:
     """Answers the calls of ``StreamMasks``, each with its requests one after the other."""
 
-    def __init__(self, answerer: Answerer, limits: Limits) -> None:
+    def __init__(self, answerer: Answerer, limits: Limits, delivery: Delivery) -> None:
         self._answerer = answerer
         self._limits = limits
+        self._delivery = delivery
         self._read = MaskReader(limits, answerer.engine.small_fill, streamed=True)
         self._streams: set[_Stream] = set()
         # Those admitted, of which the newest have no thread yet.
@@ -49,8 +54,12 @@ class MaskStreams:
     def stop(self) -> None:
         """End all streams, those with a request under way once it is answered."""
         self._stopping = True
-        for stream in tuple(self._streams):
-            stream.stop()
+        for stream in self._streams.copy():  # at once, while others come and go
+            try:
+                stream.stop()
+            except Exception:
+                # What a peer that is gone leaves behind concerns its stream alone.
+                _log.debug("a stream cannot be ended", exc_info=True)
 
     def wait_ended(self, seconds: float) -> None:
         """Return once all streams have ended, or after so many seconds."""
@@ -71,8 +80,10 @@ class MaskStreams:
                 with self._answerer.call("StreamMasks", metadata) as call:
                     self._answer(call, data, context, send)
                 del data  # which a stream that waits would keep
+                self._delivery.wait_taken(context)
                 if not stream.turn(busy=False):
                     return
+            self._delivery.wait_taken(context)
             stream.end()
         except grpc.RpcError:
             return  # the caller is gone

@@ -159,6 +159,17 @@ def test_limits_cover_ignored_boxes() -> None:
             client.generate_mask(together, SIZE, MAPS, return_weights=True, ignore=many)
 
 
+def test_work_covers_ignored_boxes() -> None:
+    """100 ignored boxes that reach all of an image."""
+    ignore = [[(0, 0, 64, 64)] * 100, [], []]
+    with serving("--max-work", "10000") as server, CassClient(server.address) as client:
+        client.generate_mask(BOXES, SIZE, MAPS, return_weights=True)
+        with pytest.raises(
+            InvalidRequest, match="patches reached by all boxes, the server's limit"
+        ):
+            client.generate_mask(BOXES, SIZE, MAPS, return_weights=True, ignore=ignore)
+
+
 def test_arrays_may_be_filled_anew(address: str) -> None:
     region, box_weights = np.float32(REGIONS["valid_region"]), np.float32([0.5, 2, 1])
     options: dict[str, Any] = {"valid_region": region, "box_weights": box_weights}

@@ -24,10 +24,11 @@ from tests.server.support.processes import (
     wait_until,
 )
 from tests.server.support.requests import mask_request
+from tests.support.programs import ended
 from tests.support.servers import ServerProcess, server_process, serving
 
 DEAF = Path(__file__).parents[1] / "support" / "deaf_server.py"
-SIGNALS = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+SIGNALS = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 
 
 def events(server: ServerProcess) -> list[str]:
@@ -104,6 +105,33 @@ def test_drain_has_an_end(tmp_path: Path) -> None:
         assert server.process.wait(timeout=LIMIT) == 0
 
 
+FAILING_DRAIN = """
+import runpy, sys
+from cass_server.rpc.streams import MaskStreams
+
+def stop(self):
+    raise RuntimeError("asked to fail")
+
+MaskStreams.stop = stop
+runpy.run_path(sys.argv.pop(1), run_name="__main__")
+"""
+
+
+def test_a_fault_while_it_stops_keeps_no_process(tmp_path: Path) -> None:
+    """With a computation that never ends; the log says which fault it was."""
+    program = ("-c", FAILING_DRAIN, *held(tmp_path, "warm"))
+    with (
+        serving("--drain-seconds", "600", program=program) as server,
+        service_of(server.address) as stub,
+    ):
+        in_flight = stub.GenerateMask.future(mask_request(), timeout=LIMIT)
+        wait_until((tmp_path / "waiting").exists, server)
+        assert server.stop() == 1
+        assert in_flight.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
+    (failed,) = server.records("the server failed")
+    assert "asked to fail" in failed["exc_info"]
+
+
 def test_not_serving_before_it_is_warm(tmp_path: Path) -> None:
     port = free_port()
     address = f"127.0.0.1:{port}"
@@ -127,6 +155,36 @@ def test_signal_while_warming_up(number: signal.Signals, tmp_path: Path) -> None
     assert events(server) == ["warming up", "stopped"]
 
 
+@SIGNALS
+def test_a_signal_while_modules_are_loaded(number: signal.Signals) -> None:
+    """A line, not a traceback out of one of them; also as process 1 of a container."""
+    code = f"""
+        import os, sys
+        from cass_server import cli
+
+        class Finder:
+            def find_spec(self, name, *_):
+                if name == "numpy":
+                    os.kill(os.getpid(), {number.value})
+
+        sys.meta_path.insert(0, Finder())
+        cli.main()
+    """
+    done = ended("-c", code, "serve", "--port", "0", "--device", "cpu")
+    assert done.stderr.splitlines()[-1] == f"cass-server: stopped by {number.name}"
+    assert "Traceback" not in done.stderr
+    assert done.returncode == 128 + number
+
+
+def test_nohup() -> None:
+    code = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)"
+    code += "; from cass_server import cli; cli.main()"
+    with serving(program=("-c", code, "serve")) as server:
+        server.process.send_signal(signal.SIGHUP)
+        assert health(server.address) == "SERVING"
+        assert server.stop() == 0
+
+
 @pytest.mark.parametrize(
     ("host", "reason"),
     [("192.0.2.1", "Cannot assign requested address"), ("no.such.host.invalid", "not known")],
@@ -137,6 +195,24 @@ def test_a_host_that_is_none_of_this_machine(host: str, reason: str) -> None:
     line = server.lines[-1]
     assert line.startswith(f"cass-server: cannot listen on {host}:0: ")
     assert line.endswith(f"{reason}\n")
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize(
+    ("host", "answers"), [("0.0.0.0", (True, False)), ("::", (True, True)), ("::1", (False, True))]
+)
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="needs IPv6")
+def test_it_listens_where_it_is_told_to(
+    host: str, answers: tuple[bool, bool], workers: str
+) -> None:
+    with serving("--host", host, "--insecure", "--workers", workers) as server:
+        port = int(server.address.rpartition(":")[2])
+        found = []
+        for family, ip in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+            with socket.socket(family) as probe:
+                found.append(probe.connect_ex((ip, port)) == 0)
+        assert tuple(found) == answers
+        assert health(f"{'[::1]' if answers[1] else '127.0.0.1'}:{port}") == "SERVING"
 
 
 def test_ipv6_address_in_the_log_can_be_connected_to() -> None:

@@ -21,6 +21,7 @@ from cass_server.observability.metrics import Metrics
 from cass_server.rpc import health
 from cass_server.rpc.answerer import Answerer
 from cass_server.rpc.deadlines import Deadlines
+from cass_server.rpc.delivery import Delivery
 from cass_server.rpc.health import Health
 from cass_server.rpc.receiving import MessageFirst
 from cass_server.rpc.router import Router
@@ -120,14 +121,15 @@ def running(
     admission = Admission(limits)
     pool = ComputePool(slots)
     answerer = Answerer(engine or CpuEngine(), admission, _deadlines, pool, metrics)
-    streams = MaskStreams(answerer, limits)
     helpers = ThreadPoolExecutor(256)
+    delivery = Delivery(helpers)
+    streams = MaskStreams(answerer, limits, delivery)
     status = Health((SERVICE_NAME,), helpers, _deadlines, limits.receive_seconds)
     service = CassService(answerer, limits, streams, helpers)
     router = Router(service, allows, helpers)
     router.add_registered_method_handlers(health.SERVICE_NAME, status.handlers())
     server = grpc.server(
-        cast(ThreadPoolExecutor, MessageFirst(pool, _deadlines, limits.receive_seconds)),
+        cast(ThreadPoolExecutor, MessageFirst(pool, _deadlines, limits.receive_seconds, delivery)),
         handlers=[router],
         maximum_concurrent_rpcs=router.limit,
         options=[
