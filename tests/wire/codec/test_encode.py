@@ -139,7 +139,7 @@ def test_a_loss_is_read_as_it_was_set(dtype: str, reduction: Any, grad: bool) ->
 def test_no_number_is_longer_than_five_bytes() -> None:
     """protobufjs reads a 32-bit number of one to five bytes, or of ten."""
     layout = mask_layout(inputs_of(1, [(1, 1), (1, 300), (300, 300), (1, 70_000)] * 2, "uint8"))
-    masks, _ = layout.arrays()
+    masks, _, _ = layout.arrays()
     for mask in masks:
         mask[...] = 0
     # All bytes from 0x80 on are of numbers that go on.
