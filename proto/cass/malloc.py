@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 
 # From malloc.h.
@@ -49,3 +50,13 @@ def keep_memory(arenas: int = 0) -> bool:
     if arenas:
         settings.append((_ARENA_MAX, arenas))
     return all(mallopt(name, value) == 1 for name, value in settings)
+
+
+def give_back_memory() -> None:
+    """Hands all memory that is free back to the kernel, where glibc's malloc keeps it.
+
+    Example:
+        >>> give_back_memory()
+    """
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)

@@ -68,7 +68,9 @@ class Router(grpc.GenericRpcHandler):
             if self._allows is not None and not self._allows(metadata):
                 raise Unauthenticated
             opener = self._openers.get(call.method)
-            return self._helpers.get(call.method) if opener is None else opener()
+            if opener is None:
+                return self._helpers.get(call.method)
+            return opener(metadata)
         except Rejection as error:
             method = call.method.removeprefix(f"/{SERVICE_NAME}/")
             if isinstance(error, Overloaded) and not error.delay:

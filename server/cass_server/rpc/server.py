@@ -33,6 +33,7 @@ from cass_server.rpc.health import Health
 from cass_server.rpc.receiving import IS_SUPPORTED, MessageFirst
 from cass_server.rpc.router import Router
 from cass_server.rpc.servicer import CassService
+from cass_server.rpc.slow_peers import SlowPeers
 from cass_server.rpc.streams import MaskStreams
 from cass_server.scheduling.admission import Admission
 from cass_server.scheduling.batcher import Batcher
@@ -115,6 +116,7 @@ def serve(
         metrics,
         batcher=batcher,
         traces=traces,
+        by_token=settings.token_file is not None,
         on_fatal=on_fatal,
     )
     streams = MaskStreams(answerer, limits)
@@ -126,11 +128,12 @@ def serve(
     _add_helpers(router, status, settings)
     server = grpc.server(
         # What gRPC uses of a pool is `submit`.
-        cast(ThreadPoolExecutor, MessageFirst(pool, deadlines, limits.receive_seconds)),
+        cast(ThreadPoolExecutor, MessageFirst(pool, helpers)),
         handlers=[router],
         maximum_concurrent_rpcs=cast(int, router.limit),
         options=options(settings, shared=shared),
     )
+    slow_peers = SlowPeers(server, answerer, limits, metrics, service.refused)
     address = _bind(server, settings, port)
     started = time.monotonic()
     server.start()
@@ -143,6 +146,7 @@ def serve(
         # else runs.
         gc.collect()
         gc.freeze()
+        slow_peers.bound_memory()
         status.set(serving=True)
         _log.debug("warm", extra={"warm_up_seconds": round(time.monotonic() - started, 3)})
         serving(address)
@@ -162,6 +166,7 @@ def serve(
         if not _has_unsent(server) or time.monotonic() >= end:
             server.stop(0).wait(_CLOSING_SECONDS)
             break
+    slow_peers.close()
     if batcher is not None:
         batcher.close()
     _log.info("stopped", extra={"drain_seconds": round(time.monotonic() - draining, 3)})
@@ -223,6 +228,7 @@ def limits_of(settings: Settings) -> Limits:
         streams_per_connection=settings.max_streams_per_connection,
         keepalive_min_seconds=settings.keepalive_min_client_seconds,
         streams=settings.max_streams,
+        caller_share=settings.max_caller_share,
         receive_seconds=settings.receive_timeout_seconds,
         send_seconds=settings.send_timeout_seconds,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
@@ -10,12 +11,13 @@ import grpc
 
 from cass_server.config.limits import Limits
 from cass_server.exceptions import Overloaded, Stopping
-from cass_server.observability.call import Call
+from cass_server.observability.call import Call, Metadata
 from cass_server.rpc.answerer import Answerer
 from cass_server.rpc.handlers import Handler, OnPool
 from cass_server.rpc.receiving import ReadAheadPool
 from cass_server.rpc.requests import MaskReader
 from cass_server.rpc.status import code_of, entry_of
+from cass_server.scheduling.admission import Caller
 
 Send: TypeAlias = Callable[[bytes | None], None]
 """Sends an answer, or with None ends the stream; returns when the transport has taken it."""
@@ -29,8 +31,9 @@ class MaskStreams:
         self._limits = limits
         self._read = MaskReader(limits, answerer.engine.small_fill, streamed=True)
         self._streams: set[_Stream] = set()
-        # Those admitted, of which the newest have no thread yet.
+        # Those admitted, of which the newest have no thread yet; and of each caller.
         self._open = 0
+        self._open_of: Counter[Caller] = Counter()
         self._ended = threading.Condition()
         self._stopping = False
         pool = ReadAheadPool(limits.streams, thread_name_prefix="stream")
@@ -38,12 +41,16 @@ class MaskStreams:
             OnPool(self._run, pool, sends=True)
         )
 
-    def open(self) -> Handler:
+    def open(self, metadata: Metadata) -> Handler:
         """The handler of a stream; raises `Overloaded` if there are as many as there may be."""
+        caller, share = self._answerer.caller(metadata), self._limits.share_of(self._limits.streams)
         with self._ended:
             if self._open >= self._limits.streams:
                 raise Overloaded("streams", self._limits.streams, 1.0)
+            if caller and self._open_of[caller] >= share:
+                raise Overloaded("streams of one caller", share, 1.0)
             self._open += 1
+            self._open_of[caller] += 1
         return self._handler
 
     def stop(self) -> None:
@@ -60,15 +67,16 @@ class MaskStreams:
     def _run(self, messages: Iterator[bytes], context: grpc.ServicerContext, send: Send) -> None:
         """One request after the other; what is written ahead waits in the transport."""
         stream = _Stream(context, send)
+        metadata = context.invocation_metadata() or ()
+        caller = self._answerer.caller(metadata, context.peer().encode())
         self._streams.add(stream)
         try:
             if self._stopping:
                 stream.stop()
-            metadata = context.invocation_metadata() or ()
             for data in messages:
                 if not stream.turn(busy=True):
                     return
-                with self._answerer.call("StreamMasks", metadata) as call:
+                with self._answerer.call("StreamMasks", metadata, caller) as call:
                     self._answer(call, data, context, send)
                 del data  # which a stream that waits would keep
                 if not stream.turn(busy=False):
@@ -80,6 +88,7 @@ class MaskStreams:
             self._streams.discard(stream)
             with self._ended:
                 self._open -= 1
+                self._open_of -= Counter((self._answerer.caller(metadata),))
                 self._ended.notify_all()
 
     def _answer(self, call: Call, data: bytes, context: grpc.ServicerContext, send: Send) -> None:

@@ -25,6 +25,7 @@ from cass_server.rpc.health import Health
 from cass_server.rpc.receiving import MessageFirst
 from cass_server.rpc.router import Router
 from cass_server.rpc.servicer import CassService
+from cass_server.rpc.slow_peers import SlowPeers
 from cass_server.rpc.streams import MaskStreams
 from cass_server.scheduling.admission import Admission
 from cass_server.scheduling.compute_pool import ComputePool
@@ -127,7 +128,7 @@ def running(
     router = Router(service, allows, helpers)
     router.add_registered_method_handlers(health.SERVICE_NAME, status.handlers())
     server = grpc.server(
-        cast(ThreadPoolExecutor, MessageFirst(pool, _deadlines, limits.receive_seconds)),
+        cast(ThreadPoolExecutor, MessageFirst(pool, helpers)),
         handlers=[router],
         maximum_concurrent_rpcs=router.limit,
         options=[
@@ -138,6 +139,7 @@ def running(
     )
     address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     server.start()
+    slow_peers = SlowPeers(server, answerer, limits, metrics, service.refused)
     try:
         with connect(address, receive_bytes=receive_bytes) as channel:
             stub = cass_pb2_grpc.CassServiceStub(channel)
@@ -145,4 +147,5 @@ def running(
     finally:
         status.end()
         assert server.stop(0).wait(LIMIT)
+        slow_peers.close()
         helpers.shutdown(wait=False)
