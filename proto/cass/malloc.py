@@ -52,11 +52,24 @@ def keep_memory(arenas: int = 0) -> bool:
     return all(mallopt(name, value) == 1 for name, value in settings)
 
 
-def give_back_memory() -> None:
-    """Hands all memory that is free back to the kernel, where glibc's malloc keeps it.
+class _Info(ctypes.Structure):
+    """``struct mallinfo2`` of malloc.h."""
+
+    _fields_ = [(f"field_{index}", ctypes.c_size_t) for index in range(8)] + [
+        ("fordblks", ctypes.c_size_t),
+        ("keepcost", ctypes.c_size_t),
+    ]
+
+
+def free_bytes() -> int:
+    """Bytes that glibc's malloc keeps for what comes next; 0 where it is not known.
 
     Example:
-        >>> give_back_memory()
+        >>> free_bytes() >= 0
+        True
     """
     with contextlib.suppress(AttributeError, OSError, TypeError):
-        ctypes.CDLL(None).malloc_trim(0)
+        mallinfo = ctypes.CDLL(None).mallinfo2
+        mallinfo.restype = _Info
+        return int(mallinfo().fordblks)
+    return 0

@@ -78,12 +78,12 @@ class Answerer:
         caller = self.caller(metadata, peer)
         held = size if size > SMALL_BYTES else 0
         if held:
-            self.admission.hold(caller, held)
+            self.admission.hold(held, caller)
         try:
             self.admission.enter(caller)
         except Overloaded:
             if held:
-                self.admission.drop(caller, held)
+                self.admission.drop(held, caller)
             raise
         self.metrics.started()
         call = Call(method, metadata, started, self._ended, caller=caller, is_admitted=True)
@@ -147,16 +147,16 @@ class Answerer:
 
         Raises `Overloaded` if there is no room for them.
         """
-        self.admission.hold(call.caller, size, call.held)
+        self.admission.hold(size, call.caller, call.held)
         call.held, call.holders = size, 2
         if not context.add_callback(lambda: self._let_go(call)):
             self._let_go(call)
 
     def _hold_in_turn(self, call: Call, size: int, context: grpc.ServicerContext) -> None:
         """As `_hold`, once there is room, which the sender feels as backpressure."""
-        if not self.admission.try_hold(call.caller, size):
+        if not self.admission.try_hold(size, call.caller):
             with self.pool.lent():
-                has_room = self.admission.wait_to_hold(call.caller, size, context.is_active)
+                has_room = self.admission.wait_to_hold(size, context.is_active, call.caller)
             if not has_room:
                 raise gone(context)
         call.held, call.holders = size, 1
@@ -167,13 +167,13 @@ class Answerer:
             call.holders -= 1
             is_last = not call.holders
         if is_last:
-            self.admission.drop(call.caller, call.held)
+            self.admission.drop(call.held, call.caller)
 
     def _ended(self, call: Call) -> None:
         if call.holders:
             self._let_go(call)
         if call.is_admitted:
-            self.admission.leave(call.caller, time.perf_counter() - call.started)
+            self.admission.leave(time.perf_counter() - call.started, call.caller)
         self.metrics.finished(call)
         if self._traces is not None:
             self._traces.record(call)

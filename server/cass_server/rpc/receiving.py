@@ -26,10 +26,13 @@ from cass_server.rpc.handlers import refuse
 from cass_server.scheduling.admission import SMALL_BYTES
 from cass_server.scheduling.compute_pool import DONE
 
+_ENDING_THREADS = 16
+
 _PARAMETERS = "rpc_event state behavior argument_thunk request_deserializer response_serializer"
 _NAMES = (
-    "_CANCELLED _RECEIVE_MESSAGE_TOKEN _abort _is_rpc_state_active _raise_rpc_error"
-    " _receive_message _stream_response_in_pool"
+    "_CANCELLED _RECEIVE_MESSAGE_TOKEN _SEND_INITIAL_METADATA_AND_SEND_MESSAGE_TOKEN"
+    " _SEND_MESSAGE_TOKEN _abort _is_rpc_state_active _raise_rpc_error _receive_message"
+    " _stream_response_in_pool"
 )
 
 
@@ -117,13 +120,13 @@ class OneMessage(Protocol):
 class MessageFirst(Executor):
     """Takes a thread of a pool for a call once the call's message is there; stands before it.
 
-    All methods that run in it are `OneMessage`. Calls that end without a message are left to the
-    threads of ``helpers``: it takes a moment until it turns out why.
+    All methods that run in it are `OneMessage`. Calls that end without a message have threads of
+    their own: it takes a moment until it turns out why.
     """
 
-    def __init__(self, pool: Executor, helpers: Executor) -> None:
+    def __init__(self, pool: Executor) -> None:
         self._pool = pool
-        self._helpers = helpers
+        self._ending = ThreadPoolExecutor(_ENDING_THREADS, thread_name_prefix="no message")
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Receive the message of a call and then have it answered; returns at once.
@@ -146,7 +149,7 @@ class MessageFirst(Executor):
                 return outcome
             pool, call = method.pool or self._pool, None
             if message is None:
-                pool = self._helpers
+                pool = self._ending
             else:
                 size = len(message)
                 call = method.admit(peer.metadata, rpc_event.call.peer(), started, size)
@@ -176,6 +179,15 @@ def refuse_unreceived(state: Any, status: grpc.Status) -> bool:
 def is_receiving(state: Any) -> bool:
     """Whether a call waits for a message of its peer."""
     return _server._RECEIVE_MESSAGE_TOKEN in state.due and _server._is_rpc_state_active(state)
+
+
+def is_sending(state: Any) -> bool:
+    """Whether a call waits for its peer to read."""
+    return (
+        state.statused
+        or _server._SEND_MESSAGE_TOKEN in state.due
+        or _server._SEND_INITIAL_METADATA_AND_SEND_MESSAGE_TOKEN in state.due
+    )
 
 
 class ReadAheadPool(ThreadPoolExecutor):

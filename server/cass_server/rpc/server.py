@@ -128,7 +128,7 @@ def serve(
     _add_helpers(router, status, settings)
     server = grpc.server(
         # What gRPC uses of a pool is `submit`.
-        cast(ThreadPoolExecutor, MessageFirst(pool, helpers)),
+        cast(ThreadPoolExecutor, MessageFirst(pool)),
         handlers=[router],
         maximum_concurrent_rpcs=cast(int, router.limit),
         options=options(settings, shared=shared),

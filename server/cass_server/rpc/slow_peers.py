@@ -11,14 +11,14 @@ from typing import Any
 
 import grpc
 
-from cass.malloc import give_back_memory
+from cass.malloc import free_bytes
 from cass_server.config.limits import Limits
 from cass_server.exceptions import Rejection
 from cass_server.observability.call import Metadata
 from cass_server.observability.metrics import Metrics
 from cass_server.observability.resident import resident_bytes
 from cass_server.rpc.answerer import Answerer
-from cass_server.rpc.receiving import is_receiving, refuse_unreceived
+from cass_server.rpc.receiving import is_receiving, is_sending, refuse_unreceived
 
 # How often memory is looked at: at 10 Gbit/s, 60 MB arrive in between.
 _LOOK_SECONDS = 0.05
@@ -74,16 +74,15 @@ class SlowPeers:
         looks = 0
         while not self._closed.wait(_LOOK_SECONDS):
             if self._is_short():
-                # What is free counts as well, until the system has it back.
-                give_back_memory()
-                if self._is_short():
-                    self._end_half(time.perf_counter())
+                self._end_half(time.perf_counter())
             looks += 1
             if looks % _LOOKS == 0:
                 self._end_late(time.perf_counter())
 
     def _is_short(self) -> bool:
-        return 0 < self._most_bytes < resident_bytes()
+        most, resident = self._most_bytes, resident_bytes()
+        # What is free takes longer to find out: a millisecond in a heap of many holes.
+        return 0 < most < resident and most < resident - free_bytes()
 
     def _states(self) -> list[Any]:
         """gRPC's states of the calls that are open, but for those that were refused at once."""
@@ -111,13 +110,13 @@ class SlowPeers:
         self._metrics.waiting(receiving, sending, self._answerer.admission.held_bytes)
 
     def _end_half(self, now: float) -> None:
-        """End half of the calls that wait for their peers, streams only if there are no others."""
+        """End half of the calls that wait for their peers; of silent streams if all others are."""
+        old = [state for state in self._states() if now - state.peer.started > _LOOK_SECONDS]
         waiting = [
             state
-            for state in self._states()
-            if (state.statused or is_receiving(state)) and now - state.peer.started > _LOOK_SECONDS
-        ]
-        waiting = [state for state in waiting if not state.peer.is_stream] or waiting
+            for state in old
+            if is_sending(state) or (is_receiving(state) and not state.peer.is_stream)
+        ] or [state for state in old if is_receiving(state)]
         callers = [self._answerer.caller(s.peer.metadata, s.peer.call.peer()) for s in waiting]
         calls = Counter(callers)
         order = sorted(

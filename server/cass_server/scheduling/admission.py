@@ -56,7 +56,7 @@ class Admission:
             with self._lock:
                 raise self._overloaded("requests", self._most_requests)
 
-    def enter(self, caller: Caller) -> None:
+    def enter(self, caller: Caller = "") -> None:
         """Counts one more request, until `leave`; raises `Overloaded` if there is no room."""
         with self._lock:
             if self._requests >= self._most_requests:
@@ -67,7 +67,7 @@ class Admission:
             self._requests_of[caller] = theirs + 1
             self._requests += 1
 
-    def leave(self, caller: Caller, seconds: float) -> None:
+    def leave(self, seconds: float, caller: Caller = "") -> None:
         """Give a place back after so many seconds."""
         with self._lock:
             self._requests -= 1
@@ -81,39 +81,39 @@ class Admission:
         with self._lock:
             self._changed.wait_for(lambda: not self._requests and not self._bytes, seconds)
 
-    def hold(self, caller: Caller, size: int, held: int = 0) -> None:
+    def hold(self, size: int, caller: Caller = "", held: int = 0) -> None:
         """Counts the bytes of a request and its answer, until `drop`.
 
         Alone, a request may have any number; else raises `Overloaded` if there is no room.
 
         Args:
-            caller: who asks.
             size: bytes that are counted after this.
+            caller: whose they are.
             held: how many of them are counted already.
         """
-        if not self.try_hold(caller, size, held):
+        if not self.try_hold(size, caller, held):
             raise self.no_room()
 
-    def try_hold(self, caller: Caller, size: int, held: int = 0) -> bool:
+    def try_hold(self, size: int, caller: Caller = "", held: int = 0) -> bool:
         """As `hold`; whether there is room."""
         with self._lock:
-            if not self._fits(caller, size, held):
+            if not self._fits(size, caller, held):
                 return False
             self._bytes += size - held
             self._bytes_of[caller] = self._bytes_of.get(caller, 0) + size - held
             return True
 
-    def wait_to_hold(self, caller: Caller, size: int, is_wanted: Callable[[], bool]) -> bool:
+    def wait_to_hold(self, size: int, is_wanted: Callable[[], bool], caller: Caller = "") -> bool:
         """As `hold`, once there is room; False if the request is not wanted any more."""
-        while not self.try_hold(caller, size):
+        while not self.try_hold(size, caller):
             with self._lock:
                 # Nothing here notices a caller who goes away.
-                self._changed.wait_for(lambda: self._fits(caller, size), timeout=1.0)
+                self._changed.wait_for(lambda: self._fits(size, caller), timeout=1.0)
             if not is_wanted():
                 return False
         return True
 
-    def drop(self, caller: Caller, size: int) -> None:
+    def drop(self, size: int, caller: Caller = "") -> None:
         """Give room back."""
         with self._lock:
             self._bytes -= size
@@ -130,7 +130,7 @@ class Admission:
         with self._lock:
             return self._overloaded("bytes", self._most_bytes)
 
-    def _fits(self, caller: Caller, size: int, held: int = 0) -> bool:
+    def _fits(self, size: int, caller: Caller, held: int = 0) -> bool:
         others = self._bytes - held
         theirs = self._bytes_of.get(caller, 0) - held
         return others == 0 or (

@@ -128,7 +128,7 @@ def running(
     router = Router(service, allows, helpers)
     router.add_registered_method_handlers(health.SERVICE_NAME, status.handlers())
     server = grpc.server(
-        cast(ThreadPoolExecutor, MessageFirst(pool, helpers)),
+        cast(ThreadPoolExecutor, MessageFirst(pool)),
         handlers=[router],
         maximum_concurrent_rpcs=router.limit,
         options=[
