@@ -79,7 +79,7 @@ class Upload:
         self.answer = b""
         self._data = struct.pack(">BI", 0, size or len(data)) + data
         self._is_whole = size in (0, len(data))
-        self._windows = {0: _WINDOW, 1: _WINDOW}
+        self._windows, self._initial = {0: _WINDOW, 1: _WINDOW}, _WINDOW
         self._connection = Connection(address)
         self._connection.send(opening(1 << 30), frame(WINDOW_UPDATE, 0, 0, b"\x3f\xff\0\0"))
         self._connection.send(call(method, **metadata))
@@ -116,7 +116,9 @@ class Upload:
         elif kind in (SETTINGS, PING) and not flags & _ACK:
             for at in range(0, len(payload) if kind == SETTINGS else 0, 6):
                 key, value = struct.unpack_from(">HI", payload, at)
-                self._windows[1] += value - _WINDOW if key == INITIAL_WINDOW_SIZE else 0
+                if key == INITIAL_WINDOW_SIZE:
+                    self._windows[1] += value - self._initial
+                    self._initial = value
             self._connection.send(frame(kind, _ACK, 0, payload if kind == PING else b""))
         elif kind == DATA:
             self.answer += payload
@@ -124,7 +126,9 @@ class Upload:
             self.ended = (kind, payload)
 
     def stop(self) -> None:
-        """Vanish."""
+        """End the connection."""
+        self._connection.shut()
+        self._thread.join(LIMIT)
         self._connection.vanish()
 
     def join(self) -> bytes:
