@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 PIP := $(BIN)/pip install --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all ray-test check lint types proto proto-check docs-check bench bench-rpc bench-loader bench-ray bench-overload bench-fleet soak gpu-check docker-test docs clean
+.PHONY: help setup demo test test-all ray-test check lint types proto proto-check docs-check bench bench-rpc bench-loader bench-ray bench-overload bench-fleet soak gpu-check docker-test dist docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -63,9 +63,11 @@ $(PROTOC)/.ready:
 	$(PROTOC)/bin/pip install -q --disable-pip-version-check grpcio-tools==1.49.1 'setuptools<81'
 	touch $@
 
+# In a pool of descriptors of their own: another package may bring a file or messages of our names.
 proto: $(PROTOC)/.ready ## generate the modules from the .proto
 	$(PROTOC)/bin/python -W ignore -m grpc_tools.protoc -Iproto --python_out=proto \
 	    --pyi_out=proto --grpc_python_out=proto proto/cass/v1/cass.proto
+	sed -i 's/_descriptor_pool.Default()/_descriptor_pool.DescriptorPool()/' proto/cass/v1/cass_pb2.py
 
 proto-check:
 	@if $(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then \
@@ -113,6 +115,19 @@ gpu-check: ## on a CUDA machine: kernels natively, sanitizer, GPU benchmarks, on
 # SERVER_IMAGE and CLIENT_IMAGE name images that are there already; else they are built.
 docker-test: $(READY) ## the container images, built and run with docker or podman (ARGS)
 	CONTAINERS=1 $(BIN)/python -m pytest -v --durations 5 tests/docker $(ARGS)
+
+DIST := .venv-dist
+$(DIST)/.ready:
+	$(PYTHON) -m venv $(DIST)
+	$(DIST)/bin/pip install -q --disable-pip-version-check \
+	    build==1.6.1 check-wheel-contents==0.6.3 twine==7.0.0 uv==0.13.9
+	touch $@
+
+dist: $(DIST)/.ready ## sdist and wheel in dist/, checked; nothing is published
+	rm -rf dist
+	$(DIST)/bin/python -m build --outdir dist
+	$(DIST)/bin/twine check --strict dist/*
+	$(DIST)/bin/check-wheel-contents dist/*.whl
 
 docs: $(READY) ## write what docs/deployment.md and docs/performance.md take from elsewhere
 	$(BIN)/python docs/settings.py

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.autograd.forward_ad import unpack_dual
 
 from cass_core.boxes import BoxBatch
-from cass_core.checks.logits import check_grid, check_logits, check_target, warn_of_ones
+from cass_core.checks.logits import check_target, warn_of_ones
 from cass_core.checks.plausible import check_plausible
-from cass_core.errors import InvalidRequest
-from cass_core.grid import FeatureMap, image_sizes, one_feature_map, one_image_size
+from cass_core.grid import FeatureMap, feature_maps, image_sizes, one_image_size
 from cass_core.inputs import check_sizes, check_spec
+from cass_core.levels import check_levels, flat_levels, in_form_of, split_logits, sum_levels
 from cass_core.ops.backend import DeviceBoxes, boxes_loss, is_on_device, offsets_of, to_device
 from cass_core.ops.spec_args import loss_options, mask_options
 from cass_core.specs import LossSpec, MaskSpec, normalizer_of
@@ -52,56 +52,63 @@ class CassLoss(nn.Module):
 
     def forward(
         self,
-        logits: Tensor,
+        logits: Tensor | Sequence[Tensor],
         boxes: BoxBatch | Sequence[Any],
         image_size: Any,
         feature_map: Any,
         num_boxes: float | None = None,
-    ) -> Tensor:
+    ) -> Any:
         """The reduced loss.
 
         Args:
-            logits: ``[B, n_y, n_x]`` or ``[B, n_y * n_x]``.
+            logits: ``[B, n_y, n_x]`` or ``[B, n_y * n_x]``, or as heads give them, ``[B, 1, n_y,
+                n_x]`` or ``[B, n_y * n_x, 1]``. Of several levels a list with one such tensor a
+                level, or one row ``[B, n]`` of all levels' patches, one level after the other.
             boxes: as for `cass_core.generate_mask`; they are moved to the logits' device.
             image_size: (H, W) in pixels, one for all images or one for each. Of sizes in CUDA
                 memory beside the logits only the shape is checked.
-            feature_map: (h, w) in cells.
+            feature_map: (h, w) in cells, or a list of them: the loss of several levels is one,
+                with sums and normaliser over all of them.
             num_boxes: normaliser of ``per_object``; by default the number of boxes given.
 
         Returns:
             A float32 scalar (float64 for float64 logits), or for ``reduction="none"`` the
-            losses in the logits' shape. Differentiable once with respect to the logits; a second
+            losses in the logits' form. Differentiable once with respect to the logits; a second
             or a forward-mode derivative is a RuntimeError.
 
         Raises:
             InvalidRequest: an argument cannot be used; it is named.
         """
-        _check_tensor(logits)
-        cells = one_feature_map(feature_map)
+        maps, single = feature_maps(feature_map)
+        device = _checked(logits).device
         # Reading a tensor would make the host wait for its device.
         size = None if isinstance(image_size, Tensor) else one_image_size(image_size)
-        if size is not None and is_on_device(boxes, logits.device):
+        if size is not None and is_on_device(boxes, device):
             batch = boxes
             placed = DeviceBoxes(torch.as_tensor(batch.xyxy), offsets_of(batch), None, list(size))
             if not torch.compiler.is_compiling():
-                check_plausible(batch, image_sizes(size, batch.num_images), [cells])
+                check_plausible(batch, image_sizes(size, batch.num_images), maps)
         else:
-            batch, placed = _untraced(_place, boxes, image_size, cells, logits.device)
-        check_grid(tuple(logits.shape), batch.num_images, cells, self.mask_spec.patch_size)
-        normalizer = normalizer_of(
-            self.loss_spec, logits.numel(), batch.num_boxes if num_boxes is None else num_boxes
-        )
-        value: Tensor
-        value, _, _ = boxes_loss(
-            logits,
-            placed,
-            list(cells),
-            mask_options(self.mask_spec),
-            loss_options(self.loss_spec),
-            normalizer,
-            _grad_dtype(logits),
-        )
-        return value
+            batch, placed = _untraced(_place, boxes, image_size, maps, device)
+        levels = split_logits(logits, maps, single, self.mask_spec.patch_size, batch.num_images)
+
+        def loss_of(
+            level: Tensor, cells: FeatureMap, spec: LossSpec, num_boxes: float | None
+        ) -> Tensor:
+            value: Tensor
+            value, _, _ = boxes_loss(
+                level,
+                placed,
+                list(cells),
+                mask_options(self.mask_spec),
+                loss_options(spec),
+                normalizer_of(spec, level.numel(), num_boxes),
+                _grad_dtype(level),
+            )
+            return value
+
+        num_boxes = batch.num_boxes if num_boxes is None else num_boxes
+        return sum_levels(loss_of, levels, maps, self.loss_spec, num_boxes, logits)
 
     def extra_repr(self) -> str:
         """What torch shows between the parentheses."""
@@ -128,13 +135,18 @@ class MaskLoss(nn.Module):
         check_spec(loss_spec)
         self.loss_spec = loss_spec
 
-    def forward(self, logits: Tensor, mask: Tensor, num_boxes: float | None = None) -> Tensor:
+    def forward(
+        self,
+        logits: Tensor | Sequence[Tensor],
+        mask: Tensor | Sequence[Tensor],
+        num_boxes: float | None = None,
+    ) -> Any:
         """The reduced loss.
 
         Args:
-            logits: ``[B, n_y, n_x]`` or ``[B, n_y * n_x]``.
+            logits: as for `CassLoss.forward`.
             mask: of as many patches, in [0, 1], on the logits' device; uint8 stands for value /
-                255.
+                255. Of several levels a list, as loaders give it, or one row ``[B, n]``.
             num_boxes: normaliser of ``per_object``.
 
         Returns:
@@ -143,30 +155,33 @@ class MaskLoss(nn.Module):
         Raises:
             InvalidRequest: an argument cannot be used; it is named.
         """
-        _check_tensor(logits)
-        target = torch.as_tensor(check_target(mask, logits))
+        _checked(logits)
+        row, target = flat_levels(logits, mask)
+        target = torch.as_tensor(check_target(target, row))
         if not torch.compiler.is_compiling():
             warn_of_ones(target, "mask")
-        normalizer = normalizer_of(self.loss_spec, logits.numel(), num_boxes)
+        normalizer = normalizer_of(self.loss_spec, row.numel(), num_boxes)
         options = loss_options(self.loss_spec)
         value: Tensor
         value, _, _ = torch.ops.cass.loss(
-            logits, target.detach(), *options, normalizer, _grad_dtype(logits)
+            row, target.detach(), *options, normalizer, _grad_dtype(row)
         )
-        return value
+        return in_form_of(logits, value) if self.loss_spec.reduction == "none" else value
 
     def extra_repr(self) -> str:
         """What torch shows between the parentheses."""
         return f"{self.loss_spec}"
 
 
-def _check_tensor(logits: Tensor) -> None:
-    if not isinstance(logits, Tensor):
-        raise InvalidRequest("logits", f"must be a torch tensor, got {type(logits).__name__}")
-    check_logits(logits)
+def _checked(logits: Any) -> Tensor:
+    """The first level of what must be logits of one or several levels."""
+    levels = check_levels(logits)
     # torch would take an operator without a forward derivative for a constant.
-    if not torch.compiler.is_compiling() and unpack_dual(logits).tangent is not None:
+    if not torch.compiler.is_compiling() and any(
+        unpack_dual(x).tangent is not None for x in levels
+    ):
         raise RuntimeError("CassLoss and MaskLoss have no forward-mode derivative")
+    return levels[0]
 
 
 def _grad_dtype(logits: Tensor) -> torch.dtype | None:
@@ -191,10 +206,13 @@ def _untraced(function: Callable[..., T], *args: Any) -> T:
 
 
 def _place(
-    boxes: BoxBatch | Sequence[Any], image_size: Any, cells: FeatureMap, device: torch.device
+    boxes: BoxBatch | Sequence[Any],
+    image_size: Any,
+    maps: Sequence[FeatureMap],
+    device: torch.device,
 ) -> tuple[BoxBatch, DeviceBoxes]:
     given = BoxBatch.wrap(boxes)
     batch = given.to(device)
     sizes = check_sizes(image_size, batch)
-    check_plausible(given, sizes, [cells])
+    check_plausible(given, sizes, maps)
     return batch, to_device(batch, sizes, device)

@@ -17,9 +17,9 @@ Shape = tuple[int, ...]
 _LARGEST_HINT = 64
 
 
-def check_logits(logits: Any) -> Tensorlike:
+def check_logits(logits: Any, field: str = "logits") -> Tensorlike:
     """Logits as an array or tensor of a dtype that the losses know."""
-    return _check_array(logits, "logits", LOGIT_DTYPES)
+    return _check_array(logits, field, LOGIT_DTYPES)
 
 
 def check_target(target: Any, logits: Tensorlike) -> Tensorlike:
@@ -49,15 +49,15 @@ def warn_of_ones(mask: Tensorlike, field: str) -> None:
         )
 
 
-def check_same_patches(logits: Shape, target: Shape) -> None:
+def check_same_patches(logits: Shape, target: Shape, field: str = "target") -> None:
     """Rejects shapes that are neither equal nor ``[B, n_y, n_x]`` beside ``[B, n_y * n_x]``."""
     if not _go_together(logits, target):
-        raise InvalidRequest(
-            "target", f"has the shape {list(target)}, the logits have {list(logits)}"
-        )
+        raise InvalidRequest(field, f"has the shape {list(target)}, the logits have {list(logits)}")
 
 
-def check_grid(logits: Shape, images: int, feature_map: FeatureMap, patch_size: int) -> None:
+def check_grid(
+    logits: Shape, images: int, feature_map: FeatureMap, patch_size: int, field: str = "logits"
+) -> None:
     """Rejects logits that are not one for each patch of a feature map, flattened or not."""
     rows, columns = patch_grid(feature_map, patch_size)
     if _go_together(logits, (images, rows, columns)):
@@ -67,7 +67,7 @@ def check_grid(logits: Shape, images: int, feature_map: FeatureMap, patch_size: 
     other = next(fitting, None)
     hint = "" if other is None else f"; these would fit mask_spec.patch_size {other}"
     raise InvalidRequest(
-        "logits",
+        field,
         f"have the shape {list(logits)}, the grid is {[images, rows, columns]} or "
         f"{[images, rows * columns]}: feature_map {feature_map} with mask_spec.patch_size "
         f"{patch_size}{hint}",

@@ -32,6 +32,7 @@ from cass_client.errors import (
     Unavailable,
 )
 from cass_client.transport.profile import CallProfile
+from cass_core import __version__ as __version__
 from cass_core.boxes import BoxBatch
 from cass_core.errors import CassError, InputWarning, InvalidRequest
 from cass_core.results import LossResult

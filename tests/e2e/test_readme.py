@@ -38,7 +38,7 @@ def test_training_loop() -> None:
     (program,) = programs(README)
     names: dict[str, Any] = {}
     exec(program, names)
-    assert [loss.item() > 0 for loss in names["losses"]] == [True] * 3
+    assert names["loss"].item() > 0
     assert names["scorer"].weight.grad.abs().sum() > 0
     # 0.5 +- 0.01 of 640 pixels, 0.5 +- 0.05.
     torch.testing.assert_close(names["boxes"][0], torch.tensor([[313.6, 288.0, 326.4, 352.0]]))

@@ -25,13 +25,14 @@ class ServerProcess:
         self,
         *arguments: str,
         program: Sequence[str] = ("-m", "cass_server", "serve"),
+        interpreter: str = sys.executable,
         env: Mapping[str, str] | None = None,
     ) -> None:
         """Start it; ``arguments`` follow ``serve --host 127.0.0.1 --port 0 --device cpu``.
 
         ``program`` may be a script that serves in its own way and logs alike.
         """
-        command = [sys.executable, *program]
+        command = [interpreter, *program]
         command += ["--host", "127.0.0.1", "--port", "0", "--device", "cpu", *arguments]
         self.process = subprocess.Popen(
             command, stderr=subprocess.PIPE, text=True, env={**os.environ, **(env or {})}

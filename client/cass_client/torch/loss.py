@@ -11,7 +11,9 @@ from torch.autograd.forward_ad import unpack_dual
 
 from cass_client.client import CassClient, check_client
 from cass_core.boxes import BoxBatch
-from cass_core.errors import InvalidRequest
+from cass_core.grid import FeatureMap, feature_maps
+from cass_core.inputs import check_spec
+from cass_core.levels import check_levels, split_logits, sum_levels
 from cass_core.specs import LossSpec, MaskSpec
 
 
@@ -45,24 +47,26 @@ class RemoteCassLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.client = check_client(client)
+        check_spec(mask_spec, MaskSpec)
+        check_spec(loss_spec)
         self.mask_spec = mask_spec
         self.loss_spec = loss_spec
 
     def forward(
         self,
-        logits: Tensor,
+        logits: Tensor | Sequence[Tensor],
         boxes: BoxBatch | Sequence[Any],
         image_size: Any,
         feature_map: Any,
         num_boxes: float | None = None,
-    ) -> Tensor:
+    ) -> Any:
         """The reduced loss; see `cass_core.CassLoss.forward`, whose shapes and units these are.
 
         Args:
-            logits: ``[B, n_y, n_x]`` or ``[B, n_y * n_x]``, on any device.
+            logits: of one level or of several, on any device.
             boxes: xyxy in pixels, as for `cass_core.generate_mask`.
             image_size: (H, W) in pixels, one for all images or one for each.
-            feature_map: (h, w) in cells.
+            feature_map: (h, w) in cells, or a list of them; each level is a call of its own.
             num_boxes: normaliser of ``per_object``; by default the number of boxes given.
 
         Raises:
@@ -77,12 +81,31 @@ class RemoteCassLoss(nn.Module):
         return loss(logits, boxes, image_size, feature_map, num_boxes)
 
     def _loss(
-        self, logits: Tensor, boxes: Any, image_size: Any, feature_map: Any, num_boxes: float | None
-    ) -> Tensor:
-        if not isinstance(logits, Tensor):
-            raise InvalidRequest("logits", f"must be a torch tensor, got {type(logits).__name__}")
-        if unpack_dual(logits).tangent is not None:  # type: ignore[no-untyped-call]
+        self, logits: Any, boxes: Any, image_size: Any, feature_map: Any, num_boxes: float | None
+    ) -> Any:
+        maps, single = feature_maps(feature_map)
+        if any(unpack_dual(level).tangent is not None for level in check_levels(logits)):  # type: ignore[no-untyped-call]
             raise RuntimeError("RemoteCassLoss has no forward-mode derivative")
+        batch = BoxBatch.wrap(boxes)
+        patch_size = self.mask_spec.patch_size
+        levels = split_logits(logits, maps, single, patch_size, batch.num_images)
+
+        def loss_of(
+            level: Tensor, cells: FeatureMap, spec: LossSpec, num_boxes: float | None
+        ) -> Tensor:
+            return self._level(level, batch, image_size, cells, spec, num_boxes)
+
+        return sum_levels(loss_of, levels, maps, self.loss_spec, num_boxes, logits)
+
+    def _level(
+        self,
+        logits: Tensor,
+        boxes: BoxBatch,
+        image_size: Any,
+        feature_map: FeatureMap,
+        loss_spec: LossSpec,
+        num_boxes: float | None,
+    ) -> Tensor:
         wanted = logits.requires_grad and torch.is_grad_enabled()
         sent = logits.detach()
         if wanted and sent.dtype in (torch.float16, torch.bfloat16):
@@ -95,7 +118,7 @@ class RemoteCassLoss(nn.Module):
             image_size=image_size,
             feature_map=feature_map,
             mask_spec=self.mask_spec,
-            loss_spec=self.loss_spec,
+            loss_spec=loss_spec,
             num_boxes=num_boxes,
             return_grad=wanted,
         )

@@ -21,8 +21,10 @@ from cass_client.transport.diagnosis import explain
 from cass_client.transport.proxy import proxy_of
 
 _PREFIX = f"/{SERVICE_NAME}/"
-_UNARY = tuple(method.name for method in SERVICE.methods if not method.client_streaming)
-STREAM = _PREFIX + "StreamMasks"
+_STREAMING = "StreamMasks"
+# The oldest protobuf does not tell which methods stream.
+_UNARY = tuple(method.name for method in SERVICE.methods if method.name != _STREAMING)
+STREAM = _PREFIX + _STREAMING
 
 
 Target: TypeAlias = tuple[str, Addresses, Credentials]

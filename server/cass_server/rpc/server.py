@@ -14,9 +14,12 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias, cast
 
 import grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
+from google.protobuf import descriptor_pool
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
 from cass.contract import SERVICE_NAME
+from cass.v1 import cass_pb2 as pb
 from cass_core.cpu.cores import core_count
 from cass_core.errors import CassError
 from cass_server.config.address import address_of, check_socket, reserve_port
@@ -256,8 +259,12 @@ def _add_helpers(router: Router, status: Health, settings: Settings) -> None:
         from grpc_channelz.v1 import channelz, channelz_pb2_grpc
 
         channelz_pb2_grpc.add_ChannelzServicer_to_server(channelz.ChannelzServicer(), router)
+    # Ours are in a pool of their own.
+    pool = descriptor_pool.DescriptorPool()
+    for file in (pb.DESCRIPTOR, health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR):
+        pool.AddSerializedFile(file.serialized_pb)
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
-        reflection.ReflectionServicer(names), router
+        reflection.ReflectionServicer(names, pool), router
     )
 
 

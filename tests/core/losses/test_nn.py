@@ -248,7 +248,7 @@ def test_descent_leads_to_the_mask(kind: Any) -> None:
         ({"logits": torch.zeros(3, 6)}, "logits",
          "have the shape [3, 6], the grid is [3, 4, 5] or [3, 20]: feature_map (8, 10) with "
          "mask_spec.patch_size 2; these would fit mask_spec.patch_size 4"),
-        ({"feature_map": [(8, 10)]}, "feature_map", "must be one (h, w) here"),
+        ({"feature_map": []}, "feature_map", "must have at least one level"),
         ({"image_size": (0, 32)}, "image_size",
          "must be two whole numbers from 1 to 2147483647, got (0, 32)"),
         ({"boxes": [[(4, 4, 2, 8)], [], []]}, "boxes[0][0].x2",

@@ -1,0 +1,176 @@
+"""Logits as heads give them, of one level or of several, as one tensor a level."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from cass_core.arrays import is_tensor
+from cass_core.checks.logits import check_grid, check_logits, check_same_patches
+from cass_core.errors import InvalidRequest
+from cass_core.grid import FeatureMap, patch_grid
+from cass_core.specs import LossSpec, normalizer_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Logits = Any
+"""One tensor of all levels, or a list of one a level."""
+
+
+def check_levels(logits: Logits) -> list[Tensor]:
+    """The tensors of logits, checked to be of one dtype that the losses know, on one device.
+
+    Raises:
+        InvalidRequest: they are not; ``logits`` or ``logits[i]`` is named.
+    """
+    is_list = isinstance(logits, list | tuple)
+    levels = list(logits) if is_list else [logits]
+    if not levels:
+        raise InvalidRequest("logits", "must have at least one level")
+    for i, level in enumerate(levels):
+        name = f"logits[{i}]" if is_list else "logits"
+        if not is_tensor(level):
+            raise InvalidRequest(name, f"must be a torch tensor, got {type(level).__name__}")
+        check_logits(level, name)
+        if (level.device, level.dtype) != (levels[0].device, levels[0].dtype):
+            raise InvalidRequest(
+                name,
+                f"is {level.dtype} on {level.device}, logits[0] {levels[0].dtype} on "
+                f"{levels[0].device}",
+            )
+    return levels
+
+
+def plain_logits(logits: Tensor) -> Tensor:
+    """Logits of one level without a channel of their own.
+
+    ``[B, n, 1]`` as ``[B, n]`` and ``[B, 1, h, w]`` as ``[B, h, w]``, as views.
+    """
+    if logits.ndim == 3 and logits.shape[2] == 1:
+        return logits[..., 0]
+    if logits.ndim == 4 and logits.shape[1] == 1:
+        return logits[:, 0]
+    return logits
+
+
+def split_logits(
+    logits: Logits, maps: Sequence[FeatureMap], single: bool, patch_size: int, images: int
+) -> list[Tensor]:
+    """The logits of each feature map, ``[B, n_y, n_x]`` or ``[B, n_y * n_x]``, as views.
+
+    Args:
+        logits: of `check_levels`; of one level, or of several a list with one tensor a level or
+            all levels' in one row, ``[B, n]`` or ``[B, n, 1]``.
+        maps: (h, w) of each level, in cells.
+        single: whether one map was given rather than a list.
+        patch_size: side of a patch, in cells.
+        images: B.
+
+    Raises:
+        InvalidRequest: they are not one for each patch; ``logits`` or ``logits[i]`` is named.
+    """
+    if not maps:
+        raise InvalidRequest("feature_map", "must have at least one level")
+    is_list = isinstance(logits, list | tuple)
+    if is_list and (single or len(logits) != len(maps)):
+        raise InvalidRequest(
+            "logits", f"have {len(logits)} levels, feature_map has {1 if single else len(maps)}"
+        )
+    if is_list or len(maps) == 1:
+        levels = [plain_logits(level) for level in (logits if is_list else [logits])]
+        for i, (level, cells) in enumerate(zip(levels, maps, strict=True)):
+            name = f"logits[{i}]" if is_list else "logits"
+            check_grid(tuple(level.shape), images, cells, patch_size, name)
+        return levels
+    counts = [math.prod(patch_grid(cells, patch_size)) for cells in maps]
+    row = plain_logits(logits)
+    if tuple(row.shape) != (images, sum(counts)):
+        raise InvalidRequest(
+            "logits",
+            f"have the shape {list(logits.shape)}; of several levels they must be a list, or one "
+            f"row of {[images, sum(counts)]}: {' + '.join(map(str, counts))} patches",
+        )
+    import torch
+
+    return list(torch.split(row, counts, dim=1))
+
+
+def sum_levels(
+    loss_of: Callable[[Tensor, FeatureMap, LossSpec, float | None], Tensor],
+    levels: Sequence[Tensor],
+    maps: Sequence[FeatureMap],
+    spec: LossSpec,
+    num_boxes: float | None,
+    logits: Logits,
+) -> Any:
+    """The loss of all levels, each by a call of its own.
+
+    Args:
+        loss_of: the loss of a level's logits under a spec, with its ``num_boxes``.
+        levels: of `split_logits`.
+        maps: (h, w) of each, in cells.
+        spec: the loss.
+        num_boxes: normaliser of ``per_object``.
+        logits: as they were given: losses of the reduction ``none`` get their form.
+    """
+    if len(levels) > 1 and spec.reduction == "mean":
+        # The mean over all levels' patches: their sums over a number that they have in common.
+        patches = sum(level.numel() for level in levels)
+        num_boxes = normalizer_of(spec, patches, num_boxes)
+        spec = dataclasses.replace(spec, reduction="per_object")
+    values = [
+        loss_of(level, cells, spec, num_boxes) for level, cells in zip(levels, maps, strict=True)
+    ]
+    if spec.reduction != "none":
+        return sum(values[1:], values[0])
+    return in_form_of(logits, _row(values) if len(values) > 1 else values[0])
+
+
+def flat_levels(logits: Logits, target: Any) -> tuple[Tensor, Any]:
+    """Logits and target as one tensor each: of several levels, a row of all their patches.
+
+    Args:
+        logits: of `check_levels`.
+        target: one tensor, or a list with one a level.
+
+    Raises:
+        InvalidRequest: the levels differ; ``target`` or ``target[i]`` is named.
+    """
+    levels = logits if isinstance(logits, list | tuple) else [logits]
+    masks = target if isinstance(target, list | tuple) else [target]
+    if not all(map(is_tensor, masks)) or len({(m.dtype, m.device) for m in masks}) != 1:
+        if len(masks) != 1:
+            raise InvalidRequest("target", "must be torch tensors of one dtype, on one device")
+        return plain_logits(levels[0]), target  # refused by what it is
+    levels, masks = ([plain_logits(part) for part in parts] for parts in (levels, masks))
+    if len(levels) > 1 and len(masks) > 1:
+        if len(levels) != len(masks):
+            raise InvalidRequest(
+                "target", f"has {len(masks)} levels, the logits have {len(levels)}"
+            )
+        for i, (level, mask) in enumerate(zip(levels, masks, strict=True)):
+            check_same_patches(tuple(level.shape), tuple(mask.shape), f"target[{i}]")
+    if len(levels) == len(masks) == 1:
+        return levels[0], masks[0]
+    return _row(levels), _row(masks)
+
+
+def in_form_of(logits: Logits, losses: Tensor) -> Any:
+    """Losses of each patch, of several levels in a row, in the form that the logits have."""
+    if not isinstance(logits, list | tuple):
+        return losses.reshape(logits.shape)
+    if len(logits) == 1:
+        return [losses.reshape(logits[0].shape)]
+    import torch
+
+    parts = torch.split(losses, [level[0].numel() for level in logits], dim=1)
+    return [part.reshape(level.shape) for part, level in zip(parts, logits, strict=True)]
+
+
+def _row(levels: Sequence[Tensor]) -> Tensor:
+    import torch
+
+    return torch.cat([level.flatten(1) for level in levels], dim=1)
