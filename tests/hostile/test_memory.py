@@ -48,7 +48,7 @@ def test_unfinished_messages(record_property: Record, method: str) -> None:
         assert not all(upload.ended for upload in begun)
         scene.good.wait_more(100)
         assert group.peak() < ENOUGH
-        assert not scene.server.records("worker ended")
+        assert not scene.server.records("worker died")
 
 
 def test_honest_uploads_are_all_answered(record_property: Record) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ from tests.hostile.support.scene import under_attack
 from tests.server.support.observed import scrape, value
 from tests.server.support.processes import free_port, health, wait_until
 from tests.server.support.raw_http2 import (
+    HEADERS,
     RST_STREAM,
+    Connection,
     call,
     data_frames,
     frames,
@@ -103,16 +106,25 @@ def test_calls_without_a_message_end(record_property: Record) -> None:
         scene.good.wait_more(100)
 
 
-def test_messages_that_never_come_take_no_thread(record_property: Record) -> None:
-    """Calls that end without one: why, takes the server a moment to know."""
+def test_calls_that_end_without_a_message(record_property: Record) -> None:
+    """Why they do, takes the server a moment to know: not of the threads that compute."""
+
+    def flood(connection: Connection) -> None:
+        for first in range(1, 10_000, 2 * len(CALLS)):
+            streams = range(first, first + 2 * len(CALLS), 2)
+            connection.send(*[call("GenerateMask", s) + data_frames(b"", s) for s in streams])
+            frames(connection, HEADERS, len(CALLS))
+
     with (
         under_attack(record_property, "calls that end without a message") as scene,
-        connections(scene.address, 16) as opened,
+        connections(scene.address, 4) as opened,
+        ThreadPoolExecutor(4) as threads,
     ):
-        for _ in range(3):
-            for connection in opened:
-                connection.send(*[call("GenerateMask", s) + data_frames(b"", s) for s in CALLS])
+        floods = [threads.submit(flood, connection) for connection in opened]
         scene.good.wait_more(200)
+        assert not any(made.done() for made in floods)
+        for connection in opened:
+            connection.shut()
 
 
 @pytest.mark.parametrize("answer", ["small", "large"])

@@ -26,6 +26,7 @@ class Replacement:
     name_server: int
     servers: int
     tls: Path = Path("/tls")
+    call_timeout: str = "2m"
 
 
 class Proxy:
@@ -44,6 +45,7 @@ class Proxy:
                 ("bind :8405", f"bind 127.0.0.1:{metrics}"),
                 ("server:50051", f"server:{replacement.servers}"),
                 ("/tls/", f"{replacement.tls}/"),
+                ("timeout server 2m", f"timeout server {replacement.call_timeout}"),
             ):
                 text = text.replace(here, there)
             (folder / name).write_text(text)

@@ -9,14 +9,17 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 
+from cass.v1 import cass_pb2 as pb
 from cass_client import CassClient, Tls, Unavailable
 from tests.docker.conftest import ROOT
 from tests.docker.engine import LIMIT
 from tests.docker.stack.names import name_server
 from tests.docker.stack.programs import program
 from tests.docker.stack.proxy import Proxy, Replacement, proxy
+from tests.server.support.load import is_answer, numbered_request, service_of
 from tests.server.support.observed import scrape, value
 from tests.server.support.processes import free_port, health, held
 from tests.support.callers import calling
@@ -77,6 +80,28 @@ def test_a_server_that_is_stuck_is_taken_out_until_it_answers(tmp_path: Path) ->
             running.wait_until(callers.more())
         first.process.send_signal(signal.SIGCONT)
         running.wait_until(lambda: running.up() == 2)
+
+
+def test_single_calls_have_less_time_than_streams(tmp_path: Path) -> None:
+    """A server that says nothing: the proxy ends the call, and leaves the stream."""
+    folder = tmp_path / "held"
+    folder.mkdir()
+    port = free_port()
+    with (
+        serving(*at(FIRST, port), program=held(folder, "warm")),
+        name_server("server", [FIRST]) as names,
+        proxy(tmp_path, "plain", Replacement(names.port, port, call_timeout="1s")) as running,
+        service_of(running.address) as service,
+    ):
+        running.wait_until(lambda: running.up() == 1)
+        stream = service.StreamMasks(iter([pb.StreamMasksRequest(request=numbered_request(3))]))
+        running.wait_until((folder / "waiting").exists)
+        with pytest.raises(grpc.RpcError) as caught:
+            service.GenerateMask(numbered_request(4), timeout=LIMIT)
+        # HTTP's 504 is UNAVAILABLE to gRPC.
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        (folder / "go").touch()
+        assert is_answer(next(stream).masks, 3)
 
 
 def test_a_server_that_does_not_serve_yet_is_told_from_one_that_does(tmp_path: Path) -> None:
