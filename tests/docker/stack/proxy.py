@@ -21,12 +21,12 @@ PROXY = ROOT / "docker" / "proxy"
 
 @dataclass(frozen=True)
 class Replacement:
-    """What stands for the stack's network."""
+    """What stands for the stack's network, and other changes of the configuration's text."""
 
     name_server: int
     servers: int
     tls: Path = Path("/tls")
-    call_timeout: str = "2m"
+    changes: tuple[tuple[str, str], ...] = ()
 
 
 class Proxy:
@@ -45,7 +45,7 @@ class Proxy:
                 ("bind :8405", f"bind 127.0.0.1:{metrics}"),
                 ("server:50051", f"server:{replacement.servers}"),
                 ("/tls/", f"{replacement.tls}/"),
-                ("timeout server 2m", f"timeout server {replacement.call_timeout}"),
+                *replacement.changes,
             ):
                 text = text.replace(here, there)
             (folder / name).write_text(text)

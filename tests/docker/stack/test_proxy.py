@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -19,9 +20,11 @@ from tests.docker.engine import LIMIT
 from tests.docker.stack.names import name_server
 from tests.docker.stack.programs import program
 from tests.docker.stack.proxy import Proxy, Replacement, proxy
+from tests.hostile.support.attacks import connections
 from tests.server.support.load import is_answer, numbered_request, service_of
 from tests.server.support.observed import scrape, value
 from tests.server.support.processes import free_port, health, held
+from tests.server.support.raw_http2 import Connection, opening
 from tests.support.callers import calling
 from tests.support.servers import ServerProcess, server_process, serving
 
@@ -87,10 +90,11 @@ def test_single_calls_have_less_time_than_streams(tmp_path: Path) -> None:
     folder = tmp_path / "held"
     folder.mkdir()
     port = free_port()
+    quick = ("timeout server 2m", "timeout server 1s")
     with (
         serving(*at(FIRST, port), program=held(folder, "warm")),
         name_server("server", [FIRST]) as names,
-        proxy(tmp_path, "plain", Replacement(names.port, port, call_timeout="1s")) as running,
+        proxy(tmp_path, "plain", Replacement(names.port, port, changes=(quick,))) as running,
         service_of(running.address) as service,
     ):
         running.wait_until(lambda: running.up() == 1)
@@ -102,6 +106,29 @@ def test_single_calls_have_less_time_than_streams(tmp_path: Path) -> None:
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
         (folder / "go").touch()
         assert is_answer(next(stream).masks, 3)
+
+
+def test_connections_of_an_address_are_bounded(tmp_path: Path) -> None:
+    """By the lines of docs/security.md, here with 4 instead of 256."""
+    page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    (lines,) = re.findall("```\n(    stick-table.*?)```", page, re.DOTALL)
+    port = free_port()
+    bounded = ("frontend cass\n", "frontend cass\n" + lines.replace("256", "4"))
+    with (
+        serving(*at(FIRST, port)),
+        name_server("server", [FIRST]) as names,
+        proxy(tmp_path, "plain", Replacement(names.port, port, changes=(bounded,))) as running,
+    ):
+        running.wait_until(lambda: running.up() == 1)
+        with connections(running.address, 4) as opened:
+            for connection in opened:
+                connection.wait_read()
+            # It may be reset before or after it is there.
+            with contextlib.suppress(OSError), Connection(running.address) as one_more:
+                one_more.send(opening())
+                assert one_more.read() is None
+        with CassClient(running.address) as client:
+            assert client.info().device == "cpu"
 
 
 def test_a_server_that_does_not_serve_yet_is_told_from_one_that_does(tmp_path: Path) -> None:

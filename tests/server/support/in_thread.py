@@ -58,6 +58,7 @@ class Running:
     streams: MaskStreams
     health: Health
     router: Router
+    slow_peers: SlowPeers
 
     def counted(self) -> dict[tuple[str, ...], float]:
         """Metrics that are not 0, by name and the values of the labels, without times."""
@@ -105,6 +106,7 @@ def running(
     limits: Limits | None = None,
     *,
     allows: Callable[[Metadata], bool] | None = None,
+    by_token: bool = False,
     slots: int = SLOTS,
     receive_bytes: int = -1,
 ) -> Iterator[Running]:
@@ -114,13 +116,16 @@ def running(
         engine: computes; a `CpuEngine` by default.
         limits: of the server.
         allows: whether a call with this metadata is allowed; all are by default.
+        by_token: whether callers are told apart by their tokens, else by their connections.
         slots: how many requests compute at a time.
         receive_bytes: of the largest answer that the channel takes.
     """
     limits, metrics = limits or Limits(), Metrics()
     admission = Admission(limits)
     pool = ComputePool(slots)
-    answerer = Answerer(engine or CpuEngine(), admission, _deadlines, pool, metrics)
+    answerer = Answerer(
+        engine or CpuEngine(), admission, _deadlines, pool, metrics, by_token=by_token
+    )
     streams = MaskStreams(answerer, limits)
     helpers = ThreadPoolExecutor(256)
     status = Health((SERVICE_NAME,), helpers, _deadlines, limits.receive_seconds)
@@ -140,10 +145,11 @@ def running(
     address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     server.start()
     slow_peers = SlowPeers(server, answerer, limits, metrics, service.refused)
+    parts = (metrics, admission, streams, status, router, slow_peers)
     try:
         with connect(address, receive_bytes=receive_bytes) as channel:
             stub = cass_pb2_grpc.CassServiceStub(channel)
-            yield Running(address, channel, stub, metrics, admission, streams, status, router)
+            yield Running(address, channel, stub, *parts)
     finally:
         status.end()
         assert server.stop(0).wait(LIMIT)

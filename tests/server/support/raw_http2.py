@@ -100,7 +100,11 @@ class Connection:
         self._socket.settimeout(LIMIT)
         if receive_buffer:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self._socket.connect((host, int(port)))
+        try:
+            self._socket.connect((host, int(port)))
+        except OSError:
+            self._socket.close()
+            raise
         self._input = self._socket.makefile("rb")
 
     def __enter__(self) -> Connection:
