@@ -53,25 +53,38 @@ class Peer:
     """What gRPC's state of a call, as its attribute ``peer``, has for `rpc.slow_peers`.
 
     Attributes:
-        call: gRPC's call.
         name: of the method.
-        metadata: of the call.
         started: when the call came, on `time.perf_counter`'s clock.
         is_stream: whether it has messages one after the other, and may be silent.
         unread_since: when its answer was first seen waiting for the reader; None until then.
         is_late: whether it was cancelled since no message came in time.
     """
 
-    __slots__ = ("call", "is_late", "is_stream", "metadata", "name", "started", "unread_since")
+    is_stream = False
+    unread_since: float | None = None
+    is_late = False
 
-    def __init__(self, rpc_event: Any, name: str, started: float, is_stream: bool) -> None:
-        self.call = rpc_event.call
+    def __init__(self, rpc_event: Any, name: str, started: float) -> None:
+        self._event = rpc_event
         self.name = name
-        self.metadata: Metadata = rpc_event.invocation_metadata or ()
         self.started = started
-        self.is_stream = is_stream
-        self.unread_since: float | None = None
-        self.is_late = False
+
+    @property
+    def call(self) -> Any:
+        """gRPC's call."""
+        return self._event.call
+
+    @property
+    def metadata(self) -> Metadata:
+        """Of the call."""
+        metadata: Metadata = self._event.invocation_metadata or ()
+        return metadata
+
+
+class StreamPeer(Peer):
+    """As `Peer`, of a stream."""
+
+    is_stream = True
 
 
 class Received:
@@ -140,7 +153,7 @@ class MessageFirst(Executor):
         started = time.perf_counter()
         respond, rpc_event, state, method, _, *rest = args
         receive = _server._receive_message(state, rpc_event.call, None)
-        peer = state.peer = Peer(rpc_event, method.name, started, is_stream=False)
+        peer = state.peer = Peer(rpc_event, method.name, started)
 
         def received(event: Any) -> Any:
             outcome = receive(event)
@@ -152,7 +165,8 @@ class MessageFirst(Executor):
                 pool = self._ending
             else:
                 size = len(message)
-                call = method.admit(peer.metadata, rpc_event.call.peer(), started, size)
+                metadata = rpc_event.invocation_metadata or ()
+                call = method.admit(metadata, rpc_event.call.peer(), started, size)
                 if call is not None and not isinstance(call, Call):
                     function(respond, rpc_event, state, refuse(call), lambda: (), *rest)
                     return outcome
@@ -197,7 +211,7 @@ class ReadAheadPool(ThreadPoolExecutor):
         """Run a stream in a thread; see `MessageFirst.submit`."""
         if IS_SUPPORTED and args and args[0] is _server._stream_response_in_pool:
             respond, rpc_event, state, behavior, _, *rest = args
-            state.peer = Peer(rpc_event, "StreamMasks", time.perf_counter(), is_stream=True)
+            state.peer = StreamPeer(rpc_event, "StreamMasks", time.perf_counter())
             return super().submit(
                 function,
                 respond,

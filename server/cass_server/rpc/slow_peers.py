@@ -24,6 +24,8 @@ from cass_server.rpc.receiving import is_receiving, is_sending, refuse_unreceive
 _LOOK_SECONDS = 0.05
 # So many looks later, the calls that wait for their peers are looked through.
 _LOOKS = 10
+# What a process may have beside what is in flight, since it was warm.
+_MORE_BYTES = 32 << 20
 
 _log = logging.getLogger(__name__)
 
@@ -63,8 +65,9 @@ class SlowPeers:
 
     def bound_memory(self) -> None:
         """From now on the process may have so much more resident memory as its limits call for."""
-        room = max(self._limits.queue_bytes, self._limits.message_bytes)
-        self._most_bytes = resident_bytes() + room + room // 2
+        # Python and gRPC have a copy each of what is in flight.
+        room = 2 * max(self._limits.queue_bytes, self._limits.message_bytes)
+        self._most_bytes = resident_bytes() + room + _MORE_BYTES
 
     def close(self) -> None:
         """Look no more."""
@@ -73,7 +76,8 @@ class SlowPeers:
     def _look(self) -> None:
         looks = 0
         while not self._closed.wait(_LOOK_SECONDS):
-            if self._is_short():
+            is_short = self._answerer.admission.is_short = self._is_short()
+            if is_short:
                 self._end_half(time.perf_counter())
             looks += 1
             if looks % _LOOKS == 0:

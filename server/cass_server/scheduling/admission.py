@@ -30,6 +30,7 @@ class Admission:
     """Counts what is in flight; safe to use from several threads.
 
     A caller is a token or a connection, and has at most its share of the requests and the bytes.
+    While ``is_short``, there is no room for bytes: the process has too little memory.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -40,6 +41,7 @@ class Admission:
         # A lock alone, where nobody is waited for: a condition costs three times as much.
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
+        self.is_short = False
         self._requests = 0
         self._bytes = 0
         # Of each caller who has some.
@@ -134,7 +136,8 @@ class Admission:
         others = self._bytes - held
         theirs = self._bytes_of.get(caller, 0) - held
         return others == 0 or (
-            others + size <= self._most_bytes
+            not self.is_short
+            and others + size <= self._most_bytes
             and (theirs == 0 or theirs + size <= self._share_bytes)
         )
 

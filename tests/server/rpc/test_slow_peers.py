@@ -114,8 +114,9 @@ def test_what_computes_does_not_end(old: None) -> None:
 def test_memory_is_short_beyond_what_the_limits_call_for(
     old: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Half as much again as the bytes in flight; free memory that malloc keeps does not count."""
+    """Twice the bytes in flight, and 32 MiB; free memory that malloc keeps does not count."""
     memory = [1000, 0]
+    most = 1200 + (32 << 20)
     monkeypatch.setattr(slow_peers_module, "resident_bytes", lambda: memory[0])
     monkeypatch.setattr(slow_peers_module, "free_bytes", lambda: memory[1])
     with running(limits=Limits(message_bytes=10, queue_bytes=100)) as server:
@@ -123,7 +124,7 @@ def test_memory_is_short_beyond_what_the_limits_call_for(
         assert not peers._is_short()  # no limit is set yet
         peers.bound_memory()
         seen = []
-        for memory[:] in ((1150, 0), (1151, 0), (1151, 1), (1300, 100)):
+        for memory[:] in ((most, 0), (most + 1, 0), (most + 1, 1), (most + 99, 98)):
             seen.append(peers._is_short())
         assert seen == [False, True, False, True]
 

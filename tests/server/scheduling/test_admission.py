@@ -417,6 +417,17 @@ def test_a_large_message_counts_from_its_arrival() -> None:
         server.assert_all_is_given_back()
 
 
+def test_short_memory_leaves_no_room_for_bytes() -> None:
+    """But for a request that is alone, which nothing would ever make room for."""
+    admission = Admission(Limits(queue_bytes=100))
+    admission.is_short = True
+    assert admission.try_hold(10)
+    with pytest.raises(Overloaded, match="100 bytes"):
+        admission.hold(10)
+    admission.is_short = False
+    admission.hold(10)
+
+
 def test_idle_is_when_nothing_is_in_flight() -> None:
     """Neither requests nor bytes, which an answer has that is still being taken."""
     admission = Admission(Limits())
