@@ -14,7 +14,7 @@ from cass_core.errors import CassError, InputWarning, InvalidRequest
 from cass_core.losses import compute_loss
 from cass_core.masks import generate_mask
 from cass_core.results import LossResult
-from cass_core.specs import LossSpec, MaskSpec
+from cass_core.specs import LossSpec, MaskSpec, WeightSpec
 
 if TYPE_CHECKING:
     from cass_core.nn import CassLoss, MaskLoss
@@ -31,6 +31,7 @@ __all__ = [
     "LossSpec",
     "MaskLoss",
     "MaskSpec",
+    "WeightSpec",
     "boxes_without_patch",
     "compute_loss",
     "generate_mask",

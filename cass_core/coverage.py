@@ -32,7 +32,8 @@ def boxes_without_patch(
             waits for the device.
         image_size: (H, W) in pixels, one for all images or one for each.
         feature_map: (h, w) in cells, or a list of them for several levels.
-        spec: ``patch_size`` and ``min_size`` matter.
+        spec: ``patch_size``, ``min_size`` and ``level_ranges`` matter; a box without a part in a
+            level holds none of its patches.
 
     Returns:
         ``[M]`` bool, for the boxes of all images one after the other (`BoxBatch.xyxy`); for a list
@@ -57,11 +58,13 @@ def without_patch(inputs: MaskInputs) -> list[Flags]:
     if len(sizes) > 1:
         sizes = np.repeat(sizes, inputs.boxes.counts, axis=0)
     spec, flags = inputs.spec, []
-    for h, w in inputs.maps:
+    longer = (xyxy[:, 2:].astype(np.float64) - xyxy[:, :2]).max(axis=1, initial=0)
+    for level, (h, w) in enumerate(inputs.maps):
         patch_y, patch_x = min(spec.patch_size, h), min(spec.patch_size, w)
         along_y = _holds_centre(xyxy[:, 1], xyxy[:, 3], h / sizes[:, 0], h, patch_y, spec.min_size)
         along_x = _holds_centre(xyxy[:, 0], xyxy[:, 2], w / sizes[:, 1], w, patch_x, spec.min_size)
-        flags.append(~(along_y & along_x))
+        over, longest = spec.range_of(level)
+        flags.append(~(along_y & along_x & (longer > over) & (longer <= longest)))
     return flags
 
 

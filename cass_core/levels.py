@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from cass_core.arrays import is_tensor
 from cass_core.checks.logits import check_grid, check_logits, check_same_patches
@@ -99,9 +102,8 @@ def split_logits(
 
 
 def sum_levels(
-    loss_of: Callable[[Tensor, FeatureMap, LossSpec, float | None], Tensor],
+    loss_of: Callable[[int, LossSpec, float | None], Tensor],
     levels: Sequence[Tensor],
-    maps: Sequence[FeatureMap],
     spec: LossSpec,
     num_boxes: float | None,
     logits: Logits,
@@ -109,9 +111,8 @@ def sum_levels(
     """The loss of all levels, each by a call of its own.
 
     Args:
-        loss_of: the loss of a level's logits under a spec, with its ``num_boxes``.
+        loss_of: the loss of the level with this index under a spec, with its ``num_boxes``.
         levels: of `split_logits`.
-        maps: (h, w) of each, in cells.
         spec: the loss.
         num_boxes: normaliser of ``per_object``.
         logits: as they were given: losses of the reduction ``none`` get their form.
@@ -121,56 +122,75 @@ def sum_levels(
         patches = sum(level.numel() for level in levels)
         num_boxes = normalizer_of(spec, patches, num_boxes)
         spec = dataclasses.replace(spec, reduction="per_object")
-    values = [
-        loss_of(level, cells, spec, num_boxes) for level, cells in zip(levels, maps, strict=True)
-    ]
+    values = [loss_of(i, spec, num_boxes) for i in range(len(levels))]
     if spec.reduction != "none":
         return sum(values[1:], values[0])
-    return in_form_of(logits, _row(values) if len(values) > 1 else values[0])
+    return in_form_of(logits, _row(values))
 
 
-def flat_levels(logits: Logits, target: Any) -> tuple[Tensor, Any]:
-    """Logits and target as one tensor each: of several levels, a row of all their patches.
+def is_levels(value: Any) -> bool:
+    """Whether this is a list of one array or tensor a level, rather than of numbers."""
+    if not isinstance(value, list | tuple) or not value:
+        return False
+    return all(getattr(part, "ndim", 0) > 1 for part in value)
+
+
+def flat_levels(logits: Logits, **others: Any) -> tuple[Any, ...]:
+    """Logits and others of as many patches as one array each: of several levels, a row of all.
 
     Args:
-        logits: of `check_levels`.
-        target: one tensor, or a list with one a level.
+        logits: one array or tensor, or a list with one a level, checked.
+        others: likewise, by the names that errors give them; or None.
 
     Raises:
-        InvalidRequest: the levels differ; ``target`` or ``target[i]`` is named.
+        InvalidRequest: the levels differ; an argument, or its entry ``name[i]``, is named.
     """
-    levels = logits if isinstance(logits, list | tuple) else [logits]
-    masks = target if isinstance(target, list | tuple) else [target]
-    if not all(map(is_tensor, masks)) or len({(m.dtype, m.device) for m in masks}) != 1:
-        if len(masks) != 1:
-            raise InvalidRequest("target", "must be torch tensors of one dtype, on one device")
-        return plain_logits(levels[0]), target  # refused by what it is
-    levels, masks = ([plain_logits(part) for part in parts] for parts in (levels, masks))
-    if len(levels) > 1 and len(masks) > 1:
-        if len(levels) != len(masks):
-            raise InvalidRequest(
-                "target", f"has {len(masks)} levels, the logits have {len(levels)}"
-            )
-        for i, (level, mask) in enumerate(zip(levels, masks, strict=True)):
-            check_same_patches(tuple(level.shape), tuple(mask.shape), f"target[{i}]")
-    if len(levels) == len(masks) == 1:
-        return levels[0], masks[0]
-    return _row(levels), _row(masks)
+    levels = [plain_logits(level) for level in _parts(logits)]
+    rows = [_row(levels)]
+    for name, value in others.items():
+        parts = [plain_logits(part) if hasattr(part, "ndim") else part for part in _parts(value)]
+        if len(parts) > 1:
+            kinds = {
+                (type(p), getattr(p, "dtype", None), getattr(p, "device", None)) for p in parts
+            }
+            if len(kinds) != 1 or not is_levels(parts):
+                raise InvalidRequest(name, "must be arrays of one kind and dtype, on one device")
+            if len(levels) not in (1, len(parts)):
+                raise InvalidRequest(
+                    name, f"has {len(parts)} levels, the logits have {len(levels)}"
+                )
+            for i, (level, part) in enumerate(zip(levels, parts, strict=False)):
+                if len(levels) > 1:
+                    check_same_patches(tuple(level.shape), tuple(part.shape), f"{name}[{i}]")
+        rows.append(_row(parts))
+    return tuple(rows)
 
 
-def in_form_of(logits: Logits, losses: Tensor) -> Any:
-    """Losses of each patch, of several levels in a row, in the form that the logits have."""
+def _parts(value: Any) -> list[Any]:
+    return list(value) if is_levels(value) else [value]
+
+
+def in_form_of(logits: Logits, values: Any) -> Any:
+    """Values of each patch, of several levels in a row, in the form that the logits have."""
     if not isinstance(logits, list | tuple):
-        return losses.reshape(logits.shape)
+        return values.reshape(logits.shape)
     if len(logits) == 1:
-        return [losses.reshape(logits[0].shape)]
+        return [values.reshape(logits[0].shape)]
+    ends = itertools.accumulate(math.prod(level.shape[1:]) for level in logits)
+    edges = itertools.pairwise((0, *ends))
+    return [
+        values[:, start:stop].reshape(level.shape)
+        for (start, stop), level in zip(edges, logits, strict=True)
+    ]
+
+
+def _row(levels: Sequence[Any]) -> Any:
+    """The patches of all levels, ``[B, n]``; a single one as it is."""
+    if len(levels) == 1:
+        return levels[0]
+    rows = [level.reshape(len(level), -1) for level in levels]
+    if not is_tensor(rows[0]):
+        return np.concatenate(rows, axis=1)
     import torch
 
-    parts = torch.split(losses, [level[0].numel() for level in logits], dim=1)
-    return [part.reshape(level.shape) for part, level in zip(parts, logits, strict=True)]
-
-
-def _row(levels: Sequence[Tensor]) -> Tensor:
-    import torch
-
-    return torch.cat([level.flatten(1) for level in levels], dim=1)
+    return torch.cat(rows, dim=1)

@@ -10,14 +10,21 @@ from torch import Tensor, nn
 from torch.autograd.forward_ad import unpack_dual
 
 from cass_core.boxes import BoxBatch
-from cass_core.checks.logits import check_target, warn_of_ones
+from cass_core.checks.logits import check_loss_weights, check_target, warn_of_ones
 from cass_core.checks.plausible import check_plausible
 from cass_core.grid import FeatureMap, feature_maps, image_sizes, one_image_size
-from cass_core.inputs import check_sizes, check_spec
+from cass_core.inputs import MaskInputs, check_ranges, check_sizes, check_spec
 from cass_core.levels import check_levels, flat_levels, in_form_of, split_logits, sum_levels
-from cass_core.ops.backend import DeviceBoxes, boxes_loss, is_on_device, offsets_of, to_device
+from cass_core.ops.backend import (
+    DeviceBoxes,
+    boxes_loss,
+    is_on_device,
+    make_masks,
+    offsets_of,
+    to_device,
+)
 from cass_core.ops.spec_args import loss_options, mask_options
-from cass_core.specs import LossSpec, MaskSpec, normalizer_of
+from cass_core.specs import LossSpec, MaskSpec, WeightSpec, normalizer_of
 
 T = TypeVar("T")
 
@@ -29,6 +36,7 @@ class CassLoss(nn.Module):
         mask_spec: how the target is made.
         loss_spec: the loss; ``per_object`` counts the boxes it is called with unless
             ``num_boxes`` is given.
+        weight_spec: what a patch weighs; None is ``WeightSpec()``.
 
     Example:
         >>> loss = CassLoss(MaskSpec(), LossSpec(kind="bce"))
@@ -43,10 +51,13 @@ class CassLoss(nn.Module):
         self,
         mask_spec: MaskSpec = MaskSpec(),  # noqa: B008 - frozen
         loss_spec: LossSpec = LossSpec(),  # noqa: B008 - frozen
+        weight_spec: WeightSpec | None = None,
     ) -> None:
         super().__init__()
         check_spec(mask_spec, MaskSpec)
         check_spec(loss_spec)
+        self.weight_spec = WeightSpec() if weight_spec is None else weight_spec
+        check_spec(self.weight_spec, WeightSpec)
         self.mask_spec = mask_spec
         self.loss_spec = loss_spec
 
@@ -57,6 +68,10 @@ class CassLoss(nn.Module):
         image_size: Any,
         feature_map: Any,
         num_boxes: float | None = None,
+        *,
+        valid_region: Any = None,
+        ignore: BoxBatch | Sequence[Any] | None = None,
+        box_weights: Any = None,
     ) -> Any:
         """The reduced loss.
 
@@ -70,6 +85,10 @@ class CassLoss(nn.Module):
             feature_map: (h, w) in cells, or a list of them: the loss of several levels is one,
                 with sums and normaliser over all of them.
             num_boxes: normaliser of ``per_object``; by default the number of boxes given.
+            valid_region: where the picture is in each padded image, as for
+                `cass_core.generate_mask`, as are the next two.
+            ignore: boxes of regions that nobody annotated.
+            box_weights: one number a box.
 
         Returns:
             A float32 scalar (float64 for float64 logits), or for ``reduction="none"`` the
@@ -90,29 +109,38 @@ class CassLoss(nn.Module):
                 check_plausible(batch, image_sizes(size, batch.num_images), maps)
         else:
             batch, placed = _untraced(_place, boxes, image_size, maps, device)
+        check_ranges(self.mask_spec.num_ranges, maps)
         levels = split_logits(logits, maps, single, self.mask_spec.patch_size, batch.num_images)
+        num_boxes = batch.num_boxes if num_boxes is None else num_boxes
+        given = valid_region, ignore, box_weights
+        if self.weight_spec != WeightSpec() or any(value is not None for value in given):
+            (row,) = flat_levels(levels)
+            options = self.weight_spec, *given
+            target, weights = _untraced(
+                _weighted_target, batch, image_size, maps, self.mask_spec, options, device
+            )
+            value = _weighted_loss(row, target, weights, self.loss_spec, num_boxes)
+            return in_form_of(logits, value) if self.loss_spec.reduction == "none" else value
 
-        def loss_of(
-            level: Tensor, cells: FeatureMap, spec: LossSpec, num_boxes: float | None
-        ) -> Tensor:
+        def loss_of(index: int, spec: LossSpec, num_boxes: float | None) -> Tensor:
+            level = levels[index]
             value: Tensor
             value, _, _ = boxes_loss(
                 level,
                 placed,
-                list(cells),
-                mask_options(self.mask_spec),
+                list(maps[index]),
+                mask_options(self.mask_spec.of_level(index)),
                 loss_options(spec),
                 normalizer_of(spec, level.numel(), num_boxes),
                 _grad_dtype(level),
             )
             return value
 
-        num_boxes = batch.num_boxes if num_boxes is None else num_boxes
-        return sum_levels(loss_of, levels, maps, self.loss_spec, num_boxes, logits)
+        return sum_levels(loss_of, levels, self.loss_spec, num_boxes, logits)
 
     def extra_repr(self) -> str:
         """What torch shows between the parentheses."""
-        return f"{self.mask_spec}, {self.loss_spec}"
+        return f"{self.mask_spec}, {self.loss_spec}, {self.weight_spec}"
 
 
 class MaskLoss(nn.Module):
@@ -140,6 +168,8 @@ class MaskLoss(nn.Module):
         logits: Tensor | Sequence[Tensor],
         mask: Tensor | Sequence[Tensor],
         num_boxes: float | None = None,
+        *,
+        weights: Tensor | Sequence[Tensor] | None = None,
     ) -> Any:
         """The reduced loss.
 
@@ -148,6 +178,7 @@ class MaskLoss(nn.Module):
             mask: of as many patches, in [0, 1], on the logits' device; uint8 stands for value /
                 255. Of several levels a list, as loaders give it, or one row ``[B, n]``.
             num_boxes: normaliser of ``per_object``.
+            weights: of each patch, finite and at least 0, in the form of the mask.
 
         Returns:
             As `CassLoss`; differentiable once with respect to the logits, not to the mask.
@@ -156,16 +187,19 @@ class MaskLoss(nn.Module):
             InvalidRequest: an argument cannot be used; it is named.
         """
         _checked(logits)
-        row, target = flat_levels(logits, mask)
+        row, target, given = flat_levels(logits, target=mask, weights=weights)
         target = torch.as_tensor(check_target(target, row))
-        if not torch.compiler.is_compiling():
+        is_eager = not torch.compiler.is_compiling()
+        if is_eager:
             warn_of_ones(target, "mask")
-        normalizer = normalizer_of(self.loss_spec, row.numel(), num_boxes)
-        options = loss_options(self.loss_spec)
         value: Tensor
-        value, _, _ = torch.ops.cass.loss(
-            row, target.detach(), *options, normalizer, _grad_dtype(row)
-        )
+        if given is None:
+            normalizer = normalizer_of(self.loss_spec, row.numel(), num_boxes)
+            options = *loss_options(self.loss_spec), normalizer, _grad_dtype(row)
+            value, _, _ = torch.ops.cass.loss(row, target.detach(), *options)
+        else:
+            given = torch.as_tensor(check_loss_weights(given, row, read=is_eager))
+            value = _weighted_loss(row, target.detach(), given, self.loss_spec, num_boxes)
         return in_form_of(logits, value) if self.loss_spec.reduction == "none" else value
 
     def extra_repr(self) -> str:
@@ -182,6 +216,31 @@ def _checked(logits: Any) -> Tensor:
     ):
         raise RuntimeError("CassLoss and MaskLoss have no forward-mode derivative")
     return levels[0]
+
+
+def _weighted_loss(
+    logits: Tensor, target: Tensor, weights: Tensor, spec: LossSpec, num_boxes: float | None
+) -> Tensor:
+    normalizer = normalizer_of(spec, logits.numel(), num_boxes)
+    options = *loss_options(spec), normalizer, _grad_dtype(logits)
+    value: Tensor
+    value, _, _, _ = torch.ops.cass.weighted_loss(logits, target, weights, *options)
+    return value
+
+
+def _weighted_target(
+    batch: BoxBatch,
+    image_size: Any,
+    maps: list[FeatureMap],
+    spec: MaskSpec,
+    options: tuple[Any, ...],
+    device: torch.device,
+) -> tuple[Tensor, Tensor]:
+    """Mask and weights of all levels in a row, on the device."""
+    sizes = check_sizes(image_size, batch)
+    inputs = MaskInputs(batch, sizes, maps, False, spec, "float32", False).weighted(*options)
+    masks, _, weights = make_masks(inputs, device)
+    return flat_levels(masks)[0], flat_levels(weights)[0]
 
 
 def _grad_dtype(logits: Tensor) -> torch.dtype | None:

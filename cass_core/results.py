@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -25,14 +26,15 @@ class LossResult:
             float64 for float64 logits.
         sum: the sum over all patches, a scalar of the same dtype.
         normalizer: what the sum was divided by; 1 for ``none`` and ``sum``. Data-parallel
-            training adds ``sum`` and ``normalizer`` over its processes and divides itself.
+            training adds ``sum`` and ``normalizer`` over its processes and divides itself. For
+            the ``mean`` with weights it is their sum: of CUDA logits a float64 scalar there.
         grad: gradient of the reduced loss (for ``none``, of the sum) with respect to the
             logits, of their shape and dtype; None unless requested.
     """
 
     loss: Any
     sum: Any
-    normalizer: float
+    normalizer: Any
     grad: Any = None
 
 
@@ -65,10 +67,15 @@ class HostLoss:
         )
 
 
-def wrap_masks(inputs: MaskInputs, masks: Sequence[Array], owners: Sequence[Array]) -> Any:
+def wrap_masks(
+    inputs: MaskInputs,
+    masks: Sequence[Array],
+    owners: Sequence[Array],
+    weights: Sequence[Array] = (),
+) -> Any:
     """Host arrays in the form that `generate_mask` returns for these inputs."""
     if not is_tensor(inputs.boxes.xyxy):
-        return arrange_masks(inputs, masks, owners)
+        return arrange_masks(inputs, masks, owners, weights)
     device = inputs.boxes.xyxy.device
 
     def place(array: Array, name: str) -> Tensorlike:
@@ -78,11 +85,16 @@ def wrap_masks(inputs: MaskInputs, masks: Sequence[Array], owners: Sequence[Arra
         inputs,
         [place(mask, inputs.dtype) for mask in masks],
         [place(owner, "int32") for owner in owners],
+        [place(of_map, "float32") for of_map in weights],
     )
 
 
-def arrange_masks(inputs: MaskInputs, masks: Sequence[Any], owners: Sequence[Any]) -> Any:
-    """One mask or a list, alone or in a pair with the owners."""
-    if not inputs.return_owner:
+def arrange_masks(
+    inputs: MaskInputs, masks: Sequence[Any], owners: Sequence[Any], weights: Sequence[Any] = ()
+) -> Any:
+    """One mask or a list, alone or in a tuple with the owners and the weights."""
+    if not inputs.return_owner and inputs.weighting is None:
         return masks[0] if inputs.single else masks
-    return (masks[0], owners[0]) if inputs.single else (masks, owners)
+    wanted = True, inputs.return_owner, inputs.weighting is not None
+    parts = itertools.compress((masks, owners, weights), wanted)
+    return tuple(part[0] if inputs.single else part for part in parts)

@@ -8,6 +8,7 @@ import numpy as np
 
 from cass_core.arrays import LOGIT_DTYPES, TARGET_DTYPES, Tensorlike, is_tensor
 from cass_core.checks.warn import is_due, warn_once, were_shown
+from cass_core.checks.weighting import check_weights
 from cass_core.errors import InvalidRequest
 from cass_core.grid import FeatureMap, patch_grid
 
@@ -25,11 +26,23 @@ def check_logits(logits: Any, field: str = "logits") -> Tensorlike:
 def check_target(target: Any, logits: Tensorlike) -> Tensorlike:
     """A target of the logits' shape, or with the grid flattened where they are not."""
     checked = _check_array(target, "target", TARGET_DTYPES)
-    if is_tensor(checked) != is_tensor(logits):
-        raise InvalidRequest("target", "must be of the same kind (NumPy or torch) as the logits")
-    if is_tensor(checked) and is_tensor(logits) and checked.device != logits.device:
-        raise InvalidRequest("target", f"is on {checked.device}, the logits on {logits.device}")
+    _check_place(checked, "target", logits)
     check_same_patches(tuple(logits.shape), tuple(checked.shape))
+    return checked
+
+
+def check_loss_weights(weights: Any, logits: Tensorlike, *, read: bool = True) -> Tensorlike:
+    """Weights of the logits' patches in float32; a device's values are never read."""
+    checked = _check_array(weights, "weights", LOGIT_DTYPES)
+    _check_place(checked, "weights", logits)
+    check_same_patches(tuple(logits.shape), tuple(checked.shape), "weights")
+    if is_tensor(checked):
+        checked = checked.detach().float()
+    elif checked.dtype != np.float32:
+        with np.errstate(over="ignore"):  # becomes infinite, and is refused as that
+            checked = np.asarray(checked, np.float32)
+    if read:
+        check_weights(checked, "weights")
     return checked
 
 
@@ -79,6 +92,13 @@ def _go_together(first: Shape, second: Shape) -> bool:
         return True
     short, long = sorted((first, second), key=len)
     return len(short) == 2 and len(long) == 3 and short == (long[0], long[1] * long[2])
+
+
+def _check_place(value: Tensorlike, field: str, logits: Tensorlike) -> None:
+    if is_tensor(value) != is_tensor(logits):
+        raise InvalidRequest(field, "must be of the same kind (NumPy or torch) as the logits")
+    if is_tensor(value) and is_tensor(logits) and value.device != logits.device:
+        raise InvalidRequest(field, f"is on {value.device}, the logits on {logits.device}")
 
 
 def _check_array(value: Any, field: str, dtypes: tuple[str, ...]) -> Tensorlike:

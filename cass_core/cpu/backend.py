@@ -16,8 +16,8 @@ from cass_core.specs import normalizer_of
 
 def compute_masks(
     inputs: MaskInputs, checkpoint: Callable[[], None] | None = None
-) -> tuple[list[Array], list[Array]]:
-    """Masks and owner maps (empty unless requested) of each feature map, on the CPU.
+) -> tuple[list[Array], list[Array], list[Array]]:
+    """Masks, owner maps and weights (empty unless requested) of each feature map, on the CPU.
 
     In a long computation ``checkpoint`` is called between images; what it raises ends it.
     """
@@ -25,8 +25,9 @@ def compute_masks(
     dtype = storage_dtype(inputs.dtype)
     masks = [np.empty(shape, dtype) for shape in shapes]
     owners = [np.empty(shape, np.int32) for shape in shapes] if inputs.return_owner else []
-    fill_masks(inputs, masks, owners, checkpoint)
-    return masks, owners
+    weights = [] if inputs.weighting is None else [np.empty(s, np.float32) for s in shapes]
+    fill_masks(inputs, masks, owners, checkpoint, weights)
+    return masks, owners, weights
 
 
 def fill_masks(
@@ -34,6 +35,7 @@ def fill_masks(
     masks: Sequence[Array],
     owners: Sequence[Array],
     checkpoint: Callable[[], None] | None = None,
+    weights: Sequence[Array] = (),
 ) -> None:
     """As `compute_masks`, into arrays of the caller's."""
     from cass_core.cpu.run import fill_mask
@@ -43,9 +45,15 @@ def fill_masks(
         boxes = BoxBatch(boxes.xyxy.cpu(), boxes.counts)  # whose values are checked now
     if not isinstance(sizes, np.ndarray):
         sizes = to_host(sizes)[0]
+    if weights:
+        from cass_core.cpu.weighing import fill_weighted
+
+        fill_weighted(inputs, boxes, sizes, (masks, owners, weights), checkpoint)
+        return
+    options = inputs.spec, inputs.dtype
     for i, feature_map in enumerate(inputs.maps):
         owner = owners[i] if inputs.return_owner else None
-        fill_mask(boxes, sizes, feature_map, inputs.spec, inputs.dtype, masks[i], owner, checkpoint)
+        fill_mask(boxes, sizes, feature_map, *options, masks[i], owner, checkpoint, level=i)
 
 
 def compute_losses(inputs: LossInputs, checkpoint: Callable[[], None] | None = None) -> HostLoss:
@@ -60,15 +68,18 @@ def compute_losses(inputs: LossInputs, checkpoint: Callable[[], None] | None = N
     """
     from cass_core.cpu.run import take_loss
 
-    target, target_dtype = inputs.target, inputs.target_dtype
+    target, target_dtype, weights = inputs.target, inputs.target_dtype, inputs.weights
     if inputs.mask is not None:
-        masks, _ = compute_masks(inputs.mask, checkpoint)
+        masks, _, weighed = compute_masks(inputs.mask, checkpoint)
         target, target_dtype = masks[0], inputs.mask.dtype
+        weights = weighed[0] if weighed else None
         if inputs.mask.spec.merge == "sum":
             check_summed(float(target.max(initial=0)))
     assert target is not None  # by LossInputs.checked
     spec = inputs.spec
     normalizer = normalizer_of(spec, inputs.logits.size, inputs.num_boxes)
+    if weights is not None and spec.reduction == "mean":
+        normalizer = float(weights.sum(dtype=np.float64))
     real = np.float64 if inputs.logits_dtype == "float64" else np.float32
     shape, per_patch = inputs.logits.shape, spec.reduction == "none"
     loss = np.empty(shape if per_patch else (), real)
@@ -79,7 +90,8 @@ def compute_losses(inputs: LossInputs, checkpoint: Callable[[], None] | None = N
         target,
         target_dtype,
         spec,
-        1.0 / normalizer,
+        1.0 / normalizer if normalizer else 0.0,
+        weights=None if weights is None else np.ascontiguousarray(weights),
         losses=loss if per_patch else None,
         grad=grad,
         checkpoint=checkpoint,
@@ -87,7 +99,7 @@ def compute_losses(inputs: LossInputs, checkpoint: Callable[[], None] | None = N
     if not target_good:
         refuse_bad_target(target, target_dtype)
     if not per_patch:
-        loss = np.asarray(total / normalizer, real)
+        loss = np.asarray(total / normalizer if normalizer else 0.0, real)
     return HostLoss(loss, total, normalizer, grad)
 
 

@@ -18,18 +18,26 @@ def counter(inputs: MaskInputs) -> Callable[[Array, Array], int]:
     sizes = read_only(np.array(to_host(inputs.sizes)[0], np.float64))
     maps = read_only(np.array(inputs.maps, np.int64))
     spec = inputs.spec
-    return partial(count_without_patch, sizes, maps, spec.patch_size, float(spec.min_size))
+    ranges = read_only(np.array([spec.range_of(i) for i in range(len(maps))]).reshape(-1, 2))
+    return partial(count_without_patch, sizes, maps, ranges, spec.patch_size, float(spec.min_size))
 
 
 @brief
 def count_without_patch(
-    sizes: Any, maps: Any, patch_size: int, min_size: float, xyxy: Any, offsets: Any
+    sizes: Any,
+    maps: Any,
+    ranges: Any,
+    patch_size: int,
+    min_size: float,
+    xyxy: Any,
+    offsets: Any,
 ) -> int:
     """Boxes that hold no patch centre of any feature map; `cass_core.coverage` says which.
 
     Args:
         sizes: ``[1, 2]`` or ``[B, 2]`` float64, (H, W) of the images in pixels.
         maps: ``[L, 2]`` int64, (h, w) of the feature maps in cells.
+        ranges: ``[L, 2]`` float64, of the longer sides of the boxes that take part in a level.
         patch_size: as in `MaskSpec`.
         min_size: likewise.
         xyxy: ``[M, 4]`` float32, checked.
@@ -38,6 +46,7 @@ def count_without_patch(
     holds = np.zeros(xyxy.shape[0], np.bool_)
     for level in range(maps.shape[0]):
         h, w = float(maps[level, 0]), float(maps[level, 1])
+        over, longest = ranges[level, 0], ranges[level, 1]
         patch_y, patch_x = min(float(patch_size), h), min(float(patch_size), w)
         for image in range(offsets.shape[0] - 1):
             size = sizes[image if sizes.shape[0] > 1 else 0]
@@ -46,7 +55,10 @@ def count_without_patch(
             for i in range(offsets[image], offsets[image + 1]):
                 along_y = _holds_centre(xyxy[i, 1], xyxy[i, 3], ratio_y, h, patch_y, min_size)
                 along_x = _holds_centre(xyxy[i, 0], xyxy[i, 2], ratio_x, w, patch_x, min_size)
-                holds[i] |= along_y & along_x
+                longer = max(
+                    np.float64(xyxy[i, 2]) - xyxy[i, 0], np.float64(xyxy[i, 3]) - xyxy[i, 1]
+                )
+                holds[i] |= along_y & along_x & (longer > over) & (longer <= longest)
     count: int = holds.shape[0] - holds.sum()
     return count
 

@@ -19,6 +19,7 @@ from cass_core.enums import KINDS
 
 _MSE, _BCE, _FOCAL = KINDS["mse"], KINDS["bce"], KINDS["focal"]
 _CORNERNET, _QUALITY_FOCAL = KINDS["cornernet"], KINDS["quality_focal"]
+_VARIFOCAL = KINDS["varifocal"]
 
 _BLOCK = 1024
 # Where in a block's scratch these lie: p, 1 - p, their logarithms, p - y, two powers, gradient.
@@ -228,7 +229,7 @@ def loss_and_gradient(
                 slope = slope if diff != zero and gamma_ != zero else zero
                 out[i] = w[_A + i] * bce
                 w[_G + i] = slope * w[_P + i] * w[_Q + i] * bce + w[_A + i] * diff
-        else:
+        elif kind == _VARIFOCAL:
             _power(w, _P, gamma, n, _A)
             for i in range(n):
                 p, q, log_q = w[_P + i], w[_Q + i], w[_LOG_Q + i]
@@ -238,6 +239,17 @@ def loss_and_gradient(
                 w[_G + i] = (
                     y[i] * w[_DIFF + i] if y[i] > zero else background * (p - gamma_ * q * log_q)
                 )
+        else:  # soft_focal
+            for i in range(n):  # 1 - q of its formula, without cancellation
+                w[_G + i] = w[_P + i] * (one - y[i]) + w[_Q + i] * y[i]
+            _power(w, _G, gamma, n, _A)
+            _power(w, _G, gamma - 1.0, n, _B)
+            for i in range(n):
+                bce = -(y[i] * w[_LOG_P + i] + (one - y[i]) * w[_LOG_Q + i])
+                rise = gamma_ * w[_B + i] * w[_P + i] * w[_Q + i] * (one - two * y[i])
+                rise = rise if w[_G + i] > zero and gamma_ != zero else zero
+                out[i] = weight_ * w[_A + i] * bce
+                w[_G + i] = weight_ * (rise * bce + w[_A + i] * w[_DIFF + i])
         if grad.size > 0:
             for i in range(n):
                 grad[start + i] = w[_G + i] * scale_

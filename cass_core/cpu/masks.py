@@ -35,7 +35,7 @@ def _is_beyond(value: float, bound: float, is_open: bool) -> bool:
 
 
 @inline
-def _reached(
+def reached(
     low: float, high: float, cells: float, is_open: bool, patch: float, inverse: float, count: int
 ) -> tuple[int, int]:
     """First and one past the last patch with its centre on the map and between low and high.
@@ -70,17 +70,29 @@ def _distance(
 
 @kernel
 def mask_images(
-    xyxy: Any, offsets: Any, sizes: Any, first_image: int, mask: Any, owner: Any, options: Any
+    xyxy: Any,
+    offsets: Any,
+    sizes: Any,
+    first_image: int,
+    mask: Any,
+    owner: Any,
+    options: Any,
+    begin: int,
+    end: int,
 ) -> None:
     """Fill ``mask`` (``[K, n_y, n_x]`` float32) with images first_image .. first_image + K.
 
     ``xyxy`` is ``[M, 4]`` float32, ``offsets`` ``[B + 1]``, ``sizes`` ``[1 or B, 2]``;
     ``owner`` is like ``mask``, int32, or has no images if not requested; ``options`` are those
-    of `cass_core.cpu.run.mask_options`. The arithmetic follows the formulas of `MaskSpec` in
-    float64 per row and column, float32 per patch.
+    of `cass_core.cpu.run.mask_options`. Of each image the boxes from number ``begin`` to before
+    ``end`` are taken; unless ``begin`` is 0, they come on top of those before.
+
+    The arithmetic follows the formulas of `MaskSpec` in float64 per row and column, float32 per
+    patch.
     """
     h, w, patch_y, patch_x, expansion, min_size, anisotropic, gaussian = options[:8]
-    sigma_x, sigma_y, factor_options, subpixel, merge, min_radius = options[8:]
+    sigma_x, sigma_y, factor_options, subpixel, merge, min_radius = options[8:14]
+    over, longest = options[14:]
     rows, columns = mask.shape[1], mask.shape[2]
     want_owner = owner.shape[0] > 0
     inverse_y, inverse_x = 1.0 / patch_y, 1.0 / patch_x
@@ -89,15 +101,19 @@ def mask_images(
     for k in range(mask.shape[0]):
         image = first_image + k
         out = mask[k]
-        out[:] = np.float32(0)
-        if want_owner:
-            owner[k][:] = np.int32(-1)
+        if begin == 0:
+            out[:] = np.float32(0)
+            if want_owner:
+                owner[k][:] = np.int32(-1)
         size = sizes[image if sizes.shape[0] > 1 else 0]
         cells_y, cells_x = h / size[0], w / size[1]  # a pixel
-        for box in range(offsets[image], offsets[image + 1]):
+        first_box, last_box = offsets[image], offsets[image + 1]
+        for box in range(first_box + begin, min(first_box + end, last_box)):
             # Steps 1 and 2: to cells, least size.
             x1, x2 = np.float64(xyxy[box, 0]), np.float64(xyxy[box, 2])
             y1, y2 = np.float64(xyxy[box, 1]), np.float64(xyxy[box, 3])
+            if not over < max(x2 - x1, y2 - y1) <= longest:  # of another level
+                continue
             box_w, box_h = (x2 - x1) * cells_x, (y2 - y1) * cells_y
             x1, x2, y1, y2 = x1 * cells_x, x2 * cells_x, y1 * cells_y, y2 * cells_y
             centre_x, centre_y = 0.5 * (x1 + x2), 0.5 * (y1 + y2)
@@ -112,10 +128,10 @@ def mask_images(
             # Closed; but where the dilated box's edge is where d reaches 1, the value is 0.
             x_is_open = anisotropic and expand_x > 0.0 and expand_x >= min_radius
             y_is_open = anisotropic and expand_y > 0.0 and expand_y >= min_radius
-            c0, c1 = _reached(
+            c0, c1 = reached(
                 x1 - expand_x, x2 + expand_x, w, x_is_open, patch_x, inverse_x, columns
             )
-            r0, r1 = _reached(y1 - expand_y, y2 + expand_y, h, y_is_open, patch_y, inverse_y, rows)
+            r0, r1 = reached(y1 - expand_y, y2 + expand_y, h, y_is_open, patch_y, inverse_y, rows)
             if c0 >= c1 or r0 >= r1:
                 continue
             edge_x1, edge_x2 = min(max(x1, 0.0), w), min(max(x2, 0.0), w)

@@ -25,7 +25,7 @@ def _split(value: tl.tensor) -> tl.tuple:
 
 
 @triton.jit
-def _before(at: tl.tensor, edge: tl.tensor, origin: tl.tensor) -> tl.tensor:
+def before(at: tl.tensor, edge: tl.tensor, origin: tl.tensor) -> tl.tensor:
     """How far patch centres lie behind an edge, a float64 number of cells from the map's corner.
 
     Near the edge both subtractions of the head are exact, and the rest of the edge comes last: the
@@ -78,12 +78,12 @@ def _axis(
         least_low = tl.where(is_open, 1e-30, 0.0)
         least_high = tl.where(is_open & (reach_high <= cells), 1e-30, 0.0)
     reach_high = tl.minimum(reach_high, cells.to(tl.float64))
-    reached = _before(at, reach_low, origin) >= least_low
-    reached &= -_before(at, reach_high, origin) >= least_high
+    reached = before(at, reach_low, origin) >= least_low
+    reached &= -before(at, reach_high, origin) >= least_high
     if not SHAPE.subpixel:
         low = tl.minimum(tl.maximum(low, 0.0), cells.to(tl.float64))
         high = tl.minimum(tl.maximum(high, 0.0), cells.to(tl.float64))
-    outside = tl.maximum(-_before(at, low, origin), _before(at, high, origin))
+    outside = tl.maximum(-before(at, low, origin), before(at, high, origin))
     return length, expand.to(tl.float32), tl.maximum(outside, 0.0), reached
 
 

@@ -32,9 +32,16 @@ def _write(
     grad: tl.tensor,
     heads: tl.tuple,
     rests: tl.tuple,
+    weight: tl.tensor,
+    divisor: tl.tensor,
     LOSS: tl.constexpr,
 ) -> tl.tensor:
     """Store losses and gradient of these patches where they are requested; the losses' sum."""
+    if LOSS.clamp:
+        clamp = _number(heads, rests, 4, s.dtype)
+        is_beyond = (s > clamp) | (s < -clamp)
+        # NaN stays.
+        s = tl.where(s > clamp, clamp, tl.where(s < -clamp, -clamp, s))
     parameters = (
         _number(heads, rests, 0, s.dtype),
         _number(heads, rests, 1, s.dtype),
@@ -42,10 +49,20 @@ def _write(
         _number(heads, rests, 3, s.dtype),
     )
     loss, slope = loss_and_slope(s, y, parameters, LOSS.kind, LOSS.whole)
+    if LOSS.clamp:
+        slope = tl.where(is_beyond, 0.0, slope)
+    if LOSS.weighted:
+        # Where the weight is 0, so is all, whatever it was.
+        loss = tl.where(weight != 0.0, loss * weight, 0.0)
     if LOSS.per_patch:
         tl.store(losses + offset, loss, mask=inside)
     if LOSS.grad:
-        scale = 1.0 / _number(heads, rests, 4, s.dtype)
+        if LOSS.weighted:
+            scale = weight / tl.load(divisor).to(s.dtype)
+            slope = tl.where(weight != 0.0, slope, 0.0)
+            scale = tl.where(weight != 0.0, scale, 0.0)
+        else:
+            scale = 1.0 / _number(heads, rests, 5, s.dtype)
         tl.store(grad + offset, (slope * scale).to(grad.dtype.element_ty), mask=inside)
     return tl.sum(tl.ravel(tl.where(inside, loss, 0.0))).to(tl.float64)
 
@@ -54,16 +71,22 @@ def _write(
 def target_kernel(
     logits: tl.tensor,
     target: tl.tensor,
+    weights: tl.tensor,
     losses: tl.tensor,
     grad: tl.tensor,
     sums: tl.tensor,
+    divisor: tl.tensor,
     count: tl.tensor,
     heads: tl.tuple,
     rests: tl.tuple,
     LOSS: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
-    """One program a block of the flat logits."""
+    """One program a block of the flat logits.
+
+    ``weights``, and ``divisor``, a float64 that the sum is divided by, are read where LOSS.weighted
+    is true.
+    """
     program = tl.program_id(0)
     offset = program.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = offset < count
@@ -72,7 +95,10 @@ def target_kernel(
     y = tl.load(target + offset, mask=inside, other=0.0)
     if target.dtype.element_ty == tl.uint8:
         y = tl.div_rn(y.to(tl.float32), 255.0)
-    total = _write(s, y.to(real), inside, offset, losses, grad, heads, rests, LOSS)
+    weight = s
+    if LOSS.weighted:
+        weight = tl.load(weights + offset, mask=inside, other=0.0).to(real)
+    total = _write(s, y.to(real), inside, offset, losses, grad, heads, rests, weight, divisor, LOSS)
     tl.store(sums + program, total)
 
 
@@ -92,6 +118,7 @@ def boxes_kernel(
     w: tl.tensor,
     columns: tl.tensor,
     numbers: tl.tuple,
+    bounds: tl.tuple,
     heads: tl.tuple,
     rests: tl.tuple,
     SHAPE: tl.constexpr,
@@ -114,12 +141,13 @@ def boxes_kernel(
         (h, w),
         patch,
         numbers,
+        bounds,
         SHAPE,
         False,
         BLOCK_Y,
         BLOCK_X,
     )
-    total = _write(s, y.to(real), inside, offset, losses, grad, heads, rests, LOSS)
+    total = _write(s, y.to(real), inside, offset, losses, grad, heads, rests, s, sums, LOSS)
     tl.store(sums + tile, total)
 
 
@@ -128,10 +156,12 @@ def finish_kernel(
     sums: tl.tensor,
     loss: tl.tensor,
     whole: tl.tensor,
+    divisor: tl.tensor,
     count: tl.tensor,
     heads: tl.tuple,
     rests: tl.tuple,
     PER_PATCH: tl.constexpr,
+    WEIGHTED: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
     """The sum and, but where the loss is per patch, the reduced loss, from the programs' sums."""
@@ -144,5 +174,9 @@ def finish_kernel(
     result = tl.sum(total)
     tl.store(whole, result.to(whole.dtype.element_ty))
     if not PER_PATCH:
-        result /= _number(heads, rests, 4, tl.float64)
+        if WEIGHTED:
+            by = tl.load(divisor)
+            result = tl.where(by > 0.0, result / by, 0.0)
+        else:
+            result /= _number(heads, rests, 5, tl.float64)
         tl.store(loss, result.to(loss.dtype.element_ty))

@@ -15,6 +15,7 @@ _BCE = tl.constexpr(KINDS["bce"])
 _FOCAL = tl.constexpr(KINDS["focal"])
 _CORNERNET = tl.constexpr(KINDS["cornernet"])
 _QUALITY_FOCAL = tl.constexpr(KINDS["quality_focal"])
+_VARIFOCAL = tl.constexpr(KINDS["varifocal"])
 
 _LOG2_E = tl.constexpr(1.4426950408889634)
 # The natural logarithm of 2, its head short enough that n times it is exact.
@@ -145,8 +146,21 @@ def loss_and_slope(
         rise = tl.where(diff > 0.0, rise, tl.where(diff < 0.0, -rise, 0.0))
         loss = scale * bce
         slope = rise * p * q * bce + scale * diff
-    else:
+    elif KIND == _VARIFOCAL:
         background = weight * _power_of_log(p, log_p, gamma, WHOLE[2])
         loss = tl.where(y > 0.0, -y * (y * log_p + (1.0 - y) * log_q), -background * log_q)
         slope = tl.where(y > 0.0, y * diff, background * (p - gamma * q * log_q))
+    else:  # soft_focal
+        # 1 - q of its formula, without cancellation.
+        miss = p * (1.0 - y) + q * y
+        bce = -(y * log_p + (1.0 - y) * log_q)
+        scale = _power(miss, gamma, WHOLE[2])
+        if WHOLE[2] == 0:
+            rise = miss * 0.0
+        elif WHOLE[2] > 0:
+            rise = gamma * _power(miss, gamma - 1.0, WHOLE[2] - 1)
+        else:
+            rise = gamma * scale / tl.where(miss > 0.0, miss, 1.0)
+        loss = weight * scale * bce
+        slope = weight * (rise * p * q * (1.0 - 2.0 * y) * bce + scale * diff)
     return loss + check, slope + check

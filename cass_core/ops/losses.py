@@ -8,7 +8,15 @@ from torch import Tensor
 from cass_core.grid import patch_grid
 from cass_core.ops.launch import on_device
 from cass_core.ops.loss_kernels import boxes_kernel, finish_kernel, target_kernel
-from cass_core.ops.spec_args import Loss, kernel_numbers, kernel_shape, split_numbers
+from cass_core.ops.spec_args import (
+    Loss,
+    is_mean,
+    is_per_patch,
+    kernel_numbers,
+    kernel_ranges,
+    kernel_shape,
+    split_numbers,
+)
 from cass_core.ops.tiles import BLOCK_X, WARPS
 
 _BLOCK = 1024
@@ -34,16 +42,32 @@ def launch_loss(
         normalizer: what the sum is divided by.
         grad_dtype: of the gradient; None if not requested.
     """
+    return _launch_target(logits, target, choices, numbers, normalizer, grad_dtype, None, None)
+
+
+def _launch_target(
+    logits: Tensor,
+    target: Tensor,
+    choices: list[int],
+    numbers: list[float],
+    normalizer: float,
+    grad_dtype: torch.dtype | None,
+    weights: Tensor | None,
+    divisor: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
     logits, target = logits.contiguous(), target.contiguous()
-    out = _Outputs(logits, -(-logits.numel() // _BLOCK), choices, numbers, normalizer, grad_dtype)
+    programs = -(-logits.numel() // _BLOCK)
+    out = _Outputs(logits, programs, choices, numbers, normalizer, grad_dtype, divisor)
     if out.programs:
         with on_device(logits):
             target_kernel[(out.programs,)](
                 logits,
                 target,
+                target if weights is None else weights.contiguous(),
                 out.loss,
                 out.grad,
                 out.sums,
+                out.divisor,
                 logits.numel(),
                 out.heads,
                 out.rests,
@@ -51,6 +75,29 @@ def launch_loss(
                 BLOCK=_BLOCK,
             )
     return out.finish(logits)
+
+
+def launch_weighted_loss(
+    logits: Tensor,
+    target: Tensor,
+    weights: Tensor,
+    choices: list[int],
+    numbers: list[float],
+    normalizer: float,
+    grad_dtype: torch.dtype | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """As `launch_loss` with a weight for each patch; the last of its outputs is the normaliser.
+
+    Args:
+        weights: of as many patches, float32.
+        normalizer: what the sum is divided by, but for the mean, which is over the weights.
+    """
+    if is_mean(choices):
+        divisor = weights.sum(dtype=torch.float64)
+    else:
+        divisor = weights.new_full((), normalizer, dtype=torch.float64)
+    out = _launch_target(logits, target, choices, numbers, normalizer, grad_dtype, weights, divisor)
+    return *out, divisor
 
 
 def launch_boxes_loss(
@@ -90,9 +137,10 @@ def launch_boxes_loss(
                 w,
                 columns,
                 kernel_numbers(mask_choices, mask_numbers),
+                kernel_ranges(mask_numbers, 1)[0],
                 out.heads,
                 out.rests,
-                SHAPE=kernel_shape(mask_choices, sizes is not None),
+                SHAPE=kernel_shape(mask_choices, mask_numbers, sizes is not None),
                 LOSS=out.variant,
                 BLOCK_Y=_BLOCK_Y,
                 BLOCK_X=BLOCK_X,
@@ -114,8 +162,9 @@ class _Outputs:
         numbers: list[float],
         normalizer: float,
         grad_dtype: torch.dtype | None,
+        divisor: Tensor | None = None,
     ) -> None:
-        kind, per_patch = choices
+        per_patch = is_per_patch(choices)
         real = torch.float64 if logits.dtype == torch.float64 else torch.float32
         self.programs = programs
         self.loss = logits.new_empty(logits.shape if per_patch else (), dtype=real)
@@ -126,9 +175,17 @@ class _Outputs:
             else torch.empty_like(logits, dtype=grad_dtype)
         )
         self.sums = logits.new_empty(programs, dtype=torch.float64)
+        self.divisor = self.sums if divisor is None else divisor
         self.heads, self.rests = split_numbers([*numbers, normalizer])
         whole = tuple(int(n) if n in (0, 1, 2, 3, 4) else -1 for n in numbers[:3])
-        self.variant = Loss(kind, whole, bool(per_patch), grad_dtype is not None)
+        self.variant = Loss(
+            choices[0],
+            whole,
+            per_patch,
+            grad_dtype is not None,
+            numbers[4] > 0,
+            divisor is not None,
+        )
 
     def finish(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Add up; loss, sum, gradient."""
@@ -137,10 +194,12 @@ class _Outputs:
                 self.sums,
                 self.loss,
                 self.sum,
+                self.divisor,
                 self.programs,
                 self.heads,
                 self.rests,
                 PER_PATCH=self.variant.per_patch,
+                WEIGHTED=self.variant.weighted,
                 BLOCK=_SUMS,
             )
         return self.loss, self.sum, self.grad

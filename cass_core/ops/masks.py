@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cass_core.grid import patch_grid
 from cass_core.ops.launch import on_device
-from cass_core.ops.spec_args import kernel_numbers, kernel_shape
+from cass_core.ops.spec_args import kernel_numbers, kernel_ranges, kernel_shape
 from cass_core.ops.tiles import BLOCK_X, BLOCK_Y, WARPS, locate, soft_tile
 
 
@@ -27,6 +27,7 @@ def _mask_kernel(
     cells: tl.tuple,
     columns: tl.tuple,
     numbers: tl.tuple,
+    ranges: tl.tuple,
     SHAPE: tl.constexpr,
     OWNER: tl.constexpr,
     BLOCK_Y: tl.constexpr,
@@ -34,8 +35,9 @@ def _mask_kernel(
 ) -> None:
     """One program a tile; the tiles of the first map come first.
 
-    ``cells`` holds (h, w) of each map, ``columns`` its patches a row: whether those are a multiple
-    of 16 is compiled in, since it decides how wide a store can be.
+    ``cells`` holds (h, w) of each map, ``ranges`` the bounds of its boxes' longer sides,
+    ``columns`` its patches a row: whether those are a multiple of 16 is compiled in, since it
+    decides how wide a store can be.
     """
     tile = tl.program_id(0)
     map_start = tl.zeros([], tl.int64)
@@ -58,6 +60,7 @@ def _mask_kernel(
                 cells[i],
                 patch,
                 numbers,
+                ranges[i],
                 SHAPE,
                 OWNER,
                 BLOCK_Y,
@@ -118,7 +121,8 @@ def launch_masks(
                 cells,
                 tuple(columns for _, columns in grids),
                 kernel_numbers(choices, numbers),
-                SHAPE=kernel_shape(choices, sizes is not None),
+                kernel_ranges(numbers, len(cells)),
+                SHAPE=kernel_shape(choices, numbers, sizes is not None),
                 OWNER=return_owner,
                 BLOCK_Y=BLOCK_Y,
                 BLOCK_X=BLOCK_X,

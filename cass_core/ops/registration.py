@@ -1,4 +1,4 @@
-"""The torch operators ``cass::masks``, ``cass::loss`` and ``cass::boxes_loss``.
+"""The torch operators of masks and losses, with weights and without.
 
 On CUDA they launch the Triton kernels, anywhere else they go through the compiled CPU loops. They
 take tensors and plain numbers, have fake kernels and a gradient, and so work under torch.compile,
@@ -7,6 +7,7 @@ autocast and CUDA graphs.
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 from typing import Any, cast
 
@@ -16,11 +17,14 @@ from torch import Tensor
 
 from cass_core.arrays import from_host, to_host
 from cass_core.boxes import BoxBatch
+from cass_core.checks.weighting import Weighting
 from cass_core.cpu.backend import compute_losses, compute_masks
 from cass_core.errors import CassError
 from cass_core.grid import patch_grid
 from cass_core.inputs import LossInputs, MaskInputs, check_options
-from cass_core.ops.spec_args import loss_spec, mask_spec
+from cass_core.ops.gradient import backward_of, keep
+from cass_core.ops.spec_args import is_per_patch, loss_spec, mask_spec
+from cass_core.specs import WeightSpec
 
 _LOSS = "int[] choices, float[] numbers, float normalizer, ScalarType? grad_dtype"
 _BOXES = "Tensor xyxy, Tensor offsets, Tensor? sizes, SymInt[] image_size, SymInt[] feature_maps"
@@ -30,10 +34,22 @@ _library.define(
     f"masks({_BOXES}, int[] choices, float[] numbers, ScalarType dtype, bool return_owner)"
     " -> (Tensor mask, Tensor owner)"
 )
+_WEIGHTS = (
+    "Tensor? valid_region, Tensor? ignored, Tensor? ignored_offsets, Tensor? box_weights,"
+    " bool balanced, float background_weight"
+)
+_library.define(
+    f"weighted_masks({_BOXES}, int[] choices, float[] numbers, ScalarType dtype,"
+    f" bool return_owner, {_WEIGHTS}) -> (Tensor mask, Tensor owner, Tensor weights)"
+)
 _library.define(f"loss(Tensor logits, Tensor target, {_LOSS}) -> (Tensor, Tensor, Tensor)")
 _library.define(
     f"boxes_loss(Tensor logits, {_BOXES}, int[] mask_choices, float[] mask_numbers, {_LOSS})"
     " -> (Tensor, Tensor, Tensor)"
+)
+_library.define(
+    f"weighted_loss(Tensor logits, Tensor target, Tensor weights, {_LOSS})"
+    " -> (Tensor, Tensor, Tensor, Tensor)"
 )
 _library.define("scale_(Tensor(a!) grad, Tensor factor) -> ()")
 
@@ -43,19 +59,22 @@ _library.define("scale_(Tensor(a!) grad, Tensor factor) -> ()")
 
 def _launch(name: str, *args: Any) -> Any:
     try:
-        from cass_core.ops import losses, masks, scale
+        from cass_core.ops import losses, masks, scale, weights
     except ImportError as error:
         raise CassError(f"CUDA tensors need Triton, which torch for CUDA brings: {error}") from None
     launches: dict[str, Any] = {
         "masks": masks.launch_masks,
+        "weighted_masks": weights.launch_weighted_masks,
         "loss": losses.launch_loss,
         "boxes_loss": losses.launch_boxes_loss,
+        "weighted_loss": losses.launch_weighted_loss,
         "scale_": scale.launch_scale,
     }
     return launches[name](*args)
 
 
-CUDA = {name: partial(_launch, name) for name in ("masks", "loss", "boxes_loss", "scale_")}
+_NAMES = ("masks", "weighted_masks", "loss", "boxes_loss", "weighted_loss", "scale_")
+CUDA = {name: partial(_launch, name) for name in _NAMES}
 """What each operator does on CUDA."""
 
 
@@ -73,7 +92,7 @@ def _mask_inputs(
     dtype: torch.dtype,
     return_owner: bool,
 ) -> MaskInputs:
-    boxes = BoxBatch(xyxy.detach().cpu(), np.diff(offsets.cpu().numpy()))
+    boxes = _boxes_of(xyxy, offsets)
     where = np.array([image_size], np.float64) if sizes is None else sizes.cpu().numpy()
     maps = list(zip(feature_maps[::2], feature_maps[1::2], strict=True))
     name = str(dtype).removeprefix("torch.")
@@ -83,8 +102,28 @@ def _mask_inputs(
 
 
 def _masks_on_host(xyxy: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
-    inputs = _mask_inputs(xyxy, *args)
-    masks, owners = compute_masks(inputs)
+    mask, owner, _ = _flat_masks(xyxy, _mask_inputs(xyxy, *args))
+    return mask, owner
+
+
+def _weighted_masks_on_host(xyxy: Tensor, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
+    valid_region, ignored, ignored_offsets, box_weights, balanced, background = args[-6:]
+    weighting = Weighting(
+        WeightSpec("object" if balanced else "patch", background),
+        valid_region,
+        None if ignored is None else _boxes_of(ignored, ignored_offsets),
+        box_weights,
+    )
+    inputs = dataclasses.replace(_mask_inputs(xyxy, *args[:-6]), weighting=weighting)
+    return _flat_masks(xyxy, inputs)
+
+
+def _boxes_of(xyxy: Tensor, offsets: Tensor) -> BoxBatch:
+    return BoxBatch(xyxy.detach().cpu(), np.diff(offsets.cpu().numpy()))
+
+
+def _flat_masks(xyxy: Tensor, inputs: MaskInputs) -> tuple[Tensor, Tensor, Tensor]:
+    masks, owners, weights = compute_masks(inputs)
 
     def flat(arrays: list[Any], name: str) -> Tensor:
         tensors = [from_host(array.reshape(-1), name, as_tensor=True) for array in arrays]
@@ -92,45 +131,56 @@ def _masks_on_host(xyxy: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
             return torch.empty(0, dtype=getattr(torch, name), device=xyxy.device)
         return torch.cat(cast(list[Tensor], tensors)).to(xyxy.device)
 
-    return flat(masks, inputs.dtype), flat(owners, "int32")
+    return flat(masks, inputs.dtype), flat(owners, "int32"), flat(weights, "float32")
 
 
 def _loss_of(
     logits: Tensor,
     target: Tensor | None,
     mask: MaskInputs | None,
+    weights: Tensor | None,
     choices: list[int],
     numbers: list[float],
     normalizer: float,
     grad_dtype: torch.dtype | None,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     # The compiled loop gives the gradient in the dtype of its logits.
     array, name = to_host(logits if grad_dtype is None else logits.detach().to(grad_dtype))
     host_target, target_name = (None, "") if target is None else to_host(target)
     if host_target is not None:
         host_target = host_target.reshape(array.shape)
-    spec = loss_spec(choices, numbers)
-    found = compute_losses(
-        LossInputs.checked(
-            array, name, host_target, target_name, mask, spec, normalizer, grad_dtype is not None
-        )
-    )
+    host = array, name, host_target, target_name
+    options = loss_spec(choices, numbers), normalizer, grad_dtype is not None
+    host_weights = None if weights is None else to_host(weights)[0].reshape(array.shape)
+    found = compute_losses(LossInputs.checked(*host, mask, *options, host_weights))
 
     def place(array: Any, name: str) -> Tensor:
         return cast(Tensor, from_host(np.asarray(array), name, as_tensor=True)).to(logits.device)
 
     loss = place(found.loss, found.loss.dtype.name)
     total = torch.as_tensor(found.total, dtype=loss.dtype, device=logits.device)
-    return loss, total, logits.new_empty(0) if found.grad is None else place(found.grad, name)
+    grad = logits.new_empty(0) if found.grad is None else place(found.grad, name)
+    return (
+        loss,
+        total,
+        grad,
+        torch.as_tensor(found.normalizer, dtype=torch.float64).to(total.device),
+    )
 
 
-def _loss_on_host(logits: Tensor, target: Tensor, *options: Any) -> tuple[Tensor, Tensor, Tensor]:
-    return _loss_of(logits, target, None, *options)
+def _loss_on_host(logits: Tensor, target: Tensor, *options: Any) -> tuple[Tensor, ...]:
+    return _loss_of(logits, target, None, None, *options)[:3]
 
 
-def _boxes_loss_on_host(logits: Tensor, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _weighted_loss_on_host(
+    logits: Tensor, target: Tensor, weights: Tensor, *options: Any
+) -> tuple[Tensor, ...]:
+    return _loss_of(logits, target, None, weights, *options)
+
+
+def _boxes_loss_on_host(logits: Tensor, *args: Any) -> tuple[Tensor, ...]:
     mask = (*args[:-4], torch.float32, False)
-    return _loss_of(logits, None, _mask_inputs(*mask), *args[-4:])
+    return _loss_of(logits, None, _mask_inputs(*mask), None, *args[-4:])[:3]
 
 
 def _scale_on_host(grad: Tensor, factor: Tensor) -> None:
@@ -140,8 +190,10 @@ def _scale_on_host(grad: Tensor, factor: Tensor) -> None:
 
 _HOST = {
     "masks": _masks_on_host,
+    "weighted_masks": _weighted_masks_on_host,
     "loss": _loss_on_host,
     "boxes_loss": _boxes_loss_on_host,
+    "weighted_loss": _weighted_loss_on_host,
     "scale_": _scale_on_host,
 }
 for _name, _function in CUDA.items():
@@ -171,11 +223,17 @@ def _fake_masks(
     return xyxy.new_empty(count, dtype=dtype), owners
 
 
+@torch.library.register_fake("cass::weighted_masks", lib=_library)
+def _fake_weighted_masks(xyxy: Tensor, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
+    mask, owner = _fake_masks(xyxy, *args[:-6])
+    return mask, owner, xyxy.new_empty(mask.shape)
+
+
 def _fake_losses(logits: Tensor, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
-    (_, per_patch), _, _, grad_dtype = args[-4:]
+    choices, _, _, grad_dtype = args[-4:]
     real = torch.float64 if logits.dtype == torch.float64 else torch.float32
     return (
-        logits.new_empty(logits.shape if per_patch else (), dtype=real),
+        logits.new_empty(logits.shape if is_per_patch(choices) else (), dtype=real),
         logits.new_empty((), dtype=real),
         logits.new_empty(0)
         if grad_dtype is None
@@ -187,79 +245,22 @@ for _name in ("loss", "boxes_loss"):
     torch.library.register_fake(f"cass::{_name}", _fake_losses, lib=_library)
 
 
+@torch.library.register_fake("cass::weighted_loss", lib=_library)
+def _fake_weighted_loss(logits: Tensor, *args: Any) -> tuple[Tensor, ...]:
+    return *_fake_losses(logits, *args), logits.new_empty((), dtype=torch.float64)
+
+
 @torch.library.register_fake("cass::scale_", lib=_library)
 def _fake_scale(grad: Tensor, factor: Tensor) -> None:
     return None
 
 
-# The gradient: made in the forward pass, scaled in the backward pass.
+# The gradient.
 
-
-def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    _, total, grad = output
-    ctx.mark_non_differentiable(total, grad)
-    ctx.set_materialize_grads(False)
-    ctx.tensors_at = [i for i, value in enumerate(inputs) if isinstance(value, Tensor)]
-    ctx.plain_inputs = [None if isinstance(value, Tensor) else value for value in inputs]
-    ctx.is_spent = False
-    ctx.save_for_backward(grad, *(inputs[i] for i in ctx.tensors_at))
-
-
-def _gradient(operator: Any, ctx: Any, of_loss: Tensor) -> Any:
-    grad, logits, *others = ctx.saved_tensors
-    if grad.shape != logits.shape:
-        raise RuntimeError("this CASS loss was computed without grad_dtype, so without a gradient")
-    if ctx.is_spent:
-        # Backward for the second time: the first has scaled the gradient in its place.
-        inputs = list(ctx.plain_inputs)
-        for i, tensor in zip(ctx.tensors_at, (logits.detach(), *others), strict=True):
-            inputs[i] = tensor
-        _, _, grad = operator(*inputs)
-    if torch.is_grad_enabled():  # create_graph
-        return _Gradient.apply(logits, grad, of_loss)
-    if (
-        of_loss.ndim  # a factor for every patch
-        or grad.dtype != logits.dtype
-        or type(grad) is not Tensor  # traced by torch.compile, which fuses this with what follows
-    ):
-        return (grad * of_loss).to(logits.dtype)
-    ctx.is_spent = True
-    # In place, and nothing is touched where the factor is 1: the gradient is written once.
-    torch.ops.cass.scale_(grad, of_loss)
-    return grad
-
-
-class _Gradient(torch.autograd.Function):
-    """The gradient, whose own is not known.
-
-    torch's `once_differentiable` would take it for a constant where the outer gradient is one, and
-    a gradient penalty would silently have no effect.
-    """
-
-    @staticmethod
-    def forward(_: Any, logits: Tensor, grad: Tensor, of_loss: Tensor) -> Tensor:
-        product: Tensor = (grad * of_loss).to(logits.dtype)
-        return product
-
-    @staticmethod
-    def backward(_: Any, __: Tensor) -> None:
-        raise RuntimeError(
-            "CassLoss and MaskLoss can be differentiated only once (double backward)"
-        )
-
-
-def _backward(operator: Any) -> Any:
-    def backward(ctx: Any, of_loss: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
-        gradient = None if of_loss is None else _gradient(operator, ctx, of_loss)
-        return gradient, *(None for _ in ctx.plain_inputs[1:])
-
-    return backward
-
-
-for _name in ("loss", "boxes_loss"):
+for _name in ("loss", "boxes_loss", "weighted_loss"):
     torch.library.register_autograd(
         f"cass::{_name}",
-        _backward(getattr(torch.ops.cass, _name).default),
-        setup_context=_setup,
+        backward_of(getattr(torch.ops.cass, _name).default),
+        setup_context=keep,
         lib=_library,
     )

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cass_core.enums import KINDS, MERGES, TEMPERATURES
-from cass_core.specs import LossSpec, MaskSpec, Reduction
+from cass_core.specs import LossSpec, MaskSpec
 
 LARGEST = 3e38
 """Of the numbers that the kernels take: float32's largest, nearly; they want no infinities."""
@@ -29,9 +29,10 @@ _MASK_NUMBERS = (
     "size_factor_min",
     "size_factor_max",
 )
+# Behind the two of base_sigma and these come the bounds of level_ranges.
+_RANGES = 2 + len(_MASK_NUMBERS)
 _LOSS_NUMBERS = ("alpha", "beta", "gamma", "weight")
-_REDUCED = 0
-_PER_PATCH = 1
+_REDUCTIONS: dict[str, int] = {"per_object": 0, "none": 1, "mean": 2}
 
 
 def mask_options(spec: MaskSpec) -> tuple[list[int], list[float]]:
@@ -44,7 +45,8 @@ def mask_options(spec: MaskSpec) -> tuple[list[int], list[float]]:
         int(spec.use_subpixel_offset),
         MERGES[spec.merge],
     ]
-    return choices, [*spec.sigma_xy, *(getattr(spec, name) for name in _MASK_NUMBERS)]
+    ranges = [bound for pair in spec.level_ranges or () for bound in pair]
+    return choices, [*spec.sigma_xy, *(getattr(spec, name) for name in _MASK_NUMBERS), *ranges]
 
 
 def mask_spec(choices: Sequence[int], numbers: Sequence[float]) -> MaskSpec:
@@ -61,7 +63,9 @@ def mask_spec(choices: Sequence[int], numbers: Sequence[float]) -> MaskSpec:
 def _mask_spec(choices: tuple[int, ...], numbers: tuple[float, ...]) -> MaskSpec:
     patch_size, anisotropic, gaussian, temperature, subpixel, merge = choices
     sigma_x, sigma_y, *others = numbers
-    options: dict[str, Any] = dict(zip(_MASK_NUMBERS, others, strict=True))
+    options: dict[str, Any] = dict(zip(_MASK_NUMBERS, others, strict=False))
+    bounds = numbers[_RANGES:]
+    ranges = tuple(zip(bounds[::2], bounds[1::2], strict=True)) or None
     return MaskSpec(
         patch_size=patch_size,
         use_anisotropic_gaussian=bool(anisotropic),
@@ -70,22 +74,36 @@ def _mask_spec(choices: tuple[int, ...], numbers: tuple[float, ...]) -> MaskSpec
         temperature=_name(TEMPERATURES, temperature),
         use_subpixel_offset=bool(subpixel),
         merge=_name(MERGES, merge),
+        level_ranges=ranges,
         **options,
     )
 
 
 def loss_options(spec: LossSpec) -> tuple[list[int], list[float]]:
-    """The kind and whether every patch's loss is requested; alpha, beta, gamma and weight."""
-    choices = [KINDS[spec.kind], _PER_PATCH if spec.reduction == "none" else _REDUCED]
-    return choices, [getattr(spec, name) for name in _LOSS_NUMBERS]
+    """The kind and the reduction; the numbers, the clamp or 0 last.
+
+    A reduction that divides by what is known beforehand is ``per_object``.
+    """
+    choices = [KINDS[spec.kind], _REDUCTIONS.get(spec.reduction, 0)]
+    return choices, [*(getattr(spec, name) for name in _LOSS_NUMBERS), spec.logit_clamp or 0.0]
 
 
 def loss_spec(choices: Sequence[int], numbers: Sequence[float]) -> LossSpec:
     """The spec that `loss_options` made these from; num_boxes is what divides the sum."""
-    kind, per_patch = choices
-    options: dict[str, Any] = dict(zip(_LOSS_NUMBERS, numbers, strict=True))
-    reduction: Reduction = "none" if per_patch else "per_object"
-    return LossSpec(kind=_name(KINDS, kind), reduction=reduction, **options)
+    kind, reduction = choices
+    options: dict[str, Any] = dict(zip(_LOSS_NUMBERS, numbers[:-1], strict=True))
+    options["logit_clamp"] = numbers[-1] or None
+    return LossSpec(kind=_name(KINDS, kind), reduction=_name(_REDUCTIONS, reduction), **options)
+
+
+def is_per_patch(choices: Sequence[int]) -> bool:
+    """Whether every patch's loss is requested."""
+    return choices[1] == _REDUCTIONS["none"]
+
+
+def is_mean(choices: Sequence[int]) -> bool:
+    """Whether the sum is divided by that of the weights, where there are weights."""
+    return choices[1] == _REDUCTIONS["mean"]
 
 
 class Shape(NamedTuple):
@@ -97,6 +115,7 @@ class Shape(NamedTuple):
     subpixel: bool
     merge: int
     sizes: bool
+    ranges: bool
 
 
 class Loss(NamedTuple):
@@ -107,18 +126,51 @@ class Loss(NamedTuple):
         whole: alpha, beta, gamma where they are whole and at most 4, else -1.
         per_patch: whether each patch's loss is stored.
         grad: whether the gradient is.
+        clamp: whether logits are clamped.
+        weighted: whether patches have weights.
     """
 
     kind: int
     whole: tuple[int, ...]
     per_patch: bool
     grad: bool
+    clamp: bool
+    weighted: bool
 
 
-def kernel_shape(choices: Sequence[int], sizes: bool) -> Shape:
+class Weigh(NamedTuple):
+    """What is compiled into a kernel that weighs patches.
+
+    Attributes:
+        owner: whether owners are stored.
+        counts: whether the patches that each box owns are counted.
+        valid: whether there are valid regions.
+        ignore: whether there are ignored boxes.
+    """
+
+    owner: bool
+    counts: bool
+    valid: bool
+    ignore: bool
+
+
+def kernel_shape(choices: Sequence[int], numbers: Sequence[float], sizes: bool) -> Shape:
     """Of what `mask_options` gives, and whether each image has a size of its own."""
     _, anisotropic, gaussian, temperature, subpixel, merge = choices
-    return Shape(bool(anisotropic), bool(gaussian), temperature, bool(subpixel), merge, sizes)
+    flags = bool(anisotropic), bool(gaussian), temperature, bool(subpixel)
+    return Shape(*flags, merge, sizes, len(numbers) > _RANGES)
+
+
+def kernel_ranges(numbers: Sequence[float], maps: int) -> tuple[tuple[float, ...], ...]:
+    """The bounds of each map's level as heads and rests; without ranges they have no meaning.
+
+    Returns:
+        For each map the heads of the two bounds and what float32 cannot hold of them.
+    """
+    bounds = [min(bound, LARGEST) for bound in numbers[_RANGES:]] or [0.0] * (2 * maps)
+    heads, rests = split_numbers(bounds)
+    pairs = zip(heads[::2], heads[1::2], rests[::2], rests[1::2], strict=True)
+    return tuple(pairs)
 
 
 def kernel_numbers(choices: Sequence[int], numbers: Sequence[float]) -> tuple[float, ...]:
@@ -128,7 +180,8 @@ def kernel_numbers(choices: Sequence[int], numbers: Sequence[float]) -> tuple[fl
         What float32 cannot hold of expansion and least size; expansion, least size, least radius,
         the factors of u^2 and v^2 in the exponent of 2, and the three numbers of the temperature.
     """
-    sigma_x, sigma_y, expansion, size, radius, gain, threshold, reference, low, high = numbers
+    sigma_x, sigma_y, expansion, size, radius, gain, *of_size = numbers[:_RANGES]
+    threshold, reference, low, high = of_size
     temperature = (0.0, 0.0, 0.0)
     if choices[3] == TEMPERATURES["small_gain"]:
         temperature = (threshold * threshold, _inverse_square(gain), 0.0)

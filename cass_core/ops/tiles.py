@@ -92,7 +92,7 @@ def locate(
 
 
 @triton.jit
-def _image_of(
+def image_of(
     image: tl.tensor,
     offsets: tl.tensor,
     sizes: tl.tensor,
@@ -113,6 +113,40 @@ def _image_of(
 
 
 @triton.jit
+def is_of_level(
+    x1: tl.tensor, y1: tl.tensor, x2: tl.tensor, y2: tl.tensor, bounds: tl.tuple
+) -> tl.tensor:
+    """Whether boxes take part in a level by their longer side, in float64 as on the CPU.
+
+    Args:
+        bounds: as of `cass_core.ops.spec_args.kernel_ranges`.
+    """
+    width = x2.to(tl.float64) - x1.to(tl.float64)
+    longer = tl.maximum(width, y2.to(tl.float64) - y1.to(tl.float64))
+    over = tl.cast(bounds[0], tl.float64) + tl.cast(bounds[2], tl.float64)
+    longest = tl.cast(bounds[1], tl.float64) + tl.cast(bounds[3], tl.float64)
+    return (longer > over) & (longer <= longest)
+
+
+@triton.jit
+def tile_centres(
+    row: tl.tensor,
+    column: tl.tensor,
+    cells: tl.tuple,
+    patch: tl.tensor,
+    BLOCK_Y: tl.constexpr,
+    BLOCK_X: tl.constexpr,
+) -> tl.tuple:
+    """First cell of a tile along y and x, and where its patches have their centres from there."""
+    patch_y = tl.minimum(patch, cells[0])
+    patch_x = tl.minimum(patch, cells[1])
+    rows, columns = _tile_patches(BLOCK_Y, BLOCK_X)
+    y = (rows.to(tl.float32) + 0.5) * patch_y
+    x = (columns.to(tl.float32) + 0.5) * patch_x
+    return row * patch_y, column * patch_x, y, x
+
+
+@triton.jit
 def soft_tile(
     image: tl.tensor,
     row: tl.tensor,
@@ -122,6 +156,7 @@ def soft_tile(
     cells: tl.tuple,
     patch: tl.tensor,
     numbers: tl.tuple,
+    bounds: tl.tuple,
     SHAPE: tl.constexpr,
     OWNER: tl.constexpr,
     BLOCK_Y: tl.constexpr,
@@ -135,22 +170,19 @@ def soft_tile(
         cells: (h, w) of the map.
         patch: cells of a patch's side.
         numbers, SHAPE: as of `cass_core.ops.geometry.box_on_tile`.
+        bounds: as of `is_of_level`; without meaning where SHAPE.ranges is false.
     """
     expansion, min_size = numbers[2], numbers[3]
     xyxy, offsets, sizes = boxes
-    begin, end, inverse_y, inverse_x = _image_of(
+    begin, end, inverse_y, inverse_x = image_of(
         image, offsets, sizes, image_size, cells, SHAPE.sizes
     )
     patch_y = tl.minimum(patch, cells[0])
     patch_x = tl.minimum(patch, cells[1])
-    top = row * patch_y
-    left = column * patch_x
+    top, left, y, x = tile_centres(row, column, cells, patch, BLOCK_Y, BLOCK_X)
     # Of huge patches a whole tile is more than int32 holds.
     bottom = top + BLOCK_Y * patch_y.to(tl.float32)
     right = left + BLOCK_X * patch_x.to(tl.float32)
-    rows, columns = _tile_patches(BLOCK_Y, BLOCK_X)
-    y = (rows.to(tl.float32) + 0.5) * patch_y
-    x = (columns.to(tl.float32) + 0.5) * patch_x
     value = tl.zeros([BLOCK_X // _LANES, BLOCK_Y, _LANES], tl.float32)
     owner = tl.full([BLOCK_X // _LANES, BLOCK_Y, _LANES], -1, tl.int32)
     lane = tl.arange(0, _BOXES)
@@ -162,6 +194,8 @@ def soft_tile(
         y1 = tl.load(sides + 1, mask=live, other=0.0)
         x2 = tl.load(sides + 2, mask=live, other=0.0)
         y2 = tl.load(sides + 3, mask=live, other=0.0)
+        if SHAPE.ranges:
+            live &= is_of_level(x1, y1, x2, y2, bounds)
         near_x = _may_reach(x1, x2, inverse_x.to(tl.float32), left, right, expansion, min_size)
         near_y = _may_reach(y1, y2, inverse_y.to(tl.float32), top, bottom, expansion, min_size)
         left_over = tl.sum(tl.where(live & near_x & near_y, 1 << lane, 0), axis=0)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
+from cass.features import FEATURES
 from cass.v1 import cass_pb2 as pb
 from cass_client.arguments import Masks
 from cass_client.calls.fallback import with_fallback
@@ -37,11 +38,13 @@ class ServerInfo:
         version: as in ``0.1.0``.
         device: where it computes: ``cpu`` or ``cuda:N``.
         limits: the largest request it takes, by name; empty for ``local:``, which has none.
+        features: what it knows beyond the contract's first version, such as ``level_ranges``.
     """
 
     version: str
     device: str
     limits: dict[str, int]
+    features: tuple[str, ...]
 
 
 class BaseClient(Generic[P]):
@@ -108,7 +111,7 @@ class BaseClient(Generic[P]):
 
     def _info_effects(self) -> Effects[ServerInfo]:
         if self._is_local:
-            return ServerInfo(__version__, "cpu", {})
+            return ServerInfo(__version__, "cpu", {}, FEATURES)
         return _server_info((yield from request_info(self._connection())))
 
     def _profile_effects(self, check: Callable[[], MaskInputs]) -> Effects[CallProfile]:
@@ -155,4 +158,4 @@ def _server_info(answer: pb.GetServerInfoResponse) -> ServerInfo:
         for field in answer.limits.DESCRIPTOR.fields
         if answer.HasField("limits")
     }
-    return ServerInfo(answer.version, answer.device, limits)
+    return ServerInfo(answer.version, answer.device, limits, tuple(answer.features))

@@ -15,7 +15,7 @@ from cass_core.grid import feature_maps, one_feature_map
 from cass_core.inputs import LossInputs, MaskInputs, check_spec
 from cass_core.specs import LossSpec, MaskSpec
 
-Masks: TypeAlias = tuple[list[Array], list[Array]]
+Masks: TypeAlias = tuple[list[Array], ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -204,7 +204,10 @@ class CassClient(BaseClient[Transport]):
         return self._run(self._profile_effects(request.check))
 
     def close(self) -> None:
-        """Close the connection, once futures are done; a later call opens it again."""
+        """Close the connection, once futures are done; a later call opens it again.
+
+        Ctrl-C in a block of the client's, or out of the program, cancels them instead.
+        """
         self._connection().close()
 
     def _run(self, effects: Effects[T]) -> T:
@@ -213,8 +216,11 @@ class CassClient(BaseClient[Transport]):
     def __enter__(self) -> CassClient:
         return self
 
-    def __exit__(self, *exc: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind in (KeyboardInterrupt, SystemExit):
+            self._connection().abort()  # who stops the program does not wait for futures
+        else:
+            self.close()
 
 
 def check_client(client: Any) -> CassClient:

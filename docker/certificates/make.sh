@@ -1,4 +1,5 @@
-# Makes an authority once, and certificates of it for the servers, the proxy and a client.
+# Makes an authority once, and certificates of it for the servers, the proxy,
+# Prometheus and a client.
 #
 # Whoever shows a certificate of this authority may call. A server's is for the name `server` and
 # for its own health check, so for clients too; a client's is of no use to a server.
@@ -36,5 +37,6 @@ issue() {
 }
 
 issue server 10001 DNS:server serverAuth,clientAuth
-issue proxy 99 "$CERTIFICATE_NAMES" serverAuth,clientAuth
+issue proxy 99 "DNS:proxy,$CERTIFICATE_NAMES" serverAuth,clientAuth
+issue prometheus 65534 DNS:prometheus clientAuth
 issue client 0 DNS:client clientAuth

@@ -27,5 +27,6 @@ DEFAULT_LIMITS: Final = pb.Limits(
     queue_bytes=512 << 20,
     streams_per_connection=16,
     keepalive_min_seconds=10.0,
+    work=5 << 30,
 )
 """What a server takes unless it is set otherwise."""

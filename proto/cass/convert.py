@@ -21,7 +21,7 @@ from cass_core.arrays import LOGIT_DTYPES, MASK_DTYPES, TARGET_DTYPES, Array
 from cass_core.boxes import BoxBatch
 from cass_core.errors import InvalidRequest
 from cass_core.grid import FeatureMap, Sizes, feature_maps, image_sizes
-from cass_core.inputs import LossInputs, MaskInputs, check_options
+from cass_core.inputs import LossInputs, MaskInputs, check_options, check_ranges
 from cass_core.results import HostLoss
 from cass_core.specs import MaskSpec
 
@@ -99,6 +99,7 @@ def mask_options(
     maps, _ = feature_maps([(m.height, m.width) for m in request.feature_maps])
     if not maps:
         raise InvalidRequest("feature_map", "is missing")
+    check_ranges(len(request.mask_spec.level_ranges) or None, maps)
     spec = mask_spec(request.mask_spec)
     check_options(num_images, maps, False, spec, dtype, request.return_owner)
     return sizes, maps, False, spec, dtype, request.return_owner

@@ -27,8 +27,9 @@ _MASK_ENUMS = {
     "merge": _numbers(pb.Merge),
 }
 _LOSS_ENUMS = {"kind": _numbers(pb.LossKind), "reduction": _numbers(pb.Reduction)}
-# Numbers and flags; base_sigma is neither.
-_MASK_FIELDS = [f.name for f in fields(MaskSpec) if f.name not in (*_MASK_ENUMS, "base_sigma")]
+# Numbers and flags.
+_LISTS = ("base_sigma", "level_ranges")
+_MASK_FIELDS = [f.name for f in fields(MaskSpec) if f.name not in (*_MASK_ENUMS, *_LISTS)]
 _LOSS_FIELDS = [f.name for f in fields(LossSpec) if f.name not in _LOSS_ENUMS]
 
 
@@ -38,6 +39,7 @@ def mask_spec_message(spec: MaskSpec) -> pb.MaskSpec:
     sigma = spec.base_sigma
     return pb.MaskSpec(
         base_sigma=sigma if isinstance(sigma, tuple) else (sigma,),
+        level_ranges=[pb.LevelRange(low=low, high=high) for low, high in spec.level_ranges or ()],
         **_spec_fields(spec, _MASK_FIELDS, _MASK_ENUMS),
     )
 
@@ -62,6 +64,8 @@ def _mask_spec(message: pb.MaskSpec) -> MaskSpec:
     elif sigma:
         # More than two are refused; how many more does not matter.
         options["base_sigma"] = tuple(sigma[:3])
+    if message.level_ranges:
+        options["level_ranges"] = tuple((r.low, r.high) for r in message.level_ranges)
     return MaskSpec(**options)
 
 

@@ -62,7 +62,7 @@ def serve(
     ] = False,
     **command_line: Any,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then finish requests in flight and exit.
+    """Serve until SIGTERM, SIGINT or SIGHUP, then finish requests in flight and exit.
 
     Each option may also be a variable of the environment (CASS_MAX_IMAGES for --max-images) or a
     key in the TOML file (max_images). The command line takes precedence over the environment, and

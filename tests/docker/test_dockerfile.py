@@ -49,12 +49,12 @@ def test_hadolint_has_nothing_to_say() -> None:
 def test_stages_for_cuda_come_last_and_nothing_else_needs_them() -> None:
     names = list(stages())
     first = names.index("cuda-base")
-    assert base("cuda-base").startswith("nvidia/cuda:")
+    assert base("cuda-base") == "${CUDA_IMAGE}"
     assert names[-1] == "cuda"
     assert all(name.startswith("cuda") for name in names[first:])
     for name in names[:first]:
         assert "cuda-" not in " ".join(line for line in stages()[name] if "--from" in line)
-        assert base(name) in (*names[:first], "python:3.11-slim-bookworm")
+        assert base(name) in (*names[:first], "${PYTHON_IMAGE}")
 
 
 def test_the_server_is_run_alike_on_cpu_and_cuda() -> None:
@@ -88,7 +88,60 @@ def test_the_code_is_the_last_layer() -> None:
         ]
         # Packages are installed before any of the code is there.
         before = [line for line in stages()[f"{target}-packages"] if line.startswith("COPY")]
-        assert before == [
-            "COPY --from=requirements /requirements/constraints.txt"
-            f" /requirements/{target}.txt /requirements/"
-        ]
+        assert before == [f"COPY docker/locked/{target}.txt /locked/"]
+
+
+def test_packages_are_installed_by_hash() -> None:
+    installs = [
+        command
+        for lines in stages().values()
+        for line in lines
+        for command in re.findall(r"pip (?:--python \S+ )?install [^&]*", line)
+    ]
+    # The others install the wheel that is built here.
+    packages = [command for command in installs if "/wheel/*.whl" not in command]
+    assert len(packages) == len(LOCKED)
+    assert all("--require-hashes -r /locked/" in command for command in packages)
+    assert all("--no-deps" in command for command in installs if command not in packages)
+
+
+LOCKED = {
+    # What an image installs, and the arguments of docker/requirements.py that say so.
+    "build": ["--build-system"],
+    "client": [],
+    "cpu": ["server", "telemetry"],
+    "cuda": ["server", "telemetry", "torch"],
+}
+
+
+@pytest.mark.parametrize("name", LOCKED)
+def test_what_is_locked_is_what_is_required_in_the_tested_versions(name: str) -> None:
+    """After a change, `make docker-locks` writes the files anew."""
+    text = (ROOT / "docker" / "locked" / f"{name}.txt").read_text(encoding="utf-8")
+    locked = dict(re.findall(r"^([\w.-]+)==(\S+)", text, re.MULTILINE))
+    entries = re.split(r"^(?=[\w.-]+==)", text, flags=re.MULTILINE)[1:]
+    assert len(entries) == len(locked)
+    assert all(re.search(r"--hash=sha256:[0-9a-f]{64}$", e, re.MULTILINE) for e in entries)
+    constraints = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    tested = {
+        normalized(package): version
+        for package, version in re.findall(r"^([\w.-]+)==(\S+)", constraints, re.MULTILINE)
+    }
+    assert {p: v for p, v in locked.items() if tested.get(normalized(p), v) != v} == {}
+    printed = subprocess.run(
+        [sys.executable, str(ROOT / "docker" / "requirements.py"), *LOCKED[name]],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    required = {normalized(re.split(r"[^\w.-]", line)[0]) for line in printed.splitlines()}
+    assert required
+    assert required <= {normalized(package) for package in locked}
+    if name != "build":
+        assert ("torch" in locked) == (name == "cuda")
+
+
+def normalized(package: str) -> str:
+    """https://packaging.python.org/en/latest/specifications/name-normalization/."""
+    return re.sub(r"[-_.]+", "-", package).lower()

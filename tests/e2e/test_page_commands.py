@@ -59,7 +59,7 @@ COVERED: dict[str, dict[str, str]] = {
         "kubectl label": "not: needs a cluster",
         "kubectl apply": "tests/k8s/test_kubernetes_page.py::test_each_command_names_what_is_there",
         "kubectl create secret": "tests/k8s/test_kubernetes_page.py"
-        "::test_the_secret_has_the_files_of_the_component",
+        "::test_the_secrets_have_the_files_of_the_components",
         "api=": "not: needs a cluster with Prometheus' adapter",
         "kubectl get --raw": "not: needs a cluster with Prometheus' adapter",
     },
@@ -69,6 +69,9 @@ COVERED: dict[str, dict[str, str]] = {
         "python examples/numpy_loader": "tests/e2e/test_examples.py::test_numpy_loader",
         "python examples/ray_data": "tests/e2e/test_examples.py::test_ray_data",
         "make": MAKE,
+    },
+    "docs/open-inference.md": {
+        "kubectl apply": "tests/k8s/test_kserve.py::test_every_object_is_built",
     },
     "docs/operations.md": {
         "stack ": f"{STACK}::test_first_looks",

@@ -18,7 +18,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docker" / "k8s"
 
-VARIANTS = (("cpu",), ("gpu",), ("cpu", "tls"), ("gpu", "tls"))
+VARIANTS = (("cpu",), ("gpu",), ("cpu", "tls"), ("gpu", "tls", "tokens"))
 """An overlay each, and the components that are added to it."""
 
 CHECKOUT = "cass"

@@ -21,21 +21,32 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
 
 
-def test_the_kustomization_has_tls_and_the_registrys_image() -> None:
+def test_what_is_shown_first_has_tls_tokens_and_the_registrys_image() -> None:
     (shown,) = blocks("yaml")
+    assert PAGE.index(shown) < PAGE.index("kubectl apply")
     manifests = build(yaml.safe_load(shown))
-    plain = render("cpu", "tls").container
+    plain = render("cpu", "tls", "tokens").container
     image = plain["image"].replace("cass-server", "registry.example/cass-server")
     assert manifests.container == plain | {"image": image}
     assert {one["metadata"]["namespace"] for one in manifests.objects} == {"cass"}
 
 
-def test_the_secret_has_the_files_of_the_component(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("volume", "prefix", "files"),
+    [
+        ("tls", "CASS_TLS_", {"tls.crt", "tls.key", "ca.crt"}),
+        ("tokens", "CASS_TOKEN_FILE", {"tokens"}),
+    ],
+)
+def test_the_secrets_have_the_files_of_the_components(
+    tmp_path: Path, volume: str, prefix: str, files: set[str]
+) -> None:
     if shutil.which("kubectl") is None:
         pytest.skip("needs kubectl")
-    (command,) = (line for line in "".join(blocks("sh")).splitlines() if " secret " in line)
-    settings = render("cpu", "tls").environment()
-    for name in ("tls.crt", "tls.key", "ca.crt"):
+    (command,) = (line for line in "".join(blocks("sh")).splitlines() if f"cass-{volume} " in line)
+    manifests = render("cpu", "tls", "tokens")
+    settings = manifests.environment()
+    for name in files:
         (tmp_path / name).write_text(name)
     made = subprocess.run(
         [*shlex.split(command), "--dry-run=client", "--output=yaml"],
@@ -46,14 +57,14 @@ def test_the_secret_has_the_files_of_the_component(tmp_path: Path) -> None:
         check=True,
     )
     secret = yaml.safe_load(made.stdout)
-    (volume,) = (one for one in render("cpu", "tls").pod["volumes"] if one["name"] == "tls")
-    assert secret["metadata"]["name"] == volume["secret"]["secretName"]
-    files = {Path(settings[name]).name for name in settings if name.startswith("CASS_TLS_")}
+    (mounted,) = (one for one in manifests.pod["volumes"] if one["name"] == volume)
+    assert secret["metadata"]["name"] == mounted["secret"]["secretName"]
+    assert {Path(settings[name]).name for name in settings if name.startswith(prefix)} == files
     assert secret["data"].keys() == files
 
 
 def test_each_command_names_what_is_there() -> None:
-    named = [c[c.index("-k") + 1] for c in commands(PAGE) if "-k" in c]
+    named = {c[c.index("-k") + 1] for c in commands(PAGE) if "-k" in c} - {"."}
     assert named
     assert all((ROOT / folder / "kustomization.yaml").is_file() for folder in named)
 

@@ -226,6 +226,23 @@ def test_the_secret_is_mounted_where_the_settings_say(overlay: str) -> None:
     assert len(plain.pod["volumes"]) == 1
 
 
+@pytest.mark.parametrize("overlay", ["cpu", "gpu"])
+def test_tokens_are_mounted_where_the_setting_says(overlay: str) -> None:
+    plain, manifests = render(overlay), render(overlay, "tls", "tokens")
+    (volume,) = (volume for volume in manifests.pod["volumes"] if volume["name"] == "tokens")
+    (mount,) = (one for one in manifests.container["volumeMounts"] if one["name"] == "tokens")
+    assert mount == {"name": "tokens", "mountPath": "/tokens", "readOnly": True}
+    assert volume["secret"] == {"secretName": "cass-tokens", "defaultMode": 0o440}
+    assert manifests.environment()["CASS_TOKEN_FILE"] == "/tokens/tokens"
+    assert "CASS_TOKEN_FILE" not in plain.environment()
+
+
+@pytest.mark.parametrize("folder", ["base", "overlays/cpu", "overlays/gpu"])
+def test_what_has_neither_tls_nor_tokens_says_so(folder: str) -> None:
+    text = (ROOT / "docker" / "k8s" / folder / "kustomization.yaml").read_text(encoding="utf-8")
+    assert "without tls and tokens" in text.lower()
+
+
 def test_an_update_needs_no_further_gpu_and_on_cpus_no_pod_less() -> None:
     updates = {
         overlay: render(overlay).of("Deployment")["spec"]["strategy"]["rollingUpdate"]

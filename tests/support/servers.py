@@ -19,7 +19,10 @@ STOP_SECONDS = 60.0
 
 
 class ServerProcess:
-    """A `cass-server serve` process and what it has logged."""
+    """A `cass-server serve` process and what it has logged.
+
+    While ``reads`` is not set, nobody reads what it logs.
+    """
 
     def __init__(
         self,
@@ -39,6 +42,8 @@ class ServerProcess:
         )
         self.lines: list[str] = []
         self._arrived: queue.Queue[str | None] = queue.Queue()
+        self.reads = threading.Event()
+        self.reads.set()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         self.address = ""
@@ -48,6 +53,7 @@ class ServerProcess:
         for line in self.process.stderr:
             self.lines.append(line)
             self._arrived.put(line)
+            self.reads.wait()
         self._arrived.put(None)
 
     def wait_for(self, event: str, seconds: float = START_SECONDS) -> dict[str, Any]:
@@ -89,6 +95,7 @@ class ServerProcess:
 
     def kill(self) -> None:
         """End it whatever it does."""
+        self.reads.set()
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait(timeout=STOP_SECONDS)

@@ -31,11 +31,12 @@ FIELDS = {
         "7 temperature Temperature, 8 small_target_gain double?, "
         "9 small_target_threshold double?, 10 size_reference double?, "
         "11 size_factor_min double?, 12 size_factor_max double?, 13 use_subpixel_offset bool?, "
-        "14 merge Merge, 15 min_radius double?"
+        "14 merge Merge, 15 min_radius double?, 16 level_ranges LevelRange*"
     ),
+    "LevelRange": "1 low double, 2 high double",
     "LossSpec": (
         "1 kind LossKind, 2 alpha double?, 3 beta double?, 4 gamma double?, 5 weight double?, "
-        "6 reduction Reduction"
+        "6 reduction Reduction, 7 logit_clamp double?"
     ),
     "GenerateMaskRequest": (
         "1 boxes BoxBatch?, 2 image_sizes ImageSizes?, 3 feature_maps FeatureMap*, "
@@ -54,9 +55,12 @@ FIELDS = {
     "Limits": (
         "1 message_bytes uint64, 2 images uint64, 3 boxes uint64, 4 patches uint64, "
         "5 feature_maps uint64, 6 requests_in_flight uint64, 7 queue_bytes uint64, "
-        "8 streams_per_connection uint64, 9 keepalive_min_seconds double"
+        "8 streams_per_connection uint64, 9 keepalive_min_seconds double, "
+        "10 work uint64"
     ),
-    "GetServerInfoResponse": "1 version string, 2 device string, 3 limits Limits?",
+    "GetServerInfoResponse": (
+        "1 version string, 2 device string, 3 limits Limits?, 4 features string*"
+    ),
 }
 ENUMS = {
     "DataType": (
@@ -68,7 +72,16 @@ ENUMS = {
     "Merge": ("MERGE", ["UNSPECIFIED", "MAX", "SUM", "CLIPPED_SUM"]),
     "LossKind": (
         "LOSS_KIND",
-        ["UNSPECIFIED", "MSE", "BCE", "FOCAL", "CORNERNET", "QUALITY_FOCAL", "VARIFOCAL"],
+        [
+            "UNSPECIFIED",
+            "MSE",
+            "BCE",
+            "FOCAL",
+            "CORNERNET",
+            "QUALITY_FOCAL",
+            "VARIFOCAL",
+            "SOFT_FOCAL",
+        ],
     ),
     "Reduction": ("REDUCTION", ["UNSPECIFIED", "NONE", "MEAN", "SUM", "PER_OBJECT"]),
 }

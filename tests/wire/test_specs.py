@@ -12,9 +12,12 @@ from hypothesis import strategies as st
 from cass import specs
 from cass.v1 import cass_pb2 as pb
 from cass_core import InvalidRequest, LossSpec, MaskSpec
+from cass_core.specs import LossKind
 
 POSITIVE = st.floats(0, exclude_min=True, allow_infinity=False)
 AT_LEAST_0 = st.just(0.0) | POSITIVE
+INF = float("inf")
+RANGES = st.tuples(AT_LEAST_0, POSITIVE | st.just(float("inf"))).filter(lambda r: r[0] < r[1])
 
 
 @st.composite
@@ -38,17 +41,19 @@ def mask_specs(draw: st.DrawFn) -> MaskSpec:
         use_subpixel_offset=draw(st.booleans()),
         merge=draw(st.sampled_from(["max", "sum", "clipped_sum"])),
         min_radius=draw(AT_LEAST_0),
+        level_ranges=draw(st.none() | st.lists(RANGES, min_size=1, max_size=3).map(tuple)),
     )
 
 
 LOSS_SPECS = st.builds(
     LossSpec,
-    kind=st.sampled_from(["mse", "bce", "focal", "cornernet", "quality_focal", "varifocal"]),
+    kind=st.sampled_from(get_args(LossKind)),
     alpha=AT_LEAST_0,
     beta=AT_LEAST_0,
     gamma=AT_LEAST_0,
     weight=AT_LEAST_0,
     reduction=st.sampled_from(["none", "mean", "sum", "per_object"]),
+    logit_clamp=st.none() | POSITIVE,
 )
 
 
@@ -78,7 +83,7 @@ def test_unset_fields_have_the_defaults() -> None:
 def test_every_field_is_sent_and_named_alike(spec: MaskSpec | LossSpec) -> None:
     message = _message(spec)
     assert {field.name for field, _ in message.ListFields()} == {
-        field.name for field in dataclasses.fields(spec)
+        field.name for field in dataclasses.fields(spec) if getattr(spec, field.name) is not None
     }
     assert len(message.DESCRIPTOR.fields) == len(dataclasses.fields(spec))
 
@@ -123,6 +128,11 @@ def test_enum_names_map_one_to_one(spec: MaskSpec | LossSpec, name: str) -> None
         (pb.MaskSpec(base_sigma=[0.25, 2]), MaskSpec(base_sigma=(0.25, 2))),
         (pb.MaskSpec(temperature=1), MaskSpec(temperature="fixed")),
         (pb.LossSpec(weight=0), LossSpec(weight=0)),
+        (pb.LossSpec(logit_clamp=8), LossSpec(logit_clamp=8)),
+        (
+            pb.MaskSpec(level_ranges=[pb.LevelRange(high=9), pb.LevelRange(low=9, high=INF)]),
+            MaskSpec(level_ranges=((0, 9), (9, INF))),
+        ),
     ],
 )
 def test_one_set_field(message: Any, changed: MaskSpec | LossSpec) -> None:
@@ -139,7 +149,7 @@ SIGMA = "must be one number or a pair (x, y), got (1.0, 2.0, 3.0)"
         (pb.MaskSpec(decay_type=9), "decay_type: has the unknown value 9"),
         (pb.MaskSpec(temperature=-1), "temperature: has the unknown value -1"),
         (pb.MaskSpec(merge=4), "merge: has the unknown value 4"),
-        (pb.LossSpec(kind=7), "kind: has the unknown value 7"),
+        (pb.LossSpec(kind=8), "kind: has the unknown value 8"),
         (pb.LossSpec(reduction=5), "reduction: has the unknown value 5"),
         (pb.MaskSpec(patch_size=0), f"patch_size: {SIDES}, got 0"),
         (pb.MaskSpec(patch_size=2**31), f"patch_size: {SIDES}, got 2147483648"),

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from cass.v1 import cass_pb2 as pb
+from cass_client.arguments import Masks
 from cass_core.arrays import Array, to_host
 from cass_core.boxes import BoxBatch
 from cass_core.grid import patch_grid
 from cass_core.inputs import LossInputs, MaskInputs
 from cass_core.results import HostLoss
 from cass_core.specs import normalizer_of
+from cass_core.work import most_work, work
 
 # More than the numbers, names and specs of a message take.
 _SPECS_BYTES = 1 << 10
@@ -24,21 +27,22 @@ _IMAGE_BYTES = 15
 
 def split_masks(inputs: MaskInputs, limits: pb.Limits) -> list[MaskInputs]:
     """Requests that the server takes, of runs of images; one image at least."""
-    runs = _runs(inputs.boxes.num_images, lambda a, b: _masks_fit(inputs, a, b, limits))
+    runs = _runs(inputs.boxes.num_images, _masks_fit(inputs, limits))
     return [inputs] if len(runs) == 1 else [_images(inputs, a, b) for a, b in runs]
 
 
 def split_losses(inputs: LossInputs, limits: pb.Limits) -> list[LossInputs]:
     """Likewise; each takes its share of the whole batch's loss, so that they add up."""
+    mask_fits = None if inputs.mask is None else _masks_fit(inputs.mask, limits)
 
     def fits(first: int, last: int) -> bool:
         size = _SPECS_BYTES + inputs.logits[first:last].nbytes
         if inputs.target is not None:
             size += inputs.target[first:last].nbytes
-        if inputs.mask is None:
+        if inputs.mask is None or mask_fits is None:
             return _within(size, limits.message_bytes)
         size += _message_bytes(inputs.mask, first, last)
-        return _within(size, limits.message_bytes) and _masks_fit(inputs.mask, first, last, limits)
+        return _within(size, limits.message_bytes) and mask_fits(first, last)
 
     runs = _runs(len(inputs.logits), fits)
     if len(runs) == 1:
@@ -61,12 +65,9 @@ def split_losses(inputs: LossInputs, limits: pb.Limits) -> list[LossInputs]:
     ]
 
 
-def join_masks(
-    answers: Sequence[tuple[list[Array], list[Array]]],
-) -> tuple[list[Array], list[Array]]:
-    """The masks and owner maps of all images."""
-    masks, owners = zip(*answers, strict=True)
-    return _join(masks), _join(owners)
+def join_masks(answers: Sequence[Masks]) -> Masks:
+    """The masks, owner maps and weights of all images."""
+    return tuple(map(_join, zip(*answers, strict=True)))
 
 
 def join_losses(inputs: LossInputs, answers: Sequence[HostLoss]) -> HostLoss:
@@ -98,20 +99,35 @@ def _runs(images: int, fits: Callable[[int, int], bool]) -> list[tuple[int, int]
     return runs
 
 
-def _masks_fit(inputs: MaskInputs, first: int, last: int, limits: pb.Limits) -> bool:
-    patches = sum(
-        (last - first) * rows * columns
-        for rows, columns in (patch_grid(m, inputs.spec.patch_size) for m in inputs.maps)
-    )
-    return (
-        _within(last - first, limits.images)
-        and _within(_num_boxes(inputs, first, last), limits.boxes)
-        and _within(patches, limits.patches)
-        and _within(_message_bytes(inputs, first, last), limits.message_bytes)
-    )
+def _masks_fit(inputs: MaskInputs, limits: pb.Limits) -> Callable[[int, int], bool]:
+    """Whether a request of the images from one to before another is within the limits."""
+    grids = [patch_grid(feature_map, inputs.spec.patch_size) for feature_map in inputs.maps]
+    patches = sum(rows * columns for rows, columns in grids)
+    most = most_work(inputs)
+    offsets = inputs.boxes.offsets
+
+    @functools.cache
+    def work_before() -> Array:
+        """The work of the boxes before each image."""
+        return np.append(0.0, np.cumsum(work(inputs)))[offsets]
+
+    def fits(first: int, last: int) -> bool:
+        boxes = _num_boxes(inputs, first, last)
+        return (
+            _within(last - first, limits.images)
+            and _within(boxes, limits.boxes)
+            and _within((last - first) * patches, limits.patches)
+            and _within(_message_bytes(inputs, first, last), limits.message_bytes)
+            and (
+                _within(boxes * most, limits.work)
+                or _within(work_before()[last] - work_before()[first], limits.work)
+            )
+        )
+
+    return fits
 
 
-def _within(value: int, limit: int) -> bool:
+def _within(value: float, limit: int) -> bool:
     """A limit of 0 is one that the server does not send."""
     return not limit or value <= limit
 

@@ -11,6 +11,7 @@ import grpc
 
 from cass import convert
 from cass.codec.encode import stream_request
+from cass.features import features_of
 from cass.v1 import cass_pb2 as pb
 from cass_client.arguments import MaskRequest, Masks
 from cass_client.calls import answers
@@ -91,8 +92,11 @@ class Streaming:
 
         def write(waiting: _Waiting) -> None:
             limits = connection.limits
-            # What the server is known to take in parts alone is not for a stream.
-            waiting.is_written = limits is None or len(split_masks(waiting.inputs, limits)) == 1
+            # What the server is known to take in parts alone is not for a stream, nor what it is
+            # not known to understand.
+            waiting.is_written = features_of(waiting.inputs) <= (connection.features or set()) and (
+                limits is None or len(split_masks(waiting.inputs, limits)) == 1
+            )
             if waiting.is_written:
                 stream.write(waiting.message)
 

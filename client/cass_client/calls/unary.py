@@ -11,6 +11,7 @@ import grpc
 
 from cass.codec.encode import loss_request, mask_request
 from cass.contract import TIMINGS_KEY
+from cass.features import features_of
 from cass.v1 import cass_pb2 as pb
 from cass_client.arguments import Masks
 from cass_client.calls import answers
@@ -31,7 +32,7 @@ from cass_core.errors import CassError, InvalidRequest
 from cass_core.inputs import LossInputs, MaskInputs
 from cass_core.results import HostLoss
 
-I = TypeVar("I")  # noqa: E741 - inputs
+I = TypeVar("I", MaskInputs, LossInputs)  # noqa: E741 - inputs
 A = TypeVar("A")
 
 
@@ -56,12 +57,32 @@ def request_losses(connection: Connection, inputs: LossInputs) -> Effects[HostLo
 def request_info(
     connection: Connection, timeout: float | None = None
 ) -> Effects[pb.GetServerInfoResponse]:
-    """Version, device and limits; the limits are remembered."""
+    """Version, device, limits and features; limits and features are remembered."""
     attempts = Attempts(connection.timeout if timeout is None else timeout)
     message: bytes = yield from _call(connection, "GetServerInfo", b"", attempts)
     answer = answers.read(answers.info, message, None, connection.target)
-    connection.limits = answer.limits
+    connection.limits, connection.features = answer.limits, frozenset(answer.features)
     return answer
+
+
+def _require(
+    connection: Connection, inputs: MaskInputs | LossInputs, attempts: Attempts
+) -> Effects[None]:
+    """Raise an error if the server does not know all that a request needs.
+
+    It would pass over what it does not know, and its answer be wrong.
+    """
+    needed = features_of(inputs)
+    if not needed or (connection.features is not None and needed <= connection.features):
+        return
+    info = yield from request_info(connection, attempts.left())
+    missing = needed.difference(info.features)
+    if missing:
+        version = info.version or "an old one"
+        raise ServerError(
+            f"{connection.target}: the server (version {version}) does not know "
+            f"{', '.join(sorted(missing))}, which the request needs: a newer server does"
+        )
 
 
 def request_profile(
@@ -101,6 +122,7 @@ def _in_parts(
 ) -> Effects[A]:
     """Requests the whole, or its parts if the server is known to take no more."""
     attempts = Attempts(connection.timeout)
+    yield from _require(connection, inputs, attempts)
     parts = [inputs] if connection.limits is None else split(inputs, connection.limits)
     while True:
         found = []

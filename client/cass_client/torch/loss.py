@@ -12,7 +12,7 @@ from torch.autograd.forward_ad import unpack_dual
 from cass_client.client import CassClient, check_client
 from cass_core.boxes import BoxBatch
 from cass_core.grid import FeatureMap, feature_maps
-from cass_core.inputs import check_spec
+from cass_core.inputs import check_ranges, check_spec
 from cass_core.levels import check_levels, split_logits, sum_levels
 from cass_core.specs import LossSpec, MaskSpec
 
@@ -90,12 +90,13 @@ class RemoteCassLoss(nn.Module):
         patch_size = self.mask_spec.patch_size
         levels = split_logits(logits, maps, single, patch_size, batch.num_images)
 
-        def loss_of(
-            level: Tensor, cells: FeatureMap, spec: LossSpec, num_boxes: float | None
-        ) -> Tensor:
-            return self._level(level, batch, image_size, cells, spec, num_boxes)
+        check_ranges(self.mask_spec.num_ranges, maps)
 
-        return sum_levels(loss_of, levels, maps, self.loss_spec, num_boxes, logits)
+        def loss_of(index: int, spec: LossSpec, num_boxes: float | None) -> Tensor:
+            specs = self.mask_spec.of_level(index), spec
+            return self._level(levels[index], batch, image_size, maps[index], specs, num_boxes)
+
+        return sum_levels(loss_of, levels, self.loss_spec, num_boxes, logits)
 
     def _level(
         self,
@@ -103,7 +104,7 @@ class RemoteCassLoss(nn.Module):
         boxes: BoxBatch,
         image_size: Any,
         feature_map: FeatureMap,
-        loss_spec: LossSpec,
+        specs: tuple[MaskSpec, LossSpec],
         num_boxes: float | None,
     ) -> Tensor:
         wanted = logits.requires_grad and torch.is_grad_enabled()
@@ -117,8 +118,8 @@ class RemoteCassLoss(nn.Module):
             boxes=boxes,
             image_size=image_size,
             feature_map=feature_map,
-            mask_spec=self.mask_spec,
-            loss_spec=loss_spec,
+            mask_spec=specs[0],
+            loss_spec=specs[1],
             num_boxes=num_boxes,
             return_grad=wanted,
         )

@@ -51,6 +51,7 @@ class Connection:
         self.target = settings.target
         self.timeout = settings.timeout
         self.limits: pb.Limits | None = None  # the server's, once requested
+        self.features: frozenset[str] | None = None  # likewise
         self.breaker = CircuitBreaker()  # of calls with a fallback
         self.local_answers = 0
         self.lock = threading.Lock()  # for replacing the channel

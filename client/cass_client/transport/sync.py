@@ -5,11 +5,12 @@ from __future__ import annotations
 import atexit
 import contextlib
 import queue
+import sys
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextvars import copy_context
 from typing import Any, TypeVar
 
@@ -48,11 +49,15 @@ class Transport(Connection):
     """A connection of threads, which performs effects in the calling one."""
 
     _executor: ThreadPoolExecutor | None = None
+    _aborted = threading.Event()  # of the executor
 
-    def run(self, effects: Effects[T]) -> T:
-        """Performs the effects of a call in this thread."""
+    def run(self, effects: Effects[T], aborted: threading.Event | None = None) -> T:
+        """Performs the effects of a call in this thread, unless a future's call is aborted."""
         run = Run(effects)
         while (effect := run.next()) is not None:
+            if aborted is not None and aborted.is_set():
+                effects.close()
+                raise CancelledError
             with run:
                 run.outcome = self._perform(effect)
         return run.result
@@ -74,8 +79,11 @@ class Transport(Connection):
         with self.lock:
             if self._executor is None:
                 self._executor = ThreadPoolExecutor(_FUTURES, "cass-client")
+                self._aborted = threading.Event()
+                _futures[self] = fork_safety.processes
             # A trace, like all that is in the caller's context, goes along.
-            return self._executor.submit(copy_context().run, self.run, effects)
+            run = copy_context().run
+            return self._executor.submit(run, self.run, effects, self._aborted)
 
     def close(self) -> None:
         """Closes the connection, once futures are done; other threads' calls open it again."""
@@ -85,6 +93,17 @@ class Transport(Connection):
             executor.shutdown()
         with self.lock:
             channel, self._channel = self._channel, None
+        if channel is not None:
+            channel.raw.close()
+
+    def abort(self) -> None:
+        """Closes the connection, and cancels futures and what other threads have under way."""
+        with self.lock:
+            executor, self._executor = self._executor, None
+            channel, self._channel = self._channel, None
+            self._aborted.set()
+        if executor is not None:
+            executor.shutdown(wait=False, cancel_futures=True)
         if channel is not None:
             channel.raw.close()
 
@@ -205,3 +224,19 @@ def _close_streams() -> None:
         stream.ended.wait(max(0.0, end - time.monotonic()))
     for thread in list(_threads):
         thread.join(max(0.0, end - time.monotonic()))
+
+
+_futures: weakref.WeakKeyDictionary[Transport, int] = weakref.WeakKeyDictionary()
+"""Transports with futures, and the process that they are of."""
+
+
+def _abort_futures() -> None:
+    """Cancels futures if Ctrl-C ends the program, which else waits for the answers to all."""
+    if getattr(sys, "last_type", None) is KeyboardInterrupt:
+        for transport, process in list(_futures.items()):
+            if process == fork_safety.processes:
+                transport.abort()
+
+
+# What `atexit` runs comes after `concurrent.futures` has waited, which registers itself like this.
+getattr(threading, "_register_atexit", atexit.register)(_abort_futures)

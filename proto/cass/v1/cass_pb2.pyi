@@ -20,6 +20,7 @@ LOSS_KIND_CORNERNET: LossKind
 LOSS_KIND_FOCAL: LossKind
 LOSS_KIND_MSE: LossKind
 LOSS_KIND_QUALITY_FOCAL: LossKind
+LOSS_KIND_SOFT_FOCAL: LossKind
 LOSS_KIND_UNSPECIFIED: LossKind
 LOSS_KIND_VARIFOCAL: LossKind
 MERGE_CLIPPED_SUM: Merge
@@ -121,14 +122,16 @@ class GetServerInfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetServerInfoResponse(_message.Message):
-    __slots__ = ["device", "limits", "version"]
+    __slots__ = ["device", "features", "limits", "version"]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     device: str
+    features: _containers.RepeatedScalarFieldContainer[str]
     limits: Limits
     version: str
-    def __init__(self, version: _Optional[str] = ..., device: _Optional[str] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ...) -> None: ...
+    def __init__(self, version: _Optional[str] = ..., device: _Optional[str] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., features: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ImageSizes(_message.Message):
     __slots__ = ["heights", "widths"]
@@ -138,8 +141,16 @@ class ImageSizes(_message.Message):
     widths: _containers.RepeatedScalarFieldContainer[int]
     def __init__(self, heights: _Optional[_Iterable[int]] = ..., widths: _Optional[_Iterable[int]] = ...) -> None: ...
 
+class LevelRange(_message.Message):
+    __slots__ = ["high", "low"]
+    HIGH_FIELD_NUMBER: _ClassVar[int]
+    LOW_FIELD_NUMBER: _ClassVar[int]
+    high: float
+    low: float
+    def __init__(self, low: _Optional[float] = ..., high: _Optional[float] = ...) -> None: ...
+
 class Limits(_message.Message):
-    __slots__ = ["boxes", "feature_maps", "images", "keepalive_min_seconds", "message_bytes", "patches", "queue_bytes", "requests_in_flight", "streams_per_connection"]
+    __slots__ = ["boxes", "feature_maps", "images", "keepalive_min_seconds", "message_bytes", "patches", "queue_bytes", "requests_in_flight", "streams_per_connection", "work"]
     BOXES_FIELD_NUMBER: _ClassVar[int]
     FEATURE_MAPS_FIELD_NUMBER: _ClassVar[int]
     IMAGES_FIELD_NUMBER: _ClassVar[int]
@@ -149,6 +160,7 @@ class Limits(_message.Message):
     QUEUE_BYTES_FIELD_NUMBER: _ClassVar[int]
     REQUESTS_IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
     STREAMS_PER_CONNECTION_FIELD_NUMBER: _ClassVar[int]
+    WORK_FIELD_NUMBER: _ClassVar[int]
     boxes: int
     feature_maps: int
     images: int
@@ -158,29 +170,33 @@ class Limits(_message.Message):
     queue_bytes: int
     requests_in_flight: int
     streams_per_connection: int
-    def __init__(self, message_bytes: _Optional[int] = ..., images: _Optional[int] = ..., boxes: _Optional[int] = ..., patches: _Optional[int] = ..., feature_maps: _Optional[int] = ..., requests_in_flight: _Optional[int] = ..., queue_bytes: _Optional[int] = ..., streams_per_connection: _Optional[int] = ..., keepalive_min_seconds: _Optional[float] = ...) -> None: ...
+    work: int
+    def __init__(self, message_bytes: _Optional[int] = ..., images: _Optional[int] = ..., boxes: _Optional[int] = ..., patches: _Optional[int] = ..., feature_maps: _Optional[int] = ..., requests_in_flight: _Optional[int] = ..., queue_bytes: _Optional[int] = ..., streams_per_connection: _Optional[int] = ..., keepalive_min_seconds: _Optional[float] = ..., work: _Optional[int] = ...) -> None: ...
 
 class LossSpec(_message.Message):
-    __slots__ = ["alpha", "beta", "gamma", "kind", "reduction", "weight"]
+    __slots__ = ["alpha", "beta", "gamma", "kind", "logit_clamp", "reduction", "weight"]
     ALPHA_FIELD_NUMBER: _ClassVar[int]
     BETA_FIELD_NUMBER: _ClassVar[int]
     GAMMA_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
+    LOGIT_CLAMP_FIELD_NUMBER: _ClassVar[int]
     REDUCTION_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_FIELD_NUMBER: _ClassVar[int]
     alpha: float
     beta: float
     gamma: float
     kind: LossKind
+    logit_clamp: float
     reduction: Reduction
     weight: float
-    def __init__(self, kind: _Optional[_Union[LossKind, str]] = ..., alpha: _Optional[float] = ..., beta: _Optional[float] = ..., gamma: _Optional[float] = ..., weight: _Optional[float] = ..., reduction: _Optional[_Union[Reduction, str]] = ...) -> None: ...
+    def __init__(self, kind: _Optional[_Union[LossKind, str]] = ..., alpha: _Optional[float] = ..., beta: _Optional[float] = ..., gamma: _Optional[float] = ..., weight: _Optional[float] = ..., reduction: _Optional[_Union[Reduction, str]] = ..., logit_clamp: _Optional[float] = ...) -> None: ...
 
 class MaskSpec(_message.Message):
-    __slots__ = ["base_sigma", "decay_type", "expansion_ratio", "merge", "min_radius", "min_size", "patch_size", "size_factor_max", "size_factor_min", "size_reference", "small_target_gain", "small_target_threshold", "temperature", "use_anisotropic_gaussian", "use_subpixel_offset"]
+    __slots__ = ["base_sigma", "decay_type", "expansion_ratio", "level_ranges", "merge", "min_radius", "min_size", "patch_size", "size_factor_max", "size_factor_min", "size_reference", "small_target_gain", "small_target_threshold", "temperature", "use_anisotropic_gaussian", "use_subpixel_offset"]
     BASE_SIGMA_FIELD_NUMBER: _ClassVar[int]
     DECAY_TYPE_FIELD_NUMBER: _ClassVar[int]
     EXPANSION_RATIO_FIELD_NUMBER: _ClassVar[int]
+    LEVEL_RANGES_FIELD_NUMBER: _ClassVar[int]
     MERGE_FIELD_NUMBER: _ClassVar[int]
     MIN_RADIUS_FIELD_NUMBER: _ClassVar[int]
     MIN_SIZE_FIELD_NUMBER: _ClassVar[int]
@@ -196,6 +212,7 @@ class MaskSpec(_message.Message):
     base_sigma: _containers.RepeatedScalarFieldContainer[float]
     decay_type: DecayType
     expansion_ratio: float
+    level_ranges: _containers.RepeatedCompositeFieldContainer[LevelRange]
     merge: Merge
     min_radius: float
     min_size: float
@@ -208,7 +225,7 @@ class MaskSpec(_message.Message):
     temperature: Temperature
     use_anisotropic_gaussian: bool
     use_subpixel_offset: bool
-    def __init__(self, patch_size: _Optional[int] = ..., expansion_ratio: _Optional[float] = ..., min_size: _Optional[float] = ..., use_anisotropic_gaussian: bool = ..., decay_type: _Optional[_Union[DecayType, str]] = ..., base_sigma: _Optional[_Iterable[float]] = ..., temperature: _Optional[_Union[Temperature, str]] = ..., small_target_gain: _Optional[float] = ..., small_target_threshold: _Optional[float] = ..., size_reference: _Optional[float] = ..., size_factor_min: _Optional[float] = ..., size_factor_max: _Optional[float] = ..., use_subpixel_offset: bool = ..., merge: _Optional[_Union[Merge, str]] = ..., min_radius: _Optional[float] = ...) -> None: ...
+    def __init__(self, patch_size: _Optional[int] = ..., expansion_ratio: _Optional[float] = ..., min_size: _Optional[float] = ..., use_anisotropic_gaussian: bool = ..., decay_type: _Optional[_Union[DecayType, str]] = ..., base_sigma: _Optional[_Iterable[float]] = ..., temperature: _Optional[_Union[Temperature, str]] = ..., small_target_gain: _Optional[float] = ..., small_target_threshold: _Optional[float] = ..., size_reference: _Optional[float] = ..., size_factor_min: _Optional[float] = ..., size_factor_max: _Optional[float] = ..., use_subpixel_offset: bool = ..., merge: _Optional[_Union[Merge, str]] = ..., min_radius: _Optional[float] = ..., level_ranges: _Optional[_Iterable[_Union[LevelRange, _Mapping]]] = ...) -> None: ...
 
 class StreamMasksRequest(_message.Message):
     __slots__ = ["request"]

@@ -64,7 +64,7 @@ class CassServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetServerInfo(self, request, context):
-        """Tells the server's version, device and limits.
+        """Tells the server's version, device, limits and features.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -7,6 +7,8 @@ import errno
 import os
 import re
 import socket
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from cass_core.errors import CassError
 
 _UNIX = "unix:"
 _LONGEST_PATH = 107  # of a socket, by Linux
+_OTHERS_SECONDS = 2.0  # for other workers to bind
 _HOST_PORT = re.compile(r"(?:\[[0-9A-Fa-f:.]+(?:%\w+)?\]|[A-Za-z0-9_.-]+):([0-9]{1,5})")
 
 
@@ -32,6 +35,11 @@ def address_of(host: str, port: int) -> str:
     if is_unix(host):
         return host
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def port_of(address: str) -> int:
+    """The port of an address of `address_of`; 0 for a ``unix:PATH``."""
+    return 0 if is_unix(address) else int(address.rpartition(":")[2])
 
 
 def check_address(address: str) -> None:
@@ -73,7 +81,7 @@ def reserve_port(host: str, port: int) -> tuple[contextlib.ExitStack, int]:
     """Reserves a port (0 for a free one), for workers to share by SO_REUSEPORT.
 
     SO_REUSEPORT alone would let a second server of the same user take its share of the
-    connections unseen. ``0.0.0.0`` and ``::`` are both all addresses, as they are to gRPC; a
+    connections unseen. ``::`` is all addresses, IPv4's too, and ``0.0.0.0`` IPv4's alone; a
     ``unix:PATH`` has no port.
 
     Returns:
@@ -85,7 +93,7 @@ def reserve_port(host: str, port: int) -> tuple[contextlib.ExitStack, int]:
     held = contextlib.ExitStack()
     if is_unix(host):
         return held, port
-    name = None if host in ("0.0.0.0", "::") else host
+    name = None if host == "::" else host
     holders: list[socket.socket] = []
     absent = OSError()
     try:
@@ -106,6 +114,28 @@ def reserve_port(host: str, port: int) -> tuple[contextlib.ExitStack, int]:
         held.close()
         raise CassError(f"cannot listen on {address_of(host, port)}: {error.strerror}") from error
     return held, port
+
+
+@contextlib.contextmanager
+def without_ipv6(host: str, port: int) -> Iterator[None]:
+    """Within the block gRPC listens on ``0.0.0.0`` alone, if that is the host.
+
+    Where it can, it takes ``::`` for either, with what comes by IPv4 and by IPv6. So that is taken
+    meanwhile, by one process at a time: Linux looks for a conflict between sockets of
+    SO_REUSEPORT only when the last one that was bound to the port is none of them.
+    """
+    with contextlib.ExitStack() as stack:
+        end = time.monotonic() + _OTHERS_SECONDS
+        while host == "0.0.0.0":
+            try:
+                stack.enter_context(_bind(socket.AF_INET6, ("::", port)))
+                break
+            except OSError as error:
+                # Another worker has it for a moment, or there is no IPv6.
+                if error.errno != errno.EADDRINUSE or time.monotonic() > end:
+                    break
+            time.sleep(0.01)
+        yield
 
 
 def _hold(family: int, address: tuple[Any, ...]) -> socket.socket:

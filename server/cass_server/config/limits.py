@@ -9,16 +9,19 @@ from cass.v1 import cass_pb2 as pb
 from cass_core.errors import InvalidRequest
 from cass_core.grid import patch_grid
 from cass_core.inputs import MaskInputs
+from cass_core.work import most_work, work
 
 # Room for specs and for what later versions may add.
 _SPECS_BYTES = 1 << 16
+# Takes some tenths of a second of a core.
+_HEAVY_WORK = 1 << 28
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Those of the contract's `Limits`, and more; `Settings` and ``cass.proto`` explain them.
 
-    The defaults fit a batch of 1,000 images at 92x160 patches.
+    The defaults fit a batch of 1,000 images at 92x160 patches, even of boxes that each fill one.
     """
 
     message_bytes: int = DEFAULT_LIMITS.message_bytes
@@ -30,6 +33,7 @@ class Limits:
     queue_bytes: int = DEFAULT_LIMITS.queue_bytes
     streams_per_connection: int = DEFAULT_LIMITS.streams_per_connection
     keepalive_min_seconds: float = DEFAULT_LIMITS.keepalive_min_seconds
+    work: int = DEFAULT_LIMITS.work
     streams: int = 1024
     caller_share: float = 1.0
     receive_seconds: float = 30.0
@@ -47,6 +51,11 @@ class Limits:
         """
         return _SPECS_BYTES + 16 * (self.images + self.feature_maps)
 
+    @property
+    def light_work(self) -> int:
+        """Work that is within the limit and not heavy."""
+        return min(self.work, _HEAVY_WORK)
+
     def message(self) -> pb.Limits:
         """The limits that clients see, as a message of the contract."""
         return pb.Limits(
@@ -58,12 +67,16 @@ class Limits:
 
         The length of ``boxes.counts`` is given: the message may not have it any more.
         """
-        images = max(counts, len(request.image_sizes.heights), len(request.image_sizes.widths))
+        sizes = max(len(request.image_sizes.heights), len(request.image_sizes.widths))
+        self.check_lengths(counts, sizes, len(request.feature_maps))
+
+    def check_lengths(self, counts: int, sizes: int, maps: int) -> None:
+        """Rejects so many counts of boxes, sizes of images, or feature maps."""
+        images = max(counts, sizes)
         if images > self.images:
             field = "boxes.counts" if counts == images else "image_size"
             raise _beyond(field, images, "images", self.images)
-        if len(request.feature_maps) > self.feature_maps:
-            maps = len(request.feature_maps)
+        if maps > self.feature_maps:
             raise _beyond("feature_map", maps, "feature maps", self.feature_maps)
 
     def check_boxes(self, box_bytes: int) -> None:
@@ -82,6 +95,15 @@ class Limits:
         if most > self.patches:
             raise _beyond("feature_map", most, "patches", self.patches)
         return patches
+
+    def check_work(self, inputs: MaskInputs) -> bool:
+        """Rejects a request by what its boxes reach; returns whether that is heavy work."""
+        if inputs.boxes.num_boxes * most_work(inputs) <= self.light_work:
+            return False
+        needed = int(work(inputs).sum())  # which takes some milliseconds of many boxes
+        if needed > self.work:
+            raise _beyond("boxes.xyxy", needed, "patches reached by all boxes", self.work)
+        return needed > _HEAVY_WORK
 
 
 def _beyond(field: str, value: int, noun: str, limit: int) -> InvalidRequest:

@@ -57,6 +57,7 @@ Device = Annotated[
     _words("auto, cpu, cuda or cuda:N", "DEVICE"),
 ]
 Count = Annotated[int, Ge(1), Le(_INT32_MAX)]
+Work = Annotated[int, Ge(1), Le(2**53)]
 CountOrAuto = Annotated[int, Ge(1), Le(1024)] | Literal["auto"]
 Size = Annotated[ByteSize, Ge(1), _words(_BYTES, "BYTES")]
 # gRPC holds a message's limit, and times in milliseconds, in 32 bits.
@@ -114,7 +115,10 @@ class Settings(BaseSettings):
         "Threads that answer requests in one worker; auto is its CPU cores plus one.",
     )
     drain_seconds: Seconds = _setting(
-        "Server", 30, "Seconds for requests in flight to finish after SIGTERM or SIGINT."
+        "Server", 30, "Seconds for requests in flight to finish once the server is to stop."
+    )
+    open_inference: bool = _setting(
+        "Server", True, "Also serve the Open Inference Protocol, for Triton's and KServe's clients."
     )
     log_level: Literal["debug", "info", "warning", "error"] = _setting(
         "Server", "info", "Lowest level that is logged."
@@ -143,6 +147,11 @@ class Settings(BaseSettings):
     max_feature_maps: Count = _setting(
         "Limits", DEFAULT_LIMITS.feature_maps, "Maximum feature maps in one request."
     )
+    max_work: Work = _setting(
+        "Limits",
+        DEFAULT_LIMITS.work,
+        "Maximum patches that the boxes of a request reach, counted for each box.",
+    )
     max_in_flight: Count = _setting(
         "Limits",
         DEFAULT_LIMITS.requests_in_flight,
@@ -153,7 +162,7 @@ class Settings(BaseSettings):
         DEFAULT_LIMITS.queue_bytes,
         "Maximum bytes of requests and answers in flight in one worker.",
     )
-    max_streams: Count = _setting("Limits", 1024, "Maximum open StreamMasks calls in one worker.")
+    max_streams: Count = _setting("Limits", 1024, "Maximum open streams in one worker.")
     max_caller_share: Share = _setting(
         "Limits",
         0.67,
@@ -191,6 +200,9 @@ class Settings(BaseSettings):
     metrics_port: Port | None = _setting(
         "Observing", None, "Port to serve metrics on; off if not set, 0 takes a free one."
     )
+    metrics_tls: bool = _setting(
+        "Observing", False, "Serve metrics over TLS with the server's certificate and client CA."
+    )
     telemetry: bool = _setting(
         "Observing", False, "Send traces by OTLP, as the OTEL_… variables configure."
     )
@@ -225,6 +237,8 @@ class Settings(BaseSettings):
             raise InvalidRequest(given, f"needs {missing} too")
         if self.tls_client_ca is not None and self.tls_certificate is None:
             raise InvalidRequest("tls_client_ca", "needs tls_certificate and tls_key too")
+        if self.metrics_tls and self.tls_certificate is None:
+            raise InvalidRequest("metrics_tls", "needs tls_certificate and tls_key too")
         if is_unix(self.host) and self.workers not in (1, "auto"):
             raise InvalidRequest("workers", "cannot share a unix: host, must be 1 or auto")
         if self.tls_certificate is None and not self.insecure and not is_loopback(self.host):

@@ -78,7 +78,7 @@ class CudaEngine:
             EngineBroken: the device is broken.
         """
         with self._use():
-            masks, owners = make_masks(inputs, self._device)
+            masks, owners, _ = make_masks(inputs, self._device)
             of_masks = zip(*(output[0] for output in outputs), strict=True)
             of_owners = zip(*(output[1] for output in outputs), strict=True)
             self._staging.fetch([*masks, *owners], [*of_masks, *of_owners])

@@ -1,36 +1,93 @@
-"""One JSON object a line, on standard error."""
+"""One JSON object a line, on standard error, which nothing waits for."""
 
 from __future__ import annotations
 
 import logging
-import os
 import sys
-from typing import TextIO
+import threading
+import time
+from collections.abc import Callable
 
+from pythonjsonlogger.core import LogData
 from pythonjsonlogger.json import JsonFormatter
 
+from cass_server.observability.standard_error import StandardError
 
-class _Handler(logging.StreamHandler[TextIO]):
-    """Drops a line that cannot be written, as on a full disk."""
+# Of one statement in the code: so many records at once, and so many a second on average.
+_BURST, _PER_SECOND = 100, 10.0
+# Characters of a field, and of a traceback. What callers send is in some of them.
+_MOST, _MOST_TRACEBACK = 1024, 8192
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
-        """Reports mistakes in the logging call, but not a failure of the stream itself."""
-        if not isinstance(sys.exception(), OSError):
-            super().handleError(record)
+
+class _Handler(logging.StreamHandler[StandardError]):
+    """Counts what is not written by its reason, ``rate`` or ``full``."""
+
+    def __init__(self) -> None:
+        super().__init__(StandardError(lambda: self.on_drop("full")))
+        self.on_drop: Callable[[str], None] = lambda _: None
+        self.addFilter(_RateLimit(lambda: self.on_drop("rate")))
+
+    def close(self) -> None:
+        """Writes what is left, if somebody reads it."""
+        self.stream.drain()
+        super().close()
+
+
+class _RateLimit(logging.Filter):
+    """Drops records of a statement that logs too often.
+
+    The next one that passes has their number in its field ``suppressed``.
+    """
+
+    def __init__(self, on_drop: Callable[[], None]) -> None:
+        super().__init__()
+        self._on_drop = on_drop
+        # By file and line: how many may pass, as of when, and how many did not.
+        self._states: dict[tuple[str, int], tuple[float, float, int]] = {}
+        self._lock = threading.Lock()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a record passes."""
+        statement, now = (record.pathname, record.lineno), time.monotonic()
+        with self._lock:
+            left, since, suppressed = self._states.get(statement, (_BURST, now, 0))
+            left = min(_BURST, left + (now - since) * _PER_SECOND)
+            passes = left >= 1
+            self._states[statement] = (left - 1, now, 0) if passes else (left, now, suppressed + 1)
+        if not passes:
+            self._on_drop()
+        elif suppressed:
+            record.suppressed = suppressed
+        return passes
+
+
+class _Formatter(JsonFormatter):
+    def process_log_record(self, log_data: LogData) -> LogData:
+        """Shortens what is long: the end of a traceback says most."""
+        for name, value in log_data.items():
+            if isinstance(value, str):
+                most = _MOST_TRACEBACK if name == "exc_info" else _MOST
+                if len(value) > most:
+                    half = most // 2
+                    cut = f" … {len(value) - most} characters … "
+                    log_data[name] = value[:half] + cut + value[-half:]
+        return log_data
 
 
 def set_up_logging(level: str) -> None:
-    """Sends the log of the project and of gRPC to standard error.
+    """Sends the log of the project and of gRPC to standard error, without ever waiting for it.
 
     Each key of ``extra`` becomes a field, as in ``extra={"request_id": …}``; the traceback of
-    an exception is the field ``exc_info``.
+    an exception is the field ``exc_info``. Long fields are shortened. Lines are dropped and counted
+    (`count_dropped`) where one statement logs more than 10 a second after a hundred, or nobody
+    reads. What is still to be written at the end of the process has two seconds.
 
     Args:
         level: ``debug``, ``info``, ``warning`` or ``error``.
     """
-    handler = _Handler(_standard_error())
+    handler = _Handler()
     handler.setFormatter(
-        JsonFormatter(
+        _Formatter(
             "{asctime}{levelname}{name}{message}",
             style="{",
             rename_fields={
@@ -42,22 +99,19 @@ def set_up_logging(level: str) -> None:
             datefmt="%Y-%m-%dT%H:%M:%S%z",
         )
     )
+    # For what writes there without logging, as a thread's uncaught exception.
+    sys.stderr = handler.stream
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.getLogger("grpc._cython.cygrpc").addFilter(_is_no_lost_caller)
+
+
+def count_dropped(count: Callable[[str], None]) -> None:
+    """Has ``count`` called with the reason of each line that is dropped from now on."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, _Handler):
+            handler.on_drop = count
 
 
 def _is_no_lost_caller(record: logging.LogRecord) -> bool:
     """False for a caller that disconnected during its answer; gRPC may log an error."""
     return not record.getMessage().startswith("ExecuteBatchError raised in core")
-
-
-def _standard_error() -> TextIO:
-    """Standard error, or nowhere if the process was started without one."""
-    if sys.stderr is None:
-        # Some library writes to descriptor 2 all the same: no socket must get that number.
-        while (descriptor := os.open(os.devnull, os.O_RDWR)) < 2:
-            pass
-        if descriptor > 2:
-            os.close(descriptor)
-        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
-    return sys.stderr

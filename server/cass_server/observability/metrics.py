@@ -2,29 +2,34 @@
 
 A request takes some hundred microseconds, so counting it must take a few. A family of metrics is a
 range of float64 slots in memory that the worker maps, and an increment is one store. The worker
-processes have a file each, which `cass_server.observability.prometheus` reads and adds up.
+processes share a piece of memory each with their supervisor, which has no name in any folder that
+could be full, read-only or cleaned up; `cass_server.observability.prometheus` adds them up.
 """
 
 from __future__ import annotations
 
 import mmap
+import os
+import tempfile
 import threading
 import time
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, product
-from pathlib import Path
 from typing import Literal
 
 import grpc
 
 from cass_core.errors import CassError
 from cass_server.observability.call import Call
+from cass_server.observability.methods import COMPUTED_METHODS, METHODS
+from cass_server.resource_limits import exhausted
 
-METHODS = ("GenerateMask", "ComputeLoss", "StreamMasks", "GetServerInfo")
-COMPUTED_METHODS = METHODS[:3]
 CODES = tuple(code.name for code in grpc.StatusCode)
+DROPPED = ("rate", "full")
+FILES = ("tokens", "tls")
+CERTIFICATES = ("tls_certificate", "tls_client_ca")
 REJECTIONS = ("requests", "bytes", "streams", "deadline", "cancelled", "unauthenticated")
 
 # A small request is computed in some 50 µs; after 10 s a caller has long given up.
@@ -50,6 +55,8 @@ class Family:
     """The values of the labels, for each series."""
     bounds: tuple[float, ...] = ()
     """Upper bounds of a histogram's buckets, inclusive."""
+    is_least: bool = False
+    """The least above 0 of several workers' values counts, if there is one, not their sum."""
 
     @property
     def width(self) -> int:
@@ -107,6 +114,28 @@ FAMILIES = (
         tuple((reason,) for reason in REJECTIONS),
     ),
     Family("cass_gpu_memory_bytes", "gauge", "GPU memory held by the server's processes."),
+    Family(
+        "cass_log_lines_dropped_total",
+        "counter",
+        "Lines of the log that were not written: too many of a kind, or not read or stored.",
+        ("reason",),
+        tuple((reason,) for reason in DROPPED),
+    ),
+    Family(
+        "cass_files_unusable",
+        "gauge",
+        "Workers that go on with the old content, as the files of today cannot be used.",
+        ("files",),
+        tuple((files,) for files in FILES),
+    ),
+    Family(
+        "cass_certificate_expiry_timestamp_seconds",
+        "gauge",
+        "When the certificate of a setting ends, in seconds since 1970.",
+        ("setting",),
+        tuple((setting,) for setting in CERTIFICATES),
+        is_least=True,
+    ),
 )
 
 
@@ -145,9 +174,31 @@ _RECEIVED = STARTS["cass_received_bytes_total"]
 _SENT = STARTS["cass_sent_bytes_total"]
 _REJECTED = _of_series("cass_rejections_total")
 _GPU_MEMORY = STARTS["cass_gpu_memory_bytes"]
+_DROPPED = _of_series("cass_log_lines_dropped_total")
+_UNUSABLE = _of_series("cass_files_unusable")
+_EXPIRES = _of_series("cass_certificate_expiry_timestamp_seconds")
 
 _SECONDS_SUM = len(SECONDS) + 1
 _BATCH_SUM = len(BATCH_SIZES) + 1
+
+
+def shared_memory() -> int:
+    """A descriptor of memory for `Metrics`, which a worker inherits.
+
+    Raises:
+        CassError: there is no room, or too many files are open.
+    """
+    try:
+        if hasattr(os, "memfd_create"):
+            descriptor = os.memfd_create("cass-metrics")
+        else:  # not on Linux
+            with tempfile.TemporaryFile() as file:
+                descriptor = os.dup(file.fileno())
+        # Written, not just sized: too little memory is an error here and a SIGBUS later on.
+        os.write(descriptor, bytes(_BYTES))
+    except OSError as error:
+        raise CassError(f"cannot keep metrics: {exhausted(error) or error.strerror}") from error
+    return descriptor
 
 
 class Metrics:
@@ -155,36 +206,21 @@ class Metrics:
 
     Safe to use from several threads: an increment is a load and a store under a lock. Slots are
     aligned and stored whole. A reader in another process may see a request in one family and not
-    yet in the next, which the next scrape mends. Without ``memory``, no other process can read.
+    yet in the next, which the next scrape mends. The memory is this process's own, or that of
+    `shared_memory`.
     """
 
-    def __init__(self, memory: mmap.mmap | None = None) -> None:
+    def __init__(self, descriptor: int = -1) -> None:
         # The numbers, in the order of `FAMILIES`.
-        self.slots = memoryview(memory or mmap.mmap(-1, _BYTES)).cast("d")
+        self.slots = memoryview(mmap.mmap(descriptor, _BYTES)).cast("d")
         self._lock = threading.Lock()
 
-    @classmethod
-    def open(cls, path: Path) -> Metrics:
-        """Count in a file, going on from what a worker before this one has left there.
-
-        Its counters stay, so that they never fall; its gauges ended with it.
-
-        Raises:
-            CassError: the file cannot be written.
-        """
-        try:
-            if not path.exists() or path.stat().st_size != _BYTES:
-                # Written, not just sized: a full disk is an error here and a SIGBUS later on.
-                path.write_bytes(bytes(_BYTES))
-            with path.open("r+b") as file:
-                metrics = cls(mmap.mmap(file.fileno(), _BYTES))
-        except OSError as error:
-            raise CassError(f"cannot keep metrics in {path}: {error.strerror}") from error
+    def restart(self) -> None:
+        """The worker has ended: its gauges did so too, and its counters go on with the next one."""
         for family in FAMILIES:
             if family.kind == "gauge":
-                for series in range(len(family.series)):
-                    metrics.slots[STARTS[family.name] + series] = 0.0
-        return metrics
+                for index in range(len(family.series)):
+                    self.slots[STARTS[family.name] + index] = 0.0
 
     def started(self) -> None:
         """A request was taken; `finished` follows."""
@@ -244,3 +280,16 @@ class Metrics:
     def gpu_memory(self, held: int) -> None:
         """The bytes of GPU memory that this process holds now."""
         self.slots[_GPU_MEMORY] = held
+
+    def log_dropped(self, reason: str) -> None:
+        """A line of the log was dropped, for one of `DROPPED`."""
+        with self._lock:
+            self.slots[_DROPPED[reason]] += 1
+
+    def file_unusable(self, files: str, unusable: bool) -> None:
+        """Whether the files of `FILES` cannot be used now."""
+        self.slots[_UNUSABLE[files]] = unusable
+
+    def certificate_expires(self, setting: str, seconds: float) -> None:
+        """When the certificate of one of `CERTIFICATES` ends, in seconds since 1970."""
+        self.slots[_EXPIRES[setting]] = seconds

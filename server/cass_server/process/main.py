@@ -5,13 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import tempfile
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any, NoReturn
 
-from cass.contract import SERVICE_NAME
 from cass.malloc import keep_memory
 from cass_core import __version__
 from cass_core.cpu.cores import core_count
@@ -19,13 +16,16 @@ from cass_core.errors import CassError
 from cass_server.config.address import address_of, is_unix, reserve_port
 from cass_server.config.settings import Settings
 from cass_server.engines.base import Engine, device_of, make_engine
-from cass_server.observability.logging import set_up_logging
-from cass_server.observability.metrics import Metrics
+from cass_server.observability.logging import count_dropped, set_up_logging
+from cass_server.observability.metrics import Metrics, shared_memory
 from cass_server.observability.prometheus import WorkerMetrics, serve_metrics
 from cass_server.observability.tracing import start_traces
+from cass_server.open_inference.service import open_inference
 from cass_server.process.supervisor import Supervisor
 from cass_server.process.worker_channel import COMMAND, worker_environment
+from cass_server.resource_limits import exhausted
 from cass_server.rpc.server import serve
+from cass_server.security.tls import metrics_context
 
 _THREADS_VARIABLE = "OMP_NUM_THREADS"
 
@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 
 def run(settings: Settings) -> NoReturn:
-    """Serves until SIGTERM or SIGINT, and ends the process; raises `CassError` if it cannot."""
+    """Serves until a signal to stop, and ends the process; raises `CassError` if it cannot."""
     set_up_logging(settings.log_level)
     # Torch is loaded next, if it is there, and kernels are compiled: said before that takes long.
     _log.info("warming up", extra={"version": __version__, "pid": os.getpid()})
@@ -45,6 +45,7 @@ def run(settings: Settings) -> NoReturn:
     if workers > 1 or device != "cpu":
         exit_process(_supervise(settings, workers, device))
     engine, metrics = make_engine(settings.device), Metrics()
+    count_dropped(metrics.log_dropped)
     with _exposed(settings, WorkerMetrics([metrics], __version__, device)):
         serving = partial(_log_serving, device, workers)
         code = serve_in_process(
@@ -66,11 +67,23 @@ def exit_process(code: int) -> NoReturn:
 def serve_in_process(
     settings: Settings, engine: Engine, metrics: Metrics, port: int, **options: Any
 ) -> int:
-    """`cass_server.rpc.server.serve` with memory settings and traces; returns the exit code."""
+    """`cass_server.rpc.server.serve` with memory settings and traces; returns the exit code.
+
+    A fault is logged, and its code is 1: the caller then leaves by `exit_process`, since as an
+    exception it would keep the process until the last computation ends.
+    """
     keep_memory(arenas=1)
-    traces = start_traces(__version__, SERVICE_NAME) if settings.telemetry else None
+    traces = start_traces(__version__) if settings.telemetry else None
     try:
-        return serve(settings, engine, metrics, port, traces=traces, **options)
+        services = (open_inference,) if settings.open_inference else ()
+        return serve(settings, engine, metrics, port, services=services, traces=traces, **options)
+    except CassError:
+        raise
+    except Exception as error:
+        if exhausted(error):
+            raise
+        _log.exception("the server failed")
+        return 1
     finally:
         if traces is not None:
             traces.close()
@@ -79,27 +92,26 @@ def serve_in_process(
 def _supervise(settings: Settings, workers: int, device: str) -> int:
     """Runs worker processes; returns the exit code."""
     held, port = reserve_port(settings.host, settings.port)
-    with held, tempfile.TemporaryDirectory(prefix="cass-server-") as folder:
-        # A replacement continues the file of the worker before it.
-        files = [Path(folder, f"worker-{index}") for index in range(workers)]
-        environment = worker_environment(settings, port, folder)
+    with held:
+        # A replacement goes on counting where the worker before it ended.
+        shared = [shared_memory() for _ in range(workers)]
+        metrics = [*map(Metrics, shared)]
+        environment = worker_environment(settings, port)
         # Workers share the cores.
         environment.setdefault(_THREADS_VARIABLE, str(max(1, core_count() // workers)))
-
-        def died(index: int) -> None:
-            with contextlib.suppress(CassError):
-                Metrics.open(files[index])  # it has nothing in flight any more
-
         supervisor = Supervisor(
             COMMAND,
             workers,
             environment,
+            metrics=shared,
             drain_seconds=settings.drain_seconds,
             on_ready=partial(_log_serving, device, workers, address_of(settings.host, port)),
-            on_exit=died,
+            on_exit=lambda index: metrics[index].restart(),
         )
-        metrics = WorkerMetrics(files, __version__, device, supervisor.counts)
-        with _exposed(settings, metrics):
+        own = Metrics()
+        count_dropped(own.log_dropped)
+        found = WorkerMetrics([*metrics, own], __version__, device, supervisor.counts)
+        with _exposed(settings, found):
             return supervisor.run()
 
 
@@ -121,6 +133,7 @@ def _exposed(settings: Settings, metrics: WorkerMetrics) -> Iterator[None]:
         yield
         return
     host = settings.metrics_host
-    with serve_metrics(host, settings.metrics_port, metrics) as port:
+    tls = metrics_context(settings)
+    with serve_metrics(host, settings.metrics_port, metrics, tls) as port:
         _log.info("metrics", extra={"address": address_of(host, port)})
         yield

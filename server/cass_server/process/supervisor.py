@@ -17,6 +17,8 @@ from typing import Any
 
 from cass_core.errors import CassError
 from cass_server.process.worker_channel import READY, start_worker
+from cass_server.resource_limits import exhausted
+from cass_server.signals import stop_signals
 
 _log = logging.getLogger(__name__)
 
@@ -46,7 +48,7 @@ class Backoff:
 
 
 class Supervisor:
-    """Keeps worker processes running until SIGTERM or SIGINT; a second one kills them.
+    """Keeps worker processes running until a signal to stop; a second one kills them.
 
     A worker reports through `worker_channel.WorkerChannel`, and exits when the supervisor is gone.
     Whatever stopped the supervisor, a worker gets SIGTERM, and SIGKILL if it does not end in time.
@@ -55,6 +57,7 @@ class Supervisor:
         command: what starts a worker.
         workers: number of workers.
         environment: all variables of a worker but those of its channel.
+        metrics: descriptors of the `shared_memory` of each worker, if they count there.
         drain_seconds: time for requests in flight after SIGTERM.
         on_ready: called once, when all workers serve.
         on_exit: called with a worker's index after its process ended, before it is replaced.
@@ -68,6 +71,7 @@ class Supervisor:
         workers: int,
         environment: Mapping[str, str],
         *,
+        metrics: Sequence[int | None] = (),
         drain_seconds: float,
         on_ready: Callable[[], None],
         on_exit: Callable[[int], None],
@@ -77,6 +81,7 @@ class Supervisor:
         self._command = command
         self._workers = workers
         self._environment = environment
+        self._metrics = metrics or [None] * workers
         self._stop_seconds = drain_seconds + margin_seconds
         self._on_ready: Callable[[], None] | None = on_ready
         self._on_exit = on_exit
@@ -106,7 +111,7 @@ class Supervisor:
 
     async def _run(self) -> int:
         self._loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in stop_signals():
             self._loop.add_signal_handler(number, self._on_signal, number)
         with ThreadPoolExecutor(self._workers, "worker") as threads:
             try:
@@ -123,10 +128,13 @@ class Supervisor:
         cause: dict[str, Any]
         while not self._stopping.is_set():
             try:
-                process, channel = start_worker(self._command, index, self._environment)
+                process, channel = start_worker(
+                    self._command, index, self._environment, self._metrics[index]
+                )
             except OSError as error:
                 if not has_served:
-                    raise CassError(f"cannot start a worker: {error}") from error
+                    reason = exhausted(error) or error.strerror
+                    raise CassError(f"cannot start a worker: {reason}") from error
                 served_seconds, cause = 0.0, {"reason": str(error)}
             else:
                 self._running[index] = process
@@ -176,7 +184,9 @@ class Supervisor:
 
     def _on_signal(self, number: signal.Signals) -> None:
         if self._stopping.is_set():
-            self._kill()
+            # A terminal that closes may send two: its shell's and the kernel's.
+            if number != signal.SIGHUP:
+                self._kill()
         else:
             _log.info("stopping workers", extra={"signal": number.name})
             self._stop()

@@ -11,9 +11,9 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from cass_server.config.settings import Settings
+from cass_server.observability.metrics import Metrics
 
 READY = b"R"
 """Sent by a worker once it serves."""
@@ -24,40 +24,48 @@ _DESCRIPTOR = "CASS_WORKER_CHANNEL"
 _INDEX = "CASS_WORKER_INDEX"
 _SETTINGS = "CASS_WORKER_SETTINGS"
 _PORT = "CASS_WORKER_PORT"
-_FOLDER = "CASS_WORKER_FOLDER"
+_METRICS = "CASS_WORKER_METRICS"
 
 
-def worker_environment(settings: Settings, port: int, folder: str) -> dict[str, str]:
-    """The variables of the server's workers, which count in files ``worker-INDEX`` of a folder."""
-    given = {_SETTINGS: settings.model_dump_json(), _PORT: str(port), _FOLDER: folder}
-    return {**os.environ, **given}
+def worker_environment(settings: Settings, port: int) -> dict[str, str]:
+    """The variables of the server's workers."""
+    return {**os.environ, _SETTINGS: settings.model_dump_json(), _PORT: str(port)}
 
 
-def worker_arguments() -> tuple[Settings, int, Path]:
-    """What `worker_environment` gave to this process: settings, port and folder."""
+def worker_arguments() -> tuple[Settings, int, Metrics]:
+    """What this process was given: settings and port by `worker_environment`, and its metrics."""
     settings = Settings.model_validate_json(os.environ[_SETTINGS])
-    return settings, int(os.environ[_PORT]), Path(os.environ[_FOLDER])
+    return settings, int(os.environ[_PORT]), Metrics(int(os.environ[_METRICS]))
 
 
 def start_worker(
-    command: Sequence[str], index: int, environment: Mapping[str, str], stderr: int | None = None
+    command: Sequence[str],
+    index: int,
+    environment: Mapping[str, str],
+    metrics: int | None = None,
+    stderr: int | None = None,
 ) -> tuple[subprocess.Popen[bytes], socket.socket]:
     """Starts a worker; returns it and the supervisor's end of its channel, which does not block.
 
-    It is in a process group of its own, so that a terminal's Ctrl-C does not reach it. Raises
-    `OSError` if the command cannot be run.
+    It counts in the `shared_memory` of the descriptor ``metrics``. It is in a process group of its
+    own, so that a terminal's Ctrl-C does not reach it. Raises `OSError` if the command cannot be
+    run.
     """
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     with theirs:
         variables = {_DESCRIPTOR: str(theirs.fileno()), _INDEX: str(index)}
+        inherited = [theirs.fileno()]
+        if metrics is not None:
+            variables[_METRICS] = str(metrics)
+            inherited.append(metrics)
         try:
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stderr=stderr,
                 env={**environment, **variables},
-                pass_fds=(theirs.fileno(),),
+                pass_fds=inherited,
                 process_group=0,
             )
         except OSError:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import subprocess
 import sys
-import tempfile
 import threading
 from collections import deque
-from pathlib import Path
 from typing import IO
 
 from pydantic import ValidationError
@@ -18,11 +17,12 @@ from cass_core import __version__
 from cass_core.errors import CassError, InvalidRequest
 from cass_server.config.address import address_of, reserve_port
 from cass_server.config.settings import Settings
-from cass_server.observability.metrics import Metrics
+from cass_server.observability.metrics import Metrics, shared_memory
 from cass_server.observability.prometheus import WorkerMetrics, serve_metrics
 from cass_server.process.health_check import SERVING, check_local
 from cass_server.process.worker_channel import COMMAND, READY, start_worker, worker_environment
 from cass_server.ray.load import Load
+from cass_server.security.tls import metrics_context
 
 END_SECONDS = 5.0
 """How long a worker may take to end after its drain, before it is killed."""
@@ -61,23 +61,25 @@ class NativeServer:
             held, self._port = reserve_port(settings.host, 0)
             stack.enter_context(held)
             self.address = address_of(settings.host, self._port)
-            # Both processes have the file of the metrics open when it is removed: nothing is left,
-            # however they end.
-            with tempfile.TemporaryDirectory(prefix="cass-replica-") as folder:
-                metrics = Metrics.open(Path(folder, "worker-0"))
-                self._start(stack, folder)
+            shared = shared_memory()
+            stack.callback(os.close, shared)
+            metrics = Metrics(shared)
+            self._start(stack, shared)
             self.load = Load(metrics)
             self.metrics_address = ""
             if settings.metrics_port is not None:
                 found = WorkerMetrics([metrics], __version__, settings.device)
-                exposed = serve_metrics(settings.host, settings.metrics_port, found)
+                tls = metrics_context(settings)
+                exposed = serve_metrics(settings.host, settings.metrics_port, found, tls)
                 self.metrics_address = address_of(settings.host, stack.enter_context(exposed))
             self._all = stack.pop_all()
 
-    def _start(self, stack: contextlib.ExitStack, folder: str) -> None:
-        environment = worker_environment(self._settings, self._port, folder)
+    def _start(self, stack: contextlib.ExitStack, shared: int) -> None:
+        environment = worker_environment(self._settings, self._port)
         environment.setdefault("GRPC_VERBOSITY", "NONE")
-        self._process, channel = start_worker(COMMAND, 0, environment, stderr=subprocess.PIPE)
+        self._process, channel = start_worker(
+            COMMAND, 0, environment, shared, stderr=subprocess.PIPE
+        )
         stack.enter_context(channel)
         stack.callback(self._kill)
         assert self._process.stderr is not None

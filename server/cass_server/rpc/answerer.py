@@ -21,7 +21,7 @@ from cass_server.observability.metrics import Metrics
 from cass_server.observability.tracing import Traces
 from cass_server.rpc.deadlines import Deadlines
 from cass_server.rpc.request_metadata import request_id, token_of
-from cass_server.rpc.requests import MaskRequest, Reader
+from cass_server.rpc.requests import MaskRequest, Reader, Request
 from cass_server.rpc.status import clear_tracebacks, code_of, status_of
 from cass_server.scheduling.admission import SMALL_BYTES, Admission, Caller
 from cass_server.scheduling.batcher import Batcher, BatchRequest
@@ -111,6 +111,12 @@ class Answerer:
         size = len(data) + request.answer_bytes
         if size > SMALL_BYTES:
             (self._hold_in_turn if streamed else self._hold)(call, size, context)
+        if request.is_heavy:
+            with self.pool.heavy(_checkpoint(context)):
+                return self._compute(call, request, context)
+        return self._compute(call, request, context)
+
+    def _compute(self, call: Call, request: Request, context: grpc.ServicerContext) -> bytes:
         call.begun = time.perf_counter()
         result: Any
         if isinstance(request, MaskRequest):
@@ -218,10 +224,11 @@ def gone(context: grpc.ServicerContext) -> Rejection:
 
 
 def _checkpoint(context: grpc.ServicerContext) -> Callable[[], None]:
-    """Ends a computation whose caller does not wait any more."""
+    """Ends a computation whose caller does not wait any more, or that the drain cannot wait for."""
 
     def check() -> None:
-        if not context.is_active():
+        # gRPC may report late that the deadline has passed.
+        if not context.is_active() or context.time_remaining() <= 0:
             raise gone(context)
 
     return check

@@ -22,11 +22,14 @@ _Response = health_pb2.HealthCheckResponse
 # until its time is over.
 _SENDING_THREADS = 64
 
+FILES = "cass.files"
+"""The service whose status says whether the files of TLS and tokens can be used as they are now."""
+
 SERVICE_NAME = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 
 class Health:
-    """Reports one status for the server as a whole and for the services named.
+    """Reports one status for the server as a whole and for the services named, and that of `FILES`.
 
     Unlike grpcio-health-checking's servicer, it ends its watchers' streams when the server ends,
     which a drain would otherwise wait for, and a watcher that does not read delays no other.
@@ -46,14 +49,20 @@ class Health:
         self._pool = pool
         self._telling = ThreadPoolExecutor(_SENDING_THREADS, thread_name_prefix="watchers")
         self._status = _Response.NOT_SERVING
+        self._files_status = _Response.SERVING
         self._ended = False
         self._lock = threading.Lock()
         self._updates: set[Callable[[], None]] = set()
 
+    @property
+    def is_serving(self) -> bool:
+        """Whether requests are answered."""
+        return bool(self._status == _Response.SERVING)
+
     def handlers(self) -> dict[str, Handler]:
         """The handlers of the service's methods."""
-        check = _Method("Check", self._check, in_place if IS_SUPPORTED else self._pool)
-        watch = _Method("Watch", self._watch, self._telling, sends=True)
+        check = _Method(self._check, in_place if IS_SUPPORTED else self._pool)
+        watch = _Method(self._watch, self._telling, sends=True)
         return {
             "Check": grpc.stream_unary_rpc_method_handler(check),
             "Watch": grpc.stream_stream_rpc_method_handler(watch),
@@ -74,7 +83,20 @@ class Health:
         for update in updates:
             self._telling.submit(update)
 
+    def set_files(self, usable: bool) -> None:
+        """Changes the status of `FILES`, which the server's own does not depend on."""
+        status = _Response.SERVING if usable else _Response.NOT_SERVING
+        with self._lock:
+            if status == self._files_status:
+                return
+            self._files_status = status
+            updates = list(self._updates)
+        for update in updates:
+            self._telling.submit(update)
+
     def _status_of(self, service: str) -> int:
+        if service == FILES:
+            return int(self._files_status)
         return int(self._status if service in self._services else _Response.SERVICE_UNKNOWN)
 
     def _check(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
@@ -123,9 +145,8 @@ class _Method:
     """A method with one message; see `cass_server.rpc.receiving.OneMessage`."""
 
     def __init__(
-        self, name: str, function: Callable[..., Any], pool: Executor, *, sends: bool = False
+        self, function: Callable[..., Any], pool: Executor, *, sends: bool = False
     ) -> None:
-        self.name = name
         self.pool = pool
         self._function = function
         self.experimental_non_blocking = sends

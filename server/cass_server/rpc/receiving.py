@@ -22,6 +22,7 @@ from grpc import _server
 from grpc._cython import cygrpc
 
 from cass_server.observability.call import Call, Metadata
+from cass_server.rpc.delivery import Delivery
 from cass_server.rpc.handlers import refuse
 from cass_server.scheduling.admission import SMALL_BYTES
 from cass_server.scheduling.compute_pool import DONE
@@ -31,7 +32,8 @@ _ENDING_THREADS = 16
 _PARAMETERS = "rpc_event state behavior argument_thunk request_deserializer response_serializer"
 _NAMES = (
     "_CANCELLED _RECEIVE_MESSAGE_TOKEN _SEND_INITIAL_METADATA_AND_SEND_MESSAGE_TOKEN"
-    " _SEND_MESSAGE_TOKEN _abort _is_rpc_state_active _raise_rpc_error _receive_message"
+    " _SEND_MESSAGE_TOKEN _abort _call_behavior _get_initial_metadata_operation"
+    " _is_rpc_state_active _possibly_finish_call _raise_rpc_error _receive_message _status"
     " _stream_response_in_pool"
 )
 
@@ -53,7 +55,6 @@ class Peer:
     """What gRPC's state of a call, as its attribute ``peer``, has for `rpc.slow_peers`.
 
     Attributes:
-        name: of the method.
         started: when the call came, on `time.perf_counter`'s clock.
         is_stream: whether it has messages one after the other, and may be silent.
         unread_since: when its answer was first seen waiting for the reader; None until then.
@@ -64,15 +65,20 @@ class Peer:
     unread_since: float | None = None
     is_late = False
 
-    def __init__(self, rpc_event: Any, name: str, started: float) -> None:
+    def __init__(self, rpc_event: Any, started: float) -> None:
         self._event = rpc_event
-        self.name = name
         self.started = started
 
     @property
     def call(self) -> Any:
         """gRPC's call."""
         return self._event.call
+
+    @property
+    def path(self) -> str:
+        """Of the method."""
+        path: bytes = self._event.call_details.method
+        return path.decode()
 
     @property
     def metadata(self) -> Metadata:
@@ -112,7 +118,6 @@ class Received:
 class OneMessage(Protocol):
     """What answers an RPC of one message, called with its `Received` and the context."""
 
-    name: str
     pool: Executor | None
     """Where it runs; None for the compute pool."""
 
@@ -137,8 +142,9 @@ class MessageFirst(Executor):
     their own: it takes a moment until it turns out why.
     """
 
-    def __init__(self, pool: Executor) -> None:
+    def __init__(self, pool: Executor, delivery: Delivery) -> None:
         self._pool = pool
+        self._delivery = delivery
         self._ending = ThreadPoolExecutor(_ENDING_THREADS, thread_name_prefix="no message")
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
@@ -153,7 +159,9 @@ class MessageFirst(Executor):
         started = time.perf_counter()
         respond, rpc_event, state, method, _, *rest = args
         receive = _server._receive_message(state, rpc_event.call, None)
-        peer = state.peer = Peer(rpc_event, method.name, started)
+        peer = state.peer = Peer(rpc_event, started)
+        is_unary = respond is _server._unary_response_in_pool
+        answer = self._delivery.respond if is_unary else respond
 
         def received(event: Any) -> Any:
             outcome = receive(event)
@@ -164,14 +172,13 @@ class MessageFirst(Executor):
             if message is None:
                 pool = self._ending
             else:
-                size = len(message)
                 metadata = rpc_event.invocation_metadata or ()
-                call = method.admit(metadata, rpc_event.call.peer(), started, size)
+                call = method.admit(metadata, rpc_event.call.peer(), started, len(message))
                 if call is not None and not isinstance(call, Call):
                     function(respond, rpc_event, state, refuse(call), lambda: (), *rest)
                     return outcome
             messages = Received(message, call, not peer.is_late)
-            pool.submit(function, respond, rpc_event, state, method, lambda: messages, *rest)
+            pool.submit(function, answer, rpc_event, state, method, lambda: messages, *rest)
             return outcome
 
         rpc_event.call.start_server_batch((cygrpc.ReceiveMessageOperation(0),), received)
@@ -211,7 +218,7 @@ class ReadAheadPool(ThreadPoolExecutor):
         """Run a stream in a thread; see `MessageFirst.submit`."""
         if IS_SUPPORTED and args and args[0] is _server._stream_response_in_pool:
             respond, rpc_event, state, behavior, _, *rest = args
-            state.peer = StreamPeer(rpc_event, "StreamMasks", time.perf_counter())
+            state.peer = StreamPeer(rpc_event, time.perf_counter())
             return super().submit(
                 function,
                 respond,

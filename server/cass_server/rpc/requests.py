@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import grpc
 import numpy as np
@@ -24,6 +24,7 @@ from cass_core.errors import InvalidRequest
 from cass_core.inputs import LossInputs, MaskInputs
 from cass_core.results import HostLoss
 from cass_core.specs import MaskSpec
+from cass_core.work import most_work
 from cass_server.config.limits import Limits
 from cass_server.observability.call import Size
 
@@ -39,6 +40,16 @@ FillMasks: TypeAlias = Callable[
 _KEPT_BYTES, _KEPT_PLANS = 512, 256
 
 
+class Layout(Protocol):
+    """How an answer lies in memory; see `MaskLayout`."""
+
+    def arrays(self) -> tuple[list[Array], list[Array]]:
+        """Arrays of unset values for the masks and the owner maps."""
+
+    def message(self, masks: Sequence[Array], owners: Sequence[Array]) -> bytes:
+        """The serialized answer with them."""
+
+
 class MaskPlan(NamedTuple):
     """What follows from all of a mask request but its boxes."""
 
@@ -50,7 +61,9 @@ class MaskPlan(NamedTuple):
     """Counts the boxes without a patch; None if each within its image has one."""
     patches: int
     answer_bytes: int
-    layout: MaskLayout
+    layout: Layout
+    light_boxes: int
+    """How many boxes are no heavy work, whatever they reach."""
 
 
 class MaskRequest(NamedTuple):
@@ -59,6 +72,7 @@ class MaskRequest(NamedTuple):
     xyxy: Array
     offsets: Array
     plan: MaskPlan
+    is_heavy: bool = False
 
     @property
     def inputs(self) -> MaskInputs:
@@ -100,6 +114,9 @@ class LossRequest(NamedTuple):
     """A loss to compute; as `MaskRequest`."""
 
     inputs: LossInputs
+    is_heavy: bool
+    write: Callable[[LossInputs, HostLoss], bytes] = loss_response
+    """Writes the answer."""
 
     @property
     def answer_bytes(self) -> int:
@@ -123,7 +140,7 @@ class LossRequest(NamedTuple):
 
     def encode(self, result: HostLoss) -> bytes:
         """The serialized answer."""
-        return loss_response(self.inputs, result)
+        return self.write(self.inputs, result)
 
 
 Request: TypeAlias = MaskRequest | LossRequest
@@ -158,9 +175,9 @@ class MaskReader:
 
     def __call__(self, data: bytes) -> MaskRequest:
         """The request in a message; raises `InvalidRequest` if it cannot be used."""
-        known = self._known(data)
-        if known is not None:
-            return known
+        return check_work(self._known(data) or self._parsed(data), self._limits)
+
+    def _parsed(self, data: bytes) -> MaskRequest:
         if self._streamed:
             message, views = _parse(data, pb.StreamMasksRequest, self._limits)
             request, at = message.request, "request.boxes"
@@ -212,7 +229,8 @@ class MaskReader:
 
             small, self._read = self._small_fill(inputs), boxes_of_message
             lacking = None if lacking is None else counter(inputs)
-        return MaskPlan(options, small, lacking, patches, answer_bytes, layout)
+        light_boxes = self._limits.light_work // most_work(inputs)
+        return MaskPlan(options, small, lacking, patches, answer_bytes, layout, light_boxes)
 
     def _keep(self, key: tuple[bytes, int], plan: MaskPlan) -> None:
         if len(key[0]) > _KEPT_BYTES:  # long lists of sizes are not kept
@@ -222,13 +240,30 @@ class MaskReader:
         self._plans[key] = plan
 
 
+def check_work(request: MaskRequest, limits: Limits) -> MaskRequest:
+    """The request with the truth about its work; raises `InvalidRequest` if that is too much."""
+    if len(request.xyxy) > request.plan.light_boxes:
+        return request._replace(is_heavy=limits.check_work(request.inputs))
+    return request
+
+
 def read_loss(data: bytes, limits: Limits) -> LossRequest:
     """The request in a `ComputeLossRequest`; raises `InvalidRequest` if it cannot be used."""
-    request, views = _parse(data, pb.ComputeLossRequest, limits)
-    # The logits bound the work: they are in the message, and a mask must have their shape.
+    return LossRequest(*check_loss(*_parse(data, pb.ComputeLossRequest, limits), limits))
+
+
+def check_loss(
+    request: pb.ComputeLossRequest, views: Views, limits: Limits
+) -> tuple[LossInputs, bool]:
+    """The inputs of a message of which `lift` has taken the views, and whether they are heavy.
+
+    Raises as `read_loss`.
+    """
+    # The logits bound the patches: they are in the message, and a mask must have their shape.
     limits.check_boxes(len(convert.boxes_data(request.mask, views, "mask.boxes")))
     limits.check_message(request.mask, len(request.mask.boxes.counts))
-    return LossRequest(convert.loss_inputs(request, views))
+    inputs = convert.loss_inputs(request, views)
+    return inputs, inputs.mask is not None and limits.check_work(inputs.mask)
 
 
 def read_info(data: bytes, limits: Limits) -> None:

@@ -8,10 +8,10 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import Empty, SimpleQueue
-from typing import Any, TypeAlias, cast
+from typing import TypeAlias, cast
 
 import grpc
 from google.protobuf import descriptor_pool
@@ -22,7 +22,13 @@ from cass.contract import SERVICE_NAME
 from cass.v1 import cass_pb2 as pb
 from cass_core.cpu.cores import core_count
 from cass_core.errors import CassError
-from cass_server.config.address import address_of, check_socket, reserve_port
+from cass_server.config.address import (
+    address_of,
+    check_socket,
+    port_of,
+    reserve_port,
+    without_ipv6,
+)
 from cass_server.config.channel_options import options
 from cass_server.config.limits import Limits
 from cass_server.config.settings import Settings
@@ -32,17 +38,20 @@ from cass_server.observability.tracing import Traces
 from cass_server.rpc import health
 from cass_server.rpc.answerer import Answerer
 from cass_server.rpc.deadlines import Deadlines
+from cass_server.rpc.delivery import Delivery
 from cass_server.rpc.health import Health
 from cass_server.rpc.receiving import IS_SUPPORTED, MessageFirst
 from cass_server.rpc.router import Router
-from cass_server.rpc.servicer import CassService
+from cass_server.rpc.servicer import CassService, Host, Service
 from cass_server.rpc.slow_peers import SlowPeers
 from cass_server.rpc.streams import MaskStreams
 from cass_server.scheduling.admission import Admission
 from cass_server.scheduling.batcher import Batcher
 from cass_server.scheduling.compute_pool import ComputePool
-from cass_server.security.tls import server_credentials
+from cass_server.security.file_watch import FileWatch
+from cass_server.security.tls import TlsFiles
 from cass_server.security.tokens import TokenFile
+from cass_server.signals import stop_signals
 
 # Threads for health checks, reflection and channelz, and for telling watchers: most wait.
 _HELPER_THREADS = 256
@@ -50,8 +59,6 @@ _HELPER_THREADS = 256
 _MORE_THREADS = 1
 # For callers who go on calling a server that refuses them.
 _REFUSING_SECONDS = 1.0
-# For connections to close once nothing is under way on them.
-_CLOSING_SECONDS = 1.0
 # How often a signal is looked for that did not end the wait for one.
 _LOOK_SECONDS = 0.5
 
@@ -71,9 +78,10 @@ def serve(
     shared: bool,
     serving: Callable[[str], None],
     wait_lost: Callable[[], None] | None = None,
+    services: Sequence[Callable[[Host], Service]] = (),
     traces: Traces | None = None,
 ) -> int:
-    """Serve until SIGTERM or SIGINT, then answer what is in flight and return.
+    """Serve until a signal to stop, then answer what is in flight and return.
 
     For the main thread, which gets the signals. A computation that takes longer than the drain is
     left to its thread. If the device breaks, serving ends too, so that the process can be replaced.
@@ -86,6 +94,7 @@ def serve(
         shared: whether other processes bind to it too.
         serving: called with the address once requests are answered.
         wait_lost: returns when the process is to drain without a signal, if ever.
+        services: make what is served beside our own service.
         traces: records spans, if given.
 
     Returns:
@@ -96,7 +105,7 @@ def serve(
     """
     # Signal handlers may put into it.
     events: SimpleQueue[_Event] = SimpleQueue()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in stop_signals():
         signal.signal(number, lambda *_: events.put(_STOP))
     if wait_lost is not None:
         _report_end(wait_lost, events, _STOP)
@@ -122,22 +131,28 @@ def serve(
         by_token=settings.token_file is not None,
         on_fatal=on_fatal,
     )
-    streams = MaskStreams(answerer, limits)
     helpers = ThreadPoolExecutor(_HELPER_THREADS, thread_name_prefix="helper")
-    service = CassService(answerer, limits, streams, helpers)
-    status = Health((SERVICE_NAME,), helpers, deadlines, limits.receive_seconds)
-    allows = None if settings.token_file is None else TokenFile(settings.token_file).allows
-    router = Router(service, allows, helpers)
-    _add_helpers(router, status, settings)
+    delivery = Delivery(helpers)
+    streams = MaskStreams(answerer, limits, delivery)
+    host = Host(answerer, limits, streams, helpers, lambda: status.is_serving)
+    others = [make(host) for make in services]
+    service = CassService(answerer, limits, streams, helpers, others)
+    names = (SERVICE_NAME, *(other.name for other in others))
+    status = Health(names, helpers, deadlines, limits.receive_seconds)
+    tokens = None if settings.token_file is None else TokenFile(settings.token_file)
+    router = Router(service, None if tokens is None else tokens.allows, helpers)
+    _add_helpers(router, status, settings, others)
     server = grpc.server(
         # What gRPC uses of a pool is `submit`.
-        cast(ThreadPoolExecutor, MessageFirst(pool)),
+        cast(ThreadPoolExecutor, MessageFirst(pool, delivery)),
         handlers=[router],
         maximum_concurrent_rpcs=cast(int, router.limit),
         options=options(settings, shared=shared),
     )
     slow_peers = SlowPeers(server, answerer, limits, metrics, service.refused)
-    address = _bind(server, settings, port)
+    tls = _tls_files(settings)
+    address = _bind(server, settings, port, tls)
+    FileWatch(tokens, tls, metrics, status.set_files).start()
     started = time.monotonic()
     server.start()
     _report_end(engine.warm_up, events, _WARM)
@@ -157,29 +172,22 @@ def serve(
     draining = time.monotonic()
     status.end()
     router.close()
+    delivery.stop(port_of(address))
     streams.stop()
-    router.wait_idle(min(_REFUSING_SECONDS, settings.drain_seconds))
+    refusing = min(_REFUSING_SECONDS, settings.drain_seconds)
+    router.wait_idle(refusing)
+    delivery.wait_sent(server, draining + refusing)
     end = draining + settings.drain_seconds
     left = max(0.0, end - time.monotonic())
     stopped = server.stop(left)
     admission.wait_idle(left)
     streams.wait_ended(max(0.0, end - time.monotonic()))
-    # gRPC waits for every peer to confirm the end, and a dead one never does.
-    while not stopped.wait(_CLOSING_SECONDS):
-        if not _has_unsent(server) or time.monotonic() >= end:
-            server.stop(0).wait(_CLOSING_SECONDS)
-            break
+    delivery.wait_arrived(server, stopped, end)
     slow_peers.close()
     if batcher is not None:
         batcher.close()
     _log.info("stopped", extra={"drain_seconds": round(time.monotonic() - draining, 3)})
     return int(is_broken.is_set())
-
-
-def _has_unsent(server: grpc.Server) -> bool:
-    """Whether an answer is still to be read; only gRPC's own state has the small ones."""
-    state = getattr(server, "_state", None)
-    return any(getattr(call, "statused", False) for call in tuple(getattr(state, "rpc_states", ())))
 
 
 def _next(events: SimpleQueue[_Event]) -> _Event:
@@ -225,6 +233,7 @@ def limits_of(settings: Settings) -> Limits:
         images=settings.max_images,
         boxes=settings.max_boxes,
         patches=settings.max_patches,
+        work=settings.max_work,
         feature_maps=settings.max_feature_maps,
         requests_in_flight=settings.max_in_flight,
         queue_bytes=int(settings.max_queue_bytes),
@@ -251,38 +260,48 @@ def _batcher(settings: Settings, engine: Engine, metrics: Metrics) -> Batcher | 
     )
 
 
-def _add_helpers(router: Router, status: Health, settings: Settings) -> None:
+def _add_helpers(
+    router: Router, status: Health, settings: Settings, others: Sequence[Service]
+) -> None:
     """Adds health checks, reflection, and channelz if it is set."""
     router.add_registered_method_handlers(health.SERVICE_NAME, status.handlers())
     names = [SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME]
+    names += [other.name for other in others]
     if settings.channelz:
         from grpc_channelz.v1 import channelz, channelz_pb2_grpc
 
         channelz_pb2_grpc.add_ChannelzServicer_to_server(channelz.ChannelzServicer(), router)
     # Ours are in a pool of their own.
     pool = descriptor_pool.DescriptorPool()
-    for file in (pb.DESCRIPTOR, health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR):
+    files = [pb.DESCRIPTOR, health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR]
+    for file in (*files, *(other.file for other in others)):
         pool.AddSerializedFile(file.serialized_pb)
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
         reflection.ReflectionServicer(names, pool), router
     )
 
 
-def _bind(server: grpc.Server, settings: Settings, port: int) -> str:
+def _tls_files(settings: Settings) -> TlsFiles | None:
+    if settings.tls_certificate is None or settings.tls_key is None:
+        return None
+    return TlsFiles(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
+
+
+def _bind(server: grpc.Server, settings: Settings, port: int, tls: TlsFiles | None) -> str:
     """The address that the server listens on."""
-    check_socket(settings.host)
-    address = address_of(settings.host, port)
-    credentials: Any = None
-    if settings.tls_certificate is not None and settings.tls_key is not None:
-        credentials = server_credentials(
-            settings.tls_certificate, settings.tls_key, settings.tls_client_ca
-        )
+    host = settings.host
+    check_socket(host)
+    if not port and host == "0.0.0.0":  # without IPv6, which needs a port that is known
+        held, port = reserve_port(host, port)
+        held.close()
+    address = address_of(host, port)
     try:
-        if credentials is None:
-            bound = server.add_insecure_port(address)
-        else:
-            bound = server.add_secure_port(address, credentials)
+        with without_ipv6(host, port):
+            if tls is None:
+                bound = server.add_insecure_port(address)
+            else:
+                bound = server.add_secure_port(address, tls.credentials())
     except RuntimeError as error:
-        reserve_port(settings.host, port)[0].close()  # which says why, as gRPC does not
+        reserve_port(host, port)[0].close()  # which says why, as gRPC does not
         raise CassError(f"cannot listen on {address}") from error
-    return address_of(settings.host, bound)
+    return address_of(host, bound)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from functools import partial
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import grpc
+from google.protobuf.descriptor import FileDescriptor
 
+from cass.contract import SERVICE_NAME
+from cass.features import FEATURES
 from cass.v1 import cass_pb2 as pb
 from cass_core import __version__
 from cass_core.errors import InvalidRequest
@@ -32,8 +35,27 @@ Opener: TypeAlias = Callable[[Metadata], Handler]
 _GONE_SECONDS = 0.05
 
 
+class Service(NamedTuple):
+    """A service beside our own."""
+
+    file: FileDescriptor
+    name: str
+    openers: Mapping[str, Opener]
+    """By the names of its methods."""
+
+
+class Host(NamedTuple):
+    """What a `Service` is made with: that of the server, which its RPCs share with ours."""
+
+    answerer: Answerer
+    limits: Limits
+    streams: MaskStreams
+    helper_pool: Executor
+    is_serving: Callable[[], bool]
+
+
 class CassService:
-    """The RPCs by name, in ``openers``.
+    """The RPCs by path, in ``openers``.
 
     All take streams of requests, which on the wire is the same: so a call is refused before its
     message is read.
@@ -45,59 +67,84 @@ class CassService:
         limits: Limits,
         streams: MaskStreams,
         helper_pool: Executor,
+        others: Sequence[Service] = (),
     ) -> None:
         self._answerer = answerer
         read_masks = MaskReader(limits, answerer.engine.small_fill)
-        info: Handler = grpc.stream_unary_rpc_method_handler(_Info(answerer, limits, helper_pool))
-        self.openers: Mapping[str, Opener] = {
-            "GenerateMask": _Unary("GenerateMask", read_masks, answerer, limits).open,
-            "ComputeLoss": _Unary(
+
+        def info(data: bytes) -> bytes:
+            read_info(data, limits)
+            return pb.GetServerInfoResponse(
+                version=__version__,
+                device=answerer.engine.device,
+                limits=limits.message(),
+                features=FEATURES,
+            ).SerializeToString()
+
+        openers: Mapping[str, Opener] = {
+            "GenerateMask": Unary("GenerateMask", read_masks, answerer, limits).open,
+            "ComputeLoss": Unary(
                 "ComputeLoss", partial(read_loss, limits=limits), answerer, limits
             ).open,
             "StreamMasks": streams.open,
-            "GetServerInfo": lambda _: info,
+            "GetServerInfo": Info("GetServerInfo", info, answerer, helper_pool).open,
+        }
+        services = (Service(pb.DESCRIPTOR, SERVICE_NAME, openers), *others)
+        self.openers = {
+            f"/{service.name}/{method}": opener
+            for service in services
+            for method, opener in service.openers.items()
         }
 
-    def refused(self, method: str, metadata: Metadata, error: Rejection) -> grpc.Status:
+    def refused(self, path: str, metadata: Metadata, error: Rejection) -> grpc.Status:
         """Counts and logs a refused call; returns the status to end it with."""
-        if method in self.openers:
-            with self._answerer.call(method, metadata) as call:
+        if path in self.openers:
+            with self._answerer.call(path.rpartition("/")[2], metadata) as call:
                 return self._answerer.refusal(call, error)
         if error.reason:
             self._answerer.metrics.rejected(error.reason)
         return status_of(error)
 
-    def refused_by_grpc(self, method: str) -> None:
+    def refused_by_grpc(self, path: str) -> None:
         """Counts a call that gRPC refuses, since there is no room: in a flood, nothing more."""
-        self._answerer.metrics.refused(method)
+        self._answerer.metrics.refused(path.rpartition("/")[2])
 
 
-class _Info:
-    """``GetServerInfo``: answered where its message arrives, however full the server is."""
+class Info:
+    """An RPC that computes nothing: answered where its message arrives, however full the server is.
 
-    name = "GetServerInfo"
+    ``answer`` makes the serialized answer to a message; raises `InvalidRequest` or a `Rejection`.
+    """
 
-    def __init__(self, answerer: Answerer, limits: Limits, helper_pool: Executor) -> None:
+    def __init__(
+        self,
+        name: str,
+        answer: Callable[[bytes], bytes],
+        answerer: Answerer,
+        helper_pool: Executor,
+    ) -> None:
+        self.name = name
+        self._answer = answer
         self._answerer = answerer
-        self._limits = limits
         self.pool = in_place if IS_SUPPORTED else helper_pool
+        self._handler: Handler = grpc.stream_unary_rpc_method_handler(self)
+
+    def open(self, _: Metadata) -> Handler:
+        """See `Opener`."""
+        return self._handler
 
     def admit(self, *_: object) -> None:
         """It counts against no limit."""
 
     def __call__(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
+        """Answer a call."""
         answerer, answer = self._answerer, b""
         with answerer.call(self.name, context.invocation_metadata() or ()) as call:
             try:
                 data = next(messages, None)
                 if data is None:
                     raise _missing(messages, context)
-                read_info(data, self._limits)
-                answer = pb.GetServerInfoResponse(
-                    version=__version__,
-                    device=answerer.engine.device,
-                    limits=self._limits.message(),
-                ).SerializeToString()
+                answer = self._answer(data)
                 call.code, call.received, call.sent = "OK", len(data), len(answer)
             except Exception as error:
                 data = b""
@@ -105,7 +152,7 @@ class _Info:
         return answer
 
 
-class _Unary:
+class Unary:
     """An RPC with one message, answered in the compute pool."""
 
     pool = None
@@ -117,12 +164,14 @@ class _Unary:
         self._handler: Handler = grpc.stream_unary_rpc_method_handler(self)
 
     def open(self, _: Metadata) -> Handler:
+        """See `Opener`."""
         self._answerer.admission.check_room()
         return self._handler
 
     def admit(
         self, metadata: Metadata, peer: bytes, started: float, size: int
     ) -> Call | grpc.Status:
+        """See `cass_server.rpc.receiving.OneMessage`."""
         try:
             return self._answerer.admit(self.name, metadata, peer, started, size)
         except Rejection as error:
@@ -130,6 +179,7 @@ class _Unary:
                 return self._answerer.refusal(call, error)
 
     def __call__(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
+        """Answer a call."""
         answerer = self._answerer
         data = next(messages, None)
         if isinstance(messages, Received):

@@ -98,7 +98,7 @@ class SlowPeers:
         receiving = sending = 0
         for state in self._states():
             peer = state.peer
-            if state.statused:
+            if is_sending(state) and not peer.is_stream:
                 sending += 1
                 if peer.unread_since is None:
                     peer.unread_since = now
@@ -107,6 +107,7 @@ class SlowPeers:
                 receiving += 1
                 is_late = peer.is_late = now - peer.started >= self._limits.receive_seconds
             else:
+                peer.unread_since = None
                 continue
             if is_late:
                 _log.debug("peer stalled, call cancelled")
@@ -137,4 +138,4 @@ class SlowPeers:
             peer.call.cancel()
         elif is_receiving(state):
             error = self._answerer.admission.no_room()
-            refuse_unreceived(state, self._refused(peer.name, peer.metadata, error))
+            refuse_unreceived(state, self._refused(peer.path, peer.metadata, error))

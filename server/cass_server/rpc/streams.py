@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import TypeAlias
+from functools import partial
+from typing import NamedTuple, TypeAlias
 
 import grpc
 
@@ -13,36 +15,57 @@ from cass_server.config.limits import Limits
 from cass_server.exceptions import Overloaded, Stopping
 from cass_server.observability.call import Call, Metadata
 from cass_server.rpc.answerer import Answerer
+from cass_server.rpc.delivery import Delivery
 from cass_server.rpc.handlers import Handler, OnPool
 from cass_server.rpc.receiving import ReadAheadPool
-from cass_server.rpc.requests import MaskReader
+from cass_server.rpc.requests import MaskReader, Reader
 from cass_server.rpc.status import code_of, entry_of
 from cass_server.scheduling.admission import Caller
+
+_log = logging.getLogger(__name__)
 
 Send: TypeAlias = Callable[[bytes | None], None]
 """Sends an answer, or with None ends the stream; returns when the transport has taken it."""
 
 
-class MaskStreams:
-    """Answers the calls of ``StreamMasks``, each with its requests one after the other."""
+class StreamKind(NamedTuple):
+    """An RPC whose calls are streams: its name, and how it reads and what it sends for an error."""
 
-    def __init__(self, answerer: Answerer, limits: Limits) -> None:
+    method: str
+    read: Reader
+    entry_of: Callable[[Exception, bytes], bytes]
+    """The entry for an error that a message has led to."""
+
+
+class MaskStreams:
+    """Answers streams of requests, those of each one after the other.
+
+    ``open`` is for the calls of ``StreamMasks``.
+    """
+
+    def __init__(self, answerer: Answerer, limits: Limits, delivery: Delivery) -> None:
         self._answerer = answerer
         self._limits = limits
-        self._read = MaskReader(limits, answerer.engine.small_fill, streamed=True)
+        self._delivery = delivery
         self._streams: set[_Stream] = set()
         # Those admitted, of which the newest have no thread yet; and of each caller.
         self._open = 0
         self._open_of: Counter[Caller] = Counter()
         self._ended = threading.Condition()
         self._stopping = False
-        pool = ReadAheadPool(limits.streams, thread_name_prefix="stream")
-        self._handler: Handler = grpc.stream_stream_rpc_method_handler(
-            OnPool(self._run, pool, sends=True)
-        )
+        self._pool = ReadAheadPool(limits.streams, thread_name_prefix="stream")
+        read = MaskReader(limits, answerer.engine.small_fill, streamed=True)
+        self.open = self.opener(StreamKind("StreamMasks", read, lambda error, _: entry_of(error)))
 
-    def open(self, metadata: Metadata) -> Handler:
-        """The handler of a stream; raises `Overloaded` if there are as many as there may be."""
+    def opener(self, kind: StreamKind) -> Callable[[Metadata], Handler]:
+        """What returns the handler of a stream of a kind, as `Opener`s do."""
+        handler: Handler = grpc.stream_stream_rpc_method_handler(
+            OnPool(partial(self._run, kind), self._pool, sends=True)
+        )
+        return partial(self._open_with, handler)
+
+    def _open_with(self, handler: Handler, metadata: Metadata) -> Handler:
+        """The handler; raises `Overloaded` if there are as many streams as there may be."""
         caller, share = self._answerer.caller(metadata), self._limits.share_of(self._limits.streams)
         with self._ended:
             if self._open >= self._limits.streams:
@@ -51,20 +74,30 @@ class MaskStreams:
                 raise Overloaded("streams of one caller", share, 1.0)
             self._open += 1
             self._open_of[caller] += 1
-        return self._handler
+        return handler
 
     def stop(self) -> None:
         """End all streams, those with a request under way once it is answered."""
         self._stopping = True
-        for stream in tuple(self._streams):
-            stream.stop()
+        for stream in self._streams.copy():  # at once, while others come and go
+            try:
+                stream.stop()
+            except Exception:
+                # What a peer that is gone leaves behind concerns its stream alone.
+                _log.debug("a stream cannot be ended", exc_info=True)
 
     def wait_ended(self, seconds: float) -> None:
         """Return once all streams have ended, or after so many seconds."""
         with self._ended:
             self._ended.wait_for(lambda: not self._open, seconds)
 
-    def _run(self, messages: Iterator[bytes], context: grpc.ServicerContext, send: Send) -> None:
+    def _run(
+        self,
+        kind: StreamKind,
+        messages: Iterator[bytes],
+        context: grpc.ServicerContext,
+        send: Send,
+    ) -> None:
         """One request after the other; what is written ahead waits in the transport."""
         stream = _Stream(context, send)
         metadata = context.invocation_metadata() or ()
@@ -76,11 +109,13 @@ class MaskStreams:
             for data in messages:
                 if not stream.turn(busy=True):
                     return
-                with self._answerer.call("StreamMasks", metadata, caller) as call:
-                    self._answer(call, data, context, send)
+                with self._answerer.call(kind.method, metadata, caller) as call:
+                    self._answer(kind, call, data, context, send)
                 del data  # which a stream that waits would keep
+                self._delivery.wait_taken(context)
                 if not stream.turn(busy=False):
                     return
+            self._delivery.wait_taken(context)
             stream.end()
         except grpc.RpcError:
             return  # the caller is gone
@@ -91,17 +126,24 @@ class MaskStreams:
                 self._open_of -= Counter((self._answerer.caller(metadata),))
                 self._ended.notify_all()
 
-    def _answer(self, call: Call, data: bytes, context: grpc.ServicerContext, send: Send) -> None:
+    def _answer(
+        self,
+        kind: StreamKind,
+        call: Call,
+        data: bytes,
+        context: grpc.ServicerContext,
+        send: Send,
+    ) -> None:
         answerer = self._answerer
         call.received = len(data)
         answerer.pool.acquire()
         try:
-            message = answerer.answer(call, self._read, data, context, streamed=True)
+            message = answerer.answer(call, kind.read, data, context, streamed=True)
             code = "OK"
         except Exception as error:
             code = code_of(error).name
             answerer.report(call, error)
-            message = entry_of(error)
+            message = kind.entry_of(error, data)
         finally:
             answerer.pool.release()
         call.sent = len(message)

@@ -10,6 +10,9 @@ from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+# How often a thread that waits for its turn looks whether it still should.
+_LOOK_SECONDS = 0.2
+
 _log = logging.getLogger(__name__)
 
 DONE: Future[Any] = Future()
@@ -31,6 +34,8 @@ class ComputePool(Executor):
         self._queue: deque[_Task | _Thread] = deque()
         self._idle: list[_Thread] = []
         self._local = threading.local()
+        # So that what is heavy leaves a slot to what is not.
+        self._heavy = threading.Semaphore(max(1, slots - 1))
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Runs the function in a thread once there is a slot; the future has no result."""
@@ -68,6 +73,22 @@ class ComputePool(Executor):
             yield
         finally:
             self.acquire()
+
+    @contextmanager
+    def heavy(self, check: Callable[[], None]) -> Iterator[None]:
+        """For work that takes long: all slots but one do such work at a time.
+
+        Until it is this thread's turn, others have its slot; what ``check`` raises meanwhile ends
+        that.
+        """
+        if not self._heavy.acquire(blocking=False):
+            with self.lent():
+                while not self._heavy.acquire(timeout=_LOOK_SECONDS):
+                    check()
+        try:
+            yield
+        finally:
+            self._heavy.release()
 
     def _start(self, task: _Task) -> None:
         """Run a task, for which there is a slot, in the thread that was idle last or a new one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import stat
 import threading
@@ -20,11 +21,11 @@ class ReloadingFiles(Generic[Content]):
     """The content of files that belong together; safe to use from several threads.
 
     Files that cannot be used, as between the two halves of a rotation, leave the old ``content``;
-    each new reason is logged once.
+    each new reason is logged once, and is the ``problem``, which is empty for files that are used.
 
     Args:
         title: names the files in the log.
-        files: the paths by their settings' names.
+        files: the paths by their settings' names; kept as ``paths``.
         read: reads the content, and raises `CassError` if it cannot be used.
 
     Raises:
@@ -32,11 +33,11 @@ class ReloadingFiles(Generic[Content]):
     """
 
     def __init__(self, title: str, files: Mapping[str, Path], read: Callable[[], Content]) -> None:
-        self._title = title
-        self._files = files
+        self.title = title
+        self.paths = files
         self._read = read
         self._lock = threading.Lock()
-        self._reason = ""
+        self.problem = ""
         self._loaded = self._states()
         self.content = read()
 
@@ -51,22 +52,22 @@ class ReloadingFiles(Generic[Content]):
             except CassError as error:
                 # Tried again at every call: what made a read fail may pass without a trace in the
                 # files' states.
-                if str(error) != self._reason:
-                    self._reason = str(error)
-                    extra = {"reason": self._reason}
-                    _log.error("%s not usable, the old content stays", self._title, extra=extra)
+                if str(error) != self.problem:
+                    self.problem = str(error)
+                    extra = {"reason": self.problem}
+                    _log.error("%s not usable, the old content stays", self.title, extra=extra)
                 return False
             # Taken before the read, so that a change during it is seen at the next call.
-            self._loaded, self._reason = states, ""
+            self._loaded, self.problem = states, ""
         if changed:
-            extra = {name: str(path) for name, path in self._files.items()}
-            _log.info("%s read again", self._title, extra=extra)
+            extra = {name: str(path) for name, path in self.paths.items()}
+            _log.info("%s read again", self.title, extra=extra)
         return changed
 
     def _states(self) -> list[tuple[int, int, int]]:
         """Times, sizes and inodes, which change when a file is written or a link is moved."""
         states = []
-        for name, path in self._files.items():
+        for name, path in self.paths.items():
             try:
                 found = path.stat()
             except OSError as error:
@@ -88,6 +89,16 @@ def read_file(name: str, path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise unreadable(name, path, error) from None
+
+
+def warn_if_exposed(name: str, path: Path, rights: int = stat.S_IROTH | stat.S_IWOTH) -> None:
+    """Logs a warning where every user of the machine has one of these rights to a secret."""
+    path = path.resolve()
+    with contextlib.suppress(OSError):
+        mode = path.stat().st_mode
+        if mode & rights and all(folder.stat().st_mode & stat.S_IXOTH for folder in path.parents):
+            extra = {name: str(path), "mode": f"{stat.S_IMODE(mode):04o}"}
+            _log.warning("secret open to every user", extra=extra)
 
 
 def unreadable(name: str, path: Path, error: OSError) -> CassError:

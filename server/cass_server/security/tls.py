@@ -4,50 +4,112 @@ from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, NamedTuple, cast
 
 import grpc
 
 from cass_core.errors import CassError
-from cass_server.security.reloading_file import ReloadingFiles, read_file
+from cass_server.config.settings import Settings
+from cass_server.security.reloading_file import ReloadingFiles, read_file, warn_if_exposed
 
 _log = logging.getLogger(__name__)
+
+# X509_V_FLAG_NO_CHECK_TIME of OpenSSL, which Python has no name for.
+_NO_CHECK_TIME = 0x200000
 
 _Fetcher = Callable[[], grpc.ServerCertificateConfiguration]
 
 
-def server_credentials(
-    certificate: Path, key: Path, client_ca: Path | None
-) -> grpc.ServerCredentials:
-    """Credentials for one call of `add_secure_port`, from PEM files, kept up to date.
+class TlsFiles:
+    """A server's PEM files, kept up to date.
 
-    Each new connection reads all files again if one has changed (`ReloadingFiles`). Open
-    connections keep what they began with, even those of a client whose authority was withdrawn.
     With ``client_ca`` every client must have a certificate (mutual TLS).
+
+    Attributes:
+        files: to be read again, by each new connection and by a `FileWatch`.
 
     Raises:
         CassError: a file cannot be used; names its setting.
     """
-    files = {"tls_certificate": certificate, "tls_key": key}
-    if client_ca is not None:
-        files["tls_client_ca"] = client_ca
-    loaded = ReloadingFiles("TLS files", files, partial(_read, certificate, key, client_ca))
 
-    def fetch() -> grpc.ServerCertificateConfiguration | None:
-        """For a handshake that begins now; None if nothing has changed.
+    def __init__(self, certificate: Path, key: Path, client_ca: Path | None) -> None:
+        paths = {"tls_certificate": certificate, "tls_key": key}
+        if client_ca is not None:
+            paths["tls_client_ca"] = client_ca
+        self._is_mutual = client_ca is not None
+        self.files = ReloadingFiles("TLS files", paths, partial(_read, certificate, key, client_ca))
 
-        A pair that is read torn by a change, gRPC refuses, and keeps the old one.
+    @property
+    def expiries(self) -> Mapping[str, float]:
+        """When certificates end, by their settings, as seconds since 1970."""
+        return self.files.content.expiries
+
+    def credentials(self) -> grpc.ServerCredentials:
+        """Credentials for one call of `add_secure_port`.
+
+        Open connections keep what they began with, even those of a client whose authority was
+        withdrawn.
         """
-        return loaded.content if loaded.reload() else None
+        given = self.files.content.configuration
 
-    return grpc.dynamic_ssl_server_credentials(
-        loaded.content,
-        cast(_Fetcher, fetch),  # the stubs do not know that it may return None
-        require_client_authentication=client_ca is not None,
-    )
+        def fetch() -> grpc.ServerCertificateConfiguration | None:
+            """For a handshake that begins now; None if nothing has changed.
+
+            A pair that is read torn by a change, gRPC refuses, and keeps the old one.
+            """
+            nonlocal given
+            self.files.reload()
+            if given is self.files.content.configuration:
+                return None
+            given = self.files.content.configuration
+            return given
+
+        return grpc.dynamic_ssl_server_credentials(
+            given,
+            cast(_Fetcher, fetch),  # the stubs do not know that it may return None
+            require_client_authentication=self._is_mutual,
+        )
+
+
+def metrics_context(settings: Settings) -> ssl.SSLContext | None:
+    """TLS for the metrics, if that is set, from the server's files, kept up to date likewise.
+
+    With ``tls_client_ca`` those who read metrics must have a certificate, too.
+
+    Raises:
+        CassError: a file cannot be used.
+    """
+    certificate, key, ca = settings.tls_certificate, settings.tls_key, settings.tls_client_ca
+    if not settings.metrics_tls or certificate is None or key is None:
+        return None
+    paths = {"tls_certificate": certificate, "tls_key": key}
+    if ca is not None:
+        paths["tls_client_ca"] = ca
+
+    def read() -> ssl.SSLContext:
+        _pair("tls_certificate", certificate, "tls_key", key)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key)
+        if ca is not None:
+            _certificates("tls_client_ca", ca)
+            context.load_verify_locations(ca)
+            context.verify_mode = ssl.CERT_REQUIRED
+        return context
+
+    files = ReloadingFiles("TLS files of the metrics", paths, read)
+
+    def renew(connection: ssl.SSLObject | ssl.SSLSocket, *_: object) -> None:
+        """For a handshake that begins now."""
+        files.reload()
+        connection.context = files.content
+
+    context = files.content
+    context.sni_callback = renew
+    return context
 
 
 def client_credentials(
@@ -68,15 +130,27 @@ def client_credentials(
     return grpc.ssl_channel_credentials(roots, *(pair or ()))
 
 
-def _read(
-    certificate: Path, key: Path, client_ca: Path | None
-) -> grpc.ServerCertificateConfiguration:
+class _Content(NamedTuple):
+    configuration: grpc.ServerCertificateConfiguration
+    expiries: Mapping[str, float]
+
+
+def _read(certificate: Path, key: Path, client_ca: Path | None) -> _Content:
     pair = _pair("tls_certificate", certificate, "tls_key", key)
-    roots = None if client_ca is None else _certificates("tls_client_ca", client_ca)
-    if reason := _fault(certificate, key):
+    warn_if_exposed("tls_key", key)
+    reason, expires = _judge(certificate, key)
+    if reason:
         extra = {"tls_certificate": str(certificate), "reason": reason}
         _log.warning("clients will refuse the certificate", extra=extra)
-    return grpc.ssl_server_certificate_configuration([pair], root_certificates=roots)
+    expiries = {"tls_certificate": expires} if expires else {}
+    roots = None
+    if client_ca is not None:
+        roots = _certificates("tls_client_ca", client_ca)
+        ends = [_seconds(authority, "notAfter") for authority in _authorities(client_ca)]
+        if ends:
+            expiries["tls_client_ca"] = min(ends)
+    configuration = grpc.ssl_server_certificate_configuration([pair], root_certificates=roots)
+    return _Content(configuration, expiries)
 
 
 def _certificates(name: str, path: Path) -> bytes:
@@ -102,12 +176,15 @@ def _pair(name: str, certificate: Path, key_name: str, key: Path) -> tuple[bytes
     return pair
 
 
-def _fault(certificate: Path, key: Path) -> str:
-    """Why a client that trusts this very certificate refuses it, as for its dates; or empty."""
+def _judge(certificate: Path, key: Path) -> tuple[str, float]:
+    """Why a client that trusts this very certificate refuses it, or empty; and when it ends.
+
+    Its end, which time brings, is no reason; of one that is refused it is 0.
+    """
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(certificate, key, password="")
     client = ssl.create_default_context(cafile=certificate)
-    client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | _NO_CHECK_TIME
     client.check_hostname = False
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     ends = (
@@ -120,5 +197,19 @@ def _fault(certificate: Path, key: Path) -> str:
         except ssl.SSLWantReadError:
             continue
         except ssl.SSLCertVerificationError as error:
-            return error.verify_message
-    return ""
+            return error.verify_message, 0.0
+        except ssl.SSLError as error:  # as of a key of a kind that few know
+            return str(error.reason), 0.0
+    shown = ends[0].getpeercert() or {}
+    is_early = _seconds(shown, "notBefore") > time.time()
+    return "certificate is not yet valid" if is_early else "", _seconds(shown, "notAfter")
+
+
+def _authorities(path: Path) -> list[dict[str, Any]]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_verify_locations(path)
+    return context.get_ca_certs()
+
+
+def _seconds(certificate: Mapping[str, Any], date: str) -> float:
+    return float(ssl.cert_time_to_seconds(certificate[date]))

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import re
-import time
-from collections.abc import Callable, Iterable
+import stat
+from collections.abc import Iterable
 from pathlib import Path
 
 from cass_core.errors import CassError
-from cass_server.security.reloading_file import ReloadingFiles, read_file
+from cass_server.security.reloading_file import ReloadingFiles, read_file, warn_if_exposed
 
 _HASH_PREFIX = "sha256:"
 _HASH = re.compile("[0-9a-fA-F]{64}")
 # The characters that an authorization header can carry after "Bearer ".
 _TOKEN = re.compile("[!-~]+")
 _MIN_CHARACTERS = 16
-_SECONDS_BETWEEN_LOOKS = 1.0
+
+_log = logging.getLogger(__name__)
 
 
 class TokenFile:
@@ -29,18 +31,19 @@ class TokenFile:
 
         printf 'sha256:%s\\n' "$(printf %s "$TOKEN" | sha256sum | cut -d ' ' -f 1)"
 
-    Only hashes are kept. A changed file counts within a second; while it cannot be used, the
-    tokens of the old one stay valid (`ReloadingFiles`).
+    Only hashes are kept. A file without a token allows no caller. One that cannot be used leaves
+    the tokens of the old one valid (`ReloadingFiles`).
+
+    Attributes:
+        file: to be read again, by a `FileWatch`.
 
     Raises:
-        CassError: the file cannot be read, holds no token, or a line is no token.
+        CassError: the file cannot be read, or a line is no token.
     """
 
-    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._clock = clock
-        self._next_look = clock() + _SECONDS_BETWEEN_LOOKS
-        self._file = ReloadingFiles("token file", {"token_file": path}, self._read)
+        self.file = ReloadingFiles("token file", {"token_file": path}, self._read)
 
     def allows(self, metadata: Iterable[tuple[str, str | bytes]]) -> bool:
         """Whether a call brings ``authorization: Bearer TOKEN`` with one of the tokens.
@@ -48,9 +51,6 @@ class TokenFile:
         Two such headers are refused, whatever they hold: a proxy in front may have judged the
         other one.
         """
-        if self._clock() >= self._next_look:
-            self._next_look = self._clock() + _SECONDS_BETWEEN_LOOKS
-            self._file.reload()
         values = [value for key, value in metadata if key == "authorization"]
         if len(values) != 1 or not isinstance(values[0], str):
             return False
@@ -60,7 +60,7 @@ class TokenFile:
         presented = _hash(token.strip(" "))
         found = False
         # All of them, so that the time taken reveals nothing about which one is near.
-        for known in self._file.content:
+        for known in self.file.content:
             found |= hmac.compare_digest(presented, known)
         return found
 
@@ -70,14 +70,17 @@ class TokenFile:
 
         except UnicodeDecodeError:
             raise self._error("is not UTF-8 text") from None
-        hashes = []
-        for number, line in enumerate(lines, 1):
-            entry = line.strip()
-            if entry and not entry.startswith("#"):
-                hashes.append(self._entry_hash(number, entry))
+        entries = [(number, line.strip()) for number, line in enumerate(lines, 1)]
+        entries = [(number, entry) for number, entry in entries if entry and entry[0] != "#"]
+        hashes = tuple(self._entry_hash(number, entry) for number, entry in entries)
         if not hashes:
-            raise self._error("holds no token")
-        return tuple(hashes)
+            extra = {"token_file": str(self._path)}
+            _log.warning("token file holds no token, all callers are refused", extra=extra)
+        rights = stat.S_IWOTH
+        if not all(entry.startswith(_HASH_PREFIX) for _, entry in entries):
+            rights |= stat.S_IROTH  # hashes give nothing away
+        warn_if_exposed("token_file", self._path, rights)
+        return hashes
 
     def _entry_hash(self, number: int, entry: str) -> bytes:
         # The messages go to the log: they never quote the line.

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from cass.v1 import cass_pb2 as pb
 from cass_client import CassClient, InvalidRequest, LossSpec, MaskRequest, MaskSpec
 from cass_core import compute_loss, generate_mask
 from cass_core.synthetic import street_boxes
+from tests.client.support.small_servers import MaskService, serving_with
 from tests.server.support.processes import free_port
 from tests.support.compare import same
 from tests.support.servers import ServerProcess, serving
@@ -29,6 +31,7 @@ LIMITS = {
     "images": ("--max-images", "5"),
     "boxes": ("--max-boxes", "40"),
     "patches": ("--max-patches", "1500"),
+    "work": ("--max-work", "4000"),
 }
 
 
@@ -106,6 +109,18 @@ def test_an_image_beyond_the_limits_is_refused() -> None:
         assert client.generate_mask(BOXES, SIZE, (10, 20), SPEC).shape == (IMAGES, 10, 20)
         with pytest.raises(InvalidRequest, match=r"^feature_map: 240 patches, .* limit is 200"):
             client.generate_mask(BOXES, SIZE, (12, 20), SPEC)
+
+
+@pytest.mark.parametrize(("work", "calls"), [(0, 1), (640, 1), (639, 2), (320, 2), (80, 8)])
+def test_work_is_split_where_the_server_says_how_much_it_takes(work: int, calls: int) -> None:
+    """A box that fills a map of 4 x 4 is 16 + 8 * 8. An older server does not say."""
+    boxes = [np.array([[0, 0, 32, 32]], np.float32)] * 8
+    service = MaskService(limits=pb.Limits(images=8, work=work))
+    with serving_with(service) as address, CassClient(address, timeout=60) as client:
+        client.info()
+        got = client.generate_mask(boxes, (32, 32), (4, 4), SPEC)
+    same(got, generate_mask(boxes, (32, 32), (4, 4), SPEC))
+    assert service.calls == calls
 
 
 def test_what_is_wrong_is_not_split() -> None:

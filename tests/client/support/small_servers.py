@@ -28,7 +28,7 @@ def tensor(array: np.ndarray[Any, Any], dtype: str) -> pb.Tensor:
 def masks_of(request: pb.GenerateMaskRequest) -> pb.GenerateMaskResponse:
     """The answer of the core."""
     inputs = convert.mask_inputs(request)
-    masks, owners = compute_masks(inputs)
+    masks, owners, _ = compute_masks(inputs)
     return pb.GenerateMaskResponse(
         masks=[tensor(mask, inputs.dtype) for mask in masks],
         owners=[tensor(owner, "int32") for owner in owners],

@@ -47,7 +47,7 @@ def test_masks_in_parts(
     """They are those of each image alone."""
     monkeypatch.setenv("OMP_NUM_THREADS", threads)
     checkpoint = Checkpoint()
-    (masks,), owners = compute_masks(inputs_of(dtype, owner), checkpoint)
+    (masks,), owners, _ = compute_masks(inputs_of(dtype, owner), checkpoint)
     assert checkpoint.calls > 1
     spec = MaskSpec(patch_size=1)
     for image, boxes in enumerate(street_boxes(IMAGES, BOXES, image_size=SIZE)):
@@ -56,6 +56,43 @@ def test_masks_in_parts(
         np.testing.assert_array_equal(masks[image], mask[0])
         if owned is not None:
             np.testing.assert_array_equal(owners[0][image], owned[0])
+
+
+OPTIONS: list[tuple[MaskSpec, str, bool]] = [
+    (MaskSpec(patch_size=1), "float32", True),
+    (MaskSpec(patch_size=1), "uint8", False),
+    (MaskSpec(patch_size=1, merge="sum"), "float32", False),
+    (MaskSpec(patch_size=1, merge="clipped_sum"), "float16", False),
+    (MaskSpec(patch_size=1, decay_type="linear", use_anisotropic_gaussian=False), "float32", True),
+]
+
+
+@pytest.mark.parametrize(("spec", "dtype", "owner"), OPTIONS)
+@pytest.mark.parametrize("batch", [[5000], [0, 3000, 0, 2, 1500, 0], [3000, 1139, 1, 1139, 1]])
+def test_boxes_of_one_image_in_parts(
+    batch: list[int], spec: MaskSpec, dtype: str, owner: bool
+) -> None:
+    """A part has 1,139 boxes, as 14,720 patches times these are 2^24. The bits are the same."""
+    boxes = [street_boxes(1, count, image_size=SIZE, seed=count)[0] for count in batch]
+    inputs = MaskInputs.check(boxes, SIZE, MAP, spec, dtype, owner)
+    checkpoint = Checkpoint()
+    masks, owners, _ = compute_masks(inputs, checkpoint)
+    assert checkpoint.calls >= sum(-(-count // 1139) for count in batch if count > 1139)
+    whole_masks, whole_owners, _ = compute_masks(inputs)
+    np.testing.assert_array_equal(masks[0], whole_masks[0])
+    if owner:
+        np.testing.assert_array_equal(owners[0], whole_owners[0])
+        assert owners[0].max() > 1139
+
+
+def test_one_image_ends_between_its_boxes() -> None:
+    boxes = street_boxes(1, 3000, image_size=SIZE)
+    inputs = MaskInputs.check(boxes, SIZE, MAP, MaskSpec(patch_size=1), "float32", False)
+    for last in (1, 2, 3):
+        checkpoint = Checkpoint(last)
+        with pytest.raises(Stop):
+            compute_masks(inputs, checkpoint)
+        assert checkpoint.calls == last
 
 
 def test_masks_end_between_parts() -> None:

@@ -62,6 +62,8 @@ def test_opcheck_of_losses(reduction: Any) -> None:
     torch.library.opcheck(OPERATORS.boxes_loss.default, inputs)
     target = torch.rand(3, *CELLS)
     torch.library.opcheck(OPERATORS.loss.default, (logits, target, *inputs[-4:]))
+    weights = torch.rand(3, *CELLS)
+    torch.library.opcheck(OPERATORS.weighted_loss.default, (logits, target, weights, *inputs[-4:]))
 
 
 def test_opcheck_of_masks_and_scale() -> None:
@@ -70,6 +72,13 @@ def test_opcheck_of_masks_and_scale() -> None:
     for given, owner in ((None, True), (sizes, False)):
         inputs = (xyxy, offsets, given, [*SIZE], [*CELLS, 3, 4], *mask_options(MASK))
         torch.library.opcheck(OPERATORS.masks.default, (*inputs, torch.float16, owner))
+        regions = torch.tensor([[0.0, 0, 100, 90]] * 3), xyxy[:2], torch.tensor([0, 1, 1, 2]).int()
+        for weighting in (
+            (*regions, torch.rand(len(xyxy)), True, 0.25),
+            (None, None, None, None, False, 1.0),
+        ):
+            given_all = (*inputs, torch.float16, owner, *weighting)
+            torch.library.opcheck(OPERATORS.weighted_masks.default, given_all)
     torch.library.opcheck(OPERATORS.scale_.default, (torch.rand(3, 4), torch.tensor(2.0)))
 
 
@@ -190,7 +199,11 @@ def test_empty_batch() -> None:
 
 @pytest.mark.parametrize(
     "spec",
-    [MaskSpec.baseline(), MaskSpec(base_sigma=(0.4, 0.9), temperature="size_scaled", merge="sum")],
+    [
+        MaskSpec.baseline(),
+        MaskSpec(base_sigma=(0.4, 0.9), temperature="size_scaled", merge="sum"),
+        MaskSpec(level_ranges=((0, 64), (64, float("inf")))),
+    ],
 )
 def test_mask_options_keep_everything(spec: MaskSpec) -> None:
     made = mask_spec(*mask_options(spec))
@@ -201,6 +214,8 @@ def test_mask_options_keep_everything(spec: MaskSpec) -> None:
 def test_loss_options_keep_everything() -> None:
     spec = LossSpec(kind="varifocal", alpha=1, beta=3, gamma=1.5, weight=0.5, reduction="none")
     assert loss_spec(*loss_options(spec)) == spec
+    clamped = LossSpec(kind="soft_focal", reduction="mean", logit_clamp=2.5)
+    assert loss_spec(*loss_options(clamped)) == clamped
 
 
 def test_cuda_without_triton(monkeypatch: pytest.MonkeyPatch) -> None:

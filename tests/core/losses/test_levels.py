@@ -229,11 +229,11 @@ MASKS = [torch.zeros(3, *cells) for cells in MAPS]
         (LEVELS, [*MASKS[:2], MASKS[0]],
          "target[2]: has the shape [3, 8, 10], the logits have [3, 2, 3]"),
         (LEVELS, [*MASKS[:2], MASKS[2].byte()],
-         "target: must be torch tensors of one dtype, on one device"),
+         "target: must be arrays of one kind and dtype, on one device"),
         (in_a_row(LEVELS), [MASKS[0].numpy(), *MASKS[1:]],
-         "target: must be torch tensors of one dtype, on one device"),
+         "target: must be arrays of one kind and dtype, on one device"),
         (in_a_row(LEVELS), MASKS[:2], "target: has the shape [3, 100], the logits have [3, 106]"),
-        (LEVELS, [], "target: must be torch tensors of one dtype, on one device"),
+        (LEVELS, [], "target: must be of the same kind (NumPy or torch) as the logits"),
     ],
 )  # fmt: skip
 def test_bad_masks_of_levels(logits: Any, mask: Any, error: str) -> None:

@@ -58,6 +58,12 @@ HAND: list[tuple[Any, float, float, float]] = [
     ("varifocal", log(3), 0, 0.75 * 9 / 16 * B),
     ("varifocal", log(3), 0.5, (A + B) / 2 / 2),
     ("varifocal", log(3), 1, A),
+    ("soft_focal", 0, 0, 0.75 / 4 * L),  # q = 1/2 for every target
+    ("soft_focal", 0, 0.5, 0.75 / 4 * L),
+    ("soft_focal", 0, 1, 0.75 / 4 * L),
+    ("soft_focal", log(3), 0, 0.75 * 9 / 16 * B),
+    ("soft_focal", log(3), 0.5, 0.75 / 4 * (A + B) / 2),
+    ("soft_focal", log(3), 1, 0.75 / 16 * A),
 ]
 
 
@@ -90,6 +96,9 @@ def _formula(spec: LossSpec, s: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         case "varifocal":
             background = -spec.weight * p**spec.gamma * (1 - p).log()
             return torch.where(y > 0, y * bce, background)
+        case "soft_focal":
+            q = p * y + (1 - p) * (1 - y)
+            return spec.weight * (1 - q) ** spec.gamma * bce
 
 
 EXPONENTS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.7, 17.0)

@@ -462,12 +462,15 @@ def test_no_images() -> None:
 def test_presets() -> None:
     assert asdict(MaskSpec.improved()) == reference.IMPROVED
     assert asdict(MaskSpec.baseline()) == reference.BASELINE
+    assert asdict(MaskSpec.cas_detr()) == reference.CAS_DETR
     assert MaskSpec() == MaskSpec.recommended() == MaskSpec.improved()
     improved = LossSpec.improved()
     assert (improved.kind, improved.alpha, improved.beta) == ("focal", 2, 4)
     assert (improved.gamma, improved.weight, improved.reduction) == (2, 0.75, "mean")
     assert LossSpec() == LossSpec.recommended() == LossSpec(kind="cornernet", alpha=2, beta=4)
     assert LossSpec.baseline() == LossSpec(kind="mse")
+    cas_detr = LossSpec(kind="varifocal", weight=2, gamma=4, logit_clamp=8, reduction="mean")
+    assert LossSpec.cas_detr() == cas_detr
 
 
 def test_torch_in_torch_out() -> None:

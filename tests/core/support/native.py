@@ -14,15 +14,18 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from cass_core.enums import KINDS, MERGES, TEMPERATURES
-from cass_core.ops import loss_kernels, masks, scale
-from cass_core.ops.spec_args import Loss, Shape
+from cass_core.ops import loss_kernels, masks, scale, weight_kernels
+from cass_core.ops.spec_args import Loss, Shape, Weigh
 
 # What a launch passes: pointers, whole numbers, tuples of floats.
 POINTERS = {"xyxy": "*fp32", "offsets": "*i32", "sizes": "*fp64", "owners": "*i32"}
+POINTERS |= {"valid_region": "*fp32", "ignored": "*fp32", "ignored_offsets": "*i32"}
+POINTERS |= {"weights": "*fp32", "counts": "*i32", "shares": "*fp32", "divisor": "*fp64"}
 WHOLE = ("batch", "height", "width", "patch", "h", "w", "columns", "count")
-TUPLES = {"numbers": ("fp32",) * 10, "heads": ("fp32",) * 5, "rests": ("fp32",) * 5}
-SHAPE = Shape(True, True, TEMPERATURES["small_gain"], True, MERGES["max"], sizes=False)
-LOSS = Loss(KINDS["focal"], (2, 4, 2), per_patch=False, grad=True)
+TUPLES = {"numbers": ("fp32",) * 10, "heads": ("fp32",) * 6, "rests": ("fp32",) * 6}
+TUPLES |= {"bounds": ("fp32",) * 4}
+SHAPE = Shape(True, True, TEMPERATURES["small_gain"], True, MERGES["max"], False, ranges=False)
+LOSS = Loss(KINDS["focal"], (2, 4, 2), per_patch=False, grad=True, clamp=False, weighted=False)
 
 
 def build(kernel: Any, capability: int, types: dict[str, Any], **constants: Any) -> str:
@@ -47,13 +50,14 @@ def main(capability: int) -> None:
     """Variants that between them take every branch."""
     for shape in (
         SHAPE,
-        Shape(False, True, TEMPERATURES["size_scaled"], False, MERGES["clipped_sum"], False),
-        Shape(True, False, TEMPERATURES["fixed"], True, MERGES["sum"], False),
+        Shape(False, True, TEMPERATURES["size_scaled"], False, MERGES["clipped_sum"], False, True),
+        Shape(True, False, TEMPERATURES["fixed"], True, MERGES["sum"], False, False),
         SHAPE._replace(anisotropic=False, gaussian=False),
     ):
         for dtype, maps in (("fp32", 1), ("u8", 2), ("bf16", 1)):
             types = {"mask": f"*{dtype}"}
             types |= {"cells": (("i32", "i32"),) * maps, "columns": ("i32",) * maps}
+            types |= {"ranges": (("fp32",) * 4,) * maps, "background": "fp32"}
             launched = shape._replace(sizes=maps == 1)
             print(
                 build(
@@ -61,13 +65,22 @@ def main(capability: int) -> None:
                     SHAPE=launched, OWNER=shape.merge == 0, BLOCK_Y=32, BLOCK_X=32,
                 )
             )  # fmt: skip
+            weigh = Weigh(shape.merge == 0, shape.merge == 0, maps == 1, dtype != "u8")
+            print(
+                build(
+                    weight_kernels.weighted_kernel, capability, types,
+                    SHAPE=launched, WEIGH=weigh, BLOCK_Y=16, BLOCK_X=32,
+                )
+            )  # fmt: skip
+    print(build(weight_kernels.share_kernel, capability, {}, BLOCK=1024))
     for logits, target, grad in (
         ("fp32", "fp32", "fp32"), ("fp16", "u8", "fp32"), ("fp64", "bf16", "fp64")
     ):  # fmt: skip
         types = {"logits": f"*{logits}", "target": f"*{target}", "grad": f"*{grad}"}
         types |= {"losses": f"*{grad}", "sums": "*fp64"}
-        for kind in range(6):
-            loss = Loss(kind, (2, -1, kind % 3 - 1), bool(kind % 2), True)
+        for kind in KINDS.values():
+            flags = bool(kind % 2), True, kind % 3 == 0, kind % 4 < 2
+            loss = Loss(kind, (2, -1, kind % 3 - 1), *flags)
             print(build(loss_kernels.target_kernel, capability, types, LOSS=loss, BLOCK=1024))
         print(
             build(
@@ -76,7 +89,8 @@ def main(capability: int) -> None:
             )
         )  # fmt: skip
         finish = {"sums": "*fp64", "loss": f"*{grad}", "whole": f"*{grad}"}
-        print(build(loss_kernels.finish_kernel, capability, finish, PER_PATCH=0, BLOCK=1024))
+        constants = {"PER_PATCH": 0, "WEIGHTED": int(grad == "fp64"), "BLOCK": 1024}
+        print(build(loss_kernels.finish_kernel, capability, finish, **constants))
         # A launch compiles in a width or a count of 1.
         single = {name: kind for name, kind in types.items() if name != "target"}
         print(

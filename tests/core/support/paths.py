@@ -25,8 +25,9 @@ class MakeMask(Protocol):
         spec: MaskSpec = ...,
         dtype: str = ...,
         return_owner: bool = ...,
+        **weighting: Any,
     ) -> Any:
-        """The mask, or a pair of it and the owner map."""
+        """The mask, or a tuple of it, the owner map and the weights; the latter as requested."""
 
 
 def compiled(
@@ -36,6 +37,7 @@ def compiled(
     spec: MaskSpec = MaskSpec(),  # noqa: B008 - frozen
     dtype: str = "float32",
     return_owner: bool = False,
+    **weighting: Any,
 ) -> Any:
     """By `generate_mask` on NumPy boxes."""
     return generate_mask(
@@ -45,6 +47,7 @@ def compiled(
         spec,
         dtype=dtype,
         return_owner=return_owner,
+        **weighting,
     )
 
 
@@ -55,18 +58,21 @@ def interpreted(
     spec: MaskSpec = MaskSpec(),  # noqa: B008 - frozen
     dtype: str = "float32",
     return_owner: bool = False,
+    *,
+    return_weights: bool = False,
+    **weighting: Any,
 ) -> Any:
     """By the kernels that a GPU would run."""
     from cass_core.ops.backend import make_masks
+    from cass_core.results import arrange_masks
 
     tensors = [torch.as_tensor(np.asarray(b, np.float32).reshape(-1, 4)) for b in boxes]
     inputs = MaskInputs.check(tensors, image_size, feature_map, spec, dtype, return_owner)
+    if return_weights:
+        names = ("weight_spec", "valid_region", "ignore", "box_weights")
+        inputs = inputs.weighted(*(weighting.get(name) for name in names))
     with kernels():
-        masks, owners = make_masks(inputs, torch.device("cpu"))
-    masks, owners = _to_numpy(masks), _to_numpy(owners)
-    if not return_owner:
-        return masks[0] if inputs.single else masks
-    return (masks[0], owners[0]) if inputs.single else (masks, owners)
+        return _to_numpy(arrange_masks(inputs, *make_masks(inputs, torch.device("cpu"))))
 
 
 def _to_numpy(value: Any) -> Any:

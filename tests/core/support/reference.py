@@ -32,6 +32,12 @@ IMPROVED: dict[str, Any] = {
     "use_subpixel_offset": True,
     "merge": "max",
     "min_radius": 1.0,
+    "level_ranges": None,
+}
+CAS_DETR: dict[str, Any] = IMPROVED | {
+    "expansion_ratio": 0.8,
+    "use_anisotropic_gaussian": False,
+    "temperature": "fixed",
 }
 BASELINE: dict[str, Any] = IMPROVED | {
     "use_anisotropic_gaussian": False,
@@ -167,6 +173,108 @@ def masks(
     return answer
 
 
+def takes_part(box: Sequence[float], options: Mapping[str, Any], level: int) -> bool:
+    """Whether a box has a part in a level by its longer side in pixels."""
+    if options.get("level_ranges") is None:
+        return True
+    low, high = options["level_ranges"][level]
+    x1, y1, x2, y2 = (float(np.float32(value)) for value in box)
+    return bool(low < max(x2 - x1, y2 - y1) <= high)
+
+
+class Weights(NamedTuple):
+    """Weights of the levels, and where float32 must agree with them."""
+
+    values: list[npt.NDArray[np.float64]]
+    safe: list[npt.NDArray[np.bool_]]
+
+
+def weights(
+    boxes: Sequence[Any],
+    image_sizes: Sequence[tuple[int, int]],
+    feature_maps: Sequence[tuple[int, int]],
+    options: Mapping[str, Any],
+    balance: str = "patch",
+    background_weight: float = 1.0,
+    valid_region: Sequence[Sequence[float]] | None = None,
+    ignore: Sequence[Any] | None = None,
+    box_weights: Sequence[Sequence[float]] | None = None,
+) -> Weights:
+    """The weights of each level: what step 1 leaves, then the background, then each owner's."""
+    o = IMPROVED | dict(options)
+    found = Weights([], [])
+    owned: dict[tuple[int, int], list[tuple[int, Any]]] = {}
+    for level, (h, w) in enumerate(feature_maps):
+        # Boxes without a part stay in their places, far away, so that owners keep their numbers.
+        parts = [
+            [box if takes_part(box, o, level) else (-9e6, -9e6, -9e6, -9e6) for box in of_image]
+            for of_image in boxes
+        ]
+        answer = masks(parts, image_sizes, (h, w), o)
+        of_level = np.full(answer.mask.shape, float(background_weight))
+        safe = answer.owner_safe if o["merge"] == "max" else answer.safe
+        py, px = min(o["patch_size"], h), min(o["patch_size"], w)
+        for at in np.ndindex(*of_level.shape):
+            image, r, c = at
+            height, width = image_sizes[image]
+            centre, strides = ((c + 0.5) * px, (r + 0.5) * py), (width / w, height / h)
+            regions = [] if valid_region is None else [valid_region[image]]
+            ignored = [] if ignore is None else ignore[image]
+            is_core = any(_in_core(centre, box, strides, (w, h), o) for box in parts[image])
+            safe[at] &= not any(_is_near(centre, box, strides) for box in [*regions, *ignored])
+            if not all(_inside(centre, region, strides) for region in regions) or (
+                any(_inside(centre, box, strides) for box in ignored) and not is_core
+            ):
+                of_level[at] = 0
+            elif answer.mask[at] > 0:
+                of_level[at] = 1
+                if o["merge"] == "max":
+                    owned.setdefault((image, int(answer.owner[at])), []).append((level, at))
+        found.values.append(of_level)
+        found.safe.append(safe)
+    total = sum(map(len, owned.values()))
+    for (image, box), places in owned.items():
+        own = 1.0 if box_weights is None else float(np.float32(box_weights[image][box]))
+        if balance == "object":
+            own *= total / (len(owned) * len(places))
+        for level, at in places:
+            found.values[level][at] = own
+    return found
+
+
+def _in_cells(box: Sequence[float], strides: tuple[float, float]) -> list[float]:
+    x1, y1, x2, y2 = (float(np.float32(value)) for value in box)
+    return [x1 / strides[0], y1 / strides[1], x2 / strides[0], y2 / strides[1]]
+
+
+def _inside(
+    centre: tuple[float, float], box: Sequence[float], strides: tuple[float, float]
+) -> bool:
+    x1, y1, x2, y2 = _in_cells(box, strides)
+    return x1 <= centre[0] <= x2 and y1 <= centre[1] <= y2
+
+
+def _is_near(
+    centre: tuple[float, float], box: Sequence[float], strides: tuple[float, float]
+) -> bool:
+    x1, y1, x2, y2 = _in_cells(box, strides)
+    edges = (centre[0], x1), (centre[0], x2), (centre[1], y1), (centre[1], y2)
+    return any(abs(at - edge) < MARGIN for at, edge in edges)
+
+
+def _in_core(
+    centre: tuple[float, float],
+    box: Sequence[float],
+    strides: tuple[float, float],
+    cells: tuple[int, int],
+    o: Mapping[str, Any],
+) -> bool:
+    x1, y1, x2, y2 = (float(np.float32(value)) for value in box)
+    along_x = _side(x1, x2, strides[0], cells[0], o)
+    along_y = _side(y1, y2, strides[1], cells[1], o)
+    return along_x.holds(centre[0], 0) and along_y.holds(centre[1], 0)
+
+
 def _merge(values: list[float], merge: str) -> float:
     if merge == "max":
         return max(values, default=0.0)
@@ -216,4 +324,7 @@ def loss(
             return abs(difference) ** gamma * bce
         case "varifocal":
             return target * bce if target > 0 else -weight * p**gamma * log_q
+        case "soft_focal":
+            # 1 - q of the formula, q being p y + (1 - p)(1 - y); p and 1 - p add up to 1.
+            return weight * (p * (1 - target) + q * target) ** gamma * bce
     raise ValueError(kind)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.docker.conftest import ROOT
 from tests.docker.engine import LIMIT, Container, Engine
@@ -25,6 +27,14 @@ from tests.support.waiting import wait_until
 COMPOSE = ROOT / "docker" / "compose.yaml"
 
 _UP_SECONDS = 120.0
+
+
+def content() -> dict[str, Any]:
+    """The compose file with the defaults of its variables."""
+    read: dict[str, Any] = yaml.safe_load(
+        re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", COMPOSE.read_text(encoding="utf-8"))
+    )
+    return read
 
 
 def compose_program(engine: Engine) -> list[str]:

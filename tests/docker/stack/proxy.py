@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ssl
 import subprocess
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -35,7 +36,12 @@ class Proxy:
     def __init__(self, folder: Path, variant: str, replacement: Replacement) -> None:
         port, metrics = free_port(), free_port()
         self.address = f"127.0.0.1:{port}"
-        self._metrics = f"http://127.0.0.1:{metrics}/metrics"
+        self.metrics_address = f"127.0.0.1:{metrics}"
+        self._tls: ssl.SSLContext | None = None
+        if variant == "tls":
+            files = replacement.tls
+            self._tls = ssl.create_default_context(cafile=str(files / "ca.crt"))
+            self._tls.load_cert_chain(files / "tls.crt", files / "tls.key")
         command = [program("haproxy"), "-W", "-db"]
         for name in ("common.cfg", f"{variant}.cfg"):
             text = (PROXY / name).read_text(encoding="utf-8")
@@ -60,7 +66,8 @@ class Proxy:
 
     def metrics(self) -> Samples:
         """What Prometheus reads of it."""
-        with urllib.request.urlopen(self._metrics, timeout=LIMIT) as answer:
+        url = f"{'https' if self._tls else 'http'}://{self.metrics_address}/metrics"
+        with urllib.request.urlopen(url, timeout=LIMIT, context=self._tls) as answer:
             return samples(answer.read().decode())
 
     def up(self) -> int:

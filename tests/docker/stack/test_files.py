@@ -15,20 +15,12 @@ from cass_server.config.settings import PREFIX, Settings
 from cass_server.observability.metrics import Metrics
 from cass_server.observability.prometheus import WorkerMetrics
 from tests.docker.conftest import ROOT
-from tests.docker.stack.compose import COMPOSE
+from tests.docker.stack.compose import COMPOSE, content
 from tests.docker.stack.programs import promtool
 
 PROMETHEUS = ROOT / "docker" / "prometheus"
 ALERTS = yaml.safe_load((PROMETHEUS / "alerts.yml").read_text(encoding="utf-8"))
 RULES = [rule for group in ALERTS["groups"] for rule in group["rules"]]
-
-
-def content() -> dict[str, Any]:
-    """The compose file with the defaults of its variables."""
-    read: dict[str, Any] = yaml.safe_load(
-        re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", COMPOSE.read_text(encoding="utf-8"))
-    )
-    return read
 
 
 SERVICES: dict[str, dict[str, Any]] = content()["services"]
@@ -63,6 +55,7 @@ def test_what_is_published_is_reached_from_this_machine_alone() -> None:
         "proxy": ["127.0.0.1:50051:50051"],
         "proxy-tls": ["127.0.0.1:50051:50051"],
         "prometheus": ["127.0.0.1:9090:9090"],
+        "prometheus-tls": ["127.0.0.1:9090:9090"],
         "grafana": ["127.0.0.1:3000:3000"],
     }
 
@@ -70,14 +63,14 @@ def test_what_is_published_is_reached_from_this_machine_alone() -> None:
 @pytest.mark.parametrize(
     ("profile", "started"),
     [
-        ("cpu", {"server", "proxy"}),
-        ("gpu", {"server-gpu", "proxy"}),
-        ("tls", {"server-tls", "proxy-tls", "certificates"}),
+        ("cpu", {"server", "proxy", "prometheus"}),
+        ("gpu", {"server-gpu", "proxy", "prometheus"}),
+        ("tls", {"server-tls", "proxy-tls", "prometheus-tls", "certificates"}),
     ],
 )
 def test_what_a_profile_starts(profile: str, started: set[str]) -> None:
     enabled = {n for n, s in SERVICES.items() if profile in s.get("profiles", [profile])}
-    assert enabled == started | {"prometheus", "grafana"}
+    assert enabled == started | {"grafana"}
 
 
 def test_what_is_started_unless_told_otherwise() -> None:
@@ -109,6 +102,22 @@ def test_the_gpu_is_reserved() -> None:
 
 def test_prometheus_takes_its_configuration() -> None:
     promtool("check", "config", str(PROMETHEUS / "prometheus.yml"))
+    promtool("check", "config", "--syntax-only", str(PROMETHEUS / "prometheus-tls.yml"))
+
+
+def test_the_profile_tls_asks_for_the_same_metrics() -> None:
+    """But for TLS, with the files that are mounted."""
+    plain, secured = (
+        yaml.safe_load((PROMETHEUS / f"{name}.yml").read_text(encoding="utf-8"))
+        for name in ("prometheus", "prometheus-tls")
+    )
+    files = {"ca_file": "/tls/ca.crt", "cert_file": "/tls/tls.crt", "key_file": "/tls/tls.key"}
+    for job, name in zip(secured["scrape_configs"], ("server", "proxy"), strict=True):
+        assert job.pop("scheme") == "https"
+        assert job.pop("tls_config") == {**files, "server_name": name}
+    assert plain == secured
+    assert "prometheus-tls:/tls:ro" in SERVICES["prometheus-tls"]["volumes"]
+    assert SERVICES["server-tls"]["environment"]["CASS_METRICS_TLS"] == "true"
 
 
 def test_alerts_fire_when_they_should() -> None:
@@ -128,7 +137,9 @@ def test_an_alert_says_what_is_wrong_and_what_to_do(rule: dict[str, Any]) -> Non
 
 
 def test_alerts_are_about_metrics_of_the_server() -> None:
-    exposed = generate_latest(WorkerMetrics([Metrics()], "1", "cpu")).decode()
+    metrics = Metrics()
+    metrics.certificate_expires("tls_certificate", 1.0)  # which is shown where there is one
+    exposed = generate_latest(WorkerMetrics([metrics], "1", "cpu")).decode()
     names = set(re.findall(r"\bcass_\w+", " ".join(rule["expr"] for rule in RULES)))
     assert names
     assert names <= set(re.findall(r"^cass_\w+", exposed, re.MULTILINE))

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import signal
+import ssl
 import subprocess
-from collections.abc import Iterator
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import grpc
 import pytest
+import yaml
 
 from cass.v1 import cass_pb2 as pb
 from cass_client import CassClient, Tls, Unavailable
@@ -184,20 +189,67 @@ def test_mutual_tls_on_both_sides(tmp_path: Path) -> None:
     mine = certificates / "client"
     known = Tls(mine / "ca.crt", mine / "tls.crt", mine / "tls.key")
     with (
-        serving(*at(FIRST, port), *tls) as first,
+        serving(*at(FIRST, port), *tls, "--metrics-host", FIRST, "--metrics-tls") as first,
         name_server("server", [FIRST]) as names,
         proxy(tmp_path, "tls", Replacement(names.port, port, certificates / "proxy")) as running,
     ):
         running.wait_until(lambda: running.up() == 1)
         with calling(running.address, number=1, tls=known) as callers:
             running.wait_until(callers.more(5))
-        assert requests(first) >= 5
         for stranger in (Tls(mine / "ca.crt"), None):
             with (
                 CassClient(running.address, tls=stranger) as client,
                 pytest.raises(Unavailable),
             ):
                 client.info()
+        metrics = {
+            "cass": first.records("metrics")[0]["address"],
+            "proxy": running.metrics_address,
+        }
+        for address in metrics.values():
+            with pytest.raises(OSError, match=r"certificate required|Remote end closed|reset"):
+                stranger_to(mine / "ca.crt", address)
+        with prometheus(tmp_path, certificates / "prometheus", metrics) as ask_prometheus:
+            running.wait_until(lambda: ask_prometheus("up") == {"cass": 1, "proxy": 1})
+            answered = 'sum by (job) (cass_requests_total{method="GenerateMask",code="OK"})'
+            running.wait_until(lambda: ask_prometheus(answered).get("cass", 0) >= 5)
+
+
+def stranger_to(ca: Path, address: str) -> None:
+    """Reads metrics without a certificate."""
+    context = ssl.create_default_context(cafile=str(ca))
+    context.check_hostname = False
+    urllib.request.urlopen(f"https://{address}/metrics", timeout=LIMIT, context=context)
+
+
+@contextlib.contextmanager
+def prometheus(
+    folder: Path, files: Path, targets: Mapping[str, str]
+) -> Iterator[Callable[[str], dict[str, float]]]:
+    """That of the profile tls, for other addresses; a function that asks it, by job."""
+    text = (ROOT / "docker" / "prometheus" / "prometheus-tls.yml").read_text(encoding="utf-8")
+    config = yaml.safe_load(text.replace("/tls/", f"{files}/"))
+    del config["rule_files"]
+    for job in config["scrape_configs"]:
+        del job["dns_sd_configs"]
+        job["static_configs"] = [{"targets": [targets[job["job_name"]]]}]
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
+    address = f"127.0.0.1:{free_port()}"
+    command = [program("prometheus"), f"--config.file={folder / 'prometheus.yml'}"]
+    command += [f"--storage.tsdb.path={folder / 'tsdb'}", f"--web.listen-address={address}"]
+
+    def ask(expression: str) -> dict[str, float]:
+        query = urllib.parse.urlencode({"query": expression})
+        url = f"http://{address}/api/v1/query?{query}"
+        with urllib.request.urlopen(url, timeout=LIMIT) as answer:
+            found = json.load(answer)["data"]["result"]
+        return {series["metric"]["job"]: float(series["value"][1]) for series in found}
+
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        try:
+            yield ask
+        finally:
+            process.terminate()
 
 
 def make_certificates(folder: Path) -> Path:
@@ -206,7 +258,7 @@ def make_certificates(folder: Path) -> Path:
         pytest.skip("only root can give keys to other users")
     program("openssl")
     made = folder / "certificates"
-    for name in ("authority", "server", "proxy", "client"):
+    for name in ("authority", "server", "proxy", "prometheus", "client"):
         (made / name).mkdir(parents=True)
     script = (ROOT / "docker" / "certificates" / "make.sh").read_text(encoding="utf-8")
     script = script.replace("cd /certificates", f"cd {made}")

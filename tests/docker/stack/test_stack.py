@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 
 from cass_client import CassClient, Tls, Unavailable
 from tests.docker.asking import is_right
 from tests.docker.engine import Engine
-from tests.docker.stack.compose import COMPOSE, Stack, stack
+from tests.docker.stack.compose import Stack, content, stack
 from tests.docker.stack.dashboard import expressions, panels
 from tests.docker.stack.images import provide
 from tests.e2e.pages import command_lines, page
@@ -29,7 +28,7 @@ NEVER_ON_A_CPU = {"Requests in a batch"}
 @pytest.fixture(scope="module")
 def images(engine: Engine, server_image: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Those that the services name."""
-    services = yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))["services"]
+    services = content()["services"]
     engine("tag", server_image, services["server"]["image"])
     for service in ("proxy", "prometheus"):
         provide(engine, services[service]["image"], tmp_path_factory.mktemp(service))
@@ -111,7 +110,7 @@ def test_mutual_tls_with_the_certificates_that_are_made(
     with stack(engine, "tls") as running:
         # Apart, since podman-compose waits long for the end of what others depend on.
         running("up", "certificates")
-        running("up", "--detach", "--no-deps", "server-tls", "proxy-tls")
+        running("up", "--detach", "--no-deps", "server-tls", "proxy-tls", "prometheus-tls")
         shell = running.shell(tmp_path, {"localhost:50051": running.address})
         start = LINES.index("mkdir client-tls")
         shell(LINES[start])
@@ -136,6 +135,7 @@ def test_mutual_tls_with_the_certificates_that_are_made(
                 pytest.raises(Unavailable),
             ):
                 client.info()
+        running.wait_until(lambda: running.number("sum(up)") == 3, "all are asked")
         # It shows its own certificate.
         for server in running.containers("server-tls"):
             assert server.is_healthy()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import tracemalloc
 
+import grpc
+import numpy as np
 import pytest
 from google.protobuf.message import Message
 
@@ -44,6 +46,50 @@ def test_over_a_limit(request_: Message, error: str) -> None:
     with running(limits=LIMITS) as server, fails("INVALID_ARGUMENT", error) as caught:
         getattr(server.stub, method)(request_, timeout=LIMIT)
     assert violations(caught.value) == [tuple(error.split(": "))]
+
+
+def filled(side: int, boxes: int) -> pb.GenerateMaskRequest:
+    """Boxes that each fill a map."""
+    request = mask_request(side=side)
+    size = request.image_sizes
+    box = np.array([0, 0, size.widths[0], size.heights[0]], "<f4")
+    request.boxes.xyxy, request.boxes.counts[:] = boxes * box.tobytes(), [boxes]
+    return request
+
+
+@pytest.mark.parametrize("method", ["GenerateMask", "StreamMasks", "ComputeLoss"])
+def test_work_is_limited(method: str) -> None:
+    """Twenty boxes that fill a map of 4 x 4 are 20 (16 + 8 * 8); small ones may be more of them."""
+    error = "1600 patches reached by all boxes, the server's limit is 1599"
+    small = mask_request(side=4, boxes=40)
+    small.boxes.xyxy = 40 * np.array([8, 8, 9, 9], "<f4").tobytes()
+
+    def call(request: pb.GenerateMaskRequest) -> None:
+        if method == "GenerateMask":
+            server.stub.GenerateMask(request, timeout=LIMIT)
+        elif method == "ComputeLoss":
+            loss = loss_request()
+            loss.mask.CopyFrom(request)
+            loss.logits.shape[:], loss.logits.data = [1, 4, 4], bytes(64)
+            server.stub.ComputeLoss(loss, timeout=LIMIT)
+        else:
+            entry = pb.StreamMasksRequest(request=request)
+            (answer,) = server.stub.StreamMasks(iter([entry]), timeout=LIMIT)
+            if answer.HasField("error"):
+                raise InvalidRequest(answer.error.field, answer.error.reason)
+
+    with running(limits=Limits(work=1600)) as server:
+        for _ in range(2):  # the second time its options are known
+            call(filled(4, 20))
+            call(small)
+        assert server.stub.GetServerInfo(pb.GetServerInfoRequest()).limits.work == 1600
+    with running(limits=Limits(work=1599)) as server:
+        for _ in range(2):
+            with pytest.raises((grpc.RpcError, InvalidRequest), match=error) as caught:
+                call(filled(4, 20))
+            if isinstance(caught.value, grpc.RpcError):
+                assert violations(caught.value) == [("boxes.xyxy", error)]
+            call(small)
 
 
 @pytest.mark.parametrize("sides", ["heights", "widths"])

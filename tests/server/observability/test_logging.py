@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -88,31 +89,6 @@ def test_disk_with_space_again(tmp_path: Path) -> None:
     assert whole == ["kept"] * 90
 
 
-FLAKY = """
-import errno, io
-class Flaky(io.StringIO):
-    failed = False
-    def write(self, text):
-        if not self.failed:
-            self.failed = True
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return super().write(text)
-sys.stderr = Flaky()
-set_up_logging("info")
-log.info("lost")
-log.info("kept")
-print(sys.stderr.getvalue(), end="")
-"""
-
-
-def test_disk_that_was_full_for_one_line() -> None:
-    """No report of it, which would not be JSON, takes its place."""
-    printed, _ = run(FLAKY)
-    line, end = printed.splitlines()
-    assert json.loads(line)["event"] == "kept"
-    assert end == "went on"
-
-
 def test_closed_standard_error() -> None:
     """Nor does what is opened next get its number, which libraries in C write to."""
     statements = "\n".join(
@@ -133,3 +109,102 @@ def test_mistake_in_a_call_is_seen() -> None:
     printed, lines = run("log.info('%d requests', 'many')")
     assert printed == "went on\n"
     assert any("TypeError" in line for line in lines)
+
+
+RATE = """
+import types
+from cass_server.observability import logging as ours
+now = 0.0
+ours.time = types.SimpleNamespace(monotonic=lambda: now)
+reasons = []
+ours.count_dropped(reasons.append)
+def lines(count, text):
+    for i in range(count): log.warning(text, extra={"number": i})
+lines(150, "bad")
+log.info("another statement")
+now = 0.55
+lines(20, "bad")
+now = 1000.0
+lines(150, "bad")
+print(len(reasons), set(reasons))
+"""
+
+
+def test_statement_that_logs_too_often() -> None:
+    """A hundred at once, then 10 a second; what is left out is counted."""
+    printed, lines = run(RATE)
+    assert printed.splitlines()[0] == "115 {'rate'}"
+    records = [json.loads(line) for line in lines]
+    bad = [(r["number"], r.get("suppressed")) for r in records if r["event"] == "bad"]
+    expected: list[tuple[int, int | None]] = [(number, None) for number in range(100)]
+    expected += [(0, 50), *((number, None) for number in range(1, 5))]
+    expected += [(0, 15), *((number, None) for number in range(1, 100))]
+    assert bad == expected
+    assert [r["event"] for r in records].count("another statement") == 1
+
+
+def test_long_fields_are_shortened() -> None:
+    _, lines = run(
+        "try:\n    raise ValueError('x' * 20_000 + 'end')\n"
+        "except ValueError:\n    log.exception('of %s', 'y' * 5000, extra={'reason': 'z' * 1024})"
+    )
+    (line,) = lines
+    record = json.loads(line)
+    assert record["event"].startswith("of y")
+    assert " … 3979 characters … " in record["event"]  # of 5003, 1024 are shown
+    assert record["reason"] == "z" * 1024
+    assert record["exc_info"].startswith("Traceback (most recent call last):\n")
+    assert record["exc_info"].endswith("xend")
+    assert len(line) < 12_000
+
+
+UNREAD = """
+from cass_server.observability.standard_error import StandardError
+drops = []
+stream = StandardError(lambda: drops.append(1))
+for number in range(3000): stream.write(f"{number:01023}\\n")
+print(len(drops), flush=True)
+"""
+
+
+def test_nobody_reads() -> None:
+    """A MiB waits, beside what the pipe holds and the line that is being written."""
+    reading, writing = os.pipe()
+    with open(reading, "rb") as unread:
+        with open(writing, "wb") as pipe:
+            printed, _ = run(UNREAD, stderr=pipe)
+            capacity = fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ)
+        held = unread.read()
+    dropped, end = printed.splitlines()
+    assert end == "went on"
+    assert 3000 - 1024 - capacity // 1024 <= int(dropped) <= 3000 - 1024
+    assert len(held) == capacity
+    # In their order, and whole.
+    assert held.split() == [f"{number:01023}".encode() for number in range(capacity // 1024)]
+
+
+def test_the_last_lines_are_written_to_who_reads_late() -> None:
+    """The process waits for that at its end, and for an error that ends it."""
+    reading, writing = os.pipe()
+    with open(reading, "rb") as late:
+        with open(writing, "wb") as pipe:
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 4096)
+            program = PROGRAM.format(statements='log.info("x" * 1000)\n' * 50 + "sys.exit('last')")
+            process = subprocess.Popen([sys.executable, "-c", program], stderr=pipe)
+        try:
+            lines = late.read().splitlines()
+            assert process.wait(LIMIT) == 1
+        finally:
+            process.kill()
+    assert len(lines) == 51
+    assert lines[-1] == b"last"
+
+
+def test_what_others_write_waits_for_nobody_either() -> None:
+    _, lines = run(
+        "import threading\nthread = threading.Thread(target=lambda: 1 / 0)\n"
+        "thread.start()\nthread.join()"
+    )
+    assert lines[-1] == "ZeroDivisionError: division by zero"
+    printed, _ = run("print(type(sys.stderr).__name__, sys.stderr.fileno())")
+    assert printed.splitlines()[0] == "StandardError 2"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
+import resource
 import sys
 import types
 import urllib.request
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import grpc
 import pytest
@@ -18,7 +19,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from cass_core.errors import CassError
 from cass_server.observability import metrics as metrics_module
 from cass_server.observability.call import Call
-from cass_server.observability.metrics import CODES, FAMILIES, METHODS, REJECTIONS, SLOTS, Metrics
+from cass_server.observability.metrics import (
+    CODES,
+    FAMILIES,
+    METHODS,
+    REJECTIONS,
+    Metrics,
+    shared_memory,
+)
 from cass_server.observability.prometheus import WorkerMetrics, serve_metrics
 from tests.server.support.observed import Samples, exposed, samples, value
 from tests.server.support.processes import LIMIT
@@ -208,12 +216,11 @@ def test_unknown_code(code: str) -> None:
 
 
 COUNT = """
-import sys
-from pathlib import Path
+import os, sys
 from cass_server.observability.metrics import Metrics
 from cass_server.observability.call import Call
 
-metrics = Metrics.open(Path(sys.argv[1]))
+metrics = Metrics(os.open(sys.argv[1], os.O_RDWR))
 for _ in range(int(sys.argv[2])):
     metrics.started()
     call = Call("StreamMasks", (), 0.0)
@@ -226,22 +233,26 @@ sys.stdin.read()
 """
 
 
-def test_two_processes_and_a_replacement(tmp_path: Path) -> None:
+def test_two_processes_and_a_replacement() -> None:
     """Counters are added up and never fall; gauges are of those that live."""
-    files = [tmp_path / "0", tmp_path / "1", tmp_path / "not there yet"]
-    with running_program(COUNT, files[1], 40):
-        with running_program(COUNT, files[0], 3):
-            assert sums(files) == (43, 2, 2000, 43)
-        assert sums(files) == (43, 2, 2000, 43)
-        Metrics.open(files[0])  # as a supervisor does whose worker is gone
-        assert sums(files) == (43, 1, 1000, 43)
-        with running_program(COUNT, files[0], 500):
-            assert sums(files) == (543, 2, 2000, 543)
+    shared = [shared_memory() for _ in range(3)]
+    paths = [f"/proc/{os.getpid()}/fd/{descriptor}" for descriptor in shared]
+    metrics = [*map(Metrics, shared)]
+    with running_program(COUNT, paths[1], 40):
+        with running_program(COUNT, paths[0], 3):
+            assert sums(metrics) == (43, 2, 2000, 43)
+        assert sums(metrics) == (43, 2, 2000, 43)
+        metrics[0].restart()  # as a supervisor does whose worker is gone
+        assert sums(metrics) == (43, 1, 1000, 43)
+        with running_program(COUNT, paths[0], 500):
+            assert sums(metrics) == (543, 2, 2000, 543)
+    for descriptor in shared:
+        os.close(descriptor)
 
 
-def sums(files: Sequence[Path]) -> tuple[float, float, float, float]:
+def sums(metrics: Sequence[Metrics]) -> tuple[float, float, float, float]:
     """Requests answered and in flight, GPU memory, and the histogram's count."""
-    got = exposed(files)
+    got = exposed(metrics)
     return (
         value(got, "cass_requests_total", method="StreamMasks", code="OK"),
         value(got, "cass_requests_in_flight"),
@@ -250,22 +261,17 @@ def sums(files: Sequence[Path]) -> tuple[float, float, float, float]:
     )
 
 
-def test_half_a_file_counts_nothing_and_is_begun_anew(tmp_path: Path) -> None:
-    file = tmp_path / "half"
-    file.write_bytes(b"\xff" * 8 * (SLOTS - 1))
-    assert value(exposed([tmp_path / "none", file]), "cass_boxes_total") == 0
-    call = ended("ComputeLoss", "OK")
-    call.size = 1, 2, 3
-    Metrics.open(file).finished(call)
-    assert value(exposed([file]), "cass_boxes_total") == 2
-
-
-def test_file_that_cannot_be_written(tmp_path: Path) -> None:
-    """Reported when it is opened, not by a SIGBUS when it is counted in."""
-    with pytest.raises(CassError, match=r"cannot keep metrics in .*none/0: No such file"):
-        Metrics.open(tmp_path / "none" / "0")
-    with pytest.raises(CassError, match="No space left on device"):
-        Metrics.open(Path("/dev/full"))
+def test_memory_that_cannot_be_had() -> None:
+    """Reported when it is taken, not by a SIGBUS when it is counted in."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        with pytest.raises(
+            CassError, match="cannot keep metrics: too many open files; see ulimit -n"
+        ):
+            shared_memory()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_workers() -> None:
@@ -290,7 +296,9 @@ def test_names() -> None:
 
     https://github.com/prometheus/client_golang/tree/main/prometheus/testutil/promlint
     """
-    metrics = WorkerMetrics([Metrics()], "1", "cpu")
+    counted = Metrics()
+    counted.certificate_expires("tls_certificate", 1.0)  # which is shown where there is one
+    metrics = WorkerMetrics([counted], "1", "cpu")
     families = list(text_string_to_metric_families(generate_latest(metrics).decode()))
     assert len(families) == len(FAMILIES) + 3
     abbreviations = {"s", "ms", "us", "ns", "sec", "b", "kb", "mb", "gb", "kib", "mib", "m", "h"}

@@ -36,6 +36,7 @@ from tests.server.support.raw_http2 import (
     prefixed,
     request,
 )
+from tests.server.support.slow_link import slow_link
 from tests.support.servers import ServerProcess, serving
 
 GIVEN_UP_SECONDS = 20.0
@@ -144,6 +145,43 @@ def test_sigterm_waits_for_a_slow_reader(images: int, side: int) -> None:
         reader.send(more(1 << 30, 0), more(1 << 30, 1))
         answer = pb.GenerateMaskResponse.FromString(reader.answer())
         assert is_answer(answer, 7, images, side)
+        assert server.process.wait(LIMIT) == 0
+    assert complaints(server) == []
+
+
+@pytest.mark.parametrize("method", ["GenerateMask", "StreamMasks"])
+@pytest.mark.parametrize(
+    "signalled",
+    ["while it is sent", pytest.param("while it is computed", marks=pytest.mark.slow)],
+)
+def test_an_answer_of_8_mib_arrives_over_a_slow_link(
+    method: str, signalled: str, tmp_path: Path
+) -> None:
+    """With a real client, that says how much it has read: more than half is in buffers."""
+    program, images, side = held(tmp_path, "warm"), 8, 1024
+    with (
+        serving("--drain-seconds", "600", program=program) as server,
+        slow_link(server.address, 4e6) as link,
+        connect(link.address) as channel,
+    ):
+        asked = numbered_request(7, images, side)
+        stub, stream = cass_pb2_grpc.CassServiceStub(channel), Stream(channel)
+        if method == "GenerateMask":
+            call = stub.GenerateMask.future(asked, timeout=LIMIT)
+        else:
+            stream.write(pb.StreamMasksRequest(request=asked))
+        wait_until((tmp_path / "waiting").exists, server)
+        if signalled == "while it is sent":
+            (tmp_path / "go").touch()
+            wait_until(lambda: link.carried > 1_000_000, server)
+        server.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: not listens(server.address), server)
+        (tmp_path / "go").touch()
+        if method == "GenerateMask":
+            assert is_answer(call.result(timeout=LIMIT), 7, images, side)
+        else:
+            assert stream.answers(7, images, side)
+        assert stream.end() == STOPPING
         assert server.process.wait(LIMIT) == 0
     assert complaints(server) == []
 

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -59,7 +60,7 @@ def _answers(server: ServerProcess, connections: int = 32) -> dict[int, int]:
     return dict(_answer(server) for _ in range(connections))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_one_signal_stops_all_workers_once(tmp_path: Path, number: signal.Signals) -> None:
     with _supervisor(tmp_path) as server:
         pids = _serving_pids(server)
@@ -168,6 +169,21 @@ def test_a_second_signal_kills_at_once(tmp_path: Path) -> None:
         assert [r["worker"] for r in server.records("killing worker")] == [0, 1]
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_second_hang_up_is_of_the_same_terminal(number: signal.Signals) -> None:
+    """A shell sends one to its jobs, and the kernel another."""
+    callbacks: Any = {"on_ready": lambda: None, "on_exit": lambda _: None}
+    supervisor = Supervisor(["true"], 1, {}, drain_seconds=0.0, **callbacks)
+    supervisor._stopping.set()
+    with subprocess.Popen(["sleep", "60"]) as worker:
+        supervisor._running[0] = worker
+        supervisor._on_signal(number)
+        is_killed = number != signal.SIGHUP
+        if not is_killed:
+            worker.terminate()
+        assert worker.wait(LIMIT) == (-signal.SIGKILL if is_killed else -signal.SIGTERM)
+
+
 def test_a_command_that_cannot_be_run() -> None:
     before = signal.getsignal(signal.SIGTERM)
     callbacks: Any = {"on_ready": lambda: None, "on_exit": lambda _: None}
@@ -244,8 +260,9 @@ def test_a_port_on_which_somebody_listens(host: str, shared: bool) -> None:
             reserve_port(host, port)
         assert str(refused.value) == f"cannot listen on {shown}: Address already in use"
         # Among all addresses there is the one that is taken.
-        with pytest.raises(CassError, match=f"cannot listen on 0.0.0.0:{port}: Address already"):
-            reserve_port("0.0.0.0", port)
+        every = "::" if ":" in host else "0.0.0.0"
+        with pytest.raises(CassError, match=f":{port}: Address already in use"):
+            reserve_port(every, port)
 
 
 def test_a_port_that_another_supervisor_holds() -> None:

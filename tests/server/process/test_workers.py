@@ -14,7 +14,13 @@ import pytest
 from cass.v1 import cass_pb2 as pb
 from cass.v1 import cass_pb2_grpc
 from tests.server.support.details import fails
-from tests.server.support.load import Caller, connect, more_answers
+from tests.server.support.load import (
+    Caller,
+    connect,
+    is_answer,
+    more_answers,
+    numbered_request,
+)
 from tests.server.support.observed import Samples, counters, in_flight, scrape, value, worker_pids
 from tests.server.support.processes import LIMIT, cass_server, health, wait_until
 from tests.support.servers import ServerProcess, serving
@@ -90,6 +96,21 @@ def test_a_worker_killed_under_load(server: ServerProcess) -> None:
     failed = sum(len(caller.record.errors) for caller in everybody)
     # The worker may have counted what it could not send any more.
     assert answered <= computed(look()) - computed(seen[0]) <= answered + failed
+
+
+def test_workers_need_no_folder() -> None:
+    """On a read-only system, or with a cleaner of temporary files, also one started later."""
+    code = "import tempfile; tempfile.tempdir = '/nowhere'; from cass_server import cli; cli.main()"
+    options = ("--workers", "2", "--metrics-port", "0")
+    with serving(*options, program=("-c", code, "serve")) as server:
+        first = worker_pids(server)
+        with connect(server.address) as channel:
+            stub = cass_pb2_grpc.CassServiceStub(channel)
+            assert is_answer(stub.GenerateMask(numbered_request(7), timeout=LIMIT), 7)
+        os.kill(first[0], signal.SIGKILL)
+        wait_until(lambda: worker_pids(server)[0] != first[0], server)
+        assert computed(scrape(server)) == 1
+        assert server.stop() == 0
 
 
 def restarts(samples: Samples) -> float:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from cass.v1 import cass_pb2 as pb
 from cass_server.config.limits import Limits
+from cass_server.rpc import streams
 from tests.server.support.details import fails, retry_delay
 from tests.server.support.engines import FAILING, HELD, HoldingEngine
 from tests.server.support.in_thread import Running, running
@@ -249,15 +250,15 @@ def test_one_stream_more_than_the_limit_is_refused(most: int) -> None:
     """And has room once another one has ended."""
     full = f"the server is full: {most} streams in flight at most"
     with running(limits=Limits(streams=most)) as server:
-        streams = [Stream(server.stub, mask_request()) for _ in range(most)]
-        assert [stream.images() for stream in streams] == [1] * most
+        opened = [Stream(server.stub, mask_request()) for _ in range(most)]
+        assert [stream.images() for stream in opened] == [1] * most
         with fails("RESOURCE_EXHAUSTED", full) as caught:
             next(server.stub.StreamMasks(iter(()), timeout=LIMIT))
         assert retry_delay(caught.value) == 1.0
         assert server.has_room()
-        for stream in streams:
+        for stream in opened:
             stream.close()
-        assert [list(stream.answers) for stream in streams] == [[]] * most
+        assert [list(stream.answers) for stream in opened] == [[]] * most
         wait_until(lambda: has_room_for_a_stream(server))
         assert server.counted()["cass_rejections_total", "streams"] >= 1
 
@@ -299,6 +300,27 @@ def test_streams_end_when_the_server_stops() -> None:
             next(busy.answers)
         server.wait_in_flight(0)
     assert engine.images == [1, HELD]
+
+
+def test_a_stream_that_cannot_be_ended_is_alone_with_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever gRPC makes of a peer that has gone just now."""
+    lost: list[Any] = []
+    end = streams._Stream._end
+
+    def fail_once(stream: Any) -> None:
+        lost.append(stream)
+        if len(lost) == 1:
+            raise grpc.RpcError
+        end(stream)
+
+    monkeypatch.setattr(streams._Stream, "_end", fail_once)
+    with running() as server:
+        opened = [Stream(server.stub, mask_request()) for _ in range(3)]
+        assert [stream.images() for stream in opened] == [1] * 3
+        # The service has answered, and may not have noticed that it has.
+        wait_until(lambda: not any(s._is_busy for s in server.streams._streams))
+        server.streams.stop()
+        wait_until(lambda: sum(stream.answers.done() for stream in opened) == 2)
 
 
 def test_a_caller_that_does_not_take_an_answer_is_sent_away() -> None:

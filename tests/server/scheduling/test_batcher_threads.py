@@ -183,7 +183,7 @@ def test_an_error_does_not_keep_arrays(error: Exception | None) -> None:
 
 def compute_really(inputs: MaskInputs, outputs: Sequence[Output]) -> None:
     """By the CPU's loops."""
-    masks, owners = compute_masks(inputs)
+    masks, owners, _ = compute_masks(inputs)
     stop = 0
     for output in outputs:
         start, stop = stop, stop + len(output[0][0])

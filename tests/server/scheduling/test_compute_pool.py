@@ -267,3 +267,49 @@ def fast_switches() -> Iterator[None]:
     sys.setswitchinterval(1e-5)
     yield
     sys.setswitchinterval(interval)
+
+
+@pytest.mark.parametrize(("slots", "most"), [(1, 1), (2, 1), (4, 3)])
+def test_heavy_work_leaves_a_slot(slots: int, most: int) -> None:
+    """Further heavy work waits without a slot, so that what is not heavy runs."""
+    pool, held, light = ComputePool(slots), Held(), threading.Event()
+
+    def heavy() -> None:
+        with pool.heavy(lambda: None):
+            held()
+
+    for _ in range(2 * slots):
+        pool.submit(heavy)
+    held.gate.wait_held(most)
+    if slots > 1:
+        pool.submit(light.set)
+        assert light.wait(timeout=LIMIT)
+    for _ in range(2 * slots - most):
+        held.let_go()
+        held.gate.wait_held()
+    held.let_go(most)
+    assert held.most == most
+    assert_free(pool, slots)
+
+
+def test_heavy_work_that_nobody_waits_for_any_more() -> None:
+    pool, held, ended = ComputePool(2), Held(), threading.Event()
+
+    def check() -> None:
+        raise TimeoutError
+
+    def late() -> None:
+        with pytest.raises(TimeoutError), pool.heavy(check):
+            raise AssertionError("it had its turn")
+        ended.set()
+
+    def heavy() -> None:
+        with pool.heavy(lambda: None):
+            held()
+
+    pool.submit(heavy)
+    held.gate.wait_held()
+    pool.submit(late)
+    assert ended.wait(timeout=LIMIT)
+    held.let_go()
+    assert_free(pool, 2)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cass_core.errors import CassError
-from cass_server.security.tls import client_credentials, server_credentials
+from cass_server.security.tls import TlsFiles, client_credentials
 from cass_server.security.tokens import TokenFile
 from tests.server.support.certificates import Authority, put
 
@@ -43,7 +43,7 @@ def test_tls(odd: Path, tmp_path: Path) -> None:
         ("tls_client_ca", (certificate, key, odd)),
     ):
         with pytest.raises(CassError) as caught:
-            server_credentials(*files)
+            TlsFiles(*files)
         assert str(caught.value) == f"{name} {odd}: {REASON}"
     with pytest.raises(CassError) as caught:
         client_credentials(odd, None, None)

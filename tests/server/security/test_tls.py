@@ -15,7 +15,7 @@ import grpc
 import pytest
 
 from cass_core.errors import CassError
-from cass_server.security.tls import server_credentials
+from cass_server.security.tls import TlsFiles
 from tests.server.support.certificates import (
     Authority,
     Pair,
@@ -58,12 +58,10 @@ class PeerName(grpc.GenericRpcHandler):
 @contextlib.contextmanager
 def serving(files: Files, mutual: bool = False) -> Iterator[str]:
     """The address of a server with these files."""
-    credentials = server_credentials(
-        files.certificate, files.key, files.client_ca if mutual else None
-    )
+    tls = TlsFiles(files.certificate, files.key, files.client_ca if mutual else None)
     with ThreadPoolExecutor(2) as threads:
         server = grpc.server(threads, handlers=(PeerName(),))
-        port = server.add_secure_port("127.0.0.1:0", credentials)
+        port = server.add_secure_port("127.0.0.1:0", tls.credentials())
         server.start()
         try:
             yield f"127.0.0.1:{port}"
@@ -231,7 +229,7 @@ def test_the_start_names_the_setting_and_the_file(
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(CassError, match=f"^{name} {path}: "):
-        server_credentials(files.certificate, files.key, files.client_ca)
+        TlsFiles(files.certificate, files.key, files.client_ca)
 
 
 def test_the_start_refuses_a_key_of_another_certificate_or_an_encrypted_one(
@@ -240,7 +238,7 @@ def test_the_start_refuses_a_key_of_another_certificate_or_an_encrypted_one(
     reason = r"^tls_key .* is not the unencrypted PEM key of "
     put(files.key, encrypted(files.key.read_bytes(), b"password"))
     with pytest.raises(CassError, match=reason):
-        server_credentials(files.certificate, files.key, None)
+        TlsFiles(files.certificate, files.key, None)
     put(files.key, authority.issue().key)
     with pytest.raises(CassError, match=rf"{reason}.*MISMATCH"):
-        server_credentials(files.certificate, files.key, None)
+        TlsFiles(files.certificate, files.key, None)

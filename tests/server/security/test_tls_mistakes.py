@@ -2,30 +2,66 @@
 
 from __future__ import annotations
 
-import json
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
+from cass_server.security.tls import TlsFiles
 from tests.server.support.certificates import Authority, put
 from tests.server.support.processes import cass_server, wait_until
 from tests.support.servers import serving
 
 
-@pytest.mark.parametrize("expired", [False, True])
-def test_an_expired_certificate_is_reported_at_the_start(expired: bool, tmp_path: Path) -> None:
-    pair = Authority().issue(expired=expired)
-    certificate = put(tmp_path / "tls.crt", pair.certificate)
-    key = put(tmp_path / "tls.key", pair.key)
-    with serving("--tls-certificate", str(certificate), "--tls-key", str(key)) as server:
-        records = [json.loads(line) for line in server.lines]
-    warnings = [
-        (record["event"], record["tls_certificate"], record["reason"])
-        for record in records
-        if record["level"] == "WARNING"
-    ]
-    expected = ("clients will refuse the certificate", str(certificate), "certificate has expired")
-    assert warnings == [expected] * expired
+def test_a_certificate_that_is_not_yet_valid(tmp_path: Path) -> None:
+    """Its end, which is before its beginning, is a matter of `FileWatch`."""
+    pair = Authority().issue()
+    clock = [sys.executable, "-c", NOT_YET, str(tmp_path)]
+    put(tmp_path / "tls.crt", pair.certificate)
+    put(tmp_path / "tls.key", pair.key)
+    done = subprocess.run(clock, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stderr == "clients will refuse the certificate\n"
+
+
+def test_a_key_of_a_kind_that_clients_do_not_know(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A warning, and neither an error nor the end of looking after files."""
+    pair = Authority().issue(curve=ec.SECP256K1)
+    files = put(tmp_path / "tls.crt", pair.certificate), put(tmp_path / "tls.key", pair.key)
+    tls = TlsFiles(*files, None)
+    assert caplog.messages == ["clients will refuse the certificate"]
+    assert vars(caplog.records[0])["reason"] == "NO_SHARED_CIPHER"
+    assert tls.expiries == {}
+
+
+NOT_YET = """
+import sys
+import types
+from pathlib import Path
+from cass_server.security import tls
+folder = Path(sys.argv[1])
+tls.time = types.SimpleNamespace(time=lambda: 1.0)
+tls.TlsFiles(folder / "tls.crt", folder / "tls.key", None)
+"""
+
+
+def test_a_key_that_every_user_may_read(caplog: pytest.LogCaptureFixture) -> None:
+    pair = Authority().issue()
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        certificate = put(folder / "tls.crt", pair.certificate)
+        key = put(folder / "tls.key", pair.key)
+        for mode, is_warned in ((0o640, False), (0o644, True), (0o620, False), (0o602, True)):
+            key.chmod(mode)
+            caplog.clear()
+            TlsFiles(certificate, key, None)
+            assert caplog.messages == ["secret open to every user"] * is_warned
+        assert vars(caplog.records[0])["tls_key"] == str(key)
 
 
 def test_grpc_tells_of_handshakes_if_it_is_asked_to(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -15,15 +16,6 @@ from tests.server.support.certificates import put
 
 TOKEN = "correct-horse-battery-staple"
 OTHER = "an0ther.token~of+24/chars=="
-
-
-class Clock:
-    """Seconds that pass when a test says so."""
-
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
@@ -104,8 +96,6 @@ def test_no_plain_token_is_kept(path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "holds no token"),
-        (b"\n# nothing but this\n", "holds no token"),
         (b"\xff\xfe", "is not UTF-8 text"),
         (b"#\nsecret-15-chars", "line 2: a token has 16 characters or more"),
         (b"secret of a few words", "line 1: a token is ASCII without spaces"),
@@ -130,17 +120,31 @@ def test_the_start_needs_a_file_to_read(path: Path, tmp_path: Path) -> None:
             TokenFile(unreadable)
 
 
-def test_a_changed_file_counts_within_a_second(path: Path) -> None:
-    clock = Clock()
-    tokens = TokenFile(path, clock)
+@pytest.mark.parametrize("content", [b"", b"\n# nothing but this\n"])
+def test_a_file_without_tokens_allows_nobody(
+    path: Path, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At the start, too: a server that is started again must not fail by what revoked all."""
+    tokens = TokenFile(path)
+    put(path, content)
+    assert tokens.file.reload()
+    for revoked in (tokens, TokenFile(path)):
+        assert not revoked.allows(bearer(TOKEN))
+        assert not revoked.allows(bearer(""))
+        assert not revoked.file.problem
+    event = "token file holds no token, all callers are refused"
+    assert [r.message for r in caplog.records if r.levelno == logging.WARNING] == [event] * 2
+
+
+def test_a_changed_file_counts_once_it_is_read_again(path: Path) -> None:
+    tokens = TokenFile(path)
     put(path, f"{TOKEN}\n{OTHER}".encode())
-    clock.now += 0.5
     assert not tokens.allows(bearer(OTHER))
-    clock.now += 0.5
+    assert tokens.file.reload()
     assert tokens.allows(bearer(OTHER))
     assert tokens.allows(bearer(TOKEN))
     put(path, OTHER.encode())
-    clock.now += 1
+    assert tokens.file.reload()
     assert not tokens.allows(bearer(TOKEN))
     assert tokens.allows(bearer(OTHER))
 
@@ -149,18 +153,47 @@ def test_a_file_that_cannot_be_used_leaves_the_old_tokens(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """And its reason is logged once, without what it holds."""
-    clock = Clock()
-    tokens = TokenFile(path, clock)
+    tokens = TokenFile(path)
     put(path, b"short-secret")
+    reason = f"token_file {path}: line 1: a token has 16 characters or more"
     for _ in range(3):
-        clock.now += 1
+        assert not tokens.file.reload()
         assert tokens.allows(bearer(TOKEN))
         assert not tokens.allows(bearer("short-secret"))
+        assert tokens.file.problem == reason
     (record,) = caplog.records
-    reason = f"token_file {path}: line 1: a token has 16 characters or more"
     assert (record.levelno, vars(record)["reason"]) == (logging.ERROR, reason)
     assert "short-secret" not in caplog.text
     put(path, OTHER.encode())
-    clock.now += 1
+    assert tokens.file.reload()
+    assert not tokens.file.problem
     assert tokens.allows(bearer(OTHER))
     assert not tokens.allows(bearer(TOKEN))
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "is_warned"),
+    [
+        (TOKEN, 0o600, False),
+        (TOKEN, 0o640, False),
+        (TOKEN, 0o644, True),
+        (TOKEN, 0o602, True),
+        (f"sha256:{'0' * 64}", 0o644, False),
+        (f"sha256:{'0' * 64}", 0o606, True),
+    ],
+)
+def test_a_file_that_every_user_may_read(
+    content: str, mode: int, is_warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        path = folder / "tokens"
+        path.write_text(content)
+        path.chmod(mode)
+        TokenFile(path)
+        assert caplog.messages == ["secret open to every user"] * is_warned
+        caplog.clear()
+        folder.chmod(0o700)
+        TokenFile(path)
+        assert caplog.messages == []

@@ -30,6 +30,7 @@ _USAGES = (
     "decipher_only",
 )
 _DAY = datetime.timedelta(days=1)
+_DAYS = 60.0
 
 
 @dataclass(frozen=True)
@@ -54,23 +55,33 @@ class Authority:
         certificate: the root's certificate, PEM.
     """
 
-    def __init__(self, name: str = "Authority of a test") -> None:
+    def __init__(self, name: str = "Authority of a test", days: float = _DAYS) -> None:
         self._name = _name(name)
         self._key = ec.generate_private_key(ec.SECP256R1())
-        self.certificate = _pem(self._sign(self._name, self._key.public_key()))
+        self.certificate = _pem(self._sign(self._name, self._key.public_key(), days=days))
 
-    def issue(self, host: str = "127.0.0.1", *, expired: bool = False, uri: str = "") -> Pair:
+    def issue(
+        self,
+        host: str = "127.0.0.1",
+        *,
+        expired: bool = False,
+        uri: str = "",
+        days: float = _DAYS,
+        curve: type[ec.EllipticCurve] = ec.SECP256R1,
+    ) -> Pair:
         """A certificate for a server or a client.
 
         Args:
             host: name or address that it is valid for.
-            expired: it was valid until yesterday, instead of until tomorrow.
+            expired: it was valid until yesterday.
             uri: it is valid for, too, and names it first.
+            days: that it is valid for from now on, unless it has expired.
+            curve: of its key.
         """
-        key = ec.generate_private_key(ec.SECP256R1())
+        key = ec.generate_private_key(curve())
         first = [x509.UniformResourceIdentifier(uri)] if uri else []
         names = x509.SubjectAlternativeName([*first, _general_name(host)])
-        certificate = self._sign(_name(host), key.public_key(), names, expired)
+        certificate = self._sign(_name(host), key.public_key(), names, -1 if expired else days)
         plain = key.private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,
@@ -83,7 +94,7 @@ class Authority:
         subject: x509.Name,
         key: ec.EllipticCurvePublicKey,
         names: x509.SubjectAlternativeName | None = None,
-        expired: bool = False,
+        days: float = _DAYS,
     ) -> x509.Certificate:
         """A certificate for these names, or one that issues others."""
         now = datetime.datetime.now(datetime.UTC)
@@ -96,7 +107,7 @@ class Authority:
         builder = (
             x509.CertificateBuilder(self._name, subject, key, x509.random_serial_number())
             .not_valid_before(now - 3 * _DAY)
-            .not_valid_after(now - _DAY if expired else now + _DAY)
+            .not_valid_after(now + days * _DAY)
             .add_extension(x509.BasicConstraints(issues, 0 if issues else None), critical=True)
             .add_extension(x509.KeyUsage(**usage), critical=True)
             .add_extension(key_id if issues else issuer, critical=False)

@@ -172,9 +172,9 @@ class Stream(Writer[pb.StreamMasksRequest]):
         """Send a numbered request."""
         self.write(pb.StreamMasksRequest(request=numbered_request(number)))
 
-    def answers(self, number: int) -> bool:
+    def answers(self, number: int, images: int = 1, side: int = SIDE) -> bool:
         """Whether the next answer is the right one to that request."""
-        return is_answer(next(self._answers).masks, number)
+        return is_answer(next(self._answers).masks, number, images, side)
 
     def is_right(self, number: int) -> bool:
         """Whether that request is answered with the right numbers."""

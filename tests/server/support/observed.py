@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import urllib.request
 from collections.abc import Sequence
-from pathlib import Path
 
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
@@ -25,10 +24,10 @@ def scrape(server: ServerProcess) -> Samples:
         return samples(answer.read().decode())
 
 
-def exposed(sources: Sequence[Metrics | Path], workers: tuple[int, int] = (1, 0)) -> Samples:
+def exposed(metrics: Sequence[Metrics], workers: tuple[int, int] = (1, 0)) -> Samples:
     """All samples of metrics that nobody serves; ``workers`` run and were started again."""
-    metrics = WorkerMetrics(sources, "1.2.3", "cuda:0", lambda: workers)
-    return samples(generate_latest(metrics).decode())
+    found = WorkerMetrics(metrics, "1.2.3", "cuda:0", lambda: workers)
+    return samples(generate_latest(found).decode())
 
 
 def samples(exposition: str) -> Samples:

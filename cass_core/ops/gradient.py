@@ -1,0 +1,72 @@
+"""The gradient of the losses: made in the forward pass, scaled in the backward pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    """Keep what `backward_of` needs; the loss is the first output and the gradient the third."""
+    _, total, grad, *others = output
+    ctx.mark_non_differentiable(total, grad, *others)
+    ctx.set_materialize_grads(False)
+    ctx.tensors_at = [i for i, value in enumerate(inputs) if isinstance(value, Tensor)]
+    ctx.plain_inputs = [None if isinstance(value, Tensor) else value for value in inputs]
+    ctx.is_spent = False
+    ctx.save_for_backward(grad, *(inputs[i] for i in ctx.tensors_at))
+
+
+def _gradient(operator: Any, ctx: Any, of_loss: Tensor) -> Any:
+    grad, logits, *others = ctx.saved_tensors
+    if grad.shape != logits.shape:
+        raise RuntimeError("this CASS loss was computed without grad_dtype, so without a gradient")
+    if ctx.is_spent:
+        # Backward for the second time: the first has scaled the gradient in its place.
+        inputs = list(ctx.plain_inputs)
+        for i, tensor in zip(ctx.tensors_at, (logits.detach(), *others), strict=True):
+            inputs[i] = tensor
+        _, _, grad = operator(*inputs)
+    if torch.is_grad_enabled():  # create_graph
+        return _Gradient.apply(logits, grad, of_loss)
+    if (
+        of_loss.ndim  # a factor for every patch
+        or grad.dtype != logits.dtype
+        or type(grad) is not Tensor  # traced by torch.compile, which fuses this with what follows
+    ):
+        return (grad * of_loss).to(logits.dtype)
+    ctx.is_spent = True
+    # In place, and nothing is touched where the factor is 1: the gradient is written once.
+    torch.ops.cass.scale_(grad, of_loss)
+    return grad
+
+
+class _Gradient(torch.autograd.Function):
+    """The gradient, whose own is not known.
+
+    torch's `once_differentiable` would take it for a constant where the outer gradient is one, and
+    a gradient penalty would silently have no effect.
+    """
+
+    @staticmethod
+    def forward(_: Any, logits: Tensor, grad: Tensor, of_loss: Tensor) -> Tensor:
+        product: Tensor = (grad * of_loss).to(logits.dtype)
+        return product
+
+    @staticmethod
+    def backward(_: Any, __: Tensor) -> None:
+        raise RuntimeError(
+            "CassLoss and MaskLoss can be differentiated only once (double backward)"
+        )
+
+
+def backward_of(operator: Any) -> Any:
+    """The backward pass of an operator whose first input are the logits."""
+
+    def backward(ctx: Any, of_loss: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+        gradient = None if of_loss is None else _gradient(operator, ctx, of_loss)
+        return gradient, *(None for _ in ctx.plain_inputs[1:])
+
+    return backward
