@@ -35,8 +35,13 @@ class Limits:
     keepalive_min_seconds: float = DEFAULT_LIMITS.keepalive_min_seconds
     work: int = DEFAULT_LIMITS.work
     streams: int = 1024
+    caller_share: float = 1.0
     receive_seconds: float = 30.0
     send_seconds: float = 60.0
+
+    def share_of(self, limit: int) -> int:
+        """How much of a limit one caller may have, and at least 1."""
+        return max(1, round(self.caller_share * limit))
 
     @property
     def rest_bytes(self) -> int:
