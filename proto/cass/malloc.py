@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 
 # From malloc.h.
@@ -49,3 +50,26 @@ def keep_memory(arenas: int = 0) -> bool:
     if arenas:
         settings.append((_ARENA_MAX, arenas))
     return all(mallopt(name, value) == 1 for name, value in settings)
+
+
+class _Info(ctypes.Structure):
+    """``struct mallinfo2`` of malloc.h."""
+
+    _fields_ = [(f"field_{index}", ctypes.c_size_t) for index in range(8)] + [
+        ("fordblks", ctypes.c_size_t),
+        ("keepcost", ctypes.c_size_t),
+    ]
+
+
+def free_bytes() -> int:
+    """Bytes that glibc's malloc keeps for what comes next; 0 where it is not known.
+
+    Example:
+        >>> free_bytes() >= 0
+        True
+    """
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        mallinfo = ctypes.CDLL(None).mallinfo2
+        mallinfo.restype = _Info
+        return int(mallinfo().fordblks)
+    return 0

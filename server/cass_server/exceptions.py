@@ -21,13 +21,16 @@ class Rejection(CassError):
 
 
 class Overloaded(Rejection):
-    """So many requests, bytes or streams are in flight; the delay says when to retry, 0 nothing."""
+    """So many requests, bytes or streams are in flight; the delay says when to retry, 0 nothing.
+
+    The first word of ``reason`` is what the metric has.
+    """
 
     code = grpc.StatusCode.RESOURCE_EXHAUSTED
 
     def __init__(self, reason: str, limit: int, delay: float) -> None:
         super().__init__(f"the server is full: {limit} {reason} in flight at most")
-        self.reason = reason
+        self.reason = reason.partition(" ")[0]
         self.delay = delay
 
 

@@ -18,6 +18,8 @@ def options(settings: Settings, *, shared: bool) -> Sequence[tuple[str, int]]:
     grace = settings.max_connection_age_grace_seconds
     return (
         ("grpc.max_receive_message_length", int(settings.max_message_bytes)),
+        # Identity alone: a compressed message may be a thousand times as large as what is sent.
+        ("grpc.compression_enabled_algorithms_bitset", 1),
         # Bounded by the patches of a request.
         ("grpc.max_send_message_length", -1),
         ("grpc.so_reuseport", int(shared)),

@@ -66,6 +66,7 @@ MessageSize = Annotated[
 ]
 Seconds = Annotated[float, Ge(0), Le(_INT32_MAX // 1000)]
 Interval = Annotated[float, Ge(0.001), Le(_INT32_MAX // 1000)]
+Share = Annotated[float, Ge(0.001), Le(1)]
 Milliseconds = Annotated[int, Ge(0), Le(1000)]
 
 
@@ -162,6 +163,11 @@ class Settings(BaseSettings):
         "Maximum bytes of requests and answers in flight in one worker.",
     )
     max_streams: Count = _setting("Limits", 1024, "Maximum open streams in one worker.")
+    max_caller_share: Share = _setting(
+        "Limits",
+        0.67,
+        "Share of a worker's requests, bytes and streams for one token, or one connection.",
+    )
     receive_timeout_seconds: Interval = _setting(
         "Limits", 30, "Seconds for a request's message to arrive before its call is cancelled."
     )

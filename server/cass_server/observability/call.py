@@ -25,6 +25,7 @@ class Call:
         compute, encode: seconds of computing, and of laying out the answer.
         size: images, boxes and patches; None if nothing was computed.
         without_patch: how many of the boxes hold no patch centre.
+        caller: token or connection that it counts for.
         is_admitted: whether it is counted among the requests in flight.
         held: bytes that are counted as in flight for it.
         holders: how many still need them: the thread that answers and gRPC, one of them, or none.
@@ -37,12 +38,14 @@ class Call:
         started: float,
         on_end: Callable[[Call], None] = lambda _: None,
         *,
+        caller: str | bytes = "",
         is_admitted: bool = False,
     ) -> None:
         self.method = method
         self.metadata = metadata
         self.started = self.begun = started
         self._on_end = on_end
+        self.caller = caller
         self.is_admitted = is_admitted
         self.received = self.sent = self.held = self.holders = 0
         self.code = "CANCELLED"  # unless it turns out otherwise

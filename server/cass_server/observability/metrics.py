@@ -78,6 +78,14 @@ FAMILIES = (
         tuple(product(METHODS, CODES)),
     ),
     Family("cass_requests_in_flight", "gauge", "Requests taken and not yet answered."),
+    Family(
+        "cass_waiting_calls",
+        "gauge",
+        "Single calls that wait for their caller: to send the message, or to read the answer.",
+        ("to",),
+        (("receive",), ("send",)),
+    ),
+    Family("cass_held_bytes", "gauge", "Bytes of requests and answers in flight."),
     _seconds("cass_request_duration_seconds", "From a request's arrival to its answer.", METHODS),
     _seconds("cass_queue_wait_seconds", "What a request waited before it was computed."),
     _seconds("cass_compute_seconds", "What the computation of a request took."),
@@ -150,6 +158,8 @@ def _of_series(name: str) -> Mapping[str, int]:
 _REQUESTS = _of_series("cass_requests_total")
 _CODE = {code: index for index, code in enumerate(CODES)}
 _UNKNOWN, _EXHAUSTED = _CODE["UNKNOWN"], _CODE["RESOURCE_EXHAUSTED"]
+_WAITING = STARTS["cass_waiting_calls"]
+_HELD = STARTS["cass_held_bytes"]
 _IN_FLIGHT = STARTS["cass_requests_in_flight"]
 _DURATION = _of_series("cass_request_duration_seconds")
 _WAIT = _of_series("cass_queue_wait_seconds")
@@ -261,6 +271,11 @@ class Metrics:
         """A request was given up before it was computed, for one of `REJECTIONS`."""
         with self._lock:
             self.slots[_REJECTED[reason]] += 1
+
+    def waiting(self, receiving: int, sending: int, held: int) -> None:
+        """Calls that wait for their callers now, and the bytes in flight."""
+        self.slots[_WAITING], self.slots[_WAITING + 1] = receiving, sending
+        self.slots[_HELD] = held
 
     def gpu_memory(self, held: int) -> None:
         """The bytes of GPU memory that this process holds now."""

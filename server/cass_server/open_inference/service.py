@@ -44,7 +44,7 @@ def open_inference(host: Host) -> Service:
         def serialized(data: bytes) -> bytes:
             return answer(_parse(data, kind)).SerializeToString()
 
-        openers[name] = Info(name, serialized, answerer, limits, host.helper_pool).open
+        openers[name] = Info(name, serialized, answerer, host.helper_pool).open
 
     add("ServerLive", pb.ServerLiveRequest, lambda _: pb.ServerLiveResponse(live=True))
     add(

@@ -5,30 +5,26 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import grpc
 
 from cass.contract import REQUEST_ID_KEY
-from cass_core.arrays import Array
 from cass_core.errors import InvalidRequest
 from cass_core.inputs import MaskInputs
 from cass_server.engines.base import Engine
-from cass_server.exceptions import Cancelled, EngineBroken, Expired, Rejection
+from cass_server.exceptions import Cancelled, EngineBroken, Expired, Overloaded, Rejection
 from cass_server.observability.call import Call, Metadata
 from cass_server.observability.metrics import Metrics
 from cass_server.observability.tracing import Traces
 from cass_server.rpc.deadlines import Deadlines
-from cass_server.rpc.request_metadata import request_id
-from cass_server.rpc.requests import MaskRequest, Reader, Request
+from cass_server.rpc.request_metadata import request_id, token_of
+from cass_server.rpc.requests import MaskRequest, Masks, Reader, Request
 from cass_server.rpc.status import clear_tracebacks, code_of, status_of
-from cass_server.scheduling.admission import Admission
+from cass_server.scheduling.admission import SMALL_BYTES, Admission, Caller
 from cass_server.scheduling.batcher import Batcher, BatchRequest
 from cass_server.scheduling.compute_pool import ComputePool
-
-# Requests that are smaller, answer included, are counted by their number alone.
-_SMALL_BYTES = 1 << 17
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +32,8 @@ _log = logging.getLogger(__name__)
 class Answerer:
     """What single calls and streams have in common.
 
-    ``on_fatal`` is called when the engine can compute nothing any more.
+    Callers are told apart by their tokens if ``by_token``, else by their connections. ``on_fatal``
+    is called when the engine can compute nothing any more.
     """
 
     def __init__(
@@ -49,6 +46,7 @@ class Answerer:
         *,
         batcher: Batcher | None = None,
         traces: Traces | None = None,
+        by_token: bool = False,
         on_fatal: Callable[[], None] = lambda: None,
     ) -> None:
         self.engine = engine
@@ -58,20 +56,42 @@ class Answerer:
         self.metrics = metrics
         self._batcher = batcher
         self._traces = traces
+        self._by_token = by_token
         self._on_fatal = on_fatal
         self._is_on_gpu = engine.device != "cpu"
         self._lock = threading.Lock()
 
-    def call(self, method: str, metadata: Metadata) -> Call:
+    def call(self, method: str, metadata: Metadata, caller: Caller = "") -> Call:
         """The record of a request that comes now, whatever else is in flight."""
         self.metrics.started()
-        return Call(method, metadata, time.perf_counter(), self._ended)
+        return Call(method, metadata, time.perf_counter(), self._ended, caller=caller)
 
-    def admit(self, method: str, metadata: Metadata, started: float) -> Call:
-        """As `call`, among the requests in flight; raises `Overloaded` if there is no room."""
-        self.admission.enter()
+    def admit(
+        self, method: str, metadata: Metadata, peer: bytes, started: float, size: int
+    ) -> Call:
+        """As `call`, among the requests in flight, and with the bytes of its message.
+
+        Raises:
+            Overloaded: there is no room.
+        """
+        caller = self.caller(metadata, peer)
+        held = size if size > SMALL_BYTES else 0
+        if held:
+            self.admission.hold(held, caller)
+        try:
+            self.admission.enter(caller)
+        except Overloaded:
+            if held:
+                self.admission.drop(held, caller)
+            raise
         self.metrics.started()
-        return Call(method, metadata, started, self._ended, is_admitted=True)
+        call = Call(method, metadata, started, self._ended, caller=caller, is_admitted=True)
+        call.held, call.holders = held, bool(held)
+        return call
+
+    def caller(self, metadata: Metadata, peer: bytes = b"") -> Caller:
+        """Who calls, as `Admission` counts callers."""
+        return token_of(metadata) if self._by_token else peer
 
     def answer(
         self,
@@ -88,7 +108,7 @@ class Answerer:
             raise gone(context)
         request = read(data)
         size = len(data) + request.answer_bytes
-        if size > _SMALL_BYTES:
+        if size > SMALL_BYTES:
             (self._hold_in_turn if streamed else self._hold)(call, size, context)
         if request.is_heavy:
             with self.pool.heavy(_checkpoint(context)):
@@ -114,11 +134,15 @@ class Answerer:
     def _fill(
         self,
         inputs: MaskInputs,
-        masks: Sequence[Array],
-        owners: Sequence[Array],
+        out: Masks,
         context: grpc.ServicerContext,
     ) -> None:
         """Compute masks, alone or with those of requests that wait at the same time."""
+        masks, owners, weights = out
+        if weights:  # which may depend on all boxes of the request, so that it is computed alone
+            checkpoint = _checkpoint(context)
+            self.engine.masks(inputs, masks, owners, checkpoint=checkpoint, weights=weights)
+            return
         if self._batcher is None:
             self.engine.masks(inputs, masks, owners, checkpoint=_checkpoint(context))
             return
@@ -132,21 +156,16 @@ class Answerer:
 
         Raises `Overloaded` if there is no room for them.
         """
-        self.admission.hold(size)
+        self.admission.hold(size, call.caller, call.held)
         call.held, call.holders = size, 2
-
-        def taken() -> None:
-            self.deadlines.stop(context.cancel)
+        if not context.add_callback(lambda: self._let_go(call)):
             self._let_go(call)
-
-        if not context.add_callback(taken):
-            taken()
 
     def _hold_in_turn(self, call: Call, size: int, context: grpc.ServicerContext) -> None:
         """As `_hold`, once there is room, which the sender feels as backpressure."""
-        if not self.admission.try_hold(size):
+        if not self.admission.try_hold(size, call.caller):
             with self.pool.lent():
-                has_room = self.admission.wait_to_hold(size, context.is_active)
+                has_room = self.admission.wait_to_hold(size, context.is_active, call.caller)
             if not has_room:
                 raise gone(context)
         call.held, call.holders = size, 1
@@ -157,13 +176,13 @@ class Answerer:
             call.holders -= 1
             is_last = not call.holders
         if is_last:
-            self.admission.drop(call.held)
+            self.admission.drop(call.held, call.caller)
 
     def _ended(self, call: Call) -> None:
         if call.holders:
             self._let_go(call)
         if call.is_admitted:
-            self.admission.leave(time.perf_counter() - call.started)
+            self.admission.leave(time.perf_counter() - call.started, call.caller)
         self.metrics.finished(call)
         if self._traces is not None:
             self._traces.record(call)

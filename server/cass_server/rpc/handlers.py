@@ -39,7 +39,7 @@ def on_pool(handler: Handler, pool: ThreadPoolExecutor) -> Handler:
     function = handler.unary_unary
     if function is None:  # reflection and channelz have methods of these two kinds
         make, function = grpc.stream_stream_rpc_method_handler, handler.stream_stream
-    if function is None or hasattr(function, "experimental_thread_pool"):
+    if function is None or hasattr(function, "pool"):
         return handler
     made: Handler = make(
         OnPool(function, pool), handler.request_deserializer, handler.response_serializer
@@ -62,7 +62,7 @@ def refusal(status: grpc.Status) -> Handler:
     It runs in gRPC's serving thread, where the call arrives: a refusal must cost less than an
     answer, and a thread would cost it as much again.
     """
-    return grpc.stream_stream_rpc_method_handler(OnPool(refuse(status), _in_place))
+    return grpc.stream_stream_rpc_method_handler(OnPool(refuse(status), in_place))
 
 
 class _InPlace(ThreadPoolExecutor):
@@ -73,4 +73,5 @@ class _InPlace(ThreadPoolExecutor):
         return DONE
 
 
-_in_place = _InPlace(max_workers=1)  # of which it never starts one
+in_place = _InPlace(max_workers=1)
+"""Of its threads it never starts one."""

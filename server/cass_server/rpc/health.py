@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
 
 from cass_server.rpc.deadlines import Deadlines
-from cass_server.rpc.handlers import Handler, OnPool
+from cass_server.rpc.handlers import Handler, in_place
+from cass_server.rpc.receiving import IS_SUPPORTED
 from cass_server.rpc.streams import Send
 
 _Response = health_pb2.HealthCheckResponse
@@ -37,7 +39,7 @@ class Health:
     def __init__(
         self,
         services: tuple[str, ...],
-        pool: ThreadPoolExecutor,
+        pool: Executor,
         deadlines: Deadlines,
         receive_seconds: float,
     ) -> None:
@@ -59,11 +61,11 @@ class Health:
 
     def handlers(self) -> dict[str, Handler]:
         """The handlers of the service's methods."""
+        check = _Method(self._check, in_place if IS_SUPPORTED else self._pool)
+        watch = _Method(self._watch, self._telling, sends=True)
         return {
-            "Check": grpc.stream_unary_rpc_method_handler(OnPool(self._check, self._pool)),
-            "Watch": grpc.stream_stream_rpc_method_handler(
-                OnPool(self._watch, self._telling, sends=True)
-            ),
+            "Check": grpc.stream_unary_rpc_method_handler(check),
+            "Watch": grpc.stream_stream_rpc_method_handler(watch),
         }
 
     def end(self) -> None:
@@ -132,9 +134,25 @@ class Health:
 
     def _service(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> str:
         try:
-            with self._deadlines.within(context.cancel, self._receive_seconds):
-                data = next(requests)
+            data = next(requests)
             return str(health_pb2.HealthCheckRequest.FromString(data).service)
         except (StopIteration, DecodeError):
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "request: is no HealthCheckRequest")
             raise
+
+
+class _Method:
+    """A method with one message; see `cass_server.rpc.receiving.OneMessage`."""
+
+    def __init__(
+        self, function: Callable[..., Any], pool: Executor, *, sends: bool = False
+    ) -> None:
+        self.pool = pool
+        self._function = function
+        self.experimental_non_blocking = sends
+
+    def admit(self, *_: object) -> None:
+        """It counts against no limit."""
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._function(*arguments)

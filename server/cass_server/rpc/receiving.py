@@ -15,22 +15,26 @@ import inspect
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, Protocol
 
+import grpc
 from grpc import _server
 from grpc._cython import cygrpc
 
-from cass_server.observability.call import Call
-from cass_server.rpc.deadlines import Deadlines
+from cass_server.observability.call import Call, Metadata
 from cass_server.rpc.delivery import Delivery
 from cass_server.rpc.handlers import refuse
+from cass_server.scheduling.admission import SMALL_BYTES
 from cass_server.scheduling.compute_pool import DONE
+
+_ENDING_THREADS = 16
 
 _PARAMETERS = "rpc_event state behavior argument_thunk request_deserializer response_serializer"
 _NAMES = (
-    "_CANCELLED _RECEIVE_MESSAGE_TOKEN _SEND_MESSAGE_TOKEN _call_behavior"
-    " _get_initial_metadata_operation _is_rpc_state_active _possibly_finish_call _raise_rpc_error"
-    " _receive_message _status _stream_response_in_pool"
+    "_CANCELLED _RECEIVE_MESSAGE_TOKEN _SEND_INITIAL_METADATA_AND_SEND_MESSAGE_TOKEN"
+    " _SEND_MESSAGE_TOKEN _abort _call_behavior _get_initial_metadata_operation"
+    " _is_rpc_state_active _possibly_finish_call _raise_rpc_error _receive_message _status"
+    " _stream_response_in_pool"
 )
 
 
@@ -47,13 +51,56 @@ def _is_supported() -> bool:
 IS_SUPPORTED = _is_supported()
 
 
-class Received:
-    """The messages of an admitted call: one, or none.
+class Peer:
+    """What gRPC's state of a call, as its attribute ``peer``, has for `rpc.slow_peers`.
 
-    ``in_time`` says whether that one, or that there is none, came before the call was cancelled.
+    Attributes:
+        started: when the call came, on `time.perf_counter`'s clock.
+        is_stream: whether it has messages one after the other, and may be silent.
+        unread_since: when its answer was first seen waiting for the reader; None until then.
+        is_late: whether it was cancelled since no message came in time.
     """
 
-    def __init__(self, message: bytes | None, call: Call, in_time: bool) -> None:
+    is_stream = False
+    unread_since: float | None = None
+    is_late = False
+
+    def __init__(self, rpc_event: Any, started: float) -> None:
+        self._event = rpc_event
+        self.started = started
+
+    @property
+    def call(self) -> Any:
+        """gRPC's call."""
+        return self._event.call
+
+    @property
+    def path(self) -> str:
+        """Of the method."""
+        path: bytes = self._event.call_details.method
+        return path.decode()
+
+    @property
+    def metadata(self) -> Metadata:
+        """Of the call."""
+        metadata: Metadata = self._event.invocation_metadata or ()
+        return metadata
+
+
+class StreamPeer(Peer):
+    """As `Peer`, of a stream."""
+
+    is_stream = True
+
+
+class Received:
+    """The messages of a call: one, or none.
+
+    ``call`` is what ``admit`` has returned, None if there is no message; ``in_time`` says whether
+    that came out before the call was cancelled.
+    """
+
+    def __init__(self, message: bytes | None, call: Call | None, in_time: bool = True) -> None:
         self._message = message
         self.call = call
         self.in_time = in_time
@@ -68,51 +115,100 @@ class Received:
         return message
 
 
+class OneMessage(Protocol):
+    """What answers an RPC of one message, called with its `Received` and the context."""
+
+    pool: Executor | None
+    """Where it runs; None for the compute pool."""
+
+    def admit(
+        self, metadata: Metadata, peer: bytes, started: float, size: int
+    ) -> Call | grpc.Status | None:
+        """Takes a call whose message is there: its record, if any, or the status to end it with.
+
+        Args:
+            metadata: of the call.
+            peer: address of its connection.
+            started: when it came, on `time.perf_counter`'s clock.
+            size: bytes of the message.
+        """
+        ...
+
+
 class MessageFirst(Executor):
     """Takes a thread of a pool for a call once the call's message is there; stands before it.
 
-    What answers an RPC of one message has a method ``admit``: the record of a call whose message is
-    there, or the status to end it with. It answers an admitted call if its messages are `Received`.
+    All methods that run in it are `OneMessage`. Calls that end without a message have threads of
+    their own: it takes a moment until it turns out why.
     """
 
-    def __init__(
-        self, pool: Executor, deadlines: Deadlines, receive_seconds: float, delivery: Delivery
-    ) -> None:
+    def __init__(self, pool: Executor, delivery: Delivery) -> None:
         self._pool = pool
-        self._deadlines = deadlines
-        self._seconds = receive_seconds
-        self._respond = delivery.respond
+        self._delivery = delivery
+        self._ending = ThreadPoolExecutor(_ENDING_THREADS, thread_name_prefix="no message")
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Receive the message of a call and then have it answered; returns at once.
 
         Called by gRPC's server, in its serving thread and with the lock of the call's state.
         """
-        if not IS_SUPPORTED or args[0] is not _server._unary_response_in_pool:
-            return self._pool.submit(function, *args, **kwargs)
+        if not IS_SUPPORTED:
+            own = next((arg.pool for arg in args if getattr(arg, "pool", None)), self._pool)
+            future: Future[Any] = own.submit(function, *args, **kwargs)
+            return future
         started = time.perf_counter()
         respond, rpc_event, state, method, _, *rest = args
         receive = _server._receive_message(state, rpc_event.call, None)
-        cancel = rpc_event.call.cancel
+        peer = state.peer = Peer(rpc_event, started)
+        is_unary = respond is _server._unary_response_in_pool
+        answer = self._delivery.respond if is_unary else respond
 
         def received(event: Any) -> Any:
             outcome = receive(event)
-            in_time = self._deadlines.stop(cancel)
             message, state.request = state.request, None
-            call = method.admit(rpc_event.invocation_metadata or (), started)
-            if isinstance(call, Call):
-                messages = Received(message, call, in_time)
-                self._pool.submit(
-                    function, self._respond, rpc_event, state, method, lambda: messages, *rest
-                )
+            if state.statused:  # refused meanwhile, by `rpc.slow_peers`
+                return outcome
+            pool, call = method.pool or self._pool, None
+            if message is None:
+                pool = self._ending
             else:
-                function(respond, rpc_event, state, refuse(call), lambda: (), *rest)
+                metadata = rpc_event.invocation_metadata or ()
+                call = method.admit(metadata, rpc_event.call.peer(), started, len(message))
+                if call is not None and not isinstance(call, Call):
+                    function(respond, rpc_event, state, refuse(call), lambda: (), *rest)
+                    return outcome
+            messages = Received(message, call, not peer.is_late)
+            pool.submit(function, answer, rpc_event, state, method, lambda: messages, *rest)
             return outcome
 
-        self._deadlines.start(cancel, self._seconds)
         rpc_event.call.start_server_batch((cygrpc.ReceiveMessageOperation(0),), received)
         state.due.add(_server._RECEIVE_MESSAGE_TOKEN)
         return DONE
+
+
+def refuse_unreceived(state: Any, status: grpc.Status) -> bool:
+    """Ends a call whose message has not arrived with a status; False if it has, or has ended."""
+    with state.condition:
+        if not is_receiving(state):
+            return False
+        state.code, state.details = status.code, status.details.encode()
+        state.trailing_metadata = status.trailing_metadata
+        _server._abort(state, state.peer.call, cygrpc.StatusCode.unknown, b"")
+        return True
+
+
+def is_receiving(state: Any) -> bool:
+    """Whether a call waits for a message of its peer."""
+    return _server._RECEIVE_MESSAGE_TOKEN in state.due and _server._is_rpc_state_active(state)
+
+
+def is_sending(state: Any) -> bool:
+    """Whether a call waits for its peer to read."""
+    return (
+        state.statused
+        or _server._SEND_MESSAGE_TOKEN in state.due
+        or _server._SEND_INITIAL_METADATA_AND_SEND_MESSAGE_TOKEN in state.due
+    )
 
 
 class ReadAheadPool(ThreadPoolExecutor):
@@ -122,6 +218,7 @@ class ReadAheadPool(ThreadPoolExecutor):
         """Run a stream in a thread; see `MessageFirst.submit`."""
         if IS_SUPPORTED and args and args[0] is _server._stream_response_in_pool:
             respond, rpc_event, state, behavior, _, *rest = args
+            state.peer = StreamPeer(rpc_event, time.perf_counter())
             return super().submit(
                 function,
                 respond,
@@ -135,11 +232,16 @@ class ReadAheadPool(ThreadPoolExecutor):
 
 
 class _ReadAhead:
-    """The messages of a stream, as gRPC's own iterator gives them, one ahead."""
+    """The messages of a stream, as gRPC's own iterator gives them, one ahead.
+
+    After a large message the next one is received once it is asked for: what is received ahead is
+    counted nowhere.
+    """
 
     def __init__(self, call: Any, state: Any) -> None:
         self._call = call
         self._state = state
+        self._is_ahead = True
         with state.condition:
             self._receive()
 
@@ -158,6 +260,8 @@ class _ReadAhead:
     def __next__(self) -> bytes:
         state = self._state
         with state.condition:
+            if not self._is_ahead:
+                self._receive()
             while _server._RECEIVE_MESSAGE_TOKEN in state.due:
                 state.condition.wait()
             message: bytes | None = state.request
@@ -166,5 +270,7 @@ class _ReadAhead:
                 if state.client is _server._CANCELLED:
                     _server._raise_rpc_error(state)
                 raise StopIteration
-            self._receive()
+            self._is_ahead = len(message) <= SMALL_BYTES
+            if self._is_ahead:
+                self._receive()
             return message

@@ -33,6 +33,14 @@ def request_id(metadata: Metadata) -> str:
     return f"{_prefix}-{next(_count)}"
 
 
+def token_of(metadata: Metadata) -> str | bytes:
+    """What a call shows as its ``authorization``; empty if it shows nothing."""
+    for key, value in metadata:
+        if key == "authorization":
+            return value
+    return ""
+
+
 def wants_timings(metadata: Metadata) -> bool:
     """Whether a call requests its timings."""
     for key, _ in metadata:  # noqa: SIM110 - any() would make a generator for each call

@@ -66,7 +66,7 @@ class Router(grpc.GenericRpcHandler):
                 raise Unauthenticated
             opener = self._openers.get(call.method)
             if opener is not None:
-                return opener()
+                return opener(metadata)
             if call.method not in self._helpers:
                 raise Unimplemented(call.method)
             return self._helpers[call.method]

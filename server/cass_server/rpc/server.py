@@ -43,6 +43,7 @@ from cass_server.rpc.health import Health
 from cass_server.rpc.receiving import IS_SUPPORTED, MessageFirst
 from cass_server.rpc.router import Router
 from cass_server.rpc.servicer import CassService, Host, Service
+from cass_server.rpc.slow_peers import SlowPeers
 from cass_server.rpc.streams import MaskStreams
 from cass_server.scheduling.admission import Admission
 from cass_server.scheduling.batcher import Batcher
@@ -127,6 +128,7 @@ def serve(
         metrics,
         batcher=batcher,
         traces=traces,
+        by_token=settings.token_file is not None,
         on_fatal=on_fatal,
     )
     helpers = ThreadPoolExecutor(_HELPER_THREADS, thread_name_prefix="helper")
@@ -142,11 +144,12 @@ def serve(
     _add_helpers(router, status, settings, others)
     server = grpc.server(
         # What gRPC uses of a pool is `submit`.
-        cast(ThreadPoolExecutor, MessageFirst(pool, deadlines, limits.receive_seconds, delivery)),
+        cast(ThreadPoolExecutor, MessageFirst(pool, delivery)),
         handlers=[router],
         maximum_concurrent_rpcs=cast(int, router.limit),
         options=options(settings, shared=shared),
     )
+    slow_peers = SlowPeers(server, answerer, limits, metrics, service.refused)
     tls = _tls_files(settings)
     address = _bind(server, settings, port, tls)
     FileWatch(tokens, tls, metrics, status.set_files).start()
@@ -161,6 +164,7 @@ def serve(
         # else runs.
         gc.collect()
         gc.freeze()
+        slow_peers.bound_memory()
         status.set(serving=True)
         _log.debug("warm", extra={"warm_up_seconds": round(time.monotonic() - started, 3)})
         serving(address)
@@ -179,6 +183,7 @@ def serve(
     admission.wait_idle(left)
     streams.wait_ended(max(0.0, end - time.monotonic()))
     delivery.wait_arrived(server, stopped, end)
+    slow_peers.close()
     if batcher is not None:
         batcher.close()
     _log.info("stopped", extra={"drain_seconds": round(time.monotonic() - draining, 3)})
@@ -235,6 +240,7 @@ def limits_of(settings: Settings) -> Limits:
         streams_per_connection=settings.max_streams_per_connection,
         keepalive_min_seconds=settings.keepalive_min_client_seconds,
         streams=settings.max_streams,
+        caller_share=settings.max_caller_share,
         receive_seconds=settings.receive_timeout_seconds,
         send_seconds=settings.send_timeout_seconds,
     )

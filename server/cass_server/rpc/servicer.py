@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from functools import partial
 from typing import NamedTuple, TypeAlias
 
@@ -21,15 +21,15 @@ from cass_server.config.limits import Limits
 from cass_server.exceptions import Cancelled, Rejection
 from cass_server.observability.call import Call, Metadata
 from cass_server.rpc.answerer import Answerer, gone
-from cass_server.rpc.handlers import Handler, OnPool
-from cass_server.rpc.receiving import Received
+from cass_server.rpc.handlers import Handler, in_place
+from cass_server.rpc.receiving import IS_SUPPORTED, Received
 from cass_server.rpc.request_metadata import server_timing, wants_timings
 from cass_server.rpc.requests import MaskReader, Reader, read_info, read_loss
 from cass_server.rpc.status import status_of
 from cass_server.rpc.streams import MaskStreams
 
-Opener: TypeAlias = Callable[[], Handler]
-"""Returns the handler of a call; raises a `Rejection` if there is no room."""
+Opener: TypeAlias = Callable[[Metadata], Handler]
+"""Returns the handler of a call by its metadata; raises a `Rejection` if there is no room."""
 
 # How long a call that brings no message may turn out to be a caller who has gone.
 _GONE_SECONDS = 0.05
@@ -50,7 +50,7 @@ class Host(NamedTuple):
     answerer: Answerer
     limits: Limits
     streams: MaskStreams
-    helper_pool: ThreadPoolExecutor
+    helper_pool: Executor
     is_serving: Callable[[], bool]
 
 
@@ -66,7 +66,7 @@ class CassService:
         answerer: Answerer,
         limits: Limits,
         streams: MaskStreams,
-        helper_pool: ThreadPoolExecutor,
+        helper_pool: Executor,
         others: Sequence[Service] = (),
     ) -> None:
         self._answerer = answerer
@@ -87,7 +87,7 @@ class CassService:
                 "ComputeLoss", partial(read_loss, limits=limits), answerer, limits
             ).open,
             "StreamMasks": streams.open,
-            "GetServerInfo": Info("GetServerInfo", info, answerer, limits, helper_pool).open,
+            "GetServerInfo": Info("GetServerInfo", info, answerer, helper_pool).open,
         }
         services = (Service(pb.DESCRIPTOR, SERVICE_NAME, openers), *others)
         self.openers = {
@@ -111,7 +111,7 @@ class CassService:
 
 
 class Info:
-    """An RPC that computes nothing, in threads of its own, however full the server is.
+    """An RPC that computes nothing: answered where its message arrives, however full the server is.
 
     ``answer`` makes the serialized answer to a message; raises `InvalidRequest` or a `Rejection`.
     """
@@ -121,28 +121,29 @@ class Info:
         name: str,
         answer: Callable[[bytes], bytes],
         answerer: Answerer,
-        limits: Limits,
-        helper_pool: ThreadPoolExecutor,
+        helper_pool: Executor,
     ) -> None:
         self.name = name
         self._answer = answer
         self._answerer = answerer
-        self._limits = limits
-        self._handler: Handler = grpc.stream_unary_rpc_method_handler(OnPool(self, helper_pool))
+        self.pool = in_place if IS_SUPPORTED else helper_pool
+        self._handler: Handler = grpc.stream_unary_rpc_method_handler(self)
 
-    def open(self) -> Handler:
+    def open(self, _: Metadata) -> Handler:
         """See `Opener`."""
         return self._handler
+
+    def admit(self, *_: object) -> None:
+        """It counts against no limit."""
 
     def __call__(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
         """Answer a call."""
         answerer, answer = self._answerer, b""
         with answerer.call(self.name, context.invocation_metadata() or ()) as call:
             try:
-                with answerer.deadlines.within(context.cancel, self._limits.receive_seconds):
-                    data = next(messages, None)
+                data = next(messages, None)
                 if data is None:
-                    raise _missing(context)
+                    raise _missing(messages, context)
                 answer = self._answer(data)
                 call.code, call.received, call.sent = "OK", len(data), len(answer)
             except Exception as error:
@@ -152,56 +153,60 @@ class Info:
 
 
 class Unary:
-    """An RPC with one message; see `cass_server.rpc.receiving.MessageFirst`."""
+    """An RPC with one message, answered in the compute pool."""
+
+    pool = None
 
     def __init__(self, name: str, read: Reader, answerer: Answerer, limits: Limits) -> None:
-        self._name = name
+        self.name = name
         self._read = read
         self._answerer = answerer
-        self._send_seconds = limits.send_seconds
         self._handler: Handler = grpc.stream_unary_rpc_method_handler(self)
 
-    def open(self) -> Handler:
+    def open(self, _: Metadata) -> Handler:
         """See `Opener`."""
         self._answerer.admission.check_room()
         return self._handler
 
-    def admit(self, metadata: Metadata, started: float) -> Call | grpc.Status:
-        """See `cass_server.rpc.receiving.MessageFirst`."""
+    def admit(
+        self, metadata: Metadata, peer: bytes, started: float, size: int
+    ) -> Call | grpc.Status:
+        """See `cass_server.rpc.receiving.OneMessage`."""
         try:
-            return self._answerer.admit(self._name, metadata, started)
+            return self._answerer.admit(self.name, metadata, peer, started, size)
         except Rejection as error:
-            with self._answerer.call(self._name, metadata) as call:
+            with self._answerer.call(self.name, metadata) as call:
                 return self._answerer.refusal(call, error)
 
     def __call__(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
         """Answer a call."""
+        answerer = self._answerer
         data = next(messages, None)
         if isinstance(messages, Received):
-            call, in_time = messages.call, messages.in_time
+            call = messages.call
         else:  # of a gRPC that has no message first
-            admitted = self.admit(context.invocation_metadata() or (), time.perf_counter())
+            admitted = self.admit(
+                context.invocation_metadata() or (),
+                context.peer().encode(),
+                time.perf_counter(),
+                len(data or b""),
+            )
             if not isinstance(admitted, Call):
                 context.abort_with_status(admitted)
-            call, in_time = admitted, True
-        answerer = self._answerer
+            call = admitted
         message: bytes = b""
-        with call:
+        with call or answerer.call(self.name, context.invocation_metadata() or ()) as call:
             try:
                 if data is None:
-                    raise _missing(context) if in_time else Cancelled("no message came in time")
+                    raise _missing(messages, context)
                 call.received = len(data)
                 message = answerer.answer(call, self._read, data, context)
                 if wants_timings(call.metadata):
                     context.set_trailing_metadata(
                         server_timing(call.queue, call.compute, call.encode)
                     )
-                if call.holders:
-                    answerer.deadlines.start(context.cancel, self._send_seconds)
                 if context.is_active():
                     call.code, call.sent = "OK", len(message)
-                else:  # gRPC may have noticed before the deadline was started
-                    answerer.deadlines.stop(context.cancel)
             except Exception as error:
                 # gRPC keeps what `abort` raises in a cycle, and with it this frame: neither it nor
                 # the error may hold the message, which would stay until the garbage is collected.
@@ -210,8 +215,10 @@ class Unary:
         return message
 
 
-def _missing(context: grpc.ServicerContext) -> Exception:
+def _missing(messages: Iterator[bytes], context: grpc.ServicerContext) -> Exception:
     """Why a call brings no message."""
+    if isinstance(messages, Received) and not messages.in_time:
+        return Cancelled("no message came in time")
     # gRPC reports the end of the messages before it reports that the caller has gone.
     ended = threading.Event()
     if not context.add_callback(ended.set) or ended.wait(_GONE_SECONDS):

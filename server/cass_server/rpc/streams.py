@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple, TypeAlias
@@ -12,13 +13,14 @@ import grpc
 
 from cass_server.config.limits import Limits
 from cass_server.exceptions import Overloaded, Stopping
-from cass_server.observability.call import Call
+from cass_server.observability.call import Call, Metadata
 from cass_server.rpc.answerer import Answerer
 from cass_server.rpc.delivery import Delivery
 from cass_server.rpc.handlers import Handler, OnPool
 from cass_server.rpc.receiving import ReadAheadPool
 from cass_server.rpc.requests import MaskReader, Reader
 from cass_server.rpc.status import code_of, entry_of
+from cass_server.scheduling.admission import Caller
 
 _log = logging.getLogger(__name__)
 
@@ -46,27 +48,32 @@ class MaskStreams:
         self._limits = limits
         self._delivery = delivery
         self._streams: set[_Stream] = set()
-        # Those admitted, of which the newest have no thread yet.
+        # Those admitted, of which the newest have no thread yet; and of each caller.
         self._open = 0
+        self._open_of: Counter[Caller] = Counter()
         self._ended = threading.Condition()
         self._stopping = False
         self._pool = ReadAheadPool(limits.streams, thread_name_prefix="stream")
         read = MaskReader(limits, answerer.engine.small_fill, streamed=True)
         self.open = self.opener(StreamKind("StreamMasks", read, lambda error, _: entry_of(error)))
 
-    def opener(self, kind: StreamKind) -> Callable[[], Handler]:
+    def opener(self, kind: StreamKind) -> Callable[[Metadata], Handler]:
         """What returns the handler of a stream of a kind, as `Opener`s do."""
         handler: Handler = grpc.stream_stream_rpc_method_handler(
             OnPool(partial(self._run, kind), self._pool, sends=True)
         )
         return partial(self._open_with, handler)
 
-    def _open_with(self, handler: Handler) -> Handler:
+    def _open_with(self, handler: Handler, metadata: Metadata) -> Handler:
         """The handler; raises `Overloaded` if there are as many streams as there may be."""
+        caller, share = self._answerer.caller(metadata), self._limits.share_of(self._limits.streams)
         with self._ended:
             if self._open >= self._limits.streams:
                 raise Overloaded("streams", self._limits.streams, 1.0)
+            if caller and self._open_of[caller] >= share:
+                raise Overloaded("streams of one caller", share, 1.0)
             self._open += 1
+            self._open_of[caller] += 1
         return handler
 
     def stop(self) -> None:
@@ -93,15 +100,16 @@ class MaskStreams:
     ) -> None:
         """One request after the other; what is written ahead waits in the transport."""
         stream = _Stream(context, send)
+        metadata = context.invocation_metadata() or ()
+        caller = self._answerer.caller(metadata, context.peer().encode())
         self._streams.add(stream)
         try:
             if self._stopping:
                 stream.stop()
-            metadata = context.invocation_metadata() or ()
             for data in messages:
                 if not stream.turn(busy=True):
                     return
-                with self._answerer.call(kind.method, metadata) as call:
+                with self._answerer.call(kind.method, metadata, caller) as call:
                     self._answer(kind, call, data, context, send)
                 del data  # which a stream that waits would keep
                 self._delivery.wait_taken(context)
@@ -115,6 +123,7 @@ class MaskStreams:
             self._streams.discard(stream)
             with self._ended:
                 self._open -= 1
+                self._open_of -= Counter((self._answerer.caller(metadata),))
                 self._ended.notify_all()
 
     def _answer(

@@ -22,11 +22,12 @@ PROXY = ROOT / "docker" / "proxy"
 
 @dataclass(frozen=True)
 class Replacement:
-    """What stands for the stack's network."""
+    """What stands for the stack's network, and other changes of the configuration's text."""
 
     name_server: int
     servers: int
     tls: Path = Path("/tls")
+    changes: tuple[tuple[str, str], ...] = ()
 
 
 class Proxy:
@@ -50,6 +51,7 @@ class Proxy:
                 ("bind :8405", f"bind 127.0.0.1:{metrics}"),
                 ("server:50051", f"server:{replacement.servers}"),
                 ("/tls/", f"{replacement.tls}/"),
+                *replacement.changes,
             ):
                 text = text.replace(here, there)
             (folder / name).write_text(text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import ssl
 import subprocess
@@ -13,17 +14,22 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+import grpc
 import pytest
 import yaml
 
+from cass.v1 import cass_pb2 as pb
 from cass_client import CassClient, Tls, Unavailable
 from tests.docker.conftest import ROOT
 from tests.docker.engine import LIMIT
 from tests.docker.stack.names import name_server
 from tests.docker.stack.programs import program
 from tests.docker.stack.proxy import Proxy, Replacement, proxy
+from tests.hostile.support.attacks import connections
+from tests.server.support.load import is_answer, numbered_request, service_of
 from tests.server.support.observed import scrape, value
 from tests.server.support.processes import free_port, health, held
+from tests.server.support.raw_http2 import Connection, opening
 from tests.support.callers import calling
 from tests.support.servers import ServerProcess, server_process, serving
 
@@ -82,6 +88,52 @@ def test_a_server_that_is_stuck_is_taken_out_until_it_answers(tmp_path: Path) ->
             running.wait_until(callers.more())
         first.process.send_signal(signal.SIGCONT)
         running.wait_until(lambda: running.up() == 2)
+
+
+def test_single_calls_have_less_time_than_streams(tmp_path: Path) -> None:
+    """A server that says nothing: the proxy ends the call, and leaves the stream."""
+    folder = tmp_path / "held"
+    folder.mkdir()
+    port = free_port()
+    quick = ("timeout server 2m", "timeout server 1s")
+    with (
+        serving(*at(FIRST, port), program=held(folder, "warm")),
+        name_server("server", [FIRST]) as names,
+        proxy(tmp_path, "plain", Replacement(names.port, port, changes=(quick,))) as running,
+        service_of(running.address) as service,
+    ):
+        running.wait_until(lambda: running.up() == 1)
+        stream = service.StreamMasks(iter([pb.StreamMasksRequest(request=numbered_request(3))]))
+        running.wait_until((folder / "waiting").exists)
+        with pytest.raises(grpc.RpcError) as caught:
+            service.GenerateMask(numbered_request(4), timeout=LIMIT)
+        # HTTP's 504 is UNAVAILABLE to gRPC.
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        (folder / "go").touch()
+        assert is_answer(next(stream).masks, 3)
+
+
+def test_connections_of_an_address_are_bounded(tmp_path: Path) -> None:
+    """By the lines of docs/security.md, here with 4 instead of 256."""
+    page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    (lines,) = re.findall("```\n(    stick-table.*?)```", page, re.DOTALL)
+    port = free_port()
+    bounded = ("frontend cass\n", "frontend cass\n" + lines.replace("256", "4"))
+    with (
+        serving(*at(FIRST, port)),
+        name_server("server", [FIRST]) as names,
+        proxy(tmp_path, "plain", Replacement(names.port, port, changes=(bounded,))) as running,
+    ):
+        running.wait_until(lambda: running.up() == 1)
+        with connections(running.address, 4) as opened:
+            for connection in opened:
+                connection.wait_read()
+            # It may be reset before or after it is there.
+            with contextlib.suppress(OSError), Connection(running.address) as one_more:
+                one_more.send(opening())
+                assert one_more.read() is None
+        with CassClient(running.address) as client:
+            assert client.info().device == "cpu"
 
 
 def test_a_server_that_does_not_serve_yet_is_told_from_one_that_does(tmp_path: Path) -> None:

@@ -65,6 +65,7 @@ def test_defaults() -> None:
         "max_in_flight": 24,
         "max_queue_bytes": 536_870_912,
         "max_streams": 1_024,
+        "max_caller_share": 0.67,
         "receive_timeout_seconds": 30,
         "send_timeout_seconds": 60,
         "max_streams_per_connection": 16,

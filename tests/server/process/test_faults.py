@@ -157,16 +157,23 @@ def test_callers_that_do_not_read_hold_up_no_others(server: ServerProcess) -> No
     entry = prefixed(pb.StreamMasksRequest(request=LARGE).SerializeToString())
     with service_of(server.address) as stub:
         before = resident_bytes(server)
-        with Connection(server.address) as unary, Connection(server.address) as stream:
-            unary.send(opening(window=0))
-            # More than there is room for: requests below may take the place of some.
-            unary.send(*[request("GenerateMask", LARGE, number) for number in range(1, 32, 2)])
+        with (
+            Connection(server.address) as unary,
+            Connection(server.address) as another,
+            Connection(server.address) as stream,
+        ):
+            # More than there is room for, of which each connection has a share: requests below may
+            # take the place of some.
+            for connection in (unary, another):
+                connection.send(opening(window=0))
+                numbers = range(1, 32, 2)
+                connection.send(*[request("GenerateMask", LARGE, number) for number in numbers])
             stream.send(opening(window=0), call("StreamMasks"))
             stream.send(data_frames(100 * entry, end=False))
             wait_until(lambda: is_full(stub.GenerateMask), server)
             assert_serves_others(server, answers=100)
             assert is_full(stub.GenerateMask)
-            # Its limit is 64 MiB; what was asked for is 928.
+            # Its limit is 64 MiB; what was asked for is 1,056.
             assert resident_bytes(server) - before < 192 * MIB
         wait_until(lambda: not is_full(stub.GenerateMask), server)
 

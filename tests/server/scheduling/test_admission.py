@@ -346,6 +346,88 @@ def test_requests_that_wait_for_room_get_it_once_it_is_there() -> None:
     assert admission.try_hold(1 << 60)
 
 
+def test_one_caller_has_a_share() -> None:
+    """Of requests and bytes; others have the rest, and it has more again once it gives back."""
+    admission = Admission(Limits(requests_in_flight=4, queue_bytes=100, caller_share=0.5))
+    for _ in range(2):
+        admission.enter("greedy")
+    with pytest.raises(Overloaded, match="2 requests of one caller in flight") as caught:
+        admission.enter("greedy")
+    assert caught.value.reason == "requests"
+    admission.enter("modest")
+    admission.leave(0.1, "greedy")
+    admission.enter("greedy")
+    admission.hold(10, "modest")
+    assert [admission.try_hold(size, "greedy") for size in (30, 21, 20)] == [True, False, True]
+    # Of what a request has already, only the rest is new; alone, it may have any number.
+    assert admission.try_hold(50, "modest", held=10)
+    admission.drop(50, "greedy")
+    assert admission.try_hold(1 << 40, "modest", held=50)
+
+
+@pytest.mark.parametrize("by_token", [False, True])
+def test_a_caller_is_a_connection_or_a_token(by_token: bool) -> None:
+    """Of two connections with one token, the second has room if callers are connections."""
+    engine, limits = HoldingEngine(), Limits(requests_in_flight=2, caller_share=0.5)
+    tokens = [(("authorization", f"Bearer {name}"),) for name in ("first", "second")]
+    with (
+        running(engine, limits, by_token=by_token) as server,
+        connect(server.address) as other,
+    ):
+        first = server.stub.GenerateMask.future(mask_request(HELD), metadata=tokens[0])
+        engine.gate.wait_held()
+        ask = cass_pb2_grpc.CassServiceStub(other).GenerateMask.future
+        second = ask(mask_request(HELD), timeout=LIMIT, metadata=tokens[0])
+        if by_token:
+            full = "the server is full: 1 requests of one caller in flight at most"
+            with fails("RESOURCE_EXHAUSTED", full):
+                second.result()
+            second = ask(mask_request(HELD), timeout=LIMIT, metadata=tokens[1])
+        engine.gate.wait_held()
+        engine.gate.open()
+        assert [len(made.result().masks) for made in (first, second)] == [1, 1]
+
+
+def test_one_token_has_a_share_of_the_streams() -> None:
+    limits = Limits(streams=4, caller_share=0.5)
+    tokens = [(("authorization", f"Bearer {name}"),) for name in ("first", "second")]
+    with running(limits=limits, by_token=True) as server:
+        opened = [Stream(server.stub, mask_request(), metadata=tokens[0]) for _ in range(2)]
+        assert [stream.images() for stream in opened] == [1, 1]
+        full = "the server is full: 2 streams of one caller in flight at most"
+        with fails("RESOURCE_EXHAUSTED", full):
+            Stream(server.stub, mask_request(), metadata=tokens[0]).images()
+        assert Stream(server.stub, mask_request(), metadata=tokens[1]).images() == 1
+
+
+def test_a_large_message_counts_from_its_arrival() -> None:
+    """While it waits for a slot."""
+    engine = HoldingEngine()
+    limits = Limits(queue_bytes=4 << 20)
+    with running(engine, limits, slots=1) as server:
+        with engine.holding(server.stub):
+            waiting = server.stub.ComputeLoss.future(loss_request(side=600), timeout=LIMIT)
+            wait_until(lambda: server.admission.held_bytes > 600 * 600 * 4)
+            with fails(
+                "RESOURCE_EXHAUSTED", f"the server is full: {4 << 20} bytes in flight at most"
+            ):
+                server.stub.ComputeLoss(loss_request(side=900), timeout=LIMIT)
+            engine.gate.open()
+        assert waiting.result().normalizer == 600 * 600
+        server.assert_all_is_given_back()
+
+
+def test_short_memory_leaves_no_room_for_bytes() -> None:
+    """But for a request that is alone, which nothing would ever make room for."""
+    admission = Admission(Limits(queue_bytes=100))
+    admission.is_short = True
+    assert admission.try_hold(10)
+    with pytest.raises(Overloaded, match="100 bytes"):
+        admission.hold(10)
+    admission.is_short = False
+    admission.hold(10)
+
+
 def test_idle_is_when_nothing_is_in_flight() -> None:
     """Neither requests nor bytes, which an answer has that is still being taken."""
     admission = Admission(Limits())

@@ -27,6 +27,7 @@ from cass_server.rpc.health import Health
 from cass_server.rpc.receiving import MessageFirst
 from cass_server.rpc.router import Router
 from cass_server.rpc.servicer import CassService, Host
+from cass_server.rpc.slow_peers import SlowPeers
 from cass_server.rpc.streams import MaskStreams
 from cass_server.scheduling.admission import Admission
 from cass_server.scheduling.compute_pool import ComputePool
@@ -59,6 +60,7 @@ class Running:
     streams: MaskStreams
     health: Health
     router: Router
+    slow_peers: SlowPeers
 
     def counted(self) -> dict[tuple[str, ...], float]:
         """Metrics that are not 0, by name and the values of the labels, without times."""
@@ -106,6 +108,7 @@ def running(
     limits: Limits | None = None,
     *,
     allows: Callable[[Metadata], bool] | None = None,
+    by_token: bool = False,
     slots: int = SLOTS,
     receive_bytes: int = -1,
 ) -> Iterator[Running]:
@@ -115,13 +118,16 @@ def running(
         engine: computes; a `CpuEngine` by default.
         limits: of the server.
         allows: whether a call with this metadata is allowed; all are by default.
+        by_token: whether callers are told apart by their tokens, else by their connections.
         slots: how many requests compute at a time.
         receive_bytes: of the largest answer that the channel takes.
     """
     limits, metrics = limits or Limits(), Metrics()
     admission = Admission(limits)
     pool = ComputePool(slots)
-    answerer = Answerer(engine or CpuEngine(), admission, _deadlines, pool, metrics)
+    answerer = Answerer(
+        engine or CpuEngine(), admission, _deadlines, pool, metrics, by_token=by_token
+    )
     helpers = ThreadPoolExecutor(256)
     delivery = Delivery(helpers)
     streams = MaskStreams(answerer, limits, delivery)
@@ -131,7 +137,7 @@ def running(
     router = Router(service, allows, helpers)
     router.add_registered_method_handlers(health.SERVICE_NAME, status.handlers())
     server = grpc.server(
-        cast(ThreadPoolExecutor, MessageFirst(pool, _deadlines, limits.receive_seconds, delivery)),
+        cast(ThreadPoolExecutor, MessageFirst(pool, delivery)),
         handlers=[router],
         maximum_concurrent_rpcs=router.limit,
         options=[
@@ -142,11 +148,14 @@ def running(
     )
     address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     server.start()
+    slow_peers = SlowPeers(server, answerer, limits, metrics, service.refused)
+    parts = (metrics, admission, streams, status, router, slow_peers)
     try:
         with connect(address, receive_bytes=receive_bytes) as channel:
             stub = cass_pb2_grpc.CassServiceStub(channel)
-            yield Running(address, channel, stub, metrics, admission, streams, status, router)
+            yield Running(address, channel, stub, *parts)
     finally:
         status.end()
         assert server.stop(0).wait(LIMIT)
+        slow_peers.close()
         helpers.shutdown(wait=False)

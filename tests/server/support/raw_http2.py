@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 from collections.abc import Mapping
@@ -99,7 +100,11 @@ class Connection:
         self._socket.settimeout(LIMIT)
         if receive_buffer:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self._socket.connect((host, int(port)))
+        try:
+            self._socket.connect((host, int(port)))
+        except OSError:
+            self._socket.close()
+            raise
         self._input = self._socket.makefile("rb")
 
     def __enter__(self) -> Connection:
@@ -152,6 +157,11 @@ class Connection:
         while (got := self.read()) is not None and got[:2] != (PING, 1):
             pass
         assert got is not None
+
+    def shut(self) -> None:
+        """End it for the thread that reads; the socket is still to be closed."""
+        with contextlib.suppress(OSError):  # by the peer
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def vanish(self) -> None:
         """End as a killed process does that has not read all: by a reset."""

@@ -67,9 +67,9 @@ class Stream(Writer[pb.StreamMasksRequest]):
         answers: of the server, as they come.
     """
 
-    def __init__(self, stub: Any, *requests: pb.GenerateMaskRequest) -> None:
+    def __init__(self, stub: Any, *requests: pb.GenerateMaskRequest, metadata: Any = None) -> None:
         super().__init__()
-        self.answers = stub.StreamMasks(iter(self), timeout=LIMIT)
+        self.answers = stub.StreamMasks(iter(self), timeout=LIMIT, metadata=metadata)
         # gRPC's thread that sends the requests ends with the call.
         self.answers.add_done_callback(lambda _: self.close())
         for request in requests:

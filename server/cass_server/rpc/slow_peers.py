@@ -1,0 +1,141 @@
+"""Ends calls whose peers do not send or read in time, and when memory is short those that wait."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+
+from cass.malloc import free_bytes
+from cass_server.config.limits import Limits
+from cass_server.exceptions import Rejection
+from cass_server.observability.call import Metadata
+from cass_server.observability.metrics import Metrics
+from cass_server.observability.resident import resident_bytes
+from cass_server.rpc.answerer import Answerer
+from cass_server.rpc.receiving import is_receiving, is_sending, refuse_unreceived
+
+# How often memory is looked at: at 10 Gbit/s, 60 MB arrive in between.
+_LOOK_SECONDS = 0.05
+# So many looks later, the calls that wait for their peers are looked through.
+_LOOKS = 10
+# What a process may have beside what is in flight, since it was warm.
+_MORE_BYTES = 32 << 20
+
+_log = logging.getLogger(__name__)
+
+
+class SlowPeers:
+    """Looks through a server's calls now and then, so that none pays for being watched.
+
+    gRPC receives a message as fast as it comes and says nothing of it before it is whole. So what
+    is being received is bounded by the memory of the process: beyond a limit, half of the calls
+    that wait for their peers are ended, at each look; first those of the caller who has most of
+    them, and of these the newest, so that others come to their ends.
+
+    Args:
+        server: whose calls these are.
+        answerer: tells callers apart, and has the bytes in flight.
+        limits: of the time to receive a message, and to send an answer.
+        metrics: get how many calls wait.
+        refused: counts and logs a refused call; returns the status to end it with.
+    """
+
+    def __init__(
+        self,
+        server: grpc.Server,
+        answerer: Answerer,
+        limits: Limits,
+        metrics: Metrics,
+        refused: Callable[[str, Metadata, Rejection], grpc.Status],
+    ) -> None:
+        self._server = getattr(server, "_state", None)
+        self._answerer = answerer
+        self._limits = limits
+        self._metrics = metrics
+        self._refused = refused
+        self._most_bytes = 0
+        self._closed = threading.Event()
+        threading.Thread(target=self._look, name="slow peers", daemon=True).start()
+
+    def bound_memory(self) -> None:
+        """From now on the process may have so much more resident memory as its limits call for."""
+        # Python and gRPC have a copy each of what is in flight.
+        room = 2 * max(self._limits.queue_bytes, self._limits.message_bytes)
+        self._most_bytes = resident_bytes() + room + _MORE_BYTES
+
+    def close(self) -> None:
+        """Look no more."""
+        self._closed.set()
+
+    def _look(self) -> None:
+        looks = 0
+        while not self._closed.wait(_LOOK_SECONDS):
+            is_short = self._answerer.admission.is_short = self._is_short()
+            if is_short:
+                self._end_half(time.perf_counter())
+            looks += 1
+            if looks % _LOOKS == 0:
+                self._end_late(time.perf_counter())
+
+    def _is_short(self) -> bool:
+        most, resident = self._most_bytes, resident_bytes()
+        # What is free takes longer to find out: a millisecond in a heap of many holes.
+        return 0 < most < resident and most < resident - free_bytes()
+
+    def _states(self) -> list[Any]:
+        """gRPC's states of the calls that are open, but for those that were refused at once."""
+        states = tuple(getattr(self._server, "rpc_states", ()))
+        return [state for state in states if hasattr(state, "peer")]
+
+    def _end_late(self, now: float) -> None:
+        """Cancel single calls that have waited for too long, and count the others."""
+        receiving = sending = 0
+        for state in self._states():
+            peer = state.peer
+            if is_sending(state) and not peer.is_stream:
+                sending += 1
+                if peer.unread_since is None:
+                    peer.unread_since = now
+                is_late = now - peer.unread_since >= self._limits.send_seconds
+            elif is_receiving(state) and not peer.is_stream:
+                receiving += 1
+                is_late = peer.is_late = now - peer.started >= self._limits.receive_seconds
+            else:
+                peer.unread_since = None
+                continue
+            if is_late:
+                _log.debug("peer stalled, call cancelled")
+                peer.call.cancel()
+        self._metrics.waiting(receiving, sending, self._answerer.admission.held_bytes)
+
+    def _end_half(self, now: float) -> None:
+        """End half of the calls that wait for their peers; of silent streams if all others are."""
+        old = [state for state in self._states() if now - state.peer.started > _LOOK_SECONDS]
+        waiting = [
+            state
+            for state in old
+            if is_sending(state) or (is_receiving(state) and not state.peer.is_stream)
+        ] or [state for state in old if is_receiving(state)]
+        callers = [self._answerer.caller(s.peer.metadata, s.peer.call.peer()) for s in waiting]
+        calls = Counter(callers)
+        order = sorted(
+            zip(waiting, callers, strict=True),
+            key=lambda found: (calls[found[1]], found[0].peer.started),
+            reverse=True,
+        )
+        for state, _ in order[: (len(order) + 1) // 2]:
+            self._end(state)
+
+    def _end(self, state: Any) -> None:
+        peer = state.peer
+        if peer.is_stream or state.statused:
+            peer.call.cancel()
+        elif is_receiving(state):
+            error = self._answerer.admission.no_room()
+            refuse_unreceived(state, self._refused(peer.path, peer.metadata, error))

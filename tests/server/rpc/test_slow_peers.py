@@ -1,0 +1,138 @@
+"""Which calls end since their peers are slow, or since memory is short, and what is counted."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from cass.v1 import cass_pb2 as pb
+from cass_server.config.limits import Limits
+from cass_server.rpc import slow_peers as slow_peers_module
+from tests.server.support.engines import HELD, HoldingEngine
+from tests.server.support.in_thread import Running, running
+from tests.server.support.processes import wait_until
+from tests.server.support.raw_http2 import (
+    DATA,
+    HEADERS,
+    RST_STREAM,
+    Connection,
+    call,
+    data_frames,
+    frames,
+    opening,
+    prefixed,
+    request,
+)
+from tests.server.support.requests import mask_request
+
+MANY = range(1, 65, 2)
+
+
+def waits(server: Running, to: str, number: int) -> bool:
+    """Whether so many calls wait for their callers."""
+    return server.counted().get(("cass_waiting_calls", to), 0) == number
+
+
+def test_small_answers_are_taken_in_time_too() -> None:
+    """They are counted while they wait, and then sent away."""
+    limits = Limits(requests_in_flight=len(MANY), send_seconds=1)
+    with running(limits=limits) as server, Connection(server.address) as client:
+        client.send(opening(0), *[request("GenerateMask", mask_request(), s) for s in MANY])
+        wait_until(lambda: waits(server, "send", len(MANY)))
+        assert {got[2] for got in frames(client, RST_STREAM, len(MANY))} == set(MANY)
+        wait_until(lambda: waits(server, "send", 0))
+        assert server.ended()["GenerateMask", "OK"] == len(MANY)
+
+
+def test_calls_whose_message_does_not_come_are_counted() -> None:
+    with running() as server, Connection(server.address) as client:
+        client.send(opening(), *[call("GenerateMask", s) for s in MANY])
+        wait_until(lambda: waits(server, "receive", len(MANY)))
+
+
+def test_a_stream_may_be_silent() -> None:
+    """For longer than a message may take."""
+    limits = Limits(receive_seconds=0.5)
+    with running(limits=limits) as server, Connection(server.address) as client:
+        client.send(opening(), call("StreamMasks", 1), call("GenerateMask", 3))
+        assert frames(client, RST_STREAM, 1)[0][2] == 3
+        entry = pb.StreamMasksRequest(request=mask_request()).SerializeToString()
+        client.send(data_frames(prefixed(entry), 1, end=False))
+        assert frames(client, DATA, 1)[0][2] == 1
+
+
+@pytest.fixture
+def old(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All calls are old enough to be ended; no look comes by itself."""
+    monkeypatch.setattr(slow_peers_module, "_LOOK_SECONDS", 1e9)
+
+
+def test_if_memory_is_short_the_newest_of_the_greediest_end(old: None) -> None:
+    """Half of all calls; they may come again, as the status says."""
+    with (
+        running() as server,
+        Connection(server.address) as greedy,
+        Connection(server.address) as modest,
+    ):
+        for client, streams in ((greedy, (1, 3, 5)), (modest, (1,))):
+            client.send(opening())
+            for stream in streams:
+                client.send(call("ComputeLoss", stream))
+                client.wait_read()
+        wait_until(lambda: len(server.slow_peers._states()) == 4)
+        server.slow_peers._end_half(time.perf_counter() + 2e9)
+        assert {got[2] for got in frames(greedy, HEADERS, 2)} == {3, 5}
+        assert server.ended() == {("ComputeLoss", "RESOURCE_EXHAUSTED"): 2}
+        # The others go on.
+        for client in (greedy, modest):
+            client.send(data_frames(prefixed(b""), 1))
+            assert b"grpc-status\x013" in client.refusal(1)
+
+
+def test_if_memory_is_short_silent_streams_end_last(old: None) -> None:
+    with running() as server, Connection(server.address) as client:
+        client.send(opening(), *[call("StreamMasks", s) for s in (1, 3)], call("ComputeLoss", 5))
+        ended = []
+        for left in (3, 2, 1):
+            wait_until(lambda left=left: len(server.slow_peers._states()) == left)
+            server.slow_peers._end_half(time.perf_counter() + 2e9)
+            ended.append(frames(client, RST_STREAM, 1)[0][2])
+        assert ended in ([5, 3, 1], [5, 1, 3])
+
+
+def test_what_computes_does_not_end(old: None) -> None:
+    """However short memory is."""
+    engine = HoldingEngine()
+    with running(engine) as server, engine.holding(server.stub) as (held,):
+        server.slow_peers._end_half(time.perf_counter() + 2e9)
+        engine.gate.open()
+        assert held.result().masks[0].shape[0] == HELD
+
+
+def test_memory_is_short_beyond_what_the_limits_call_for(
+    old: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twice the bytes in flight, and 32 MiB; free memory that malloc keeps does not count."""
+    memory = [1000, 0]
+    most = 1200 + (32 << 20)
+    monkeypatch.setattr(slow_peers_module, "resident_bytes", lambda: memory[0])
+    monkeypatch.setattr(slow_peers_module, "free_bytes", lambda: memory[1])
+    with running(limits=Limits(message_bytes=10, queue_bytes=100)) as server:
+        peers = server.slow_peers
+        assert not peers._is_short()  # no limit is set yet
+        peers.bound_memory()
+        seen = []
+        for memory[:] in ((most, 0), (most + 1, 0), (most + 1, 1), (most + 99, 98)):
+            seen.append(peers._is_short())
+        assert seen == [False, True, False, True]
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="Linux tells it there")
+def test_resident_memory_is_that_of_the_process() -> None:
+    before = slow_peers_module.resident_bytes()
+    block = b"x" * (64 << 20)
+    after = slow_peers_module.resident_bytes()
+    assert 60 << 20 < after - before < 70 << 20
+    assert len(block) == 64 << 20
