@@ -62,6 +62,7 @@ def test_health_and_information(address: str) -> None:
             queue_bytes=536_870_912,
             streams_per_connection=16,
             keepalive_min_seconds=10,
+            work=5_368_709_120,
         ),
         features=["level_ranges", "logit_clamp", "soft_focal", "weights"],
     )
