@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 PIP := $(BIN)/pip install --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all ray-test check lint types proto proto-check docs-check bench bench-rpc bench-loader bench-ray bench-overload bench-fleet soak gpu-check docker-test docker-locks dist docs clean
+.PHONY: help setup demo test test-all stacks-test ray-test check lint types proto proto-check docs-check bench bench-rpc bench-loader bench-ray bench-overload bench-fleet soak gpu-check docker-test docker-locks inference-clients dist docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -33,8 +33,32 @@ PYTEST := $(BIN)/python -m pytest -n auto --durations 10 --ignore=tests/ray
 test: $(READY) ## run the tests but the slow ones; ARGS for some of all
 	$(if $(ARGS),$(BIN)/python -m pytest $(ARGS),$(PYTEST) -m "not slow")
 
-test-all: $(READY) ## run the slow ones too; ONLY=slow for them alone
+test-all: $(READY) stacks-test ## run the slow ones too; ONLY=slow for them alone
 	$(PYTEST) $(if $(ONLY),-m $(ONLY))
+
+# Training stacks as people have them, beside the versions that all else is tested with; one has a
+# licence (AGPL) that nothing here is to depend on, and so an environment of its own.
+STACKS := .venv-stacks
+ULTRALYTICS := .venv-ultralytics
+STACKS_ALL := torchvision pytest pytest-timeout
+STACKS_PIP = $(@D)/bin/pip install --disable-pip-version-check -c constraints.txt \
+    -c tests/stacks/constraints.txt
+STACKS_FILES := pyproject.toml constraints.txt tests/stacks/constraints.txt
+STACKS_PYTEST = -m pytest --confcutdir tests/stacks -W default --durations 5
+$(STACKS)/.ready: $(STACKS_FILES)
+	$(PYTHON) -m venv $(@D)
+	$(STACKS_PIP) -e '.[server,torch,plot]' $(STACKS_ALL) accelerate albumentations lightning \
+	    mmengine pycocotools supervision torchdata transformers
+	touch $@
+
+$(ULTRALYTICS)/.ready: $(STACKS_FILES)
+	$(PYTHON) -m venv $(@D)
+	$(STACKS_PIP) -e '.[server,torch]' $(STACKS_ALL) ultralytics
+	touch $@
+
+stacks-test: $(STACKS)/.ready $(ULTRALYTICS)/.ready ## loaders of transformers, torchvision, Lightning, ultralytics, ...
+	$(STACKS)/bin/python $(STACKS_PYTEST) tests/stacks
+	$(ULTRALYTICS)/bin/python $(STACKS_PYTEST) tests/stacks/test_ultralytics.py tests/stacks/test_page.py
 
 ray-test: $(READY) ## services on a real Ray cluster of three nodes, with nodes killed under load (ARGS)
 	$(BIN)/python -m pytest -v --durations 5 tests/ray $(ARGS)
@@ -63,15 +87,17 @@ $(PROTOC)/.ready:
 	$(PROTOC)/bin/pip install -q --disable-pip-version-check grpcio-tools==1.49.1 'setuptools<81'
 	touch $@
 
-# In a pool of descriptors of their own: another package may bring a file or messages of our names.
+# In pools of descriptors of their own: another package may bring files or messages of these names.
 proto: $(PROTOC)/.ready ## generate the modules from the .proto
 	$(PROTOC)/bin/python -W ignore -m grpc_tools.protoc -Iproto --python_out=proto \
 	    --pyi_out=proto --grpc_python_out=proto proto/cass/v1/cass.proto
-	sed -i 's/_descriptor_pool.Default()/_descriptor_pool.DescriptorPool()/' proto/cass/v1/cass_pb2.py
+	cd proto/cass/inference && ../../../$(PROTOC)/bin/python -W ignore -m grpc_tools.protoc -I. \
+	    --python_out=. --pyi_out=. grpc_predict_v2.proto
+	sed -i 's/_descriptor_pool.Default()/_descriptor_pool.DescriptorPool()/' proto/cass/*/*_pb2.py
 
 proto-check:
 	@if $(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then \
-	    $(MAKE) --no-print-directory proto && git diff --exit-code -- proto/cass/v1; \
+	    $(MAKE) --no-print-directory proto && git diff --exit-code -- proto/cass; \
 	else echo "proto-check skipped: the pinned protoc has wheels for Python 3.11 alone"; fi
 
 ROUNDS ?= 31
@@ -116,6 +142,15 @@ gpu-check: ## on a CUDA machine: kernels natively, sanitizer, GPU benchmarks, on
 docker-test: $(READY) ## the container images, built and run with docker or podman (ARGS)
 	CONTAINERS=1 $(BIN)/python -m pytest -v --durations 5 tests/docker $(ARGS)
 
+# Triton's and KServe's clients want another protobuf than ours.
+INFERENCE := .venv-inference
+$(INFERENCE)/.ready: tests/open_inference/requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(INFERENCE)
+	$(INFERENCE)/bin/pip install -q --disable-pip-version-check -r tests/open_inference/requirements.txt -e '.[server]'
+	touch $@
+
+inference-clients: $(INFERENCE)/.ready ## the environment in which tests/open_inference runs them
+
 DIST := .venv-dist
 $(DIST)/.ready:
 	$(PYTHON) -m venv $(DIST)
@@ -146,5 +181,5 @@ docs: $(READY) ## write what docs/deployment.md and docs/performance.md take fro
 	$(BIN)/python docs/performance.py
 
 clean: ## remove what the targets made
-	rm -rf $(VENV) $(PROTOC) out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PROTOC) $(DIST) $(STACKS) $(ULTRALYTICS) $(INFERENCE) dist out .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +

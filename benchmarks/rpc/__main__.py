@@ -19,7 +19,17 @@ from benchmarks.common.processes import on_core, two_cores
 from benchmarks.common.tables import CONSOLE, Out, Rounds, Seconds, show
 from benchmarks.common.workload import IMAGE_SIZE, IMAGES, MAPS, SPEC, Case, boxes_of
 from benchmarks.rpc.local import measure
-from benchmarks.rpc.servers import OURS, THREADS, TRITON, Sample, Server, running, take_turn
+from benchmarks.rpc.servers import (
+    INFERENCE,
+    OURS,
+    STUB,
+    THREADS,
+    TRITON,
+    Sample,
+    Server,
+    running,
+    take_turn,
+)
 from cass_core import generate_mask
 
 NARROW = "ours, uint8"
@@ -53,7 +63,10 @@ def side_by_side(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Name, medians and ratios of each case; its contenders take turns in each round."""
     for case, keeps_memory in track(CASES, "cases", transient=True):
-        samples: dict[str, list[Sample]] = {name: [] for name in servers}
+        by_stub = () if keeps_memory else (STUB, INFERENCE)
+        samples: dict[str, list[Sample]] = {
+            name: [] for name in servers if name in by_stub or name not in (STUB, INFERENCE)
+        }
         if case.streamed:
             samples[NARROW] = []
         for _ in range(rounds):
@@ -78,6 +91,8 @@ def bound_of(figure: str, case: Case, row: str) -> float | None:
         return 0.95
     if row == THREADS and not case.streamed and (figure == "client" or case.in_flight == 1):
         return 1.10
+    if row == INFERENCE and figure == "rate":
+        return 0.9
     if figure != "rate" or row not in (TRITON, NARROW):
         return None
     if row == NARROW:
@@ -86,11 +101,14 @@ def bound_of(figure: str, case: Case, row: str) -> float | None:
 
 
 def ratios_of(case: Case, samples: dict[str, list[Sample]]) -> dict[str, dict[str, Any]]:
-    """Each figure of ours divided by another server's; uint8 masks are divided by Triton's."""
+    """Each figure of ours divided by another server's.
+
+    Uint8 masks are divided by Triton's, and `ModelInfer` by `GenerateMask`.
+    """
     found: dict[str, dict[str, Any]] = {}
     for row in samples:
-        ours, other = (NARROW, TRITON) if row == NARROW else (OURS, row)
-        if row == OURS or other not in samples:
+        ours, other = {NARROW: (NARROW, TRITON), INFERENCE: (INFERENCE, STUB)}.get(row, (OURS, row))
+        if row in (OURS, STUB) or other not in samples:
             continue
         for figure in FIGURES if row == THREADS and not case.streamed else FIGURES[:1]:
             pairs = [[one[figure] for one in samples[name]] for name in (ours, other)]
@@ -117,7 +135,7 @@ def main(
         for title, result in side_by_side(servers, rounds, seconds, theirs):
             results[title] = result
             show(f"{title}: calls per second, CPU µs per call, p50 ms", result["medians"])
-            show("ours / it, or uint8 / Triton", result["ratios"])
+            show("ours / it, uint8 / Triton, ModelInfer / GenerateMask", result["ratios"])
         with on_core(theirs):
             local = measure(servers[OURS].address, rounds)
     show(f"ms per batch of {IMAGES} images, one caller, server on another core", local)

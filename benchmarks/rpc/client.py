@@ -1,8 +1,8 @@
 """One client for a while, in a process of its own: prints what `drive` returns as JSON.
 
-`python -m benchmarks.rpc.client STACK ADDRESS CASE SECONDS [EXPECTED]`, where STACK is `ours`,
-`bare` or `triton`, CASE a `Case` as JSON, and EXPECTED a file of the right masks, in a process that
-is not measured: glibc's allocator adapts to each large array.
+`python -m benchmarks.rpc.client STACK ADDRESS CASE SECONDS [EXPECTED]`, where STACK is one of
+`STACKS`, CASE a `Case` as JSON, and EXPECTED a file of the right masks, in a process that is not
+measured: glibc's allocator adapts to each large array.
 """
 
 from __future__ import annotations

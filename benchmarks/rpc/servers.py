@@ -17,6 +17,8 @@ from benchmarks.common.workload import Case
 from benchmarks.rpc.triton_server import ROOT, triton_server
 
 OURS, THREADS, ASYNCIO, TRITON = "ours", "bare threads", "bare asyncio", "Triton"
+STUB, INFERENCE = "ours, GenerateMask", "ours, ModelInfer"
+"""Our server by a stub alone, and likewise by the Open Inference Protocol."""
 _TURN_SECONDS = 120.0
 
 
@@ -40,7 +42,10 @@ def running(core: int, triton: Path | None) -> Iterator[dict[str, Server]]:
     variables = {**os.environ, **KEPT_MEMORY}
     with contextlib.ExitStack() as stack:
         ours = stack.enter_context(server_on(core))
-        servers = {OURS: Server(ours.process.pid, ours.address, "ours")}
+        servers = {
+            name: Server(ours.process.pid, ours.address, kind)
+            for name, kind in ((OURS, "ours"), (STUB, "stub"), (INFERENCE, "inference"))
+        }
         with on_core(core):
             for name, kind in ((THREADS, "threads"), (ASYNCIO, "asyncio")):
                 servers[name] = Server(*stack.enter_context(_bare_server(kind, variables)), "bare")

@@ -13,10 +13,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.common.workload import CHANNEL_OPTIONS, IMAGE_SIZE, SPEC, boxes_of
+from benchmarks.common.workload import (
+    CHANNEL_OPTIONS,
+    GENERATE_MASK,
+    IMAGE_SIZE,
+    SPEC,
+    STREAM_MASKS,
+    boxes_of,
+)
 from benchmarks.rpc.triton_server import NAME as TRITON_MODEL
 
 _READY_SECONDS = 120.0
+INFERENCE = "inference.GRPCInferenceService"
 
 
 class Client(NamedTuple):
@@ -45,35 +53,122 @@ def ours(address: str, stride: str, dtype: str) -> Client:
     )
 
 
-def bare(address: str, stride: str, _: str) -> Client:
-    """A caller without an SDK."""
+class Method(NamedTuple):
+    """A method's path, and its messages: of a request, and of an answer the masks."""
+
+    path: str
+    request: Callable[[], Any]
+    answer: type[Any]
+    masks: Callable[[Any], Any]
+
+
+def _without_sdk(address: str, single: Method, streamed: Method) -> Client:
+    """A caller with nothing but gRPC and protobuf."""
     import grpc
 
+    channel = grpc.insecure_channel(address, CHANNEL_OPTIONS)
+
+    def form(method: Method) -> tuple[Any, Any]:
+        return type(method.request()).SerializeToString, method.answer.FromString
+
+    unary: Any = channel.unary_unary(single.path, *form(single))
+    streams: Any = channel.stream_stream(streamed.path, *form(streamed))
+
+    def stream(in_flight: int, end: float) -> Iterator[Any]:
+        requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        for _ in range(in_flight):
+            requests.put(streamed.request())
+        for answer in streams(iter(requests.get, None)):
+            yield streamed.masks(answer)
+            requests.put(streamed.request() if time.perf_counter() < end else None)
+
+    unary(single.request(), wait_for_ready=True)
+    return Client(lambda: single.masks(unary(single.request())), stream)
+
+
+def bare(address: str, stride: str, _: str) -> Client:
+    """A caller of a bare server."""
     from cass.v1 import cass_pb2 as pb
 
     boxes, feature_map = boxes_of(stride)
     xyxy, counts = np.asarray(boxes.xyxy), [int(count) for count in boxes.counts]
-    channel = grpc.insecure_channel(address, CHANNEL_OPTIONS)
-    form = (pb.BoxBatch.SerializeToString, pb.Tensor.FromString)
-    unary: Any = channel.unary_unary("/Bare/Unary", *form)
-    streamed: Any = channel.stream_stream("/Bare/Stream", *form)
 
     def request() -> pb.BoxBatch:
         return pb.BoxBatch(xyxy=xyxy.tobytes(), counts=[*counts, *feature_map])
 
-    def masks(tensor: pb.Tensor) -> Any:
-        return np.frombuffer(tensor.data, np.float32).reshape(tensor.shape).copy()
+    form = (request, pb.Tensor, _masks)
+    return _without_sdk(address, Method("/Bare/Unary", *form), Method("/Bare/Stream", *form))
 
-    def stream(in_flight: int, end: float) -> Iterator[Any]:
-        requests: queue.SimpleQueue[pb.BoxBatch | None] = queue.SimpleQueue()
-        for _ in range(in_flight):
-            requests.put(request())
-        for tensor in streamed(iter(requests.get, None)):
-            yield masks(tensor)
-            requests.put(request() if time.perf_counter() < end else None)
 
-    unary(request(), wait_for_ready=True)
-    return Client(lambda: masks(unary(request())), stream)
+def _masks(tensor: Any) -> Any:
+    return np.frombuffer(tensor.data, np.float32).reshape(tensor.shape).copy()
+
+
+def stub(address: str, stride: str, dtype: str) -> Client:
+    """A caller of our own service without its SDK."""
+    from cass.specs import mask_spec_message
+    from cass.v1 import cass_pb2 as pb
+
+    boxes, (height, width) = boxes_of(stride)
+    xyxy, counts = np.asarray(boxes.xyxy), [int(count) for count in boxes.counts]
+
+    def request() -> pb.GenerateMaskRequest:
+        return pb.GenerateMaskRequest(
+            boxes=pb.BoxBatch(xyxy=xyxy.tobytes(), counts=counts),
+            image_sizes=pb.ImageSizes(heights=IMAGE_SIZE[:1], widths=IMAGE_SIZE[1:]),
+            feature_maps=[pb.FeatureMap(height=height, width=width)],
+            mask_spec=mask_spec_message(SPEC),
+        )
+
+    return _without_sdk(
+        address,
+        Method(GENERATE_MASK, request, pb.GenerateMaskResponse, lambda one: _masks(one.masks[0])),
+        Method(
+            STREAM_MASKS,
+            lambda: pb.StreamMasksRequest(request=request()),
+            pb.StreamMasksResponse,
+            lambda entry: _masks(entry.masks.masks[0]),
+        ),
+    )
+
+
+def inference(address: str, stride: str, _: str) -> Client:
+    """The same by the Open Inference Protocol."""
+    from cass.inference import grpc_predict_v2_pb2 as pb
+
+    boxes, feature_map = boxes_of(stride)
+    arrays: dict[str, tuple[str, Any]] = {
+        "BOXES": ("FP32", np.asarray(boxes.xyxy)),
+        "COUNTS": ("INT64", np.asarray(boxes.counts, np.int64)),
+        "IMAGE_SIZES": ("INT32", np.array([IMAGE_SIZE], np.int32)),
+        "FEATURE_MAPS": ("INT32", np.array([feature_map], np.int32)),
+    }
+    tensor = pb.ModelInferRequest.InferInputTensor
+
+    def request() -> pb.ModelInferRequest:
+        return pb.ModelInferRequest(
+            model_name="cass_mask",
+            inputs=[
+                tensor(name=name, datatype=datatype, shape=array.shape)
+                for name, (datatype, array) in arrays.items()
+            ],
+            raw_input_contents=[array.tobytes() for _, array in arrays.values()],
+        )
+
+    def masks(response: Any) -> Any:
+        (raw,), (output,) = response.raw_output_contents, response.outputs
+        return np.frombuffer(raw, np.float32).reshape(output.shape).copy()
+
+    return _without_sdk(
+        address,
+        Method(f"/{INFERENCE}/ModelInfer", request, pb.ModelInferResponse, masks),
+        Method(
+            f"/{INFERENCE}/ModelStreamInfer",
+            request,
+            pb.ModelStreamInferResponse,
+            lambda entry: masks(entry.infer_response),
+        ),
+    )
 
 
 def triton(address: str, stride: str, _: str) -> Client:
@@ -126,4 +221,4 @@ def triton(address: str, stride: str, _: str) -> Client:
     raise TimeoutError("Triton's model is not ready")
 
 
-STACKS = {"ours": ours, "bare": bare, "triton": triton}
+STACKS = {"ours": ours, "bare": bare, "stub": stub, "inference": inference, "triton": triton}

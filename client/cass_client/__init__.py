@@ -21,6 +21,7 @@ except ModuleNotFoundError as error:
 from cass_client._base import ServerInfo
 from cass_client.aio import AsyncCassClient
 from cass_client.arguments import MaskRequest
+from cass_client.boxes import xyxy_boxes
 from cass_client.calls.fallback import FallbackWarning
 from cass_client.client import CassClient
 from cass_client.config import Tls
@@ -59,4 +60,5 @@ __all__ = [
     "Unauthenticated",
     "Unavailable",
     "keep_memory",
+    "xyxy_boxes",
 ]

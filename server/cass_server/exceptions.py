@@ -8,6 +8,9 @@ import grpc
 
 from cass_core.errors import CassError
 
+# So that it fits into the metadata of an answer.
+_METHOD_LENGTH = 200
+
 
 class Rejection(CassError):
     """A request that the server rejects, for a reason that the caller may know."""
@@ -59,6 +62,21 @@ class Stopping(Rejection):
 
     def __init__(self) -> None:
         super().__init__("the server is stopping")
+
+
+class NotFound(Rejection):
+    """There is no model of the name or the version."""
+
+    code = grpc.StatusCode.NOT_FOUND
+
+
+class Unimplemented(Rejection):
+    """The server has no such method."""
+
+    code = grpc.StatusCode.UNIMPLEMENTED
+
+    def __init__(self, method: str) -> None:
+        super().__init__(f"there is no method {method[:_METHOD_LENGTH]}")
 
 
 class EngineBroken(Rejection):

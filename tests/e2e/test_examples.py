@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from cass_core import LossSpec, MaskSpec, compute_loss, generate_mask
 from cass_core.synthetic import street_boxes
+from tests.e2e.clients.building import CLIENTS
 from tests.e2e.pages import ROOT, page, programs
 from tests.server.support.observed import scrape
 from tests.server.support.processes import free_port
@@ -24,7 +25,8 @@ from tests.support.servers import ServerProcess, serving
 
 EXAMPLES = ROOT / "examples"
 PAGE = page("docs/loaders.md")
-PROGRAMS = programs(PAGE)
+# Those of the stacks are run where these are installed, by tests/stacks/test_page.py.
+PROGRAMS = programs(re.sub("## Training stacks.*?(?=\n## )", "", PAGE, flags=re.DOTALL))
 SPEC = MaskSpec(patch_size=1)
 SIZE, STRIDE_32 = (736, 1280), (23, 40)
 
@@ -150,11 +152,22 @@ def test_ray_data(server: ServerProcess, short_folder: str) -> None:
 
 def test_every_example_is_tested_and_told_of() -> None:
     tested = {"torch_detection.py", "hf_datasets.py", "numpy_loader.py", "ray_data.py"}
-    assert {path.name for path in EXAMPLES.glob("*.py")} == tested | {"demo.py"}
-    for name in tested:
+    elsewhere = {"hf_rtdetr.py"}  # by tests/stacks/test_example.py
+    assert {path.name for path in EXAMPLES.glob("*.py")} == tested | elsewhere | {"demo.py"}
+    for name in tested | elsewhere:
         command = f"    python examples/{name} --server localhost:50051"
         assert command in (EXAMPLES / name).read_text(encoding="utf-8")
         assert command in PAGE
+
+
+def test_every_client_is_told_of() -> None:
+    told = page("docs/clients.md")
+    for program in CLIENTS.values():
+        source = f"examples/clients/{program.folder}/{program.source}"
+        assert f"](../{source})" in told
+        steps = (*filter(None, [program.build]), program.command)
+        how = f"{' && '.join(steps)} localhost:50051 [SECONDS [EXPECTED]]\n"
+        assert how in (ROOT / source).read_text(encoding="utf-8")
 
 
 def test_page_collates(server: ServerProcess, tmp_path: Path) -> None:
@@ -173,8 +186,21 @@ def test_page_collates(server: ServerProcess, tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.load(kept), expected)
 
 
-def test_page_takes_losses(server: ServerProcess, capsys: pytest.CaptureFixture[str]) -> None:
+def test_page_adds_masks(server: ServerProcess, capsys: pytest.CaptureFixture[str]) -> None:
     program = PROGRAMS[1].replace("localhost:50051", server.address)
+    assert server.address in program
+    start = answered(server)
+    names: dict[str, Any] = {}
+    exec(program, names)
+    assert answered(server) - start == {"GenerateMask": 3, "images": 6}
+    assert capsys.readouterr().out == "[(2, 8, 12), (2, 4, 6)]\n" * 3
+    boxes = [np.array([[43.2, 25.6, 52.8, 38.4]], np.float32)] * 2
+    expected = generate_mask(boxes, (64, 96), (8, 12), SPEC)
+    np.testing.assert_allclose(names["masks"][0], expected, atol=1e-5)
+
+
+def test_page_takes_losses(server: ServerProcess, capsys: pytest.CaptureFixture[str]) -> None:
+    program = PROGRAMS[2].replace("localhost:50051", server.address)
     assert server.address in program
     start = answered(server)
     names: dict[str, Any] = {}
@@ -189,5 +215,5 @@ def test_page_takes_losses(server: ServerProcess, capsys: pytest.CaptureFixture[
 
 def test_page_keeps_memory() -> None:
     """In a process of its own: it is for good."""
-    printed("-c", PROGRAMS[2])
-    assert len(PROGRAMS) == 3
+    printed("-c", PROGRAMS[3])
+    assert len(PROGRAMS) == 4

@@ -70,6 +70,9 @@ COVERED: dict[str, dict[str, str]] = {
         "python examples/ray_data": "tests/e2e/test_examples.py::test_ray_data",
         "make": MAKE,
     },
+    "docs/open-inference.md": {
+        "kubectl apply": "tests/k8s/test_kserve.py::test_every_object_is_built",
+    },
     "docs/operations.md": {
         "stack ": f"{STACK}::test_first_looks",
         "cass info": f"{HERE}::test_info",

@@ -32,7 +32,7 @@ def test_nobody_reads_the_log(record_property: Callable[[str, Any], None], worke
         got = scrape(scene.server)
         dropped = value(got, "cass_log_lines_dropped_total", reason="rate")
         assert CALLS // 2 <= dropped < CALLS
-        scene.good.stop()
+        scene.stop_good()
         # It ends though nobody reads; what had room in the pipe is there.
         scene.server.process.terminate()
         assert scene.server.process.wait(LIMIT) == 0
@@ -44,7 +44,7 @@ def test_the_last_lines_come_out_once_somebody_reads(
     with under_attack(record_property, "unread log, read at the end") as scene:
         stop_reading(scene)
         refused(scene.address, CALLS)
-        scene.good.stop()
+        scene.stop_good()
         scene.server.reads.set()
         assert scene.server.stop() == 0
         assert scene.server.records()[-1]["event"] == "stopped"
@@ -60,7 +60,7 @@ def test_headers_that_are_no_text(record_property: Callable[[str, Any], None]) -
                 client.send(opening(), spoilt)
                 assert client.answer()
         scene.good.wait_more()
-        scene.good.stop()
+        scene.stop_good()
         assert scene.server.stop() == 0
         assert 100 <= len(scene.server.records()) < CALLS
         assert max(map(len, scene.server.lines)) < 20_000

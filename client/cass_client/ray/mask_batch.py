@@ -9,11 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from cass_client.arguments import loader_inputs
+from cass_client.boxes import BoxFormat, check_format
 from cass_client.client import CassClient
+from cass_client.found import Found, pack_boxes
 from cass_client.notices import warn_without_patch
 from cass_core.boxes import BoxBatch
 from cass_core.errors import InvalidRequest
-from cass_core.specs import MaskSpec
+from cass_core.grid import Sizes
+from cass_core.specs import MaskSpec, check_flag
 
 
 class MaskBatch:
@@ -31,8 +34,12 @@ class MaskBatch:
         dtype: of the masks: ``float32``, ``float16`` or ``uint8``.
         image_size: (H, W) in pixels of all images, or the names of the columns that hold the height
             and the width of each.
-        boxes: the column of boxes, xyxy in pixels: a list (or an array) of four numbers for each
-            box, empty or null for an image without boxes.
+        boxes: the column of boxes: a list (or an array) of four numbers for each box, empty or null
+            for an image without boxes.
+        box_format: theirs, ``xyxy``, ``xywh`` or ``cxcywh``.
+        normalized: whether they are shares of their image's width and height; False says that they
+            are pixels, however they look. By default pixels, and a batch is refused if all its
+            boxes lie within [0, 1], or many far outside their images.
         mask: the column of masks; those of several levels are ``mask_0``, ``mask_1`` and so on.
         client_options: as for `CassClient`: ``timeout``, ``tls``, ``token``, ``fallback``...
 
@@ -55,6 +62,8 @@ class MaskBatch:
         dtype: Any = "float32",
         image_size: tuple[int, int] | tuple[str, str] = ("height", "width"),
         boxes: str = "boxes",
+        box_format: BoxFormat = "xyxy",
+        normalized: bool | None = None,
         mask: str = "mask",
         **client_options: Any,
     ) -> None:
@@ -73,6 +82,9 @@ class MaskBatch:
         self._image_size = image_size
         self._by_column = by_column
         self._boxes = boxes
+        check_format(box_format)
+        self._box_format = box_format
+        self._normalized = None if normalized is None else check_flag(normalized, "normalized")
         self._columns = (
             [mask] if inputs.single else [f"{mask}_{i}" for i in range(len(inputs.maps))]
         )
@@ -88,19 +100,36 @@ class MaskBatch:
         for column in self._columns:
             if column in batch:
                 raise InvalidRequest("mask", f"the batch has a column {column!r} already")
-        boxes = _packed(_column(batch, self._boxes), self._boxes)
-        sizes = self._sizes(batch)
+        rows = _column(batch, self._boxes)
+        boxes, sizes = self._packed(rows, self._sizes(batch, len(rows)))
         masks = self._client.generate_mask(
             boxes, sizes, self._feature_maps, self._spec, dtype=self._dtype
         )
         warn_without_patch(boxes, sizes, self._feature_maps, self._spec)
         return {**batch, **dict(zip(self._columns, masks, strict=True))}
 
-    def _sizes(self, batch: Mapping[str, npt.NDArray[Any]]) -> Any:
-        """(H, W) of all images, or ``[B, 2]``."""
+    def _sizes(self, batch: Mapping[str, npt.NDArray[Any]], images: int) -> Any:
+        """(H, W) of each image."""
         if not self._by_column:
-            return self._image_size
+            return [self._image_size] * images
         return np.stack([_sides(batch, str(name)) for name in self._image_size], axis=1)
+
+    def _packed(self, rows: npt.NDArray[Any], sizes: Any) -> tuple[BoxBatch, Sizes]:
+        """Boxes as Arrow gives them: by image an array of arrays, or null."""
+        # An array of objects says nothing of what is in it; a list of arrays can be stacked.
+        lists = [
+            row.tolist() if isinstance(row, np.ndarray) and row.dtype == object else row
+            for row in rows
+        ]
+        try:
+            return pack_boxes(
+                [Found(row, self._box_format, self._normalized) for row in lists], sizes
+            )
+        except InvalidRequest as error:  # of `boxes`, whatever the column is called
+            if not error.field.startswith("boxes"):
+                raise
+            field = self._boxes + error.field.removeprefix("boxes")
+            raise InvalidRequest(field, error.reason) from None
 
 
 def _column(batch: Mapping[str, npt.NDArray[Any]], name: str) -> npt.NDArray[Any]:
@@ -108,18 +137,6 @@ def _column(batch: Mapping[str, npt.NDArray[Any]], name: str) -> npt.NDArray[Any
         columns = ", ".join(map(repr, batch)) or "none"
         raise InvalidRequest(name, f"there is no such column; the columns are: {columns}")
     return batch[name]
-
-
-def _packed(rows: npt.NDArray[Any], name: str) -> BoxBatch:
-    """Boxes as Arrow gives them: by image an array of arrays, or null."""
-    # An array of objects says nothing of what is in it; a list of arrays can be stacked.
-    lists = [
-        row.tolist() if isinstance(row, np.ndarray) and row.dtype == object else row for row in rows
-    ]
-    try:
-        return BoxBatch.from_list(lists)
-    except InvalidRequest as error:  # of `boxes`, whatever the column is called
-        raise InvalidRequest(name + error.field.removeprefix("boxes"), error.reason) from None
 
 
 def _sides(batch: Mapping[str, npt.NDArray[Any]], name: str) -> npt.NDArray[np.float64]:

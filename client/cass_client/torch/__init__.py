@@ -14,7 +14,8 @@ except ModuleNotFoundError as error:
         name=error.name,
     ) from error
 
+from cass_client.torch.batches import MaskLoader, MaskTargets
 from cass_client.torch.collate import MaskCollate
 from cass_client.torch.loss import RemoteCassLoss
 
-__all__ = ["MaskCollate", "RemoteCassLoss"]
+__all__ = ["MaskCollate", "MaskLoader", "MaskTargets", "RemoteCassLoss"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.utils.data import default_collate, get_worker_info
 
 from cass import malloc
-from cass_client.arguments import loader_inputs
-from cass_client.client import CassClient, check_client
-from cass_client.notices import warn_without_patch
-from cass_client.torch.targets import boxes_and_size
-from cass_core.boxes import BoxBatch
+from cass_client.boxes import BoxFormat
+from cass_client.client import CassClient
+from cass_client.torch.placement import Into
+from cass_client.torch.requests import MaskRequests
+from cass_client.torch.targets.images import IMAGE_KEYS
 from cass_core.errors import InvalidRequest
 from cass_core.specs import MaskSpec, check_flag
 
@@ -28,12 +28,21 @@ class MaskCollate:
 
     These samples are understood:
 
-    - a dict with an image and boxes, xyxy in pixels;
-    - a tuple that begins with image and target; the target is a dict with such boxes, as
-      torchvision's detection sets and transforms give it, or the boxes themselves;
+    - a dict with an image (``image``, ``pixel_values``, ``img`` or ``inputs``) and boxes;
+    - a tuple that begins with image and target; the target is a dict with boxes, as torchvision's
+      detection sets and transforms give it, or the boxes themselves;
     - with a list of COCO annotations in place of the boxes (their ``bbox`` is x, y, width, height),
-      as torchvision's ``CocoDetection`` gives it;
+      as torchvision's ``CocoDetection`` gives it, or a dict with such ``annotations``;
+    - with an object of a library that has boxes: ``Detections`` of supervision, ``Instances`` and
+      ``Boxes`` of detectron2, ``InstanceData`` and ``DetDataSample`` of mmengine and mmdet;
+    - Hugging Face's, whose ``labels`` have ``class_labels`` and normalised ``boxes``, and
+      ultralytics', which have ``bboxes`` and ``batch_idx``;
     - any other with a function for ``boxes``.
+
+    Boxes of torchvision say their format themselves, and so do annotations and those libraries;
+    plain arrays, tensors and lists are xyxy in pixels unless `box_format` and `normalized` say
+    otherwise. A batch is refused if all its boxes lie within [0, 1], or many far outside their
+    images.
 
     Crowd regions (``iscrowd``: 1) and ignored objects (``ignore``: 1) are left out, so that their
     patches are background, which a warning says once a process. COCO annotations have a flag each;
@@ -41,25 +50,39 @@ class MaskCollate:
 
     The size of an image is read from the image as the sample has it, so after augmentation. A
     tensor is CHW (or HW), a NumPy array HWC (or HW), and one that looks like the other (such as a
-    tensor of the shape [480, 640, 3]) is refused; a PIL image knows its size. If `collate_fn` pads
-    images, the size must be that of the padded one: give a function for ``boxes``.
+    tensor of the shape [480, 640, 3]) is refused; a PIL image knows its size. If `collate_fn` pads,
+    resizes or mixes images, set ``after=True``: boxes and size are then read from the batch that it
+    makes, in the forms of `MaskTargets`.
 
     Without `collate_fn`, images of tensors or arrays are stacked, and plain numbers and text are
     collated as torch does it. All else (boxes, labels, targets, PIL images), whose length may
     differ from image to image, becomes a list with one entry a sample.
 
+    Attributes of `collate_fn`, such as a ``set_epoch`` that a training loop calls, are this
+    object's too.
+
     Args:
         client: makes the masks.
-        feature_map: (h, w) in cells, or a list of them for several levels.
+        feature_map: (h, w) in cells, or a list of them for several levels; or a function from the
+            size (H, W) of a batch's images to these.
         spec: how masks are made.
+        strides: instead of feature maps, a stride or a list of them: the map of an image of H x W
+            pixels is (ceil(H / stride), ceil(W / stride)).
         dtype: of the masks: ``float32``, ``float16``, ``bfloat16`` or ``uint8``, as a name or as a
             torch dtype.
-        boxes: key of the boxes in a dict sample or in a target; or a function from a sample to its
-            boxes (``[N, 4]`` xyxy in pixels) and the size of its image, (H, W) in pixels. It is
-            pickled where workers are spawned, so not a lambda then.
+        boxes: key of the boxes in a dict sample or in a target; or a function from a sample (after
+            `collate_fn`, from a batch) to boxes (``[N, 4]``; of a batch a list of such) and image
+            size, (H, W) in pixels. It is pickled where workers are spawned, so not a lambda then.
         image: key of the image in a dict sample.
-        key: key of the masks in a dict batch.
+        key: key of the masks in a dict batch, or in targets.
+        into: ``batch``: the masks are under `key` in a dict, a further element of a tuple or list;
+            ``targets``: each image's target dict has its own, ``[n_y, n_x]``, under `key`, or of
+            several levels under ``{key}_0``, ``{key}_1`` and so on.
+        box_format: of boxes that do not say it: ``xyxy`` (by default), ``xywh`` or ``cxcywh``.
+        normalized: whether such boxes are shares of their image's width and height; False says
+            that they are pixels, however they look.
         collate_fn: makes the batch of a list of samples, a dict, a tuple or a list.
+        after: whether boxes are read from the batch, after `collate_fn`.
         keep_memory: whether a worker process, never the main one, keeps the memory that it frees;
             see `cass_client.keep_memory`, which says what that costs.
 
@@ -72,7 +95,7 @@ class MaskCollate:
         >>> from cass_client import CassClient
         >>> target = {"boxes": torch.tensor([[8.0, 8.0, 24.0, 24.0]]), "labels": torch.tensor([1])}
         >>> samples = [(torch.zeros(3, 32, 32), target)] * 4
-        >>> collate = MaskCollate(CassClient("local:"), (4, 4))
+        >>> collate = MaskCollate(CassClient("local:"), strides=8)
         >>> images, targets, masks = next(iter(DataLoader(samples, 2, collate_fn=collate)))
         >>> images.shape, len(targets), masks.shape, masks[0, 1].tolist()[1]
         (torch.Size([2, 3, 32, 32]), 2, torch.Size([2, 4, 4]), 1.0)
@@ -81,26 +104,28 @@ class MaskCollate:
     def __init__(
         self,
         client: CassClient,
-        feature_map: Any,
+        feature_map: Any = None,
         spec: MaskSpec = MaskSpec(),  # noqa: B008 - frozen
         *,
+        strides: int | Sequence[int] | None = None,
         dtype: Any = "float32",
         boxes: str | Callable[[Any], tuple[Any, Any]] = "boxes",
         image: str = "image",
         key: str = "masks",
+        into: Into = "batch",
+        box_format: BoxFormat | None = None,
+        normalized: bool | None = None,
         collate_fn: Callable[[Sequence[Any]], Any] | None = None,
+        after: bool = False,
         keep_memory: bool = True,
     ) -> None:
-        # Found out here, not by each worker.
-        inputs = loader_inputs(_pack([None]), None, feature_map, spec, dtype)
-        self._client = check_client(client)
-        self._feature_map = inputs.maps[0] if inputs.single else inputs.maps
-        self._spec = spec
-        self._dtype = inputs.dtype
-        self._boxes = boxes
+        self._requests = MaskRequests(
+            client, feature_map, spec, strides=strides, dtype=dtype, boxes=boxes, image=image,
+            key=key, into=into, box_format=box_format, normalized=normalized,
+        )  # fmt: skip
         self._image = image
-        self._key = key
         self._collate_fn = collate_fn
+        self._after = check_flag(after, "after")
         self._keep_memory = check_flag(keep_memory, "keep_memory")
 
     def __call__(self, samples: Sequence[Any]) -> Any:
@@ -108,8 +133,9 @@ class MaskCollate:
 
         Returns:
             What `collate_fn` makes of them; a dict with the masks under `key`, a tuple or a list
-            with the masks as a further element. The masks are a tensor ``[B, n_y, n_x]``, for a
-            list of feature maps a list of such; see `cass_core.generate_mask`.
+            with the masks as a further element, or with the masks in its targets. The masks are a
+            tensor ``[B, n_y, n_x]``, for a list of feature maps a list of such; see
+            `cass_core.generate_mask`.
 
         Raises:
             InvalidRequest: a sample has no such boxes or image, named by its position in the batch
@@ -119,32 +145,11 @@ class MaskCollate:
         """
         if self._keep_memory and get_worker_info() is not None:
             _keep_memory()
-        found = [self._read(sample, position) for position, sample in enumerate(samples)]
         # On their way while `collate_fn` works; it may change samples in place.
-        boxes, sizes = _pack([boxes for boxes, _ in found]), [size for _, size in found]
-        future = self._client.generate_mask_future(
-            boxes, sizes, self._feature_map, self._spec, dtype=self._dtype
-        )
-        warn_without_patch(boxes, sizes, self._feature_map, self._spec)
+        future = None if self._after else self._requests.of_samples(samples)
         batch = self._collate(samples)
-        masks = future.result()
-        if type(batch) is tuple:
-            return (*batch, masks)
-        if isinstance(batch, list):
-            return [*batch, masks]
-        batch[self._key] = masks
-        return batch
-
-    def _read(self, sample: Any, position: int) -> tuple[Any, Any]:
-        if isinstance(self._boxes, str):
-            return boxes_and_size(sample, position, self._boxes, self._image)
-        found = self._boxes(sample)
-        if not (isinstance(found, tuple | list) and len(found) == 2):
-            raise InvalidRequest(
-                f"boxes[{position}]",
-                f"the function must give boxes and (H, W), got {type(found).__name__}",
-            )
-        return found[0], found[1]
+        future = future or self._requests.of_batch(batch)
+        return self._requests.place(batch, future.result())
 
     def _collate(self, samples: Sequence[Any]) -> Any:
         """A tuple, a list, or a dict that has no masks yet."""
@@ -154,30 +159,30 @@ class MaskCollate:
             batch = _collate(samples, self._image)
         else:
             batch = self._collate_fn(samples)
-        if isinstance(batch, MutableMapping):
-            if self._key in batch:
-                raise InvalidRequest("key", f"the batch has a {self._key!r} already")
-        elif type(batch) not in (tuple, list):  # one with names would lose them
-            raise InvalidRequest(
-                "collate_fn", f"must give a dict, a tuple or a list, got {type(batch).__name__}"
-            )
+        self._requests.check_place(batch)
         return batch
+
+    def __getattr__(self, name: str) -> Any:
+        """An attribute of `collate_fn`; pickle asks before there is any."""
+        collate_fn = self.__dict__.get("_collate_fn")
+        if collate_fn is None or name.startswith("__"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(collate_fn, name)
+
+    def __repr__(self) -> str:
+        return f"MaskCollate({self._requests}, collate_fn={self._collate_fn!r})"
 
 
 # Once in a process: what it sets stays, in those that are forked from it too.
 _keep_memory = functools.cache(malloc.keep_memory)
 
 
-def _pack(boxes: Sequence[Any]) -> BoxBatch:
-    """Boxes as a tensor: masks come as what their boxes are."""
-    return BoxBatch.from_list(boxes).to("cpu")
-
-
 def _collate(samples: Sequence[Any], image: str) -> Any:
     """The batch where the user has no way of his own."""
     first = samples[0]
     if isinstance(first, Mapping):
-        return {key: _column([s[key] for s in samples], key == image) for key in first}
+        keys = IMAGE_KEYS if image == "image" else (image,)
+        return {key: _column([s[key] for s in samples], key in keys) for key in first}
     if isinstance(first, tuple | list):
         columns = enumerate(zip(*samples, strict=True))
         return tuple(_column(column, i == 0) for i, column in columns)

@@ -16,8 +16,8 @@ from cass.codec.wire_format import LENGTH_DELIMITED, varint
 from cass.v1 import cass_pb2 as pb
 
 Views: TypeAlias = dict[str, list[memoryview]]
-_Tree: TypeAlias = Mapping[int, Union["_Branch", None]]
-_Branch: TypeAlias = tuple[str, bool, _Tree]
+Tree: TypeAlias = Mapping[int, Union["_Branch", None]]
+_Branch: TypeAlias = tuple[str, bool, Tree]
 M = TypeVar("M", bound=Message)
 
 # Below that, protobuf's copies cost less than finding the fields does: 2 µs against 7.
@@ -29,8 +29,11 @@ _MOST_VARINT_BYTES = 10
 _FIXED: Final = {1: 8, 5: 4}
 
 
-def _tree(descriptor: Descriptor | None, paths: tuple[str, ...], prefix: str = "") -> _Tree:
-    """Fields by number: (dotted name, if it is repeated, what is below), or None for the bytes."""
+def tree_of(descriptor: Descriptor | None, paths: tuple[str, ...], prefix: str = "") -> Tree:
+    """Fields by number: (dotted name, if it is repeated, what is below), or None for the bytes.
+
+    Each path is that of a large field, with ``[]`` after the names of repeated messages.
+    """
     tree: dict[int, _Branch | None] = {}
     assert descriptor is not None  # of a field that is a message
     for head in {path.partition(".")[0] for path in paths}:
@@ -38,7 +41,7 @@ def _tree(descriptor: Descriptor | None, paths: tuple[str, ...], prefix: str = "
         field = descriptor.fields_by_name[name]
         below = tuple(path.partition(".")[2] for path in paths if path.startswith(f"{head}."))
         if below:
-            nested = _tree(field.message_type, below, f"{prefix}{name}.")
+            nested = tree_of(field.message_type, below, f"{prefix}{name}.")
             tree[field.number] = (f"{prefix}{name}", head != name, nested)
         else:
             tree[field.number] = None
@@ -48,8 +51,8 @@ def _tree(descriptor: Descriptor | None, paths: tuple[str, ...], prefix: str = "
 _OF_BOXES = ("boxes.xyxy", "ignore.xyxy", "valid_region.data", "box_weights.data")
 # Repeated messages are marked by [].
 _OF_MASKS = ("masks[].data", "owners[].data", "weights[].data")
-_TREES: Final[dict[type[Message], _Tree]] = {
-    kind: _tree(kind.DESCRIPTOR, paths)  # type: ignore[attr-defined]
+_TREES: Final[dict[type[Message], Tree]] = {
+    kind: tree_of(kind.DESCRIPTOR, paths)  # type: ignore[attr-defined]
     for kind, paths in {
         pb.GenerateMaskRequest: _OF_BOXES,
         pb.StreamMasksRequest: tuple(f"request.{path}" for path in _OF_BOXES),
@@ -76,11 +79,13 @@ class Bulky(ValueError):
         self.size = size
 
 
-def lift(data: bytes, kind: type[M], most: int | None = None) -> tuple[M, Views]:
+def lift(
+    data: bytes, kind: type[M], most: int | None = None, tree: Tree | None = None
+) -> tuple[M, Views]:
     """Parses a serialized message of a kind, its large fields apart.
 
     Protobuf is given at most ``most`` bytes to parse, else `Bulky` is raised: it holds the GIL
-    meanwhile, for up to 70 ns per byte.
+    meanwhile, for up to 70 ns per byte. Messages that are none of ours come with a ``tree``.
 
     Returns:
         The message without the large fields, and these as views of ``data``, by the dotted name
@@ -95,11 +100,10 @@ def lift(data: bytes, kind: type[M], most: int | None = None) -> tuple[M, Views]
         (b'', 3000, 48000)
     """
     rest, views = data, Views()
-    if len(data) >= _WORTHWHILE_BYTES and kind in _TREES:
+    tree = _TREES.get(kind) if tree is None else tree
+    if len(data) >= _WORTHWHILE_BYTES and tree is not None:
         try:
-            rest = _rest(
-                memoryview(data), 0, len(data), _TREES[kind], "", views, [_MOST_FIELDS], most
-            )
+            rest = _rest(memoryview(data), 0, len(data), tree, "", views, [_MOST_FIELDS], most)
         except (_Unusual, IndexError):
             views.clear()
     if most is not None and len(rest) > most:
@@ -111,7 +115,7 @@ def _rest(
     data: memoryview,
     start: int,
     end: int,
-    tree: _Tree,
+    tree: Tree,
     name: str,
     views: Views,
     fields_left: list[int],

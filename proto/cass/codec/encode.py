@@ -177,16 +177,20 @@ def stream_request(inputs: MaskInputs) -> bytes:
 
 def _mask_request(inputs: MaskInputs, dtype: str | None, return_owner: bool) -> bytes:
     xyxy, sizes = _bytes(inputs.boxes.xyxy), _bytes(inputs.sizes)
-    counts = inputs.boxes.counts.tolist()
+    # Beside its boxes a client's requests are alike; long lists are not cached.
+    rest = _kept_rest if len(sizes) <= _KEPT_BYTES else mask_options
+    options = rest(sizes, tuple(inputs.maps), inputs.spec, dtype, return_owner)
+    message = boxes_field(xyxy, inputs.boxes.counts.tolist()) + options
+    return message if inputs.weighting is None else message + _weighting(inputs.weighting)
+
+
+def boxes_field(xyxy: bytes | memoryview, counts: Sequence[int]) -> bytes:
+    """What a `GenerateMaskRequest` begins with: its boxes, with counts from 0 to 2^32 - 1."""
     numbers = bytes(counts) if max(counts, default=0) < 0x80 else b"".join(map(varint, counts))
     boxes = delimited(_XYXY, xyxy) if xyxy else b""
     if numbers:
         boxes += delimited(_COUNTS, numbers)
-    # Beside its boxes a client's requests are alike; long lists are not cached.
-    rest = _kept_rest if len(sizes) <= _KEPT_BYTES else _rest
-    options = rest(sizes, tuple(inputs.maps), inputs.spec, dtype, return_owner)
-    message = delimited(_BOXES, boxes) + options
-    return message if inputs.weighting is None else message + _weighting(inputs.weighting)
+    return delimited(_BOXES, boxes)
 
 
 def _weighting(weighting: Weighting) -> bytes:
@@ -211,14 +215,17 @@ def _bytes(value: Tensorlike) -> bytes:
     return (value if type(value) is np.ndarray else to_host(value)[0]).tobytes()
 
 
-def _rest(
+def mask_options(
     sizes: bytes,
     maps: tuple[FeatureMap, ...],
     spec: MaskSpec,
     dtype: str | None,
     return_owner: bool,
 ) -> bytes:
-    """What comes after the boxes in a request."""
+    """What comes after the boxes in a `GenerateMaskRequest`.
+
+    The sizes are the bytes of checked ones, as `MaskInputs` has them; so are the maps.
+    """
     heights, widths = np.frombuffer(sizes).reshape(-1, 2).T.astype(np.int64).tolist()
     return pb.GenerateMaskRequest(
         image_sizes=pb.ImageSizes(heights=heights, widths=widths),
@@ -229,7 +236,7 @@ def _rest(
     ).SerializeToString()
 
 
-_kept_rest = lru_cache(maxsize=256)(_rest)
+_kept_rest = lru_cache(maxsize=256)(mask_options)
 
 
 class _Tensor(NamedTuple):
@@ -286,13 +293,15 @@ def _plan(tensors: tuple[_Tensor, ...], head: int, wrapper: int | None) -> _Plan
 def _tensor_header(tensor: _Tensor, size: int, at: int) -> bytes:
     """What comes before the elements of a tensor whose field begins at a place."""
     shape = b"".join(varint(side) for side in tensor.shape)
-    dimensions = bytes([_SHAPE << 3 | LENGTH_DELIMITED]) + varint(len(shape)) + shape
     data = _field(_DATA, size)
-    # The padding goes where it does the least: into the dtype's number.
-    before = 1 + _LENGTH_BYTES + 1 + 1 + len(dimensions) + len(data)
+    before = 1 + _LENGTH_BYTES + 1 + 1 + 1 + 1 + len(shape) + len(data)
     padding = -(at + before) % _ALIGNMENT
-    dtype = bytes([_DTYPE << 3]) + varint(NUMBERS[tensor.dtype], 1 + padding)
-    inner = dtype + dimensions + data
+    # Into the dtype's number, and the rest into the length of the shape: protobufjs takes none of
+    # six to nine bytes.
+    longer = min(padding, _LENGTH_BYTES - 1)
+    dtype = bytes([_DTYPE << 3]) + varint(NUMBERS[tensor.dtype], 1 + longer)
+    dimensions = bytes([_SHAPE << 3 | LENGTH_DELIMITED]) + varint(len(shape), 1 + padding - longer)
+    inner = dtype + dimensions + shape + data
     return _field(tensor.field, len(inner) + size) + inner
 
 

@@ -22,7 +22,7 @@ def tag_of(kind: type[Message], name: str) -> int:
     return number_of(kind, name) << 3 | LENGTH_DELIMITED
 
 
-def delimited(tag: int, content: bytes) -> bytes:
+def delimited(tag: int, content: bytes | memoryview) -> bytes:
     """A length-delimited field below 16, whatever is in it."""
     return _head(tag, len(content)) + content
 

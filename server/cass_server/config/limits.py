@@ -62,12 +62,16 @@ class Limits:
 
         The length of ``boxes.counts`` is given: the message may not have it any more.
         """
-        images = max(counts, len(request.image_sizes.heights), len(request.image_sizes.widths))
+        sizes = max(len(request.image_sizes.heights), len(request.image_sizes.widths))
+        self.check_lengths(counts, sizes, len(request.feature_maps))
+
+    def check_lengths(self, counts: int, sizes: int, maps: int) -> None:
+        """Rejects so many counts of boxes, sizes of images, or feature maps."""
+        images = max(counts, sizes)
         if images > self.images:
             field = "boxes.counts" if counts == images else "image_size"
             raise _beyond(field, images, "images", self.images)
-        if len(request.feature_maps) > self.feature_maps:
-            maps = len(request.feature_maps)
+        if maps > self.feature_maps:
             raise _beyond("feature_map", maps, "feature maps", self.feature_maps)
 
     def check_ignored(self, request: pb.GenerateMaskRequest, box_bytes: int) -> None:

@@ -116,6 +116,9 @@ class Settings(BaseSettings):
     drain_seconds: Seconds = _setting(
         "Server", 30, "Seconds for requests in flight to finish once the server is to stop."
     )
+    open_inference: bool = _setting(
+        "Server", True, "Also serve the Open Inference Protocol, for Triton's and KServe's clients."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = _setting(
         "Server", "info", "Lowest level that is logged."
     )
@@ -160,7 +163,7 @@ class Settings(BaseSettings):
         DEFAULT_LIMITS.queue_bytes,
         "Maximum bytes of requests and answers in flight in one worker.",
     )
-    max_streams: Count = _setting("Limits", 1024, "Maximum open StreamMasks calls in one worker.")
+    max_streams: Count = _setting("Limits", 1024, "Maximum open streams in one worker.")
     receive_timeout_seconds: Interval = _setting(
         "Limits", 30, "Seconds for a request's message to arrive before its call is cancelled."
     )

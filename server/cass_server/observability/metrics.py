@@ -23,10 +23,9 @@ import grpc
 
 from cass_core.errors import CassError
 from cass_server.observability.call import Call
+from cass_server.observability.methods import COMPUTED_METHODS, METHODS
 from cass_server.resource_limits import exhausted
 
-METHODS = ("GenerateMask", "ComputeLoss", "StreamMasks", "GetServerInfo")
-COMPUTED_METHODS = METHODS[:3]
 CODES = tuple(code.name for code in grpc.StatusCode)
 DROPPED = ("rate", "full")
 FILES = ("tokens", "tls")

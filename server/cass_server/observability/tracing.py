@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from cass_core.errors import CassError
 from cass_server.observability.call import Call
+from cass_server.observability.methods import full_name
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -28,14 +29,13 @@ _FAULTS = {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAIL
 
 
 class Traces:
-    """Records requests of a service that are over, each as a span below the caller's if any."""
+    """Records requests that are over, each as a span below the caller's if any."""
 
-    def __init__(self, provider: TracerProvider, service: str) -> None:
+    def __init__(self, provider: TracerProvider) -> None:
         # Spans are made where these packages are installed.
         from opentelemetry import propagate, trace
 
         self._provider = provider
-        self._service = service
         self._tracer = provider.get_tracer("cass_server")
         self._extract = propagate.extract
         self._trace = trace
@@ -45,7 +45,7 @@ class Traces:
         carrier = {key: value for key, value in call.metadata if isinstance(value, str)}
         end = time.time_ns()
         start = end - int((time.perf_counter() - call.started) * 1e9)
-        name = f"{self._service}/{call.method}"
+        name = full_name(call.method)
         attributes: dict[str, AttributeValue] = {
             "rpc.system.name": "grpc",
             "rpc.method": name,
@@ -76,7 +76,7 @@ class Traces:
         thread.join(_STOP_SECONDS)
 
 
-def start_traces(service_version: str, service: str) -> Traces | None:
+def start_traces(service_version: str) -> Traces | None:
     """Sends spans in batches, from a thread of OpenTelemetry's.
 
     OpenTelemetry's environment variables configure it: ``OTEL_EXPORTER_OTLP_ENDPOINT``,
@@ -103,7 +103,7 @@ def start_traces(service_version: str, service: str) -> Traces | None:
     resource = Resource.create(attributes).merge(OTELResourceDetector().detect())
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(_exporter()))
-    return Traces(provider, service)
+    return Traces(provider)
 
 
 def _exporter() -> Any:

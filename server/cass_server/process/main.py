@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any, NoReturn
 
-from cass.contract import SERVICE_NAME
 from cass.malloc import keep_memory
 from cass_core import __version__
 from cass_core.cpu.cores import core_count
@@ -21,6 +20,7 @@ from cass_server.observability.logging import count_dropped, set_up_logging
 from cass_server.observability.metrics import Metrics, shared_memory
 from cass_server.observability.prometheus import WorkerMetrics, serve_metrics
 from cass_server.observability.tracing import start_traces
+from cass_server.open_inference.service import open_inference
 from cass_server.process.supervisor import Supervisor
 from cass_server.process.worker_channel import COMMAND, worker_environment
 from cass_server.resource_limits import exhausted
@@ -73,9 +73,10 @@ def serve_in_process(
     exception it would keep the process until the last computation ends.
     """
     keep_memory(arenas=1)
-    traces = start_traces(__version__, SERVICE_NAME) if settings.telemetry else None
+    traces = start_traces(__version__) if settings.telemetry else None
     try:
-        return serve(settings, engine, metrics, port, traces=traces, **options)
+        services = (open_inference,) if settings.open_inference else ()
+        return serve(settings, engine, metrics, port, services=services, traces=traces, **options)
     except CassError:
         raise
     except Exception as error:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from cass_server.observability.metrics import METHODS, SECONDS, STARTS, Metrics
+from cass_server.observability.methods import METHODS
+from cass_server.observability.metrics import SECONDS, STARTS, Metrics
 
 _FIRST = STARTS["cass_request_duration_seconds"]
 _WIDTH = len(SECONDS) + 2

@@ -52,6 +52,11 @@ class Health:
         self._lock = threading.Lock()
         self._updates: set[Callable[[], None]] = set()
 
+    @property
+    def is_serving(self) -> bool:
+        """Whether requests are answered."""
+        return bool(self._status == _Response.SERVING)
+
     def handlers(self) -> dict[str, Handler]:
         """The handlers of the service's methods."""
         return {

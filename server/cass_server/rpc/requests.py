@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import grpc
 import numpy as np
@@ -39,6 +39,18 @@ FillMasks: TypeAlias = Callable[[MaskInputs, Masks, grpc.ServicerContext], None]
 _KEPT_BYTES, _KEPT_PLANS = 512, 256
 
 
+class Layout(Protocol):
+    """How an answer lies in memory; see `MaskLayout`."""
+
+    def arrays(self) -> Masks:
+        """Arrays of unset values for the masks, the owner maps and the weights."""
+
+    def message(
+        self, masks: Sequence[Array], owners: Sequence[Array], weights: Sequence[Array]
+    ) -> bytes:
+        """The serialized answer with them."""
+
+
 class MaskPlan(NamedTuple):
     """What follows from all of a mask request but its boxes."""
 
@@ -50,7 +62,7 @@ class MaskPlan(NamedTuple):
     """Counts the boxes without a patch; None if each within its image has one."""
     patches: int
     answer_bytes: int
-    layout: MaskLayout
+    layout: Layout
     is_weighted: bool
     """Whether weights are requested; what they are made from is no part of the plan."""
     light_boxes: int
@@ -109,6 +121,8 @@ class LossRequest(NamedTuple):
 
     inputs: LossInputs
     is_heavy: bool
+    write: Callable[[LossInputs, HostLoss], bytes] = loss_response
+    """Writes the answer."""
 
     @property
     def answer_bytes(self) -> int:
@@ -132,7 +146,7 @@ class LossRequest(NamedTuple):
 
     def encode(self, result: HostLoss) -> bytes:
         """The serialized answer."""
-        return loss_response(self.inputs, result)
+        return self.write(self.inputs, result)
 
 
 Request: TypeAlias = MaskRequest | LossRequest
@@ -167,10 +181,7 @@ class MaskReader:
 
     def __call__(self, data: bytes) -> MaskRequest:
         """The request in a message; raises `InvalidRequest` if it cannot be used."""
-        request = self._known(data) or self._parsed(data)
-        if len(request.xyxy) > request.plan.light_boxes or request.weighting is not None:
-            request = request._replace(is_heavy=self._limits.check_work(request.inputs))
-        return request
+        return check_work(self._known(data) or self._parsed(data), self._limits)
 
     def _parsed(self, data: bytes) -> MaskRequest:
         if self._streamed:
@@ -250,9 +261,25 @@ class MaskReader:
         self._plans[key] = plan
 
 
+def check_work(request: MaskRequest, limits: Limits) -> MaskRequest:
+    """The request with the truth about its work; raises `InvalidRequest` if that is too much."""
+    if len(request.xyxy) > request.plan.light_boxes or request.weighting is not None:
+        return request._replace(is_heavy=limits.check_work(request.inputs))
+    return request
+
+
 def read_loss(data: bytes, limits: Limits) -> LossRequest:
     """The request in a `ComputeLossRequest`; raises `InvalidRequest` if it cannot be used."""
-    request, views = _parse(data, pb.ComputeLossRequest, limits)
+    return LossRequest(*check_loss(*_parse(data, pb.ComputeLossRequest, limits), limits))
+
+
+def check_loss(
+    request: pb.ComputeLossRequest, views: Views, limits: Limits
+) -> tuple[LossInputs, bool]:
+    """The inputs of a message of which `lift` has taken the views, and whether they are heavy.
+
+    Raises as `read_loss`.
+    """
     # The logits bound the patches: they are in the message, and a mask must have their shape.
     box_bytes = len(convert.boxes_data(request.mask, views, "mask.boxes"))
     limits.check_boxes(box_bytes)
@@ -260,7 +287,7 @@ def read_loss(data: bytes, limits: Limits) -> LossRequest:
     limits.check_ignored(request.mask, box_bytes + len(ignored))
     limits.check_message(request.mask, len(request.mask.boxes.counts))
     inputs = convert.loss_inputs(request, views)
-    return LossRequest(inputs, inputs.mask is not None and limits.check_work(inputs.mask))
+    return inputs, inputs.mask is not None and limits.check_work(inputs.mask)
 
 
 def read_info(data: bytes, limits: Limits) -> None:

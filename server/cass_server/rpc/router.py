@@ -9,12 +9,11 @@ from typing import Any
 
 import grpc
 
-from cass.contract import SERVICE_NAME
-from cass_server.exceptions import Overloaded, Rejection, Stopping, Unauthenticated
+from cass_server.exceptions import Overloaded, Rejection, Stopping, Unauthenticated, Unimplemented
 from cass_server.observability.call import Metadata
 from cass_server.rpc import health
 from cass_server.rpc.handlers import Handler, on_pool, refusal
-from cass_server.rpc.servicer import CassService, Opener
+from cass_server.rpc.servicer import CassService
 
 _HEALTH = f"/{health.SERVICE_NAME}/"
 # Without a call for so long, callers have gone elsewhere or wait before they try again.
@@ -38,9 +37,7 @@ class Router(grpc.GenericRpcHandler):
     ) -> None:
         self._service = service
         self._allows = allows
-        self._openers: dict[str, Opener] = {
-            f"/{SERVICE_NAME}/{name}": opener for name, opener in service.openers.items()
-        }
+        self._openers = service.openers
         self._helper_pool = helper_pool
         self._helpers: dict[str, Handler] = {}
         self._closed = False
@@ -56,7 +53,7 @@ class Router(grpc.GenericRpcHandler):
         """What generated functions call besides; the methods are known by then."""
 
     def service(self, call: grpc.HandlerCallDetails) -> Handler | None:
-        """The handler of a call; None if there is no such method."""
+        """The handler of a call; None if there is no such method of the health service."""
         self.limit.is_exceeded = False
         metadata: Metadata = call.invocation_metadata or ()
         if call.method.startswith(_HEALTH):
@@ -68,14 +65,17 @@ class Router(grpc.GenericRpcHandler):
             if self._allows is not None and not self._allows(metadata):
                 raise Unauthenticated
             opener = self._openers.get(call.method)
-            return self._helpers.get(call.method) if opener is None else opener()
+            if opener is not None:
+                return opener()
+            if call.method not in self._helpers:
+                raise Unimplemented(call.method)
+            return self._helpers[call.method]
         except Rejection as error:
-            method = call.method.removeprefix(f"/{SERVICE_NAME}/")
             if isinstance(error, Overloaded) and not error.delay:
-                self._service.refused_by_grpc(method)
+                self._service.refused_by_grpc(call.method)
                 self.limit.is_exceeded = True
                 return _NO_HANDLER
-            return refusal(self._service.refused(method, metadata, error))
+            return refusal(self._service.refused(call.method, metadata, error))
 
     def close(self) -> None:
         """Refuses all calls from now on but health checks, with UNAVAILABLE."""

@@ -8,7 +8,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import Empty, SimpleQueue
 from typing import TypeAlias, cast
@@ -42,7 +42,7 @@ from cass_server.rpc.delivery import Delivery
 from cass_server.rpc.health import Health
 from cass_server.rpc.receiving import IS_SUPPORTED, MessageFirst
 from cass_server.rpc.router import Router
-from cass_server.rpc.servicer import CassService
+from cass_server.rpc.servicer import CassService, Host, Service
 from cass_server.rpc.streams import MaskStreams
 from cass_server.scheduling.admission import Admission
 from cass_server.scheduling.batcher import Batcher
@@ -77,6 +77,7 @@ def serve(
     shared: bool,
     serving: Callable[[str], None],
     wait_lost: Callable[[], None] | None = None,
+    services: Sequence[Callable[[Host], Service]] = (),
     traces: Traces | None = None,
 ) -> int:
     """Serve until a signal to stop, then answer what is in flight and return.
@@ -92,6 +93,7 @@ def serve(
         shared: whether other processes bind to it too.
         serving: called with the address once requests are answered.
         wait_lost: returns when the process is to drain without a signal, if ever.
+        services: make what is served beside our own service.
         traces: records spans, if given.
 
     Returns:
@@ -130,11 +132,14 @@ def serve(
     helpers = ThreadPoolExecutor(_HELPER_THREADS, thread_name_prefix="helper")
     delivery = Delivery(helpers)
     streams = MaskStreams(answerer, limits, delivery)
-    service = CassService(answerer, limits, streams, helpers)
-    status = Health((SERVICE_NAME,), helpers, deadlines, limits.receive_seconds)
+    host = Host(answerer, limits, streams, helpers, lambda: status.is_serving)
+    others = [make(host) for make in services]
+    service = CassService(answerer, limits, streams, helpers, others)
+    names = (SERVICE_NAME, *(other.name for other in others))
+    status = Health(names, helpers, deadlines, limits.receive_seconds)
     tokens = None if settings.token_file is None else TokenFile(settings.token_file)
     router = Router(service, None if tokens is None else tokens.allows, helpers)
-    _add_helpers(router, status, settings)
+    _add_helpers(router, status, settings, others)
     server = grpc.server(
         # What gRPC uses of a pool is `submit`.
         cast(ThreadPoolExecutor, MessageFirst(pool, deadlines, limits.receive_seconds, delivery)),
@@ -249,17 +254,21 @@ def _batcher(settings: Settings, engine: Engine, metrics: Metrics) -> Batcher | 
     )
 
 
-def _add_helpers(router: Router, status: Health, settings: Settings) -> None:
+def _add_helpers(
+    router: Router, status: Health, settings: Settings, others: Sequence[Service]
+) -> None:
     """Adds health checks, reflection, and channelz if it is set."""
     router.add_registered_method_handlers(health.SERVICE_NAME, status.handlers())
     names = [SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME]
+    names += [other.name for other in others]
     if settings.channelz:
         from grpc_channelz.v1 import channelz, channelz_pb2_grpc
 
         channelz_pb2_grpc.add_ChannelzServicer_to_server(channelz.ChannelzServicer(), router)
     # Ours are in a pool of their own.
     pool = descriptor_pool.DescriptorPool()
-    for file in (pb.DESCRIPTOR, health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR):
+    files = [pb.DESCRIPTOR, health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR]
+    for file in (*files, *(other.file for other in others)):
         pool.AddSerializedFile(file.serialized_pb)
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
         reflection.ReflectionServicer(names, pool), router

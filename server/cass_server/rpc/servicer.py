@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import grpc
+from google.protobuf.descriptor import FileDescriptor
 
+from cass.contract import SERVICE_NAME
 from cass.features import FEATURES
 from cass.v1 import cass_pb2 as pb
 from cass_core import __version__
@@ -33,11 +35,30 @@ Opener: TypeAlias = Callable[[], Handler]
 _GONE_SECONDS = 0.05
 
 
+class Service(NamedTuple):
+    """A service beside our own."""
+
+    file: FileDescriptor
+    name: str
+    openers: Mapping[str, Opener]
+    """By the names of its methods."""
+
+
+class Host(NamedTuple):
+    """What a `Service` is made with: that of the server, which its RPCs share with ours."""
+
+    answerer: Answerer
+    limits: Limits
+    streams: MaskStreams
+    helper_pool: ThreadPoolExecutor
+    is_serving: Callable[[], bool]
+
+
 class CassService:
-    """The RPCs by name, in ``openers``.
+    """The RPCs by path, in ``openers``.
 
     All take streams of requests, which on the wire is the same: so a call is refused before its
-    message is read. ``GetServerInfo`` has threads of its own, however full the server is.
+    message is read.
     """
 
     def __init__(
@@ -46,48 +67,83 @@ class CassService:
         limits: Limits,
         streams: MaskStreams,
         helper_pool: ThreadPoolExecutor,
+        others: Sequence[Service] = (),
     ) -> None:
         self._answerer = answerer
-        self._limits = limits
         read_masks = MaskReader(limits, answerer.engine.small_fill)
-        info: Handler = grpc.stream_unary_rpc_method_handler(OnPool(self._info, helper_pool))
-        self.openers: Mapping[str, Opener] = {
-            "GenerateMask": _Unary("GenerateMask", read_masks, answerer, limits).open,
-            "ComputeLoss": _Unary(
+
+        def info(data: bytes) -> bytes:
+            read_info(data, limits)
+            return pb.GetServerInfoResponse(
+                version=__version__,
+                device=answerer.engine.device,
+                limits=limits.message(),
+                features=FEATURES,
+            ).SerializeToString()
+
+        openers: Mapping[str, Opener] = {
+            "GenerateMask": Unary("GenerateMask", read_masks, answerer, limits).open,
+            "ComputeLoss": Unary(
                 "ComputeLoss", partial(read_loss, limits=limits), answerer, limits
             ).open,
             "StreamMasks": streams.open,
-            "GetServerInfo": lambda: info,
+            "GetServerInfo": Info("GetServerInfo", info, answerer, limits, helper_pool).open,
+        }
+        services = (Service(pb.DESCRIPTOR, SERVICE_NAME, openers), *others)
+        self.openers = {
+            f"/{service.name}/{method}": opener
+            for service in services
+            for method, opener in service.openers.items()
         }
 
-    def refused(self, method: str, metadata: Metadata, error: Rejection) -> grpc.Status:
+    def refused(self, path: str, metadata: Metadata, error: Rejection) -> grpc.Status:
         """Counts and logs a refused call; returns the status to end it with."""
-        if method in self.openers:
-            with self._answerer.call(method, metadata) as call:
+        if path in self.openers:
+            with self._answerer.call(path.rpartition("/")[2], metadata) as call:
                 return self._answerer.refusal(call, error)
         if error.reason:
             self._answerer.metrics.rejected(error.reason)
         return status_of(error)
 
-    def refused_by_grpc(self, method: str) -> None:
+    def refused_by_grpc(self, path: str) -> None:
         """Counts a call that gRPC refuses, since there is no room: in a flood, nothing more."""
-        self._answerer.metrics.refused(method)
+        self._answerer.metrics.refused(path.rpartition("/")[2])
 
-    def _info(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
+
+class Info:
+    """An RPC that computes nothing, in threads of its own, however full the server is.
+
+    ``answer`` makes the serialized answer to a message; raises `InvalidRequest` or a `Rejection`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        answer: Callable[[bytes], bytes],
+        answerer: Answerer,
+        limits: Limits,
+        helper_pool: ThreadPoolExecutor,
+    ) -> None:
+        self.name = name
+        self._answer = answer
+        self._answerer = answerer
+        self._limits = limits
+        self._handler: Handler = grpc.stream_unary_rpc_method_handler(OnPool(self, helper_pool))
+
+    def open(self) -> Handler:
+        """See `Opener`."""
+        return self._handler
+
+    def __call__(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
+        """Answer a call."""
         answerer, answer = self._answerer, b""
-        with answerer.call("GetServerInfo", context.invocation_metadata() or ()) as call:
+        with answerer.call(self.name, context.invocation_metadata() or ()) as call:
             try:
                 with answerer.deadlines.within(context.cancel, self._limits.receive_seconds):
                     data = next(messages, None)
                 if data is None:
                     raise _missing(context)
-                read_info(data, self._limits)
-                answer = pb.GetServerInfoResponse(
-                    version=__version__,
-                    device=answerer.engine.device,
-                    limits=self._limits.message(),
-                    features=FEATURES,
-                ).SerializeToString()
+                answer = self._answer(data)
                 call.code, call.received, call.sent = "OK", len(data), len(answer)
             except Exception as error:
                 data = b""
@@ -95,7 +151,7 @@ class CassService:
         return answer
 
 
-class _Unary:
+class Unary:
     """An RPC with one message; see `cass_server.rpc.receiving.MessageFirst`."""
 
     def __init__(self, name: str, read: Reader, answerer: Answerer, limits: Limits) -> None:
@@ -106,10 +162,12 @@ class _Unary:
         self._handler: Handler = grpc.stream_unary_rpc_method_handler(self)
 
     def open(self) -> Handler:
+        """See `Opener`."""
         self._answerer.admission.check_room()
         return self._handler
 
     def admit(self, metadata: Metadata, started: float) -> Call | grpc.Status:
+        """See `cass_server.rpc.receiving.MessageFirst`."""
         try:
             return self._answerer.admit(self._name, metadata, started)
         except Rejection as error:
@@ -117,6 +175,7 @@ class _Unary:
                 return self._answerer.refusal(call, error)
 
     def __call__(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
+        """Answer a call."""
         data = next(messages, None)
         if isinstance(messages, Received):
             call, in_time = messages.call, messages.in_time

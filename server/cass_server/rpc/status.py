@@ -39,13 +39,13 @@ def status_of(error: Exception) -> grpc.Status:
     if isinstance(error, Overloaded):
         # To the hundredth, so that a flood is answered with few messages made once.
         return _overloaded(str(error), max(round(error.delay, 2), 0.01))
-    return _status(code_of(error), _message(error))
+    return _status(code_of(error), message_of(error))
 
 
 def entry_of(error: Exception) -> bytes:
     """The serialized entry of a stream for an error: what `status_of` has, as a message."""
     code: int = code_of(error).value[0]
-    entry = pb.Error(code=code, message=_message(error))
+    entry = pb.Error(code=code, message=message_of(error))
     if isinstance(error, InvalidRequest):
         entry.field, entry.reason = error.field, error.reason
     return pb.StreamMasksResponse(error=entry).SerializeToString()
@@ -58,7 +58,8 @@ def clear_tracebacks(error: BaseException | None) -> None:
         error = error.__context__
 
 
-def _message(error: Exception) -> str:
+def message_of(error: Exception) -> str:
+    """What the caller may know of an error."""
     is_public = isinstance(error, InvalidRequest | Rejection) and not isinstance(
         error, EngineBroken
     )

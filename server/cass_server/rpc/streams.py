@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from typing import TypeAlias
+from functools import partial
+from typing import NamedTuple, TypeAlias
 
 import grpc
 
@@ -16,7 +17,7 @@ from cass_server.rpc.answerer import Answerer
 from cass_server.rpc.delivery import Delivery
 from cass_server.rpc.handlers import Handler, OnPool
 from cass_server.rpc.receiving import ReadAheadPool
-from cass_server.rpc.requests import MaskReader
+from cass_server.rpc.requests import MaskReader, Reader
 from cass_server.rpc.status import code_of, entry_of
 
 _log = logging.getLogger(__name__)
@@ -25,31 +26,48 @@ Send: TypeAlias = Callable[[bytes | None], None]
 """Sends an answer, or with None ends the stream; returns when the transport has taken it."""
 
 
+class StreamKind(NamedTuple):
+    """An RPC whose calls are streams: its name, and how it reads and what it sends for an error."""
+
+    method: str
+    read: Reader
+    entry_of: Callable[[Exception, bytes], bytes]
+    """The entry for an error that a message has led to."""
+
+
 class MaskStreams:
-    """Answers the calls of ``StreamMasks``, each with its requests one after the other."""
+    """Answers streams of requests, those of each one after the other.
+
+    ``open`` is for the calls of ``StreamMasks``.
+    """
 
     def __init__(self, answerer: Answerer, limits: Limits, delivery: Delivery) -> None:
         self._answerer = answerer
         self._limits = limits
         self._delivery = delivery
-        self._read = MaskReader(limits, answerer.engine.small_fill, streamed=True)
         self._streams: set[_Stream] = set()
         # Those admitted, of which the newest have no thread yet.
         self._open = 0
         self._ended = threading.Condition()
         self._stopping = False
-        pool = ReadAheadPool(limits.streams, thread_name_prefix="stream")
-        self._handler: Handler = grpc.stream_stream_rpc_method_handler(
-            OnPool(self._run, pool, sends=True)
-        )
+        self._pool = ReadAheadPool(limits.streams, thread_name_prefix="stream")
+        read = MaskReader(limits, answerer.engine.small_fill, streamed=True)
+        self.open = self.opener(StreamKind("StreamMasks", read, lambda error, _: entry_of(error)))
 
-    def open(self) -> Handler:
-        """The handler of a stream; raises `Overloaded` if there are as many as there may be."""
+    def opener(self, kind: StreamKind) -> Callable[[], Handler]:
+        """What returns the handler of a stream of a kind, as `Opener`s do."""
+        handler: Handler = grpc.stream_stream_rpc_method_handler(
+            OnPool(partial(self._run, kind), self._pool, sends=True)
+        )
+        return partial(self._open_with, handler)
+
+    def _open_with(self, handler: Handler) -> Handler:
+        """The handler; raises `Overloaded` if there are as many streams as there may be."""
         with self._ended:
             if self._open >= self._limits.streams:
                 raise Overloaded("streams", self._limits.streams, 1.0)
             self._open += 1
-        return self._handler
+        return handler
 
     def stop(self) -> None:
         """End all streams, those with a request under way once it is answered."""
@@ -66,7 +84,13 @@ class MaskStreams:
         with self._ended:
             self._ended.wait_for(lambda: not self._open, seconds)
 
-    def _run(self, messages: Iterator[bytes], context: grpc.ServicerContext, send: Send) -> None:
+    def _run(
+        self,
+        kind: StreamKind,
+        messages: Iterator[bytes],
+        context: grpc.ServicerContext,
+        send: Send,
+    ) -> None:
         """One request after the other; what is written ahead waits in the transport."""
         stream = _Stream(context, send)
         self._streams.add(stream)
@@ -77,8 +101,8 @@ class MaskStreams:
             for data in messages:
                 if not stream.turn(busy=True):
                     return
-                with self._answerer.call("StreamMasks", metadata) as call:
-                    self._answer(call, data, context, send)
+                with self._answerer.call(kind.method, metadata) as call:
+                    self._answer(kind, call, data, context, send)
                 del data  # which a stream that waits would keep
                 self._delivery.wait_taken(context)
                 if not stream.turn(busy=False):
@@ -93,17 +117,24 @@ class MaskStreams:
                 self._open -= 1
                 self._ended.notify_all()
 
-    def _answer(self, call: Call, data: bytes, context: grpc.ServicerContext, send: Send) -> None:
+    def _answer(
+        self,
+        kind: StreamKind,
+        call: Call,
+        data: bytes,
+        context: grpc.ServicerContext,
+        send: Send,
+    ) -> None:
         answerer = self._answerer
         call.received = len(data)
         answerer.pool.acquire()
         try:
-            message = answerer.answer(call, self._read, data, context, streamed=True)
+            message = answerer.answer(call, kind.read, data, context, streamed=True)
             code = "OK"
         except Exception as error:
             code = code_of(error).name
             answerer.report(call, error)
-            message = entry_of(error)
+            message = kind.entry_of(error, data)
         finally:
             answerer.pool.release()
         call.sent = len(message)

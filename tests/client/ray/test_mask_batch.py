@@ -193,3 +193,33 @@ def test_parquet_by_ray(address: str, tmp_path: Path) -> None:
         printed("-c", PROGRAM, address, tmp_path, env=env, limit=120)
     expected = generate_mask(boxes, sizes, MAP, SPEC)
     np.testing.assert_array_equal(np.load(tmp_path / "masks.npy"), expected)
+
+
+@pytest.mark.parametrize("normalized", [False, True])
+@pytest.mark.parametrize("box_format", ["xyxy", "xywh", "cxcywh"])
+def test_formats_of_boxes(box_format: Any, normalized: bool) -> None:
+    rows: list[Any] = []
+    for boxes, (height, width) in zip(BOXES, SIZES, strict=True):
+        low, high = np.split(np.array(boxes or [], float).reshape(-1, 4), 2, axis=1)
+        first = (low + high) / 2 if box_format == "cxcywh" else low
+        second = high if box_format == "xyxy" else high - low
+        shares = [width, height, width, height] if normalized else 1
+        rows.append((np.hstack([first, second]) / shares).tolist() if boxes else boxes)
+    add_masks = MaskBatch("local:", MAP, SPEC, box_format=box_format, normalized=normalized)
+    expected = generate_mask(BOXES, SIZES, MAP, SPEC)
+    np.testing.assert_allclose(add_masks(batch_of(rows))["mask"], expected, atol=1e-4)
+
+
+def test_boxes_that_look_wrong_are_refused() -> None:
+    shares = [[[0.5, 0.5, 0.25, 0.25]], [], None, [[0.1, 0.1, 0.2, 0.2]]]
+    error = refused({**batch_of(shares), "gt": batch_of(shares)["boxes"]}, boxes="gt")
+    assert error.field == "gt[0]"
+    assert "set normalized=True, and box_format" in error.reason
+    assert refused(batch_of([[[2000.0, 0, 2100, 9]] * 2, [], None, []])).field == "boxes[0][0]"
+    for options, field in (
+        ({"box_format": "yolo"}, "box_format"),
+        ({"normalized": 1}, "normalized"),
+    ):
+        with pytest.raises(InvalidRequest) as caught:
+            MaskBatch("local:", MAP, **options)  # type: ignore[arg-type]
+        assert caught.value.field == field

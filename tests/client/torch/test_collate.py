@@ -199,7 +199,7 @@ def test_boxes_without_a_patch_are_counted_once(unsaid: None) -> None:
 
 
 def test_small_boxes_need_no_warning_where_a_cell_is_a_patch(unsaid: None) -> None:
-    collate()([(IMAGE, [(1.0, 1.0, 1.0, 1.0)])])
+    collate()([(IMAGE, [(2.0, 2.0, 2.0, 2.0)])])
 
 
 @pytest.mark.parametrize("keys", [("boxes", "image"), ("bbox", "pixels")])
@@ -268,9 +268,12 @@ KITTI = {"type": "Car", "truncated": 0.0, "bbox": [8.0, 8.0, 24.0, 20.0]}
         ((IMAGE, {"labels": 1}), "boxes[1]: there is no key 'boxes'; the keys are: 'labels'"),
         ({}, "boxes[1]: there is no key 'boxes'; the keys are: none"),
         ((IMAGE, {"boxes": [(8, 8, 2, 9)]}),
-         "boxes[1][0].x2: is smaller than x1; boxes are x1, y1, x2, y2"),
+         "boxes[1][0].x2: is smaller than x1; boxes are x1, y1, x2, y2; set box_format if these "
+         "are not, and normalized=True for shares of the image"),
         ((IMAGE, {"boxes": torch.zeros(2, 5)}), "boxes[1]: must have the shape [N, 4], got [2, 5]"),
-        ((IMAGE, 3), "boxes[1]: must have the shape [N, 4], got []"),
+        ((IMAGE, 3),
+         "boxes[1]: cannot be read from int; write boxes=FUNCTION, which gives xyxy boxes and "
+         "(H, W)"),
         ((IMAGE, {"boxes": torch.tensor(3), "iscrowd": [1]}),
          "boxes[1]: must have the shape [N, 4], got []"),
         ((IMAGE, {"boxes": [(1, 2, 3), (1, 2, 3, 4)], "iscrowd": [0, 0]}),
@@ -397,6 +400,13 @@ def test_dicts_as_collated_by_default() -> None:
     same(batch["id"], torch.tensor([5, 6]))
     same(batch["weight"], torch.tensor([0.5, 1.5]))
     same(batch["context"], expected(boxes=BOXES[:2], sizes=SIZES[:1] * 2))
+
+
+@pytest.mark.parametrize("image_key", ["image", "pixel_values", "img"])
+def test_images_are_stacked_whatever_they_are_called(image_key: str) -> None:
+    batch = MaskCollate(LOCAL, MAP, SPEC)([{image_key: IMAGE, "boxes": BOXES[0]}] * 2)
+    assert batch[image_key].shape == (2, 3, 32, 48)
+    same(batch["masks"], expected(boxes=BOXES[:1] * 2, sizes=SIZES[:1] * 2))
 
 
 def test_what_stays_a_list_does_not_depend_on_its_lengths() -> None:

@@ -48,6 +48,7 @@ def test_defaults() -> None:
         "device": "auto",
         "workers": 1,
         "compute_threads": "auto",
+        "open_inference": True,
         "drain_seconds": 30,
         "log_level": "info",
         "insecure": False,

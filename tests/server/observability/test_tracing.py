@@ -191,16 +191,16 @@ def test_nothing_is_sent_where_nothing_is_to_be(variable: str) -> None:
 def test_missing_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.resources", None)
     with pytest.raises(CassError, match=r"cass\[telemetry\]: no module opentelemetry"):
-        start_traces("1", "cass")
+        start_traces("1")
 
 
 def test_missing_exporter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracing, "entry_points", lambda group: EntryPoints())
     with pytest.raises(CassError, match="no package opentelemetry-exporter-otlp-proto-http or "):
-        start_traces("1", "cass")
+        start_traces("1")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
     with pytest.raises(CassError, match=r"no package opentelemetry-exporter-otlp-proto-grpc$"):
-        start_traces("1", "cass")
+        start_traces("1")
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_unknown_protocol(variable: str, protocol: str, monkeypatch: pytest.Monk
     monkeypatch.setenv(variable, protocol)
     reason = f"{variable} must be one of http/protobuf, grpc, got {protocol}"
     with pytest.raises(CassError, match=reason):
-        start_traces("1", "cass")
+        start_traces("1")
 
 
 def test_no_collector(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,7 +224,7 @@ def test_no_collector(monkeypatch: pytest.MonkeyPatch) -> None:
         silent.bind(("127.0.0.1", 0))
         endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
-        traces = start_traces("1", "cass")
+        traces = start_traces("1")
         assert traces is not None
         traces.record(Call("GenerateMask", (), 0.0))
         traces.close()

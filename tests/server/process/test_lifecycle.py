@@ -44,7 +44,8 @@ def test_a_signal_that_does_not_interrupt_is_not_lost(number: signal.Signals) ->
 
 
 def test_health_and_information(address: str) -> None:
-    assert health(address) == health(address, "cass.v1.CassService") == "SERVING"
+    for service in ("", "cass.v1.CassService", "inference.GRPCInferenceService"):
+        assert health(address, service) == "SERVING"
     with fails("NOT_FOUND"):
         health(address, "cass.v1.NoService")
     with service_of(address) as stub:
@@ -62,7 +63,7 @@ def test_health_and_information(address: str) -> None:
             queue_bytes=536_870_912,
             streams_per_connection=16,
             keepalive_min_seconds=10,
-            work=5_368_709_120,
+            work=5 << 30,
         ),
         features=["level_ranges", "logit_clamp", "soft_focal", "weights"],
     )
@@ -73,14 +74,19 @@ def test_reflection(address: str) -> None:
     asked = reflection_pb2.ServerReflectionRequest
     with connect(address) as channel:
         stub = reflection_pb2_grpc.ServerReflectionStub(channel)
-        requests = [asked(list_services=""), asked(file_containing_symbol="cass.v1.CassService")]
-        listed, described = stub.ServerReflectionInfo(iter(requests), timeout=LIMIT)
+        symbols = ("cass.v1.CassService", "inference.GRPCInferenceService")
+        requests = [asked(file_containing_symbol=symbol) for symbol in symbols]
+        requests.append(asked(list_services=""))
+        described, inference, listed = stub.ServerReflectionInfo(iter(requests), timeout=LIMIT)
     names = {service.name for service in listed.list_services_response.service}
     assert names == {
         "cass.v1.CassService",
         "grpc.health.v1.Health",
         "grpc.reflection.v1alpha.ServerReflection",
+        "inference.GRPCInferenceService",
     }
+    (data,) = inference.file_descriptor_response.file_descriptor_proto
+    assert descriptor_pb2.FileDescriptorProto.FromString(data).name == "grpc_predict_v2.proto"
     (data,) = described.file_descriptor_response.file_descriptor_proto
     file = descriptor_pb2.FileDescriptorProto.FromString(data)
     assert file.name == "cass/v1/cass.proto"
@@ -90,6 +96,16 @@ def test_reflection(address: str) -> None:
         "ComputeLoss",
         "GetServerInfo",
     ]
+
+
+def test_without_the_open_inference_protocol() -> None:
+    with serving("--no-open-inference") as server, connect(server.address) as channel:
+        with fails(
+            "UNIMPLEMENTED", "there is no method /inference.GRPCInferenceService/ServerLive"
+        ):
+            channel.unary_unary("/inference.GRPCInferenceService/ServerLive")(b"", timeout=LIMIT)
+        with fails("NOT_FOUND"):
+            health(server.address, "inference.GRPCInferenceService")
 
 
 def test_drain_has_an_end(tmp_path: Path) -> None:

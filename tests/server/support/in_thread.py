@@ -18,6 +18,7 @@ from cass_server.config.limits import Limits
 from cass_server.engines.base import CpuEngine, Engine
 from cass_server.observability.call import Metadata
 from cass_server.observability.metrics import Metrics
+from cass_server.open_inference.service import open_inference
 from cass_server.rpc import health
 from cass_server.rpc.answerer import Answerer
 from cass_server.rpc.deadlines import Deadlines
@@ -25,7 +26,7 @@ from cass_server.rpc.delivery import Delivery
 from cass_server.rpc.health import Health
 from cass_server.rpc.receiving import MessageFirst
 from cass_server.rpc.router import Router
-from cass_server.rpc.servicer import CassService
+from cass_server.rpc.servicer import CassService, Host
 from cass_server.rpc.streams import MaskStreams
 from cass_server.scheduling.admission import Admission
 from cass_server.scheduling.compute_pool import ComputePool
@@ -125,7 +126,8 @@ def running(
     delivery = Delivery(helpers)
     streams = MaskStreams(answerer, limits, delivery)
     status = Health((SERVICE_NAME,), helpers, _deadlines, limits.receive_seconds)
-    service = CassService(answerer, limits, streams, helpers)
+    host = Host(answerer, limits, streams, helpers, lambda: status.is_serving)
+    service = CassService(answerer, limits, streams, helpers, [open_inference(host)])
     router = Router(service, allows, helpers)
     router.add_registered_method_handlers(health.SERVICE_NAME, status.handlers())
     server = grpc.server(

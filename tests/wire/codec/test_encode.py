@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from itertools import product
@@ -133,6 +134,18 @@ def test_a_loss_is_read_as_it_was_set(dtype: str, reduction: Any, grad: bool) ->
     if grad:
         assert np.frombuffer(response.grad.data, dtype).tolist() == [i / 4 for i in range(30)]
         assert list(response.grad.shape) == [2, 3, 5]
+
+
+def test_no_number_is_longer_than_five_bytes() -> None:
+    """protobufjs reads a 32-bit number of one to five bytes, or of ten."""
+    layout = mask_layout(inputs_of(1, [(1, 1), (1, 300), (300, 300), (1, 70_000)] * 2, "uint8"))
+    masks, _ = layout.arrays()
+    for mask in masks:
+        mask[...] = 0
+    # All bytes from 0x80 on are of numbers that go on.
+    found = re.findall(rb"[\x80-\xff]+", layout.message(masks, []))
+    assert {len(run) for run in found} >= {1, 2, 4}
+    assert max(map(len, found)) == 4
 
 
 @pytest.mark.parametrize("implementation", ["python", "upb"])

@@ -1,0 +1,146 @@
+"""Finds boxes and image sizes in a batch that is collated already."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cass_client.found import Form, Found, Region
+from cass_client.torch.targets.images import batch_sizes, image_key, pictures
+from cass_client.torch.targets.objects import boxes_key, four_columns, read_target
+from cass_client.torch.targets.samples import read_sample
+from cass_core.errors import InvalidRequest
+
+# What a batch has a list of, one entry an image, beside the boxes.
+_BESIDE = ("iscrowd", "ignore")
+
+
+class BatchTargets(NamedTuple):
+    """What a collated batch says.
+
+    Attributes:
+        found: the boxes of each image.
+        sizes: (H, W) of each image.
+        regions: where the picture is in each image; None if the batch does not say so.
+    """
+
+    found: list[Found]
+    sizes: list[tuple[int, int]]
+    regions: list[Region] | None
+
+
+def read_batch(batch: Any, boxes: str, image: str, form: Form) -> BatchTargets:
+    """Boxes and sizes of a batch: a dict, (images, targets, ...), or a list of samples.
+
+    Args:
+        batch: what a ``collate_fn`` made.
+        boxes: key of the boxes, in the batch or in a target.
+        image: key of the images in a dict.
+        form: of boxes that do not say it themselves.
+
+    Raises:
+        InvalidRequest: they cannot be found; ``boxes`` or ``image_size`` is named.
+    """
+    if isinstance(batch, Mapping):
+        images, mask = batch[image_key(batch, image, "image_size")], batch.get("pixel_mask")
+        targets = _targets_of(batch, boxes)
+        if boxes in batch and _lack(targets, boxes):
+            boxes = "boxes"  # the key was that of the targets
+    elif are_samples(batch):
+        read = [read_sample(sample, i, boxes, image, form) for i, sample in enumerate(batch)]
+        return BatchTargets([found for found, _, _ in read], [size for _, size, _ in read], None)
+    elif isinstance(batch, tuple | list) and len(batch) >= 2:
+        (images, targets), mask = batch[:2], None
+    else:
+        raise InvalidRequest(
+            "boxes",
+            f"cannot be found in a batch of {type(batch).__name__}; it must be a dict, (images, "
+            "targets) or a list of samples, or boxes a function",
+        )
+    sizes = batch_sizes(images)
+    regions = None
+    if mask is not None:
+        regions = pictures(mask, padding=False)
+    elif isinstance(getattr(images, "mask", None), Tensor):
+        regions = pictures(images.mask, padding=True)
+    return BatchTargets(_read(targets, len(sizes), boxes, form), sizes, regions)
+
+
+def are_samples(batch: Any) -> bool:
+    """Whether a batch is a list of dicts with an image each, as detectron2 has them."""
+    return (
+        isinstance(batch, list | tuple)
+        and len(batch) > 0
+        and all(isinstance(entry, Mapping) for entry in batch)
+    )
+
+
+def targets_key(batch: Mapping[Any, Any], boxes: str) -> str:
+    """The key of what has the boxes in a dict batch."""
+    if boxes not in batch:
+        for key in ("targets", "labels"):
+            if isinstance(batch.get(key), list | tuple):
+                return key
+    return boxes_key(batch, boxes, "boxes")
+
+
+def _targets_of(batch: Mapping[Any, Any], boxes: str) -> Any:
+    """A list with the target of each image, or the batch itself where its boxes are in one row."""
+    if "batch_idx" in batch:
+        return batch
+    key = targets_key(batch, boxes)
+    found = batch[key]
+    beside = {name: batch[name] for name in _BESIDE if _is_row(batch.get(name), found)}
+    if not beside or not isinstance(found, Sequence | Tensor | np.ndarray):
+        return found
+    return [
+        {key: entry} | {name: row[i] for name, row in beside.items()}
+        for i, entry in enumerate(found)
+    ]
+
+
+def _lack(targets: Any, key: str) -> bool:
+    return isinstance(targets, list | tuple) and any(
+        isinstance(target, Mapping) and key not in target for target in targets
+    )
+
+
+def _is_row(value: Any, like: Any) -> bool:
+    return hasattr(value, "__len__") and hasattr(like, "__len__") and len(value) == len(like)
+
+
+def _read(targets: Any, images: int, boxes: str, form: Form) -> list[Found]:
+    if isinstance(targets, Mapping):
+        return _of_row(targets, images, boxes, form)
+    if not hasattr(targets, "__len__") or not hasattr(targets, "__getitem__"):
+        raise InvalidRequest("boxes", f"must be one target an image, got {type(targets).__name__}")
+    if len(targets) != images:
+        raise InvalidRequest("boxes", f"has {len(targets)} entries, the batch {images} images")
+    return [_one(target, f"boxes[{i}]", boxes, form) for i, target in enumerate(targets)]
+
+
+def _one(target: Any, name: str, boxes: str, form: Form) -> Found:
+    if isinstance(target, Mapping) and not set(target) - {"image_id"}:
+        return Found(None)
+    return read_target(target, name, boxes, form)
+
+
+def _of_row(batch: Mapping[Any, Any], images: int, boxes: str, form: Form) -> list[Found]:
+    """Boxes of all images in one row, with the index of each one's image, as ultralytics has it."""
+    if "batch_idx" not in batch:
+        raise InvalidRequest("boxes", "must be a list with one target an image, got a dict")
+    key = boxes_key(batch, boxes, "boxes")
+    values = torch.as_tensor(four_columns(batch[key], "boxes")).reshape(-1, 4)
+    owner = torch.as_tensor(batch["batch_idx"]).flatten().to(values.device)
+    if len(owner) != len(values):
+        raise InvalidRequest(
+            "boxes.batch_idx", f"has {len(owner)} entries, but there are {len(values)} boxes"
+        )
+    if len(owner) and not ((owner >= 0) & (owner < images) & (owner % 1 == 0)).all():
+        raise InvalidRequest("boxes.batch_idx", f"must be whole numbers below {images}")
+    normalized = form.normalized is not False
+    return [Found(values[owner == i], "cxcywh", normalized) for i in range(images)]
