@@ -11,11 +11,12 @@ import numpy as np
 from cass_core.arrays import Array, is_tensor, read_only, to_host
 from cass_core.boxes import BoxBatch
 from cass_core.checks.weighting import Weighting, check_weights
-from cass_core.cpu import threads
+from cass_core.cpu import run, threads
 from cass_core.cpu.run import fill_mask, images_per_thread
 from cass_core.cpu.weights import share_out, weigh_images
 from cass_core.grid import FeatureMap, Sizes
 from cass_core.inputs import MaskInputs
+from cass_core.specs import MaskSpec, WeightSpec
 
 _NO_BOXES = read_only(np.empty((0, 4), np.float32))
 _NO_OFFSETS = read_only(np.empty(0, np.int64))
@@ -136,3 +137,14 @@ def _share_out(
             share_out(offsets, start, owner[part], read_only(patches), shares, of_map[part])
 
         threads.split(len(owner), work, images_per_thread(owner[0].size if len(owner) else 1))
+
+
+def warm_up() -> None:
+    """As `cass_core.cpu.run.warm_up`, the kernels of weights included."""
+    run.warm_up()
+    box = np.array([[2, 2, 6, 6]], np.float32)
+    boxes = BoxBatch(box, np.array([1]))
+    inputs = MaskInputs(boxes, np.array([[8.0, 8.0]]), [(8, 8)], True, MaskSpec(), "float32", False)
+    inputs = inputs.weighted(WeightSpec("object"), box, boxes, np.ones(1, np.float32))
+    mask, weights = (np.empty((1, 8, 8), np.float32) for _ in range(2))
+    fill_weighted(inputs, boxes, np.array([[8.0, 8.0]]), ([mask], [], [weights]), None)

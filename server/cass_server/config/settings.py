@@ -140,7 +140,9 @@ class Settings(BaseSettings):
         "Limits", DEFAULT_LIMITS.message_bytes, "Maximum bytes of one request."
     )
     max_images: Count = _setting("Limits", DEFAULT_LIMITS.images, "Maximum images in one request.")
-    max_boxes: Count = _setting("Limits", DEFAULT_LIMITS.boxes, "Maximum boxes in one request.")
+    max_boxes: Count = _setting(
+        "Limits", DEFAULT_LIMITS.boxes, "Maximum boxes in one request, ignored ones included."
+    )
     max_patches: Count = _setting(
         "Limits", DEFAULT_LIMITS.patches, "Maximum patches of all masks of a request."
     )

@@ -79,7 +79,7 @@ class CpuEngine:
     @staticmethod
     def warm_up() -> None:
         """See `Engine`."""
-        from cass_core.cpu.run import warm_up
+        from cass_core.cpu.weighing import warm_up
 
         warm_up()
 

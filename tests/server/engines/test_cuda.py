@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from cass_core import BoxBatch, InvalidRequest, LossSpec, MaskSpec, compute_loss
+from cass_core import BoxBatch, InvalidRequest, LossSpec, MaskSpec, WeightSpec, compute_loss
 from cass_core.arrays import Array, from_host, storage_dtype
 from cass_core.inputs import LossInputs, MaskInputs
 from cass_core.results import HostLoss
@@ -389,3 +389,22 @@ def test_a_failed_call_leaves_the_device_usable(
     assert faults.emptied == emptied
     masks, _ = masks_of(engine, mask_inputs(STREET[:1]))
     assert masks[0].max() == 1
+
+
+def test_weights_agree() -> None:
+    regions = [(0, 0, 100, 96)] * 3, [[], [(0, 0, 80, 60)], []], None
+    inputs = mask_inputs(return_owner=True).weighted(WeightSpec("object", 0.5), *regions)
+    found = []
+    for engine in (CpuEngine(), CudaEngine("cpu")):
+        masks, owners = arrays(inputs)
+        weights = [np.full(mask.shape, 77, np.float32) for mask in masks]
+        engine.masks(inputs, masks, owners, None, weights)
+        found.append([*masks, *owners, *weights])
+    for first, second in zip(*found, strict=True):
+        np.testing.assert_allclose(first, second, rtol=1e-5, atol=1e-6)
+    weights, target = found[0][4], targets("float32").numpy()
+    agreeing(
+        LossInputs.check(ramp("float32").numpy(), target, LossSpec(), None, True, weights=weights),
+        1e-4,
+        1e-7,
+    )
