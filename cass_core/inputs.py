@@ -83,6 +83,13 @@ class MaskInputs:
         check_plausible(batch, inputs.sizes, inputs.maps)
         return inputs
 
+    def with_weights(self, return_weights: bool, *given: Any) -> MaskInputs:
+        """These, with weights if they are requested; what they are made from is checked anyway."""
+        if return_weights is False and all(value is None for value in given):
+            return self
+        weighted = self.weighted(*given)
+        return weighted if check_flag(return_weights, "return_weights") else self
+
     def weighted(
         self,
         weight_spec: WeightSpec | None,

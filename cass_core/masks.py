@@ -10,7 +10,7 @@ from cass_core.boxes import BoxBatch
 from cass_core.cpu.backend import compute_masks
 from cass_core.inputs import MaskInputs
 from cass_core.results import arrange_masks, wrap_masks
-from cass_core.specs import MaskSpec, WeightSpec, check_flag
+from cass_core.specs import MaskSpec, WeightSpec
 
 
 def generate_mask(
@@ -74,12 +74,12 @@ def generate_mask(
                [0.64, 0.8 , 0.8 , 0.64]], dtype=float32)
     """
     inputs = MaskInputs.check(boxes, image_size, feature_map, spec, dtype, return_owner)
-    # A chain of comparisons takes no time of those who do without.
+    # A chain of comparisons costs those who do without next to nothing.
     if not (
         return_weights is False and weight_spec is valid_region is ignore is box_weights is None
     ):
-        weighted = inputs.weighted(weight_spec, valid_region, ignore, box_weights)
-        inputs = weighted if check_flag(return_weights, "return_weights") else inputs
+        given = weight_spec, valid_region, ignore, box_weights
+        inputs = inputs.with_weights(return_weights, *given)
     xyxy = inputs.boxes.xyxy
     if is_tensor(xyxy) and xyxy.device.type == "cuda":
         from cass_core.ops.backend import make_masks

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from cass_core.arrays import Array, Tensorlike, from_host, is_tensor
-from cass_core.inputs import MaskInputs
+from cass_core.inputs import LossInputs, MaskInputs
+from cass_core.specs import normalizer_of
 
 if TYPE_CHECKING:
     import torch
@@ -65,6 +66,13 @@ class HostLoss:
             normalizer=self.normalizer,
             grad=None if self.grad is None else place(self.grad, logits_dtype),
         )
+
+
+def divisor_of(inputs: LossInputs) -> float:
+    """What the sum of a loss is divided by; a mean's weights that boxes make are not counted."""
+    if inputs.weights is not None and inputs.spec.reduction == "mean":
+        return float(inputs.weights.sum(dtype=np.float64))
+    return normalizer_of(inputs.spec, inputs.logits.size, inputs.num_boxes)
 
 
 def wrap_masks(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,15 @@ def work(inputs: MaskInputs) -> npt.NDArray[np.float64]:
         of_level = (longer > over) & (longer <= longest)
         total += np.where(of_level, rows * columns + _LINE * (rows + columns), 0.0)
     return total
+
+
+def ignored_inputs(inputs: MaskInputs) -> MaskInputs | None:
+    """Inputs whose work is that of the ignored boxes, if there are any: each on every level."""
+    weighting = inputs.weighting
+    if weighting is None or weighting.ignore is None or not weighting.ignore.num_boxes:
+        return None
+    spec = inputs.spec.replace(level_ranges=None, expansion_ratio=0.0)
+    return replace(inputs, boxes=weighting.ignore, spec=spec, weighting=None)
 
 
 def _reach(

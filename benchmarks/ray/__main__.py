@@ -84,7 +84,7 @@ def check(address: str, case: Case) -> None:
     with grpc.insecure_channel(address, CHANNEL_OPTIONS) as channel:
         call: Any = channel.unary_unary(GENERATE_MASK)
         answer = pb.GenerateMaskResponse.FromString(call(request_of(case), wait_for_ready=True))
-    (masks,), _ = convert.masks_and_owners(answer)
+    (masks,), _, _ = convert.masks_of(answer)
     if not np.array_equal(masks, generate_mask(boxes, IMAGE_SIZE, feature_map, SPEC)):
         raise SystemExit(f"{address}, {case}: other masks than local ones")
 

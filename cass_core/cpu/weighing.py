@@ -21,7 +21,6 @@ _NO_BOXES = read_only(np.empty((0, 4), np.float32))
 _NO_OFFSETS = read_only(np.empty(0, np.int64))
 _NO_COUNTS = np.empty(0, np.int64)
 _NO_PATCHES = np.empty((0, 4), np.int64)
-_NO_SHARES = read_only(np.empty(0, np.float32))
 
 
 def fill_weighted(
@@ -47,11 +46,6 @@ def fill_weighted(
     if weighting.needs_owner and not owners:
         owners = [np.empty(mask.shape, np.int32) for mask in masks]
     counts = np.zeros(boxes.num_boxes, np.int64) if balanced else _NO_COUNTS
-    shares = _NO_SHARES
-    if weighting.box_weights is not None:
-        shares = to_host(weighting.box_weights)[0]
-        if is_tensor(weighting.box_weights) and weighting.box_weights.device.type != "cpu":
-            check_weights(shares, "box_weights")  # unread so far
     patches_of_boxes = [
         np.empty((boxes.num_boxes, 4), np.int64) if weighting.needs_owner else _NO_PATCHES
         for _ in masks
@@ -59,7 +53,7 @@ def fill_weighted(
     weigh_part: Callable[..., None] = partial(weigh_images, *_arrays(boxes, sizes, weighting))
     for i, feature_map in enumerate(inputs.maps):
         of_map, options = weights[i], _options(inputs, feature_map, i)
-        of_boxes: Any = patches_of_boxes[i], counts, _NO_SHARES if balanced else read_only(shares)
+        of_boxes: Any = patches_of_boxes[i], counts
 
         def weigh(
             first: int,
@@ -77,11 +71,25 @@ def fill_weighted(
             boxes, sizes, feature_map, inputs.spec, inputs.dtype, masks[i], owner, checkpoint,
             level=i, weigh=weigh,
         )  # fmt: skip
-    if balanced:
-        # Of the objects' patches together, as many as there are.
-        balance = counts.sum() / np.maximum(np.count_nonzero(counts) * counts, 1)
-        shares = (balance * shares if len(shares) else balance).astype(np.float32)
-        _share_out(boxes, read_only(shares), owners, patches_of_boxes, weights)
+    if weighting.needs_owner:
+        shares = read_only(_shares(weighting, counts))
+        _share_out(boxes, shares, owners, patches_of_boxes, weights)
+
+
+def _shares(weighting: Weighting, counts: Array) -> Array:
+    """What the patches of each box weigh, ``[M]`` float32, of the patches that each owns."""
+    box_weights = weighting.box_weights
+    given: Array | None = None if box_weights is None else to_host(box_weights)[0]
+    if is_tensor(box_weights) and box_weights.device.type != "cpu":
+        check_weights(box_weights.cpu(), "box_weights")  # unread so far
+    if weighting.spec.balance != "object":
+        assert given is not None  # else no owner is needed
+        return given
+    # The objects' patches weigh together as much as there are of them.
+    shares = counts.sum() / np.maximum(np.count_nonzero(counts) * counts, 1)
+    shares = shares if given is None else shares * given
+    most = np.finfo(np.float32).max
+    return np.asarray(np.minimum(shares, most), np.float32)
 
 
 def _arrays(boxes: BoxBatch, sizes: Sizes, weighting: Weighting) -> tuple[Any, ...]:

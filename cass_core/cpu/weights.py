@@ -55,12 +55,12 @@ def _fill(values: Any, patches: Any, value: Any) -> None:
 
 @inline
 def _share(owner: Any, weights: Any, patches: Any, name: Any, share: Any) -> None:
-    """Give a box's share to its patches that weigh anything."""
+    """Give a box's share to its patches, which weigh 1, or 0 and then still do."""
     for r in range(patches[0], patches[1]):
         names = owner[r, patches[2] : patches[3]]
         line = weights[r, patches[2] : patches[3]]
         for c in range(line.shape[0]):
-            line[c] = share if (names[c] == name) & (line[c] > np.float32(0)) else line[c]
+            line[c] *= share if names[c] == name else np.float32(1)
 
 
 @kernel
@@ -79,7 +79,7 @@ def weigh_images(
     """Fill ``weights`` (``[K, n_y, n_x]`` float32) of images first_image .. first_image + K.
 
     A patch that step 1 of the weights leaves out gets 0, one without a value the background's
-    weight, and any other 1, or the share of its owner where shares are given.
+    weight, and any other 1.
 
     Args:
         boxes: ``[M, 4]`` float32 and offsets ``[B + 1]``.
@@ -90,15 +90,15 @@ def weigh_images(
         mask: like ``weights``; the values before they are rounded to a short dtype.
         owner: like ``mask``, int32, or of no images where nothing is asked of boxes.
         weights: see above.
-        of_boxes: three arrays: ``[M, 4]`` int64, filled with the patches that each box can own
+        of_boxes: two arrays: ``[M, 4]`` int64, filled with the patches that each box can own
             (rows, columns), or empty; ``[M]`` int64, to which the patches are added that each owns
-            and that weigh anything, or empty; ``[M]`` float32 shares, or empty.
+            and that weigh anything, or empty.
         options: h, w, patch_y, patch_x, min_size, expansion_ratio, bounds of the level's range,
             background weight.
     """
     (xyxy, offsets), (ignored_xyxy, ignored_offsets) = boxes, ignored
     h, w, patch_y, patch_x, min_size, expansion, over, longest, background_weight = options
-    patches_of_boxes, counts, shares = of_boxes
+    patches_of_boxes, counts = of_boxes
     rows, columns = mask.shape[1], mask.shape[2]
     grid, plain = (
         (patch_y, patch_x, min_size, rows, columns),
@@ -157,8 +157,6 @@ def weigh_images(
                 r0, r1, c0, c1 = _patches_of(xyxy[box], ratio_y, ratio_x, grid, expansion, ends)
             for i, value in enumerate((r0, r1, c0, c1)):
                 patches_of_boxes[box, i] = value
-            if shares.shape[0] > 0:
-                _share(owner[k], weights[k], (r0, r1, c0, c1), name, shares[box])
             if counts.shape[0] == 0:
                 continue
             count = 0

@@ -99,7 +99,8 @@ def _shares(counts: Tensor, box_weights: Tensor | None, balanced: bool) -> Tenso
     patches = counts.double()
     objects = torch.count_nonzero(counts)
     shares = patches.sum() / torch.clamp(patches * objects, min=1.0)
-    return (shares if box_weights is None else shares * box_weights).float()
+    shares = shares if box_weights is None else shares * box_weights
+    return shares.clamp(max=torch.finfo(torch.float32).max).float()
 
 
 def _share_out(

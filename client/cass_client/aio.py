@@ -15,7 +15,7 @@ from cass_client.transport.profile import CallProfile
 from cass_core.boxes import BoxBatch
 from cass_core.inputs import MaskInputs
 from cass_core.results import LossResult, wrap_masks
-from cass_core.specs import LossSpec, MaskSpec
+from cass_core.specs import LossSpec, MaskSpec, WeightSpec
 
 T = TypeVar("T")
 
@@ -43,11 +43,18 @@ class AsyncCassClient(BaseClient[AsyncTransport]):
         feature_map: Any,
         spec: MaskSpec = MaskSpec(),  # noqa: B008 - frozen
         *,
-        dtype: Any = "float32",
+        weight_spec: WeightSpec | None = None,
+        valid_region: Any = None,
+        ignore: BoxBatch | Sequence[Any] | None = None,
+        box_weights: Any = None,
         return_owner: bool = False,
+        return_weights: bool = False,
+        dtype: Any = "float32",
     ) -> Any:
         """See `cass_client.CassClient.generate_mask`."""
         inputs = MaskInputs.check(boxes, image_size, feature_map, spec, dtype, return_owner)
+        given = weight_spec, valid_region, ignore, box_weights
+        inputs = inputs.with_weights(return_weights, *given)
         return wrap_masks(inputs, *await self._run(self._mask_effects(inputs)))
 
     def generate_mask_future(self, *arguments: Any, **options: Any) -> asyncio.Task[Any]:
@@ -74,12 +81,19 @@ class AsyncCassClient(BaseClient[AsyncTransport]):
         feature_map: Any = None,
         mask_spec: MaskSpec = MaskSpec(),  # noqa: B008 - frozen
         loss_spec: LossSpec = LossSpec(),  # noqa: B008 - frozen
+        weight_spec: WeightSpec | None = None,
+        valid_region: Any = None,
+        ignore: BoxBatch | Sequence[Any] | None = None,
+        box_weights: Any = None,
+        weights: Any = None,
         num_boxes: float | None = None,
         return_grad: bool = False,
     ) -> LossResult:
         """See `cass_client.CassClient.compute_loss`."""
         source = boxes, image_size, feature_map, mask_spec
-        logits, inputs = loss_inputs(logits, target, source, loss_spec, num_boxes, return_grad)
+        weighting = weight_spec, valid_region, ignore, box_weights
+        options = loss_spec, weights, num_boxes, return_grad
+        logits, inputs = loss_inputs(logits, target, source, weighting, *options)
         return (await self._run(self._loss_effects(inputs))).wrap(logits, inputs.logits_dtype)
 
     async def info(self) -> ServerInfo:

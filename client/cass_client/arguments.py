@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from cass_core.arrays import Array, is_tensor
+from cass_client.parts import copied
+from cass_core.arrays import Array
 from cass_core.boxes import BoxBatch
 from cass_core.checks.logits import check_logits
 from cass_core.errors import InvalidRequest
 from cass_core.grid import feature_maps, one_feature_map
 from cass_core.inputs import LossInputs, MaskInputs, check_spec
-from cass_core.specs import LossSpec, MaskSpec
+from cass_core.specs import LossSpec, MaskSpec, WeightSpec
 
 Masks: TypeAlias = tuple[list[Array], ...]
 
@@ -29,6 +29,11 @@ class MaskRequest:
         spec: the options.
         dtype: ``float32``, ``float16``, ``bfloat16`` (torch only) or ``uint8``.
         return_owner: also return which box gave each patch its value.
+        weight_spec: what a patch weighs; this and the rest as for `cass_core.generate_mask`.
+        valid_region: where the picture is in each padded image.
+        ignore: boxes of regions that nobody annotated.
+        box_weights: one number a box.
+        return_weights: also return the weights.
 
     Example:
         >>> MaskRequest([[[8, 8, 24, 24]]], (32, 32), (4, 4)).dtype
@@ -41,21 +46,25 @@ class MaskRequest:
     spec: MaskSpec = MaskSpec()  # noqa: RUF009 - frozen
     dtype: Any = "float32"
     return_owner: bool = False
+    weight_spec: WeightSpec | None = None
+    valid_region: Any = None
+    ignore: BoxBatch | Sequence[Any] | None = None
+    box_weights: Any = None
+    return_weights: bool = False
 
     def inputs(self) -> MaskInputs:
         """The checked arguments, whose arrays may be the caller's."""
-        return MaskInputs.check(
+        inputs = MaskInputs.check(
             self.boxes, self.image_size, self.feature_map, self.spec, self.dtype, self.return_owner
         )
+        given = self.weight_spec, self.valid_region, self.ignore, self.box_weights
+        return inputs.with_weights(self.return_weights, *given)
 
     def check(self) -> MaskInputs:
         """The checked arguments, which share no memory with the caller's."""
         inputs = self.inputs()
-        if inputs.boxes is not self.boxes:  # packed just now
-            return inputs
-        xyxy: Any = inputs.boxes.xyxy
-        copy = xyxy.clone() if is_tensor(xyxy) else xyxy.copy()
-        return dataclasses.replace(inputs, boxes=BoxBatch(copy, inputs.boxes.counts.copy()))
+        is_shared = inputs.boxes is self.boxes  # rather than packed just now
+        return copied(inputs, is_shared) if is_shared or inputs.weighting is not None else inputs
 
 
 def loader_inputs(
@@ -75,11 +84,19 @@ def loss_inputs(
     logits: Any,
     target: Any,
     source: tuple[BoxBatch | Sequence[Any] | None, Any, Any, MaskSpec],
+    weighting: tuple[WeightSpec | None, Any, BoxBatch | Sequence[Any] | None, Any],
     loss_spec: LossSpec,
+    weights: Any,
     num_boxes: float | None,
     return_grad: bool,
 ) -> tuple[Any, LossInputs]:
-    """The logits as an array or tensor, and the checked arguments of a `compute_loss`."""
+    """The logits as an array or tensor, and the checked arguments of a `compute_loss`.
+
+    Args:
+        logits, target, loss_spec, weights, num_boxes, return_grad: its arguments.
+        source: boxes, image size, feature map and `MaskSpec`.
+        weighting: `WeightSpec`, valid regions, ignored boxes and weights of the boxes.
+    """
     boxes, image_size, feature_map, mask_spec = source
     check_spec(loss_spec)
     logits = check_logits(logits)
@@ -89,4 +106,8 @@ def loss_inputs(
     if boxes is not None:
         maps = one_feature_map(feature_map)
         mask = MaskInputs.check(boxes, image_size, maps, mask_spec, "float32", False)
-    return logits, LossInputs.check(logits, target, loss_spec, num_boxes, return_grad, mask)
+        mask = mask.with_weights(any(value is not None for value in weighting), *weighting)
+    elif any(value is not None for value in weighting):
+        raise InvalidRequest("weight_spec", "and regions need boxes; a target has weights")
+    options = loss_spec, num_boxes, return_grad, mask, weights
+    return logits, LossInputs.check(logits, target, *options)

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from cass_core.arrays import Array, corners, is_tensor
+from cass_core.arrays import Array, corners, from_host, is_tensor
 from cass_core.boxes import BoxBatch
 from cass_core.errors import InvalidRequest
 from cass_core.grid import Sizes, same_image_size
@@ -92,9 +92,8 @@ def to_corners(
     found = np.concatenate([first, second], axis=1).astype(np.float32)
     if not is_tensor(boxes):
         return found
-    import torch
-
-    return torch.from_numpy(found).to(boxes.device)
+    tensor: Any = from_host(found, "float32", as_tensor=True)
+    return tensor.to(boxes.device)
 
 
 def _host_values(boxes: Any, name: str) -> Array:

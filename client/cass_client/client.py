@@ -15,7 +15,7 @@ from cass_core.boxes import BoxBatch
 from cass_core.errors import InvalidRequest
 from cass_core.inputs import MaskInputs
 from cass_core.results import LossResult, wrap_masks
-from cass_core.specs import LossSpec, MaskSpec
+from cass_core.specs import LossSpec, MaskSpec, WeightSpec
 
 T = TypeVar("T")
 
@@ -66,8 +66,13 @@ class CassClient(BaseClient[Transport]):
         feature_map: Any,
         spec: MaskSpec = MaskSpec(),  # noqa: B008 - frozen
         *,
-        dtype: Any = "float32",
+        weight_spec: WeightSpec | None = None,
+        valid_region: Any = None,
+        ignore: BoxBatch | Sequence[Any] | None = None,
+        box_weights: Any = None,
         return_owner: bool = False,
+        return_weights: bool = False,
+        dtype: Any = "float32",
     ) -> Any:
         """Make the soft target masks of a batch; see `cass_core.generate_mask`.
 
@@ -80,6 +85,8 @@ class CassClient(BaseClient[Transport]):
             ServerError: the server failed, or its answer does not fit the request.
         """
         inputs = MaskInputs.check(boxes, image_size, feature_map, spec, dtype, return_owner)
+        given = weight_spec, valid_region, ignore, box_weights
+        inputs = inputs.with_weights(return_weights, *given)
         return wrap_masks(inputs, *self._run(self._mask_effects(inputs)))
 
     def generate_mask_future(
@@ -89,8 +96,13 @@ class CassClient(BaseClient[Transport]):
         feature_map: Any,
         spec: MaskSpec = MaskSpec(),  # noqa: B008 - frozen
         *,
-        dtype: Any = "float32",
+        weight_spec: WeightSpec | None = None,
+        valid_region: Any = None,
+        ignore: BoxBatch | Sequence[Any] | None = None,
+        box_weights: Any = None,
         return_owner: bool = False,
+        return_weights: bool = False,
+        dtype: Any = "float32",
     ) -> Future[Any]:
         """As `generate_mask`, without waiting: a future of the masks.
 
@@ -103,7 +115,9 @@ class CassClient(BaseClient[Transport]):
             ...     future.result().shape
             (1, 4, 4)
         """
-        inputs = MaskRequest(boxes, image_size, feature_map, spec, dtype, return_owner).check()
+        given = weight_spec, valid_region, ignore, box_weights, return_weights
+        options = spec, dtype, return_owner, *given
+        inputs = MaskRequest(boxes, image_size, feature_map, *options).check()
 
         def effects() -> Effects[Any]:
             return wrap_masks(inputs, *(yield from self._mask_effects(inputs)))
@@ -147,6 +161,11 @@ class CassClient(BaseClient[Transport]):
         feature_map: Any = None,
         mask_spec: MaskSpec = MaskSpec(),  # noqa: B008 - frozen
         loss_spec: LossSpec = LossSpec(),  # noqa: B008 - frozen
+        weight_spec: WeightSpec | None = None,
+        valid_region: Any = None,
+        ignore: BoxBatch | Sequence[Any] | None = None,
+        box_weights: Any = None,
+        weights: Any = None,
         num_boxes: float | None = None,
         return_grad: bool = False,
     ) -> LossResult:
@@ -162,6 +181,12 @@ class CassClient(BaseClient[Transport]):
             feature_map: (h, w) in cells.
             mask_spec: how the mask is made.
             loss_spec: which loss and reduction.
+            weight_spec: with boxes, what a patch weighs; this and the next three as for
+                `cass_core.generate_mask`. One of them suffices for the loss to have weights.
+            valid_region: where the picture is in each padded image.
+            ignore: boxes of regions that nobody annotated.
+            box_weights: one number a box.
+            weights: with a target, of each of its patches; see `cass_core.compute_loss`.
             num_boxes: normaliser of ``per_object``; with boxes by default their number.
             return_grad: also return the gradient.
 
@@ -169,7 +194,9 @@ class CassClient(BaseClient[Transport]):
             CassError: as `generate_mask`.
         """
         source = boxes, image_size, feature_map, mask_spec
-        logits, inputs = loss_inputs(logits, target, source, loss_spec, num_boxes, return_grad)
+        weighting = weight_spec, valid_region, ignore, box_weights
+        options = loss_spec, weights, num_boxes, return_grad
+        logits, inputs = loss_inputs(logits, target, source, weighting, *options)
         return self._run(self._loss_effects(inputs)).wrap(logits, inputs.logits_dtype)
 
     def info(self) -> ServerInfo:

@@ -15,10 +15,11 @@ import numpy as np
 
 from cass.codec.decode import Views
 from cass.dtypes import NAMES, element_type
-from cass.specs import loss_spec, mask_spec
+from cass.specs import loss_spec, mask_spec, weight_spec
 from cass.v1 import cass_pb2 as pb
 from cass_core.arrays import LOGIT_DTYPES, MASK_DTYPES, TARGET_DTYPES, Array
 from cass_core.boxes import BoxBatch
+from cass_core.checks.weighting import Weighting, check_weights
 from cass_core.errors import InvalidRequest
 from cass_core.grid import FeatureMap, Sizes, feature_maps, image_sizes
 from cass_core.inputs import LossInputs, MaskInputs, check_options, check_ranges
@@ -30,7 +31,11 @@ _MAX_DIMENSIONS = 8
 _MAX_BYTES = 2**63 - 1
 _BOX_BYTES = 16
 _FLOAT32 = np.dtype(np.float32)
+_FLOATS = ("float32",)
 _NO_VIEWS: Views = {}
+
+# Of a request for masks: what its weights are made from.
+_WEIGHT_FIELDS = ("weight_spec", "valid_region", "ignore", "box_weights")
 
 
 def tensor(
@@ -83,7 +88,8 @@ def mask_inputs(
     """
     # By way of a list: NumPy reads protobuf's sequence far more slowly.
     boxes = mask_boxes(boxes_data(request, views, at), list(request.boxes.counts))
-    return MaskInputs(boxes, *mask_options(request, boxes.num_images))
+    options = mask_options(request, boxes.num_images)
+    return MaskInputs(boxes, *options, weighting(request, boxes, options[3], views, at))
 
 
 def mask_options(
@@ -103,6 +109,60 @@ def mask_options(
     spec = mask_spec(request.mask_spec)
     check_options(num_images, maps, False, spec, dtype, request.return_owner)
     return sizes, maps, False, spec, dtype, request.return_owner
+
+
+def weighting(
+    request: pb.GenerateMaskRequest,
+    boxes: BoxBatch,
+    spec: MaskSpec,
+    views: Views = _NO_VIEWS,
+    at: str = "boxes",
+) -> Weighting | None:
+    """What the weights of a request are made from; None where none are requested.
+
+    A loss, which does not set ``return_weights``, requests them by giving it.
+    """
+    given = any(map(request.HasField, _WEIGHT_FIELDS))
+    if not given and not request.return_weights:
+        return None
+    prefix = at.removesuffix("boxes")
+    region = ignore = box_weights = None
+    if request.HasField("valid_region"):
+        view = _only(views, f"{prefix}valid_region")
+        region, _ = tensor(request.valid_region, "valid_region", _FLOATS, view)
+    if request.HasField("ignore"):
+        try:
+            ignore = mask_boxes(ignored_data(request, views, at), list(request.ignore.counts))
+        except InvalidRequest as error:
+            field = f"ignore{error.field.removeprefix('boxes')}"
+            raise InvalidRequest(field, error.reason) from None
+    if request.HasField("box_weights"):
+        view = _only(views, f"{prefix}box_weights")
+        box_weights, _ = tensor(request.box_weights, "box_weights", _FLOATS, view)
+    options = weight_spec(request.weight_spec)
+    return Weighting.check(boxes, spec, options, region, ignore, box_weights)
+
+
+def take_weighting(request: pb.GenerateMaskRequest) -> pb.GenerateMaskRequest | None:
+    """Moves what `weighting` reads, if there is any, to a message of its own.
+
+    Whether weights are requested is left with the request too.
+    """
+    given = [name for name in _WEIGHT_FIELDS if request.HasField(name)]
+    if not given and not request.return_weights:
+        return None
+    taken = pb.GenerateMaskRequest(return_weights=request.return_weights)
+    for name in given:
+        getattr(taken, name).CopyFrom(getattr(request, name))
+        request.ClearField(name)
+    return taken
+
+
+def ignored_data(
+    request: pb.GenerateMaskRequest, views: Views = _NO_VIEWS, at: str = "boxes"
+) -> bytes | memoryview:
+    """The bytes of a request's ignored boxes; see `mask_inputs`."""
+    return _only(views, f"{at.removesuffix('boxes')}ignore") or request.ignore.xyxy
 
 
 def boxes_data(
@@ -144,11 +204,16 @@ def loss_inputs(request: pb.ComputeLossRequest, views: Views = _NO_VIEWS) -> Los
             request.target, "target", TARGET_DTYPES, _only(views, "target")
         )
     elif source == "mask":
-        if request.mask.dtype or request.mask.return_owner:
-            raise InvalidRequest("mask", "must not set dtype or return_owner for a loss")
+        if request.mask.dtype or request.mask.return_owner or request.mask.return_weights:
+            raise InvalidRequest("mask", "must set nothing of its answer for a loss")
         if len(request.mask.feature_maps) != 1:
             raise InvalidRequest("feature_map", "must be one (h, w) here")
         mask = mask_inputs(request.mask, views, "mask.boxes")
+    weights = None
+    if request.HasField("weights"):
+        view = _only(views, "weights")
+        weights, _ = tensor(request.weights, "weights", _FLOATS, view)
+        check_weights(weights, "weights")
     return LossInputs.checked(
         logits,
         logits_dtype,
@@ -158,32 +223,31 @@ def loss_inputs(request: pb.ComputeLossRequest, views: Views = _NO_VIEWS) -> Los
         loss_spec(request.loss_spec),
         request.num_boxes if request.HasField("num_boxes") else None,
         request.return_grad,
+        weights,
     )
 
 
-def masks_and_owners(
+def masks_of(
     response: pb.GenerateMaskResponse, views: Views = _NO_VIEWS, at: str = ""
-) -> tuple[list[Array], list[Array]]:
-    """The arrays of an answer, writable, bfloat16 as its bits.
+) -> tuple[list[Array], list[Array], list[Array]]:
+    """Masks, owners and weights of an answer, writable, bfloat16 as its bits.
 
     The views are what has been taken out of the message that brought it, whose name there, with a
     dot at its end, is ``at``.
     """
-    masks, owners = views.get(f"{at}masks"), views.get(f"{at}owners")
-    return (
-        [
-            _answer(m, "masks", MASK_DTYPES, masks[i] if masks else None)
-            for i, m in enumerate(response.masks)
-        ],
-        [
-            _answer(m, "owners", ("int32",), owners[i] if owners else None)
-            for i, m in enumerate(response.owners)
-        ],
-    )
+
+    def arrays(field: str, dtypes: Sequence[str]) -> list[Array]:
+        lifted = views.get(f"{at}{field}")
+        return [
+            _answer(message, field, dtypes, lifted[i] if lifted else None)
+            for i, message in enumerate(getattr(response, field))
+        ]
+
+    return arrays("masks", MASK_DTYPES), arrays("owners", ("int32",)), arrays("weights", _FLOATS)
 
 
 def loss_result(response: pb.ComputeLossResponse, views: Views = _NO_VIEWS) -> HostLoss:
-    """The arrays of an answer, writable, bfloat16 as its bits; see `masks_and_owners`."""
+    """The arrays of an answer, writable, bfloat16 as its bits; see `masks_of`."""
     grad = None
     if response.HasField("grad"):
         grad = _answer(response.grad, "grad", LOGIT_DTYPES, _only(views, "grad"))

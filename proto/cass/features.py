@@ -6,7 +6,7 @@ from typing import Final
 
 from cass_core.inputs import LossInputs, MaskInputs
 
-FEATURES: Final = ("level_ranges", "logit_clamp", "soft_focal")
+FEATURES: Final = ("level_ranges", "logit_clamp", "soft_focal", "weights")
 """What this version knows; the contract names them at its fields."""
 
 _NONE: Final[frozenset[str]] = frozenset()
@@ -25,10 +25,17 @@ def features_of(inputs: MaskInputs | LossInputs | None) -> frozenset[str]:
     if inputs is None:
         return _NONE
     if isinstance(inputs, MaskInputs):
-        return _NONE if inputs.spec.level_ranges is None else frozenset(["level_ranges"])
+        if inputs.spec.level_ranges is None and inputs.weighting is None:
+            return _NONE
+        needed = {
+            "level_ranges": inputs.spec.level_ranges is not None,
+            "weights": inputs.weighting is not None,
+        }
+        return frozenset(name for name, is_needed in needed.items() if is_needed)
     spec = inputs.spec
     needed = {
         "logit_clamp": spec.logit_clamp is not None,
         "soft_focal": spec.kind == "soft_focal",
+        "weights": inputs.weights is not None,
     }
     return features_of(inputs.mask) | {name for name, is_needed in needed.items() if is_needed}

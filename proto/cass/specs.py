@@ -9,7 +9,7 @@ from typing import Any
 
 from cass.v1 import cass_pb2 as pb
 from cass_core.errors import InvalidRequest
-from cass_core.specs import LossSpec, MaskSpec
+from cass_core.specs import LossSpec, MaskSpec, WeightSpec
 
 # With every field set it has 120.
 _KEPT_BYTES = 256
@@ -27,9 +27,11 @@ _MASK_ENUMS = {
     "merge": _numbers(pb.Merge),
 }
 _LOSS_ENUMS = {"kind": _numbers(pb.LossKind), "reduction": _numbers(pb.Reduction)}
+_WEIGHT_ENUMS = {"balance": _numbers(pb.Balance)}
 # Numbers and flags.
 _LISTS = ("base_sigma", "level_ranges")
 _MASK_FIELDS = [f.name for f in fields(MaskSpec) if f.name not in (*_MASK_ENUMS, *_LISTS)]
+_WEIGHT_FIELDS = ["background_weight"]
 _LOSS_FIELDS = [f.name for f in fields(LossSpec) if f.name not in _LOSS_ENUMS]
 
 
@@ -80,15 +82,28 @@ def loss_spec(message: pb.LossSpec) -> LossSpec:
     return LossSpec(**_spec_options(message, "loss_spec", _LOSS_FIELDS, _LOSS_ENUMS))
 
 
+@lru_cache(maxsize=64)
+def weight_spec_message(spec: WeightSpec) -> pb.WeightSpec:
+    """The spec with every field set. The message is shared: do not change it."""
+    return pb.WeightSpec(**_spec_fields(spec, _WEIGHT_FIELDS, _WEIGHT_ENUMS))
+
+
+def weight_spec(message: pb.WeightSpec) -> WeightSpec:
+    """The spec of a message, unset fields having their defaults."""
+    return WeightSpec(**_spec_options(message, "weight_spec", _WEIGHT_FIELDS, _WEIGHT_ENUMS))
+
+
 def _spec_fields(
-    spec: MaskSpec | LossSpec, fields: Iterable[str], enums: Mapping[str, Mapping[str, int]]
+    spec: MaskSpec | LossSpec | WeightSpec,
+    fields: Iterable[str],
+    enums: Mapping[str, Mapping[str, int]],
 ) -> dict[str, Any]:
     values = {name: getattr(spec, name) for name in fields}
     return values | {name: numbers[getattr(spec, name)] for name, numbers in enums.items()}
 
 
 def _spec_options(
-    message: pb.MaskSpec | pb.LossSpec,
+    message: pb.MaskSpec | pb.LossSpec | pb.WeightSpec,
     prefix: str,
     fields: Iterable[str],
     enums: Mapping[str, Mapping[str, int]],

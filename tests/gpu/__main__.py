@@ -204,6 +204,7 @@ CHECKS = (
     Check(checks.mask_conformance),
     Check(checks.mask_dtypes),
     Check(checks.loss_conformance),
+    Check(checks.weight_conformance),
     Check(checks.random_scenes),
     Check(checks.ways_to_the_same_mask),
     Check(checks.empty_images),

@@ -15,7 +15,7 @@ from typing import Any, get_args
 import numpy as np
 import torch
 
-from cass_core import BoxBatch, CassLoss, LossSpec, MaskSpec
+from cass_core import BoxBatch, CassLoss, LossSpec, MaskSpec, WeightSpec
 from cass_core.specs import LossKind, Reduction
 from cass_core.synthetic import street_boxes
 from tests.gpu.setup import CELLS, FINE, HALVES, SIZE, Setup, Skipped, close, host, same
@@ -70,6 +70,29 @@ def loss_conformance(setup: Setup) -> None:
             close(found.loss, loss, loss_rtol, loss_atol, name)
             close(found.grad, grad, grad_rtol, grad_atol, f"{name}, gradient")
             close(found.sum, loss.sum(), loss_rtol, 0, f"{name}, sum")
+
+
+def weight_conformance(setup: Setup) -> None:
+    """Weights, losses and gradients of the conformance cases of regions, from boxes."""
+    cases, answers = _conformance(setup, "regions")
+    for n in setup.some(range(len(cases)), 3):
+        case, name = cases[n], f"case {n}"
+        spec = MaskSpec(**case["options"], level_ranges=case["level_ranges"])
+        weight_spec = WeightSpec(case["balance"], case["background_weight"])
+        regions = {key: case[key] for key in ("valid_region", "ignore", "box_weights")}
+        levels = range(len(case["feature_maps"]))
+        logits = [setup.tensor(answers[f"logits_{n:03}_{i}"]).float() for i in levels]
+        logits = [level.requires_grad_() for level in logits]
+        loss = CassLoss(spec, LossSpec(**case["loss"]), weight_spec)
+        scene = setup.boxes(case["boxes"]), tuple(case["image_size"]), case["feature_maps"]
+        value = loss(logits, *scene, **regions)
+        value.backward()
+        if case["exact"]:
+            close(value, case["value"], 1e-4, 1e-6, name)
+            for i, level in enumerate(logits):
+                grad, weights = answers[f"grad_{n:03}_{i}"], answers[f"weights_{n:03}_{i}"]
+                close(level.grad, grad, 1e-4, 1e-6, f"{name}, gradient")
+                same(host(level.grad)[weights == 0], 0 * host(level.grad)[weights == 0], name)
 
 
 def _conformance(setup: Setup, name: str) -> tuple[list[dict[str, Any]], Any]:

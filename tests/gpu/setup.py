@@ -83,7 +83,8 @@ class Setup:
         batch, maps = self.boxes(boxes), list(maps)
         if not self.native:  # generate_mask would send CPU tensors through the compiled loops
             inputs = MaskInputs.check(batch, sizes, maps, spec, dtype, owner)
-            return make_masks(inputs, self.device)
+            masks, owners, _ = make_masks(inputs, self.device)
+            return masks, owners
         found = generate_mask(batch, sizes, maps, spec, dtype=dtype, return_owner=owner)
         return found if owner else (found, [])
 

@@ -17,7 +17,7 @@ def test_masks_come_back_writable() -> None:
     mask = pb.Tensor(dtype=pb.DATA_TYPE_FLOAT16, shape=[1, 1, 2], data=b"\x00\x38\x00\x3c")
     owner = pb.Tensor(dtype=pb.DATA_TYPE_INT32, shape=[1, 1, 2], data=struct.pack("<2i", -1, 3))
     response = pb.GenerateMaskResponse(masks=[mask], owners=[owner])
-    (got,), (names,) = convert.masks_and_owners(response)
+    (got,), (names,), _ = convert.masks_of(response)
     assert (got.dtype, got.tolist()) == (np.float16, [[[0.5, 1.0]]])
     assert (names.dtype, names.tolist()) == (np.int32, [[[-1, 3]]])
     got[...] = names[...] = 0
@@ -33,12 +33,12 @@ def test_a_bfloat16_gradient_comes_as_its_bits() -> None:
 def test_malformed_answers_are_refused() -> None:
     short = pb.Tensor(dtype=pb.DATA_TYPE_FLOAT32, shape=[3], data=bytes(8))
     with pytest.raises(InvalidRequest, match=r"^masks: has 8 bytes of data"):
-        convert.masks_and_owners(pb.GenerateMaskResponse(masks=[short]))
+        convert.masks_of(pb.GenerateMaskResponse(masks=[short]))
     with pytest.raises(InvalidRequest, match=r"^owners: must have a dtype of int32, got float32$"):
-        convert.masks_and_owners(pb.GenerateMaskResponse(owners=[short]))
+        convert.masks_of(pb.GenerateMaskResponse(owners=[short]))
     owner = pb.Tensor(dtype=pb.DATA_TYPE_INT32, shape=[1], data=bytes(4))
     with pytest.raises(InvalidRequest, match=r"^masks: must have a dtype of .*, got int32$"):
-        convert.masks_and_owners(pb.GenerateMaskResponse(masks=[owner]))
+        convert.masks_of(pb.GenerateMaskResponse(masks=[owner]))
 
 
 GOOD = pb.Tensor(dtype=pb.DATA_TYPE_FLOAT32, data=struct.pack("<f", 1.5))

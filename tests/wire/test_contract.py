@@ -40,12 +40,15 @@ FIELDS = {
     ),
     "GenerateMaskRequest": (
         "1 boxes BoxBatch?, 2 image_sizes ImageSizes?, 3 feature_maps FeatureMap*, "
-        "4 mask_spec MaskSpec?, 5 dtype DataType, 6 return_owner bool"
+        "4 mask_spec MaskSpec?, 5 dtype DataType, 6 return_owner bool, "
+        "7 weight_spec WeightSpec?, 8 valid_region Tensor?, 9 ignore BoxBatch?, "
+        "10 box_weights Tensor?, 11 return_weights bool"
     ),
-    "GenerateMaskResponse": "1 masks Tensor*, 2 owners Tensor*",
+    "GenerateMaskResponse": "1 masks Tensor*, 2 owners Tensor*, 3 weights Tensor*",
+    "WeightSpec": "1 balance Balance, 2 background_weight double?",
     "ComputeLossRequest": (
         "1 logits Tensor?, 2 target Tensor?, 3 mask GenerateMaskRequest?, "
-        "4 loss_spec LossSpec?, 5 num_boxes double?, 6 return_grad bool"
+        "4 loss_spec LossSpec?, 5 num_boxes double?, 6 return_grad bool, 7 weights Tensor?"
     ),
     "ComputeLossResponse": "1 loss Tensor?, 2 sum double, 3 normalizer double, 4 grad Tensor?",
     "StreamMasksRequest": "1 request GenerateMaskRequest?",
@@ -83,6 +86,7 @@ ENUMS = {
             "SOFT_FOCAL",
         ],
     ),
+    "Balance": ("BALANCE", ["UNSPECIFIED", "PATCH", "OBJECT"]),
     "Reduction": ("REDUCTION", ["UNSPECIFIED", "NONE", "MEAN", "SUM", "PER_OBJECT"]),
 }
 _TYPES = {1: "double", 4: "uint64", 5: "int32", 8: "bool", 9: "string", 12: "bytes", 13: "uint32"}

@@ -303,9 +303,9 @@ def test_loss_request_refused(change: Change, error: str) -> None:
     [
         (
             _set("mask.dtype", pb.DATA_TYPE_UINT8),
-            "mask: must not set dtype or return_owner for a loss",
+            "mask: must set nothing of its answer for a loss",
         ),
-        (_set("mask.return_owner", True), "mask: must not set dtype or return_owner for a loss"),
+        (_set("mask.return_owner", True), "mask: must set nothing of its answer for a loss"),
         (
             _set("mask.feature_maps", [pb.FeatureMap(height=2, width=4)] * 2),
             "feature_map: must be one (h, w) here",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -16,8 +17,7 @@ from cass_client.arguments import Masks
 from cass_client.errors import ServerError
 from cass_core.errors import InvalidRequest
 from cass_core.inputs import LossInputs, MaskInputs
-from cass_core.results import HostLoss
-from cass_core.specs import normalizer_of
+from cass_core.results import HostLoss, divisor_of
 
 M = TypeVar("M", bound=Message)
 I = TypeVar("I")  # noqa: E741 - inputs
@@ -25,6 +25,7 @@ A = TypeVar("A")
 
 # Of a shape in an error.
 _MOST_SIDES = 8
+_ROUNDING = 1e-9
 
 
 def read(decode: Callable[[bytes, I], A], message: bytes, inputs: I, target: str) -> A:
@@ -73,8 +74,12 @@ def loss(message: bytes, inputs: LossInputs) -> HostLoss:
         raise InvalidRequest("grad", "is missing" if inputs.return_grad else "was not requested")
     if inputs.return_grad:
         _compare(answer.grad, "grad", dtype, shape)
-    normalizer = normalizer_of(spec, inputs.logits.size, inputs.num_boxes)
-    if answer.normalizer != normalizer:
+    normalizer = divisor_of(inputs)
+    weighed = inputs.mask is not None and inputs.mask.weighting is not None
+    if spec.reduction == "mean" and weighed:
+        normalizer = max(answer.normalizer, 0.0)  # the sum of weights that are not sent
+    # A device adds weights up in another order.
+    if not math.isclose(answer.normalizer, normalizer, rel_tol=_ROUNDING):
         raise InvalidRequest("normalizer", f"must be {normalizer}, got {answer.normalizer}")
     return convert.loss_result(answer, views)
 
@@ -105,7 +110,9 @@ def _masks(answer: pb.GenerateMaskResponse, views: Views, at: str, inputs: MaskI
     shapes = inputs.shapes()
     _compare_levels(answer.masks, "masks", inputs.dtype, shapes)
     _compare_levels(answer.owners, "owners", "int32", shapes if inputs.return_owner else [])
-    return convert.masks_and_owners(answer, views, at)
+    weighs = inputs.weighting is not None
+    _compare_levels(answer.weights, "weights", "float32", shapes if weighs else [])
+    return convert.masks_of(answer, views, at)
 
 
 def _compare_levels(

@@ -13,8 +13,8 @@ from cass_client.client import CassClient, check_client
 from cass_core.boxes import BoxBatch
 from cass_core.grid import FeatureMap, feature_maps
 from cass_core.inputs import check_ranges, check_spec
-from cass_core.levels import check_levels, split_logits, sum_levels
-from cass_core.specs import LossSpec, MaskSpec
+from cass_core.levels import check_levels, flat_levels, in_form_of, split_logits, sum_levels
+from cass_core.specs import LossSpec, MaskSpec, WeightSpec
 
 
 class RemoteCassLoss(nn.Module):
@@ -27,6 +27,7 @@ class RemoteCassLoss(nn.Module):
         client: computes the loss.
         mask_spec: how the target is made.
         loss_spec: the loss.
+        weight_spec: what a patch weighs; None is ``WeightSpec()``.
 
     Example:
         >>> from cass_client import CassClient
@@ -44,11 +45,14 @@ class RemoteCassLoss(nn.Module):
         client: CassClient,
         mask_spec: MaskSpec = MaskSpec(),  # noqa: B008 - frozen
         loss_spec: LossSpec = LossSpec(),  # noqa: B008 - frozen
+        weight_spec: WeightSpec | None = None,
     ) -> None:
         super().__init__()
         self.client = check_client(client)
         check_spec(mask_spec, MaskSpec)
         check_spec(loss_spec)
+        self.weight_spec = WeightSpec() if weight_spec is None else weight_spec
+        check_spec(self.weight_spec, WeightSpec)
         self.mask_spec = mask_spec
         self.loss_spec = loss_spec
 
@@ -59,6 +63,10 @@ class RemoteCassLoss(nn.Module):
         image_size: Any,
         feature_map: Any,
         num_boxes: float | None = None,
+        *,
+        valid_region: Any = None,
+        ignore: BoxBatch | Sequence[Any] | None = None,
+        box_weights: Any = None,
     ) -> Any:
         """The reduced loss; see `cass_core.CassLoss.forward`, whose shapes and units these are.
 
@@ -66,8 +74,13 @@ class RemoteCassLoss(nn.Module):
             logits: of one level or of several, on any device.
             boxes: xyxy in pixels, as for `cass_core.generate_mask`.
             image_size: (H, W) in pixels, one for all images or one for each.
-            feature_map: (h, w) in cells, or a list of them; each level is a call of its own.
+            feature_map: (h, w) in cells, or a list of them; each level is a call of its own. With
+                weights it is one for the masks and weights of all, and one for the loss.
             num_boxes: normaliser of ``per_object``; by default the number of boxes given.
+            valid_region: where the picture is in each padded image, as for `CassLoss`, as are the
+                next two.
+            ignore: boxes of regions that nobody annotated.
+            box_weights: one number a box.
 
         Raises:
             InvalidRequest: an argument cannot be used, or is beyond the server's limits.
@@ -78,10 +91,18 @@ class RemoteCassLoss(nn.Module):
         # with the module, some 2 s for each spawned worker.
         if torch.compiler.is_compiling():
             loss = torch.compiler.disable(loss)  # type: ignore[no-untyped-call]
-        return loss(logits, boxes, image_size, feature_map, num_boxes)
+        given = {"valid_region": valid_region, "ignore": ignore, "box_weights": box_weights}
+        regions = {name: value for name, value in given.items() if value is not None}
+        return loss(logits, boxes, image_size, feature_map, num_boxes, regions)
 
     def _loss(
-        self, logits: Any, boxes: Any, image_size: Any, feature_map: Any, num_boxes: float | None
+        self,
+        logits: Any,
+        boxes: Any,
+        image_size: Any,
+        feature_map: Any,
+        num_boxes: float | None,
+        regions: dict[str, Any],
     ) -> Any:
         maps, single = feature_maps(feature_map)
         if any(unpack_dual(level).tangent is not None for level in check_levels(logits)):  # type: ignore[no-untyped-call]
@@ -89,23 +110,34 @@ class RemoteCassLoss(nn.Module):
         batch = BoxBatch.wrap(boxes)
         patch_size = self.mask_spec.patch_size
         levels = split_logits(logits, maps, single, patch_size, batch.num_images)
-
         check_ranges(self.mask_spec.num_ranges, maps)
+        if self.weight_spec != WeightSpec():
+            regions |= {"weight_spec": self.weight_spec}
+        if regions and len(levels) > 1:
+            source = self._weighted_target(batch, image_size, maps, regions)
+            num_boxes = batch.num_boxes if num_boxes is None else num_boxes
+            value = self._value(flat_levels(levels)[0], self.loss_spec, num_boxes, source)
+            return in_form_of(logits, value) if self.loss_spec.reduction == "none" else value
 
         def loss_of(index: int, spec: LossSpec, num_boxes: float | None) -> Tensor:
-            specs = self.mask_spec.of_level(index), spec
-            return self._level(levels[index], batch, image_size, maps[index], specs, num_boxes)
+            of_level = {"feature_map": maps[index], "mask_spec": self.mask_spec.of_level(index)}
+            source = {"boxes": batch, "image_size": image_size, **of_level, **regions}
+            return self._value(levels[index], spec, num_boxes, source)
 
         return sum_levels(loss_of, levels, self.loss_spec, num_boxes, logits)
 
-    def _level(
-        self,
-        logits: Tensor,
-        boxes: BoxBatch,
-        image_size: Any,
-        feature_map: FeatureMap,
-        specs: tuple[MaskSpec, LossSpec],
-        num_boxes: float | None,
+    def _weighted_target(
+        self, boxes: BoxBatch, image_size: Any, maps: list[FeatureMap], regions: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Masks and weights of all levels in a row."""
+        found = self.client.generate_mask(
+            boxes, image_size, maps, self.mask_spec, return_weights=True, **regions
+        )
+        target, weights = (torch.as_tensor(flat_levels(levels)[0]) for levels in found)
+        return {"target": target, "weights": weights}
+
+    def _value(
+        self, logits: Tensor, spec: LossSpec, num_boxes: float | None, source: dict[str, Any]
     ) -> Tensor:
         wanted = logits.requires_grad and torch.is_grad_enabled()
         sent = logits.detach()
@@ -113,15 +145,10 @@ class RemoteCassLoss(nn.Module):
             # The gradient comes in the dtype of what is sent, and must be float32 until the outer
             # gradient is multiplied in: a mean over many patches is below what float16 can hold.
             sent = sent.float()
+        if "target" in source:
+            source = {name: value.to(sent.device) for name, value in source.items()}
         found = self.client.compute_loss(
-            sent,
-            boxes=boxes,
-            image_size=image_size,
-            feature_map=feature_map,
-            mask_spec=specs[0],
-            loss_spec=specs[1],
-            num_boxes=num_boxes,
-            return_grad=wanted,
+            sent, loss_spec=spec, num_boxes=num_boxes, return_grad=wanted, **source
         )
         value: Tensor = found.loss
         if wanted:
@@ -130,7 +157,7 @@ class RemoteCassLoss(nn.Module):
 
     def extra_repr(self) -> str:
         """What torch shows between the parentheses."""
-        return f"{self.client}, {self.mask_spec}, {self.loss_spec}"
+        return f"{self.client}, {self.mask_spec}, {self.loss_spec}, {self.weight_spec}"
 
 
 class _Known(torch.autograd.Function):

@@ -48,14 +48,20 @@ def tree_of(descriptor: Descriptor | None, paths: tuple[str, ...], prefix: str =
     return tree
 
 
+_OF_BOXES = ("boxes.xyxy", "ignore.xyxy", "valid_region.data", "box_weights.data")
+# Repeated messages are marked by [].
+_OF_MASKS = ("masks[].data", "owners[].data", "weights[].data")
 _TREES: Final[dict[type[Message], Tree]] = {
     kind: tree_of(kind.DESCRIPTOR, paths)  # type: ignore[attr-defined]
     for kind, paths in {
-        pb.GenerateMaskRequest: ("boxes.xyxy",),
-        pb.StreamMasksRequest: ("request.boxes.xyxy",),
-        pb.ComputeLossRequest: ("logits.data", "target.data", "mask.boxes.xyxy"),
-        pb.GenerateMaskResponse: ("masks[].data", "owners[].data"),
-        pb.StreamMasksResponse: ("masks.masks[].data", "masks.owners[].data"),
+        pb.GenerateMaskRequest: _OF_BOXES,
+        pb.StreamMasksRequest: tuple(f"request.{path}" for path in _OF_BOXES),
+        pb.ComputeLossRequest: (
+            *("logits.data", "target.data", "weights.data"),
+            *(f"mask.{path}" for path in _OF_BOXES),
+        ),
+        pb.GenerateMaskResponse: _OF_MASKS,
+        pb.StreamMasksResponse: tuple(f"masks.{path}" for path in _OF_MASKS),
         pb.ComputeLossResponse: ("loss.data", "grad.data"),
     }.items()
 }

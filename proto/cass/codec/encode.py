@@ -16,9 +16,10 @@ import numpy as np
 
 from cass.codec.wire_format import LENGTH_DELIMITED, delimited, number_of, tag_of, varint
 from cass.dtypes import NUMBERS, element_type
-from cass.specs import loss_spec_message, mask_spec_message
+from cass.specs import loss_spec_message, mask_spec_message, weight_spec_message
 from cass.v1 import cass_pb2 as pb
 from cass_core.arrays import Array, Tensorlike, to_host
+from cass_core.checks.weighting import Weighting
 from cass_core.grid import FeatureMap, patch_grid
 from cass_core.inputs import LossInputs, MaskInputs
 from cass_core.results import HostLoss
@@ -38,7 +39,10 @@ _MASKS, _OWNERS = (number_of(pb.GenerateMaskResponse, name) for name in ("masks"
 _LOSS, _SUM, _NORMALIZER, _GRAD = (
     number_of(pb.ComputeLossResponse, name) for name in ("loss", "sum", "normalizer", "grad")
 )
-_LOGITS, _TARGET = (number_of(pb.ComputeLossRequest, name) for name in ("logits", "target"))
+_WEIGHTS = number_of(pb.GenerateMaskResponse, "weights")
+_LOGITS, _TARGET, _LOSS_WEIGHTS = (
+    number_of(pb.ComputeLossRequest, name) for name in ("logits", "target", "weights")
+)
 _ENTRY = number_of(pb.StreamMasksResponse, "masks")
 _REQUEST = tag_of(pb.StreamMasksRequest, "request")
 _BOXES = tag_of(pb.GenerateMaskRequest, "boxes")
@@ -58,26 +62,36 @@ class MaskLayout:
         shapes: Sequence[tuple[int, ...]],
         dtype: str,
         return_owner: bool,
+        return_weights: bool = False,
         *,
         entry: bool = False,
     ) -> None:
         tensors = [_Tensor(_MASKS, dtype, shape) for shape in shapes]
         if return_owner:
             tensors += [_Tensor(_OWNERS, "int32", shape) for shape in shapes]
+        self._weights = len(tensors)
+        if return_weights:
+            tensors += [_Tensor(_WEIGHTS, "float32", shape) for shape in shapes]
         self._plan = _plan(tuple(tensors), 0, _ENTRY if entry else None)
         self._masks = len(shapes)
 
-    def arrays(self) -> tuple[list[Array], list[Array]]:
-        """Arrays of unset values for the masks and the owner maps of an answer."""
+    def arrays(self) -> tuple[list[Array], list[Array], list[Array]]:
+        """Arrays of unset values for the masks, the owner maps and the weights of an answer."""
         arrays = [np.empty(place.shape, place.dtype) for place in self._plan.places]
-        return arrays[: self._masks], arrays[self._masks :]
+        return self._split(arrays)
 
-    def message(self, masks: Sequence[Array], owners: Sequence[Array]) -> bytes:
+    def _split(self, arrays: list[Array]) -> tuple[list[Array], list[Array], list[Array]]:
+        masks, weights = self._masks, self._weights
+        return arrays[:masks], arrays[masks:weights], arrays[weights:]
+
+    def message(
+        self, masks: Sequence[Array], owners: Sequence[Array], weights: Sequence[Array] = ()
+    ) -> bytes:
         """The serialized answer with these arrays, which are contiguous."""
-        return _message(self._plan, b"", [*masks, *owners])
+        return _message(self._plan, b"", [*masks, *owners, *weights])
 
-    def read(self, message: bytes) -> tuple[list[Array], list[Array]] | None:
-        """Copies of the masks and owner maps of an answer; None if it lies in another way."""
+    def read(self, message: bytes) -> tuple[list[Array], list[Array], list[Array]] | None:
+        """Copies of the arrays of an answer; None if it lies in another way."""
         if len(message) != self._plan.size or not message.startswith(self._plan.start):
             return None
         arrays: list[Array] = []
@@ -85,7 +99,7 @@ class MaskLayout:
             if not message.startswith(header, at):
                 return None
             arrays.append(np.ndarray(shape, dtype, message, begin).copy())
-        return arrays[: self._masks], arrays[self._masks :]
+        return self._split(arrays)
 
 
 def mask_layout(inputs: MaskInputs, *, entry: bool = False) -> MaskLayout:
@@ -96,6 +110,7 @@ def mask_layout(inputs: MaskInputs, *, entry: bool = False) -> MaskLayout:
         inputs.spec.patch_size,
         inputs.dtype,
         inputs.return_owner,
+        inputs.weighting is not None,
         entry,
     )
 
@@ -107,10 +122,11 @@ def _mask_layout(
     patch_size: int,
     dtype: str,
     return_owner: bool,
+    return_weights: bool,
     entry: bool,
 ) -> MaskLayout:
     shapes = [(images, *patch_grid(feature_map, patch_size)) for feature_map in maps]
-    return MaskLayout(shapes, dtype, return_owner, entry=entry)
+    return MaskLayout(shapes, dtype, return_owner, return_weights, entry=entry)
 
 
 def loss_response(inputs: LossInputs, result: HostLoss) -> bytes:
@@ -133,6 +149,9 @@ def loss_request(inputs: LossInputs) -> bytes:
     if inputs.target is not None:
         tensors.append(_Tensor(_TARGET, inputs.target_dtype, inputs.target.shape))
         arrays.append(inputs.target)
+    if inputs.weights is not None:
+        tensors.append(_Tensor(_LOSS_WEIGHTS, "float32", inputs.weights.shape))
+        arrays.append(inputs.weights)
     request = pb.ComputeLossRequest(
         loss_spec=loss_spec_message(inputs.spec),
         num_boxes=inputs.num_boxes,
@@ -140,6 +159,7 @@ def loss_request(inputs: LossInputs) -> bytes:
     )
     if inputs.mask is not None:
         request.mask.MergeFromString(_mask_request(inputs.mask, None, return_owner=False))
+        request.mask.return_weights = False
     options = request.SerializeToString()
     plan = _plan(tuple(tensors), len(options), None)
     return _message(plan, options, [np.ascontiguousarray(array) for array in arrays])
@@ -160,7 +180,8 @@ def _mask_request(inputs: MaskInputs, dtype: str | None, return_owner: bool) -> 
     # Beside its boxes a client's requests are alike; long lists are not cached.
     rest = _kept_rest if len(sizes) <= _KEPT_BYTES else mask_options
     options = rest(sizes, tuple(inputs.maps), inputs.spec, dtype, return_owner)
-    return boxes_field(xyxy, inputs.boxes.counts.tolist()) + options
+    message = boxes_field(xyxy, inputs.boxes.counts.tolist()) + options
+    return message if inputs.weighting is None else message + _weighting(inputs.weighting)
 
 
 def boxes_field(xyxy: bytes | memoryview, counts: Sequence[int]) -> bytes:
@@ -170,6 +191,24 @@ def boxes_field(xyxy: bytes | memoryview, counts: Sequence[int]) -> bytes:
     if numbers:
         boxes += delimited(_COUNTS, numbers)
     return delimited(_BOXES, boxes)
+
+
+def _weighting(weighting: Weighting) -> bytes:
+    """The fields of a request that its weights are made from."""
+    message = pb.GenerateMaskRequest(
+        weight_spec=weight_spec_message(weighting.spec), return_weights=True
+    )
+    for name in ("valid_region", "box_weights"):
+        value = getattr(weighting, name)
+        if value is not None:
+            array = to_host(value)[0]
+            field = getattr(message, name)
+            field.dtype, field.data = NUMBERS["float32"], array.tobytes()
+            field.shape.extend(array.shape)
+    if weighting.ignore is not None:
+        message.ignore.xyxy = _bytes(weighting.ignore.xyxy)
+        message.ignore.counts.extend(weighting.ignore.counts.tolist())
+    return message.SerializeToString()
 
 
 def _bytes(value: Tensorlike) -> bytes:

@@ -4,6 +4,9 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
 
+BALANCE_OBJECT: Balance
+BALANCE_PATCH: Balance
+BALANCE_UNSPECIFIED: Balance
 DATA_TYPE_BFLOAT16: DataType
 DATA_TYPE_FLOAT16: DataType
 DATA_TYPE_FLOAT32: DataType
@@ -46,20 +49,22 @@ class BoxBatch(_message.Message):
     def __init__(self, xyxy: _Optional[bytes] = ..., counts: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class ComputeLossRequest(_message.Message):
-    __slots__ = ["logits", "loss_spec", "mask", "num_boxes", "return_grad", "target"]
+    __slots__ = ["logits", "loss_spec", "mask", "num_boxes", "return_grad", "target", "weights"]
     LOGITS_FIELD_NUMBER: _ClassVar[int]
     LOSS_SPEC_FIELD_NUMBER: _ClassVar[int]
     MASK_FIELD_NUMBER: _ClassVar[int]
     NUM_BOXES_FIELD_NUMBER: _ClassVar[int]
     RETURN_GRAD_FIELD_NUMBER: _ClassVar[int]
     TARGET_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     logits: Tensor
     loss_spec: LossSpec
     mask: GenerateMaskRequest
     num_boxes: float
     return_grad: bool
     target: Tensor
-    def __init__(self, logits: _Optional[_Union[Tensor, _Mapping]] = ..., target: _Optional[_Union[Tensor, _Mapping]] = ..., mask: _Optional[_Union[GenerateMaskRequest, _Mapping]] = ..., loss_spec: _Optional[_Union[LossSpec, _Mapping]] = ..., num_boxes: _Optional[float] = ..., return_grad: bool = ...) -> None: ...
+    weights: Tensor
+    def __init__(self, logits: _Optional[_Union[Tensor, _Mapping]] = ..., target: _Optional[_Union[Tensor, _Mapping]] = ..., mask: _Optional[_Union[GenerateMaskRequest, _Mapping]] = ..., loss_spec: _Optional[_Union[LossSpec, _Mapping]] = ..., num_boxes: _Optional[float] = ..., return_grad: bool = ..., weights: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
 
 class ComputeLossResponse(_message.Message):
     __slots__ = ["grad", "loss", "normalizer", "sum"]
@@ -94,28 +99,40 @@ class FeatureMap(_message.Message):
     def __init__(self, height: _Optional[int] = ..., width: _Optional[int] = ...) -> None: ...
 
 class GenerateMaskRequest(_message.Message):
-    __slots__ = ["boxes", "dtype", "feature_maps", "image_sizes", "mask_spec", "return_owner"]
+    __slots__ = ["box_weights", "boxes", "dtype", "feature_maps", "ignore", "image_sizes", "mask_spec", "return_owner", "return_weights", "valid_region", "weight_spec"]
     BOXES_FIELD_NUMBER: _ClassVar[int]
+    BOX_WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
     FEATURE_MAPS_FIELD_NUMBER: _ClassVar[int]
+    IGNORE_FIELD_NUMBER: _ClassVar[int]
     IMAGE_SIZES_FIELD_NUMBER: _ClassVar[int]
     MASK_SPEC_FIELD_NUMBER: _ClassVar[int]
     RETURN_OWNER_FIELD_NUMBER: _ClassVar[int]
+    RETURN_WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    VALID_REGION_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_SPEC_FIELD_NUMBER: _ClassVar[int]
+    box_weights: Tensor
     boxes: BoxBatch
     dtype: DataType
     feature_maps: _containers.RepeatedCompositeFieldContainer[FeatureMap]
+    ignore: BoxBatch
     image_sizes: ImageSizes
     mask_spec: MaskSpec
     return_owner: bool
-    def __init__(self, boxes: _Optional[_Union[BoxBatch, _Mapping]] = ..., image_sizes: _Optional[_Union[ImageSizes, _Mapping]] = ..., feature_maps: _Optional[_Iterable[_Union[FeatureMap, _Mapping]]] = ..., mask_spec: _Optional[_Union[MaskSpec, _Mapping]] = ..., dtype: _Optional[_Union[DataType, str]] = ..., return_owner: bool = ...) -> None: ...
+    return_weights: bool
+    valid_region: Tensor
+    weight_spec: WeightSpec
+    def __init__(self, boxes: _Optional[_Union[BoxBatch, _Mapping]] = ..., image_sizes: _Optional[_Union[ImageSizes, _Mapping]] = ..., feature_maps: _Optional[_Iterable[_Union[FeatureMap, _Mapping]]] = ..., mask_spec: _Optional[_Union[MaskSpec, _Mapping]] = ..., dtype: _Optional[_Union[DataType, str]] = ..., return_owner: bool = ..., weight_spec: _Optional[_Union[WeightSpec, _Mapping]] = ..., valid_region: _Optional[_Union[Tensor, _Mapping]] = ..., ignore: _Optional[_Union[BoxBatch, _Mapping]] = ..., box_weights: _Optional[_Union[Tensor, _Mapping]] = ..., return_weights: bool = ...) -> None: ...
 
 class GenerateMaskResponse(_message.Message):
-    __slots__ = ["masks", "owners"]
+    __slots__ = ["masks", "owners", "weights"]
     MASKS_FIELD_NUMBER: _ClassVar[int]
     OWNERS_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     masks: _containers.RepeatedCompositeFieldContainer[Tensor]
     owners: _containers.RepeatedCompositeFieldContainer[Tensor]
-    def __init__(self, masks: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., owners: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ...) -> None: ...
+    weights: _containers.RepeatedCompositeFieldContainer[Tensor]
+    def __init__(self, masks: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., owners: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., weights: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ...) -> None: ...
 
 class GetServerInfoRequest(_message.Message):
     __slots__ = []
@@ -251,6 +268,14 @@ class Tensor(_message.Message):
     shape: _containers.RepeatedScalarFieldContainer[int]
     def __init__(self, dtype: _Optional[_Union[DataType, str]] = ..., shape: _Optional[_Iterable[int]] = ..., data: _Optional[bytes] = ...) -> None: ...
 
+class WeightSpec(_message.Message):
+    __slots__ = ["background_weight", "balance"]
+    BACKGROUND_WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    BALANCE_FIELD_NUMBER: _ClassVar[int]
+    background_weight: float
+    balance: Balance
+    def __init__(self, balance: _Optional[_Union[Balance, str]] = ..., background_weight: _Optional[float] = ...) -> None: ...
+
 class DataType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = []
 
@@ -267,4 +292,7 @@ class LossKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = []
 
 class Reduction(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = []
+
+class Balance(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = []

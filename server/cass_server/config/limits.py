@@ -9,7 +9,7 @@ from cass.v1 import cass_pb2 as pb
 from cass_core.errors import InvalidRequest
 from cass_core.grid import patch_grid
 from cass_core.inputs import MaskInputs
-from cass_core.work import most_work, work
+from cass_core.work import ignored_inputs, most_work, work
 
 # Room for specs and for what later versions may add.
 _SPECS_BYTES = 1 << 16
@@ -47,9 +47,9 @@ class Limits:
     def rest_bytes(self) -> int:
         """Bytes of a request's message beside its boxes and tensors.
 
-        What protobuf parses: a number of its lists takes up to 5 bytes, and an image has three.
+        What protobuf parses: a number of its lists takes up to 5 bytes, and an image has four.
         """
-        return _SPECS_BYTES + 16 * (self.images + self.feature_maps)
+        return _SPECS_BYTES + 20 * (self.images + self.feature_maps)
 
     @property
     def light_work(self) -> int:
@@ -79,6 +79,14 @@ class Limits:
         if maps > self.feature_maps:
             raise _beyond("feature_map", maps, "feature maps", self.feature_maps)
 
+    def check_ignored(self, request: pb.GenerateMaskRequest, box_bytes: int) -> None:
+        """Rejects a request by the lengths of its ignored boxes, beside so many bytes of boxes."""
+        if len(request.ignore.counts) > self.images:
+            images = len(request.ignore.counts)
+            raise _beyond("ignore.counts", images, "images", self.images)
+        if box_bytes // 16 > self.boxes:
+            raise _beyond("ignore", box_bytes // 16, "boxes", self.boxes)
+
     def check_boxes(self, box_bytes: int) -> None:
         """Rejects a request by the length of its boxes."""
         if box_bytes // 16 > self.boxes:
@@ -98,9 +106,13 @@ class Limits:
 
     def check_work(self, inputs: MaskInputs) -> bool:
         """Rejects a request by what its boxes reach; returns whether that is heavy work."""
-        if inputs.boxes.num_boxes * most_work(inputs) <= self.light_work:
+        ignored = ignored_inputs(inputs)
+        boxes = inputs.boxes.num_boxes + (0 if ignored is None else ignored.boxes.num_boxes)
+        if boxes * most_work(inputs) <= self.light_work:
             return False
         needed = int(work(inputs).sum())  # which takes some milliseconds of many boxes
+        if ignored is not None:
+            needed += int(work(ignored).sum())
         if needed > self.work:
             raise _beyond("boxes.xyxy", needed, "patches reached by all boxes", self.work)
         return needed > _HEAVY_WORK

@@ -41,8 +41,9 @@ class Engine(Protocol):
         masks: Sequence[Array],
         owners: Sequence[Array],
         checkpoint: Checkpoint,
+        weights: Sequence[Array] = (),
     ) -> None:
-        """Fills masks and owner maps (empty unless requested), one of each per feature map."""
+        """Fills masks, owner maps and weights (none unless requested), one per feature map."""
 
     def losses(self, inputs: LossInputs, checkpoint: Checkpoint) -> HostLoss:
         """Loss (of each patch under ``reduction="none"``), sum, normaliser and gradient.

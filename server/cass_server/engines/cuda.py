@@ -67,9 +67,15 @@ class CudaEngine:
         masks: Sequence[Array],
         owners: Sequence[Array],
         checkpoint: Callable[[], None] | None = None,
+        weights: Sequence[Array] = (),
     ) -> None:
         """See `Engine`."""
-        self.fill_batch(inputs, [(masks, owners)])
+        if not weights:
+            self.fill_batch(inputs, [(masks, owners)])
+            return
+        with self._use():
+            found = [array for part in make_masks(inputs, self._device) for array in part]
+            self._staging.fetch(found, [(array,) for array in (*masks, *owners, *weights)])
 
     def fill_batch(self, inputs: MaskInputs, outputs: Sequence[Output]) -> None:
         """Computes the masks of several requests, whose images follow each other in the inputs.
@@ -97,15 +103,26 @@ class CudaEngine:
                 assert inputs.target is not None  # by LossInputs.checked
                 target = self._upload(inputs.target, inputs.target_dtype)
             logits = self._upload(inputs.logits, inputs.logits_dtype)
-            result = take_loss(logits, target, inputs.spec, inputs.num_boxes, grad is not None)
+            weights = None
+            if inputs.weights is not None:
+                weights = self._upload(inputs.weights, "float32")
+            result = take_loss(
+                logits, target, inputs.spec, inputs.num_boxes, grad is not None, weights
+            )
             on_device, on_host = [result.loss, result.sum], [(loss,), (total,)]
+            normalizer = np.empty((), np.float64)
+            if isinstance(result.normalizer, Tensor):
+                on_device.append(result.normalizer)
+                on_host.append((normalizer,))
+            else:
+                normalizer[...] = result.normalizer
             if grad is not None:
                 on_device.append(result.grad)
                 on_host.append((grad,))
             self._staging.fetch(on_device, on_host)
         if math.isnan(total):
             self._refuse_target(inputs)
-        return HostLoss(loss, float(total), result.normalizer, grad)
+        return HostLoss(loss, float(total), float(normalizer), grad)
 
     def warm_up(self) -> None:
         """Compile the kernels of the default specs, of every dtype of masks."""

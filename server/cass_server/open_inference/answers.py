@@ -14,7 +14,7 @@ from cass_core.inputs import LossInputs
 from cass_core.results import HostLoss
 from cass_server.open_inference.models import VERSION
 from cass_server.open_inference.tensors import DATATYPES
-from cass_server.rpc.requests import Layout
+from cass_server.rpc.requests import Layout, Masks
 
 _ID: Final = 3 << 3 | LENGTH_DELIMITED
 _RAW: Final = bytes((6 << 3 | LENGTH_DELIMITED,))
@@ -63,7 +63,7 @@ class MaskAnswer:
     def __init__(self, head: Head, base: Layout, names: Sequence[str], dtype: str) -> None:
         self._head = head
         self._base = base
-        masks, owners = base.arrays()
+        masks, owners, _ = base.arrays()
         place = {f"MASK_{i}": i for i in range(len(masks))}
         place |= {f"OWNER_{i}": len(masks) + i for i in range(len(owners))}
         # Those of the outputs among masks and owner maps, one after the other.
@@ -83,12 +83,14 @@ class MaskAnswer:
         answer.__dict__.update(self.__dict__, _pieces=pieces)
         return answer
 
-    def arrays(self) -> tuple[list[Array], list[Array]]:
+    def arrays(self) -> Masks:
         """See `Layout`."""
         return self._base.arrays()
 
-    def message(self, masks: Sequence[Array], owners: Sequence[Array]) -> bytes:
-        """See `Layout`."""
+    def message(
+        self, masks: Sequence[Array], owners: Sequence[Array], weights: Sequence[Array]
+    ) -> bytes:
+        """See `Layout`; weights are no output of this protocol."""
         arrays = [*masks, *owners]
         return _joined(self._pieces, [arrays[place] for place in self._places])
 

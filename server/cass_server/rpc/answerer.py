@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import grpc
 
 from cass.contract import REQUEST_ID_KEY
-from cass_core.arrays import Array
 from cass_core.errors import InvalidRequest
 from cass_core.inputs import MaskInputs
 from cass_server.engines.base import Engine
@@ -21,7 +20,7 @@ from cass_server.observability.metrics import Metrics
 from cass_server.observability.tracing import Traces
 from cass_server.rpc.deadlines import Deadlines
 from cass_server.rpc.request_metadata import request_id, token_of
-from cass_server.rpc.requests import MaskRequest, Reader, Request
+from cass_server.rpc.requests import MaskRequest, Masks, Reader, Request
 from cass_server.rpc.status import clear_tracebacks, code_of, status_of
 from cass_server.scheduling.admission import SMALL_BYTES, Admission, Caller
 from cass_server.scheduling.batcher import Batcher, BatchRequest
@@ -135,11 +134,15 @@ class Answerer:
     def _fill(
         self,
         inputs: MaskInputs,
-        masks: Sequence[Array],
-        owners: Sequence[Array],
+        out: Masks,
         context: grpc.ServicerContext,
     ) -> None:
         """Compute masks, alone or with those of requests that wait at the same time."""
+        masks, owners, weights = out
+        if weights:  # which may depend on all boxes of the request, so that it is computed alone
+            checkpoint = _checkpoint(context)
+            self.engine.masks(inputs, masks, owners, checkpoint=checkpoint, weights=weights)
+            return
         if self._batcher is None:
             self.engine.masks(inputs, masks, owners, checkpoint=_checkpoint(context))
             return

@@ -18,6 +18,7 @@ from cass.dtypes import element_type
 from cass.v1 import cass_pb2 as pb
 from cass_core.arrays import Array, read_only
 from cass_core.boxes import BoxBatch
+from cass_core.checks.weighting import Weighting
 from cass_core.coverage import without_patch
 from cass_core.cpu.small import SmallFill
 from cass_core.errors import InvalidRequest
@@ -30,11 +31,9 @@ from cass_server.observability.call import Size
 
 M = TypeVar("M", bound=Message)
 
-Masks: TypeAlias = tuple[Sequence[Array], Sequence[Array]]
-"""Masks and owner maps (none unless requested), one of each per feature map."""
-FillMasks: TypeAlias = Callable[
-    [MaskInputs, Sequence[Array], Sequence[Array], grpc.ServicerContext], None
-]
+Masks: TypeAlias = tuple[Sequence[Array], Sequence[Array], Sequence[Array]]
+"""Masks, owner maps and weights (none unless requested), one of each per feature map."""
+FillMasks: TypeAlias = Callable[[MaskInputs, Masks, grpc.ServicerContext], None]
 
 # The longest options that are remembered, and how many.
 _KEPT_BYTES, _KEPT_PLANS = 512, 256
@@ -43,10 +42,12 @@ _KEPT_BYTES, _KEPT_PLANS = 512, 256
 class Layout(Protocol):
     """How an answer lies in memory; see `MaskLayout`."""
 
-    def arrays(self) -> tuple[list[Array], list[Array]]:
-        """Arrays of unset values for the masks and the owner maps."""
+    def arrays(self) -> Masks:
+        """Arrays of unset values for the masks, the owner maps and the weights."""
 
-    def message(self, masks: Sequence[Array], owners: Sequence[Array]) -> bytes:
+    def message(
+        self, masks: Sequence[Array], owners: Sequence[Array], weights: Sequence[Array]
+    ) -> bytes:
         """The serialized answer with them."""
 
 
@@ -62,6 +63,8 @@ class MaskPlan(NamedTuple):
     patches: int
     answer_bytes: int
     layout: Layout
+    is_weighted: bool
+    """Whether weights are requested; what they are made from is no part of the plan."""
     light_boxes: int
     """How many boxes are no heavy work, whatever they reach."""
 
@@ -72,12 +75,15 @@ class MaskRequest(NamedTuple):
     xyxy: Array
     offsets: Array
     plan: MaskPlan
+    weighting: Weighting | None = None
     is_heavy: bool = False
 
     @property
     def inputs(self) -> MaskInputs:
         """What an engine takes."""
-        return MaskInputs(BoxBatch.checked(self.xyxy, self.offsets), *self.plan.options)
+        boxes = BoxBatch.checked(self.xyxy, self.offsets)
+        inputs = MaskInputs(boxes, *self.plan.options)
+        return inputs if self.weighting is None else replace(inputs, weighting=self.weighting)
 
     @property
     def answer_bytes(self) -> int:
@@ -96,14 +102,14 @@ class MaskRequest(NamedTuple):
         return 0 if lacking is None else lacking(self.xyxy, self.offsets)
 
     def compute(self, fill: FillMasks, context: grpc.ServicerContext) -> Masks:
-        """Masks and owner maps; small ones, which need no checkpoints, without ``fill``."""
-        masks, owners = self.plan.layout.arrays()
+        """The arrays of the answer; small ones, which need no checkpoints, without ``fill``."""
+        out = self.plan.layout.arrays()
         small = self.plan.small
         if small is not None and len(self.xyxy) <= small.most_boxes:
-            small.fill(self.xyxy, self.offsets, masks)
+            small.fill(self.xyxy, self.offsets, out[0])
         else:
-            fill(self.inputs, masks, owners, context)
-        return masks, owners
+            fill(self.inputs, out, context)
+        return out
 
     def encode(self, result: Masks) -> bytes:
         """The serialized answer."""
@@ -187,17 +193,29 @@ class MaskReader:
         batch = request.boxes
         xyxy = views[at][0] if views else batch.xyxy
         counts = list(batch.counts)
+        ignored = convert.ignored_data(request, views, at)
+        self._limits.check_boxes(len(xyxy))
+        self._limits.check_ignored(request, len(xyxy) + len(ignored))
+        # What differs from request to request is no part of the plan.
+        own = convert.take_weighting(request)
         request.ClearField("boxes")
         key = request.SerializeToString(), len(counts)
         plan = self._plans.get(key)
-        self._limits.check_boxes(len(xyxy))
         if plan is None:
             self._limits.check_message(request, len(counts))
         boxes = convert.mask_boxes(xyxy, counts)
         if plan is None:
             plan = self._plan(request, boxes)
             self._keep(key, plan)
-        return MaskRequest(read_only(np.asarray(boxes.xyxy)), boxes.offsets, plan)
+        weighting = None
+        if own is not None:
+            weighting = convert.weighting(own, boxes, plan.options[3], views, at)
+        return MaskRequest(
+            read_only(np.asarray(boxes.xyxy)),
+            boxes.offsets,
+            plan,
+            weighting if plan.is_weighted else None,
+        )
 
     def _known(self, data: bytes) -> MaskRequest | None:
         """A valid request whose options were read before, as clients lay it out; or None."""
@@ -208,7 +226,7 @@ class MaskReader:
         message = np.frombuffer(data, np.uint8)
         boxes, images, rest = self._read(message, self._streamed, xyxy, offsets)
         plan = self._plans.get((data[rest:], images)) if rest else None
-        if plan is None:
+        if plan is None or plan.is_weighted:
             return None
         xyxy.flags.writeable = offsets.flags.writeable = False
         return MaskRequest(xyxy[:boxes], offsets[: images + 1], plan)
@@ -218,8 +236,9 @@ class MaskReader:
         inputs = MaskInputs(boxes, *options)
         patches = self._limits.check_patches(inputs)
         dtype, owner = inputs.dtype, inputs.return_owner
-        layout = MaskLayout(inputs.shapes(), dtype, owner, entry=self._streamed)
-        answer_bytes = (element_type(dtype).itemsize + 4 * owner) * patches
+        weighted = request.return_weights
+        layout = MaskLayout(inputs.shapes(), dtype, owner, weighted, entry=self._streamed)
+        answer_bytes = (element_type(dtype).itemsize + 4 * owner + 4 * weighted) * patches
         small = None
         lacking: Callable[[Array, Array], int] | None
         lacking = None if _has_all(inputs.spec) else partial(_lacking, inputs)
@@ -227,10 +246,12 @@ class MaskReader:
             from cass_core.cpu.boxes import boxes_of_message
             from cass_core.cpu.coverage import counter
 
-            small, self._read = self._small_fill(inputs), boxes_of_message
+            small = None if weighted else self._small_fill(inputs)
+            self._read = boxes_of_message
             lacking = None if lacking is None else counter(inputs)
         light_boxes = self._limits.light_work // most_work(inputs)
-        return MaskPlan(options, small, lacking, patches, answer_bytes, layout, light_boxes)
+        numbers = patches, answer_bytes
+        return MaskPlan(options, small, lacking, *numbers, layout, weighted, light_boxes)
 
     def _keep(self, key: tuple[bytes, int], plan: MaskPlan) -> None:
         if len(key[0]) > _KEPT_BYTES:  # long lists of sizes are not kept
@@ -242,7 +263,7 @@ class MaskReader:
 
 def check_work(request: MaskRequest, limits: Limits) -> MaskRequest:
     """The request with the truth about its work; raises `InvalidRequest` if that is too much."""
-    if len(request.xyxy) > request.plan.light_boxes:
+    if len(request.xyxy) > request.plan.light_boxes or request.weighting is not None:
         return request._replace(is_heavy=limits.check_work(request.inputs))
     return request
 
@@ -260,7 +281,10 @@ def check_loss(
     Raises as `read_loss`.
     """
     # The logits bound the patches: they are in the message, and a mask must have their shape.
-    limits.check_boxes(len(convert.boxes_data(request.mask, views, "mask.boxes")))
+    box_bytes = len(convert.boxes_data(request.mask, views, "mask.boxes"))
+    limits.check_boxes(box_bytes)
+    ignored = convert.ignored_data(request.mask, views, "mask.boxes")
+    limits.check_ignored(request.mask, box_bytes + len(ignored))
     limits.check_message(request.mask, len(request.mask.boxes.counts))
     inputs = convert.loss_inputs(request, views)
     return inputs, inputs.mask is not None and limits.check_work(inputs.mask)

@@ -259,7 +259,7 @@ def test_another_dtype_in_our_own_layout(
 ) -> None:
     """As bytes that a server of ours would write for another request."""
     layout = MaskLayout([(2, 6, 10)], other, False, entry=way is by_stream)
-    (array,), _ = layout.arrays()
+    (array,), _, _ = layout.arrays()
     array[...] = 0
     editing.edited(lambda _: layout.message([array], []))
     boxes = [torch.from_numpy(b) for b in BOXES]
@@ -278,7 +278,7 @@ def test_another_shape_in_our_own_layout(
     editing: EditingServer, way: Any, shape: tuple[int, ...]
 ) -> None:
     layout = MaskLayout([shape], "float32", False, entry=way is by_stream)
-    (array,), _ = layout.arrays()
+    (array,), _, _ = layout.arrays()
     array[...] = 0
     editing.edited(lambda _: layout.message([array], []))
     with (

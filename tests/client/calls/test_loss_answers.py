@@ -177,7 +177,7 @@ def test_nan_is_a_loss(editing: EditingServer) -> None:
 
 def test_info_of_an_old_server_and_of_none(editing: EditingServer) -> None:
     with CassClient(editing.address, timeout=LIMIT, fallback="local") as client:
-        assert client.info() == ServerInfo("", "", {})
+        assert client.info() == ServerInfo("", "", {}, ())
         editing.info = b"\xff"
         with pytest.raises(ServerError, match=r"is not a cass\.v1\.GetServerInfoResponse$"):
             client.info()

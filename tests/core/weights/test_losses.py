@@ -20,6 +20,7 @@ from cass_core import (
 )
 from tests.core.support import reference
 from tests.core.support.loss_paths import KINDS, TakeLoss, all_paths
+from tests.core.support.paths import compiled, interpreted
 from tests.support.interpreted import kernels
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
@@ -105,6 +106,17 @@ def test_clamped_infinity_and_nan(take: TakeLoss) -> None:
     assert np.isnan(result.loss[2])
     assert result.grad[:2].tolist() == [0, 0]
     assert np.isnan(result.grad[2])
+
+
+def test_weights_stay_finite() -> None:
+    """A share of the largest weight there is, of fewer patches than the average."""
+    boxes, largest = [[(0.0, 0, 8, 8), (16, 16, 60, 60)]], float(np.finfo(np.float32).max)
+    for make in (compiled, interpreted):
+        _, weights = make(
+            boxes, (64, 64), (8, 8), return_weights=True, weight_spec=WeightSpec("object"),
+            box_weights=[[largest, 1]],
+        )  # fmt: skip
+        assert weights.max() == np.float32(largest)
 
 
 def test_more_than_a_block() -> None:

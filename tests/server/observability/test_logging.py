@@ -159,11 +159,14 @@ def test_long_fields_are_shortened() -> None:
 
 
 UNREAD = """
+import array, fcntl, termios
 from cass_server.observability.standard_error import StandardError
 drops = []
 stream = StandardError(lambda: drops.append(1))
 for number in range(3000): stream.write(f"{number:01023}\\n")
 print(len(drops), flush=True)
+waiting = array.array("i", [0])
+while waiting[0] < fcntl.fcntl(2, fcntl.F_GETPIPE_SZ): fcntl.ioctl(2, termios.FIONREAD, waiting)
 """
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cass.codec.decode import lift
-from cass.convert import loss_result, masks_and_owners
+from cass.convert import loss_result, masks_of
 from cass.inference import grpc_predict_v2_pb2 as pb
 from cass.v1 import cass_pb2 as v1
 from cass_core.arrays import Array
@@ -32,9 +32,7 @@ SPECS = [{}, {"merge": "sum"}, {"base_sigma": [0.3, 0.6], "patch_size": 2, "min_
 def answer(request: Request) -> bytes:
     """As a server on the CPU gives it."""
     if isinstance(request, MaskRequest):
-        filled = request.compute(
-            lambda i, masks, owners, _: ENGINE.masks(i, masks, owners, None), CONTEXT
-        )
+        filled = request.compute(lambda i, out, _: ENGINE.masks(i, out[0], out[1], None), CONTEXT)
         return request.encode(filled)
     return request.encode(ENGINE.losses(request.inputs, None))
 
@@ -93,9 +91,7 @@ def own(dtype: int, *, owner: bool, spec: dict[str, Any]) -> bytes:
 def test_masks_are_those_of_our_own_contract(dtype: str, spec: dict[str, Any]) -> None:
     owner = "merge" not in spec
     number = v1.DataType.Value(f"DATA_TYPE_{dtype.upper()}")
-    masks, owners = masks_and_owners(
-        *lift(own(number, owner=owner, spec=spec), v1.GenerateMaskResponse)
-    )
+    masks, owners, _ = masks_of(*lift(own(number, owner=owner, spec=spec), v1.GenerateMaskResponse))
     expected = {f"MASK_{i}": mask for i, mask in enumerate(masks)}
     expected |= {f"OWNER_{i}": one for i, one in enumerate(owners)}
     options = {"mask_spec": json.dumps(spec), "dtype": dtype, "return_owner": owner}

@@ -65,7 +65,7 @@ def test_health_and_information(address: str) -> None:
             keepalive_min_seconds=10,
             work=5 << 30,
         ),
-        features=["level_ranges", "logit_clamp", "soft_focal"],
+        features=["level_ranges", "logit_clamp", "soft_focal", "weights"],
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import gc
 import struct
-from collections.abc import Sequence
 from typing import Any
 from unittest.mock import Mock
 
@@ -16,12 +15,11 @@ from hypothesis import strategies as st
 
 from cass.v1 import cass_pb2 as pb
 from cass_core import InvalidRequest
-from cass_core.arrays import Array
 from cass_core.cpu.boxes import boxes_of_message
 from cass_core.inputs import MaskInputs
 from cass_server.config.limits import Limits
 from cass_server.engines.base import CpuEngine
-from cass_server.rpc.requests import MaskPlan, MaskReader, MaskRequest, Reader, read_loss
+from cass_server.rpc.requests import MaskPlan, MaskReader, MaskRequest, Masks, Reader, read_loss
 from tests.server.support.requests import loss_request, mask_request
 
 CONTEXT: Any = None
@@ -40,7 +38,14 @@ def outcome(read: Reader, data: bytes) -> Any:
     inputs = request.inputs
     fields = {f.name: getattr(inputs, f.name) for f in dataclasses.fields(inputs)}
     boxes = fields.pop("boxes")
-    arrays = (boxes.xyxy, boxes.counts, boxes.offsets, fields.pop("sizes"))
+    arrays = [boxes.xyxy, boxes.counts, boxes.offsets, fields.pop("sizes")]
+    weighting = fields.pop("weighting")
+    if weighting is not None:
+        fields["weight_spec"] = weighting.spec
+        ignore = weighting.ignore
+        arrays += [] if ignore is None else [ignore.xyxy, ignore.counts]
+        given = weighting.valid_region, weighting.box_weights
+        arrays += [array for array in given if array is not None]
     return (
         [(array.dtype, array.shape, array.tobytes()) for array in map(np.asarray, arrays)],
         fields,
@@ -49,8 +54,8 @@ def outcome(read: Reader, data: bytes) -> Any:
     )
 
 
-def fill(inputs: MaskInputs, masks: Sequence[Array], owners: Sequence[Array], _: Any) -> None:
-    CpuEngine().masks(inputs, masks, owners)
+def fill(inputs: MaskInputs, out: Masks, _: Any) -> None:
+    CpuEngine().masks(inputs, *out[:2], weights=out[2])
 
 
 def answer_of(request: MaskRequest) -> bytes:
@@ -122,11 +127,22 @@ def test_what_was_asked_before_is_read_alike(
             assert outcome(reader, message) == outcome(new, message)
 
 
+@pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("streamed", [False, True])
-def test_a_request_that_differs_in_one_byte_is_read_alike(streamed: bool) -> None:
+def test_a_request_that_differs_in_one_byte_is_read_alike(streamed: bool, weighted: bool) -> None:
     """As by a reader that knows none; cut off, longer, and with each byte changed."""
     request = mask_request(images=3, boxes=1)
     request.boxes.counts[:] = [0, 2, 1]
+    if weighted:
+        region = np.array([[0, 0, 9, 9]] * 3, np.float32)
+        weights = np.array([1, 0.5, 2], np.float32)
+        for field, array in ((request.valid_region, region), (request.box_weights, weights)):
+            field.dtype, field.data = pb.DATA_TYPE_FLOAT32, array.tobytes()
+            field.shape.extend(array.shape)
+        request.ignore.counts.extend([1, 0, 0])
+        request.ignore.xyxy = region[0].tobytes()
+        request.weight_spec.balance = pb.BALANCE_OBJECT
+        request.return_weights = True
     data = sent(request, streamed=streamed)
     reader = MaskReader(LIMITS, SMALL, streamed=streamed)
     reader(data)

@@ -83,7 +83,7 @@ BAD = [
     (
         bytes([15 << 3, 0]) * 100_000,
         "request",
-        "has 200000 bytes beside its boxes and tensors, the server's limit is 65888",
+        "has 200000 bytes beside its boxes and tensors, the server's limit is 65976",
     ),
 ]
 FAILURE = pb.Error(code=13, message="internal error; see the server's log")

@@ -47,7 +47,7 @@ def test_what_goes_in_is_what_is_read(
     """By protobuf, and by the layout itself."""
     number, element = MASK_DTYPES[dtype]
     layout = mask_layout(inputs_of(images, maps, dtype, owner), entry=entry)
-    masks, owners = layout.arrays()
+    masks, owners, _ = layout.arrays()
     random = np.random.default_rng(0)
     for array in (*masks, *owners):
         array[...] = random.integers(0, 100, array.shape)
@@ -78,7 +78,7 @@ def test_what_goes_in_is_what_is_read(
 def test_elements_are_aligned() -> None:
     """So that readers need not move them: the bytes of an array are at a multiple of eight."""
     layout = mask_layout(inputs_of(1, [(1, 1), (1, 3), (7, 5)], owner=True))
-    masks, owners = layout.arrays()
+    masks, owners, _ = layout.arrays()
     for i, array in enumerate((*masks, *owners)):
         array[...] = 1000 + i
     message = layout.message(masks, owners)
@@ -91,7 +91,7 @@ def test_elements_are_aligned() -> None:
 def test_an_answer_that_lies_in_another_way_is_not_read(entry: bool) -> None:
     """Such as one of another server, which protobuf may have laid out; then it is for protobuf."""
     layout = mask_layout(inputs_of(2, [(3, 5)], owner=True), entry=entry)
-    masks, owners = layout.arrays()
+    masks, owners, _ = layout.arrays()
     for array in (*masks, *owners):
         array[...] = 1
     message = layout.message(masks, owners)
@@ -139,7 +139,7 @@ def test_a_loss_is_read_as_it_was_set(dtype: str, reduction: Any, grad: bool) ->
 def test_no_number_is_longer_than_five_bytes() -> None:
     """protobufjs reads a 32-bit number of one to five bytes, or of ten."""
     layout = mask_layout(inputs_of(1, [(1, 1), (1, 300), (300, 300), (1, 70_000)] * 2, "uint8"))
-    masks, _ = layout.arrays()
+    masks, _, _ = layout.arrays()
     for mask in masks:
         mask[...] = 0
     # All bytes from 0x80 on are of numbers that go on.
@@ -153,7 +153,7 @@ def test_every_implementation_reads_the_padded_numbers(implementation: str) -> N
     """A varint may be longer than it need be; the offsets of the elements call for each length."""
     maps = [(1, 1), (1, 3), (200, 1), (1, 100_000)]
     layout = mask_layout(inputs_of(3, maps, "uint8", owner=True), entry=True)
-    masks, owners = layout.arrays()
+    masks, owners, _ = layout.arrays()
     for i, array in enumerate((*masks, *owners)):
         array[...] = i
     program = """
