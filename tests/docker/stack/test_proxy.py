@@ -207,7 +207,9 @@ def test_mutual_tls_on_both_sides(tmp_path: Path) -> None:
             "proxy": running.metrics_address,
         }
         for address in metrics.values():
-            with pytest.raises(OSError, match=r"certificate required|Remote end closed|reset"):
+            with pytest.raises(
+                OSError, match=r"certificate required|Remote end closed|reset|EOF occurred"
+            ):
                 stranger_to(mine / "ca.crt", address)
         with prometheus(tmp_path, certificates / "prometheus", metrics) as ask_prometheus:
             running.wait_until(lambda: ask_prometheus("up") == {"cass": 1, "proxy": 1})
