@@ -34,6 +34,7 @@ _log = logging.getLogger(__name__)
 
 def run(settings: Settings) -> NoReturn:
     """Serves until a signal to stop, and ends the process; raises `CassError` if it cannot."""
+    keep_memory(arenas=1)  # before there are threads
     set_up_logging(settings.log_level)
     # Torch is loaded next, if it is there, and kernels are compiled: said before that takes long.
     _log.info("warming up", extra={"version": __version__, "pid": os.getpid()})
@@ -67,12 +68,11 @@ def exit_process(code: int) -> NoReturn:
 def serve_in_process(
     settings: Settings, engine: Engine, metrics: Metrics, port: int, **options: Any
 ) -> int:
-    """`cass_server.rpc.server.serve` with memory settings and traces; returns the exit code.
+    """`cass_server.rpc.server.serve` with traces; returns the exit code.
 
     A fault is logged, and its code is 1: the caller then leaves by `exit_process`, since as an
     exception it would keep the process until the last computation ends.
     """
-    keep_memory(arenas=1)
     traces = start_traces(__version__) if settings.telemetry else None
     try:
         services = (open_inference,) if settings.open_inference else ()

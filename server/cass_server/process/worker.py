@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from cass.malloc import keep_memory
 from cass_core.errors import CassError
 from cass_server.engines.base import make_engine
 from cass_server.observability.logging import count_dropped, set_up_logging
@@ -18,6 +19,7 @@ def main() -> None:
     if channel is None:
         sys.exit("cass_server.process.worker is started by cass-server serve --workers N")
     settings, port, metrics = worker_arguments()
+    keep_memory(arenas=1)  # before there are threads
     set_up_logging(settings.log_level)
     try:
         count_dropped(metrics.log_dropped)
