@@ -53,4 +53,7 @@ class Deadlines:
                 del self._due[cancel]  # so that `stop` comes too late from now on
         for cancel in stalled:
             _log.debug("peer stalled, call cancelled")
-            cancel()
+            try:
+                cancel()
+            except Exception:  # which concerns this call alone
+                _log.exception("a stalled call cannot be cancelled")

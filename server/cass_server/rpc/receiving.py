@@ -186,15 +186,15 @@ class MessageFirst(Executor):
         return DONE
 
 
-def refuse_unreceived(state: Any, status: grpc.Status) -> bool:
-    """Ends a call whose message has not arrived with a status; False if it has, or has ended."""
+def refuse_unreceived(state: Any, refused: Callable[[], grpc.Status]) -> None:
+    """Ends a call with the status that is returned, unless its message has arrived or it is over."""
     with state.condition:
         if not is_receiving(state):
-            return False
+            return
+        status = refused()
         state.code, state.details = status.code, status.details.encode()
         state.trailing_metadata = status.trailing_metadata
         _server._abort(state, state.peer.call, cygrpc.StatusCode.unknown, b"")
-        return True
 
 
 def is_receiving(state: Any) -> bool:

@@ -26,6 +26,10 @@ _LOOK_SECONDS = 0.05
 _LOOKS = 10
 # What a process may have beside what is in flight, since it was warm.
 _MORE_BYTES = 32 << 20
+# For so long short memory spares streams that are silent, if there are other calls to end.
+_SPARED_SECONDS = 1.0
+# Short memory is logged once in so long, however often it comes and goes.
+_QUIET_SECONDS = 60.0
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +40,8 @@ class SlowPeers:
     gRPC receives a message as fast as it comes and says nothing of it before it is whole. So what
     is being received is bounded by the memory of the process: beyond a limit, half of the calls
     that wait for their peers are ended, at each look; first those of the caller who has most of
-    them, and of these the newest, so that others come to their ends.
+    them, and of these the newest, so that others come to their ends. Streams that are silent are
+    spared for a second: what they wait for may be half of a large message.
 
     Args:
         server: whose calls these are.
@@ -60,6 +65,9 @@ class SlowPeers:
         self._metrics = metrics
         self._refused = refused
         self._most_bytes = 0
+        # When memory became short, unless it is not; and when that was logged.
+        self._short_since: float | None = None
+        self._logged = -_QUIET_SECONDS
         self._closed = threading.Event()
         threading.Thread(target=self._look, name="slow peers", daemon=True).start()
 
@@ -74,14 +82,33 @@ class SlowPeers:
         self._closed.set()
 
     def _look(self) -> None:
-        looks = 0
+        looks, failed = 0, False
         while not self._closed.wait(_LOOK_SECONDS):
-            is_short = self._answerer.admission.is_short = self._is_short()
-            if is_short:
-                self._end_half(time.perf_counter())
             looks += 1
-            if looks % _LOOKS == 0:
-                self._end_late(time.perf_counter())
+            try:
+                now = time.perf_counter()
+                if looks % _LOOKS == 0:
+                    self._end_late(now)
+                self._look_at_memory(now)
+                failed = False
+            except Exception:  # which is not to be the last look
+                self._answerer.admission.is_short = False
+                if not failed:
+                    _log.exception("calls that wait for their peers cannot be looked through")
+                failed = True
+
+    def _look_at_memory(self, now: float) -> None:
+        is_short = self._answerer.admission.is_short = self._is_short()
+        if not is_short:
+            self._short_since = None
+            return
+        if self._short_since is None:
+            self._short_since = now
+            if now - self._logged >= _QUIET_SECONDS:
+                self._logged = now
+                sizes = {"resident_bytes": resident_bytes(), "limit_bytes": self._most_bytes}
+                _log.warning("memory is short, calls that wait for their peers end", extra=sizes)
+        self._end_half(now, spares_streams=now - self._short_since < _SPARED_SECONDS)
 
     def _is_short(self) -> bool:
         most, resident = self._most_bytes, resident_bytes()
@@ -90,15 +117,19 @@ class SlowPeers:
 
     def _states(self) -> list[Any]:
         """gRPC's states of the calls that are open, but for those that were refused at once."""
-        states = tuple(getattr(self._server, "rpc_states", ()))
-        return [state for state in states if hasattr(state, "peer")]
+        # A copy, since an iteration may see the set change.
+        states: set[Any] = getattr(self._server, "rpc_states", set())
+        return [state for state in states.copy() if hasattr(state, "peer")]
 
     def _end_late(self, now: float) -> None:
-        """Cancel single calls that have waited for too long, and count the others."""
+        """Cancel calls that have waited for too long, and count the others.
+
+        Streams may be silent, and have a deadline of their own for each answer.
+        """
         receiving = sending = 0
         for state in self._states():
             peer = state.peer
-            if is_sending(state) and not peer.is_stream:
+            if state.statused or (is_sending(state) and not peer.is_stream):
                 sending += 1
                 if peer.unread_since is None:
                     peer.unread_since = now
@@ -114,14 +145,24 @@ class SlowPeers:
                 peer.call.cancel()
         self._metrics.waiting(receiving, sending, self._answerer.admission.held_bytes)
 
-    def _end_half(self, now: float) -> None:
-        """End half of the calls that wait for their peers; of silent streams if all others are."""
+    def _end_half(self, now: float, *, spares_streams: bool = True) -> None:
+        """End half of the calls that wait for their peers, and half of the silent streams.
+
+        Streams are spared if they are to be, unless nothing else waits.
+        """
         old = [state for state in self._states() if now - state.peer.started > _LOOK_SECONDS]
-        waiting = [
-            state
-            for state in old
-            if is_sending(state) or (is_receiving(state) and not state.peer.is_stream)
-        ] or [state for state in old if is_receiving(state)]
+        silent, waiting = [], []
+        for state in old:
+            if is_sending(state):
+                waiting.append(state)
+            elif is_receiving(state):
+                (silent if state.peer.is_stream else waiting).append(state)
+        self._end_newest(waiting)
+        if not waiting or not spares_streams:
+            self._end_newest(silent)
+
+    def _end_newest(self, waiting: list[Any]) -> None:
+        """End half of these calls: the newest of the callers who have most of them."""
         callers = [self._answerer.caller(s.peer.metadata, s.peer.call.peer()) for s in waiting]
         calls = Counter(callers)
         order = sorted(
@@ -134,8 +175,9 @@ class SlowPeers:
 
     def _end(self, state: Any) -> None:
         peer = state.peer
-        if peer.is_stream or state.statused:
+        if peer.is_stream or is_sending(state):
+            self._metrics.rejected("bytes")
             peer.call.cancel()
-        elif is_receiving(state):
+        else:
             error = self._answerer.admission.no_room()
-            refuse_unreceived(state, self._refused(peer.path, peer.metadata, error))
+            refuse_unreceived(state, lambda: self._refused(peer.path, peer.metadata, error))

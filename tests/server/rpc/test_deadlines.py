@@ -46,6 +46,23 @@ def test_stalled_peers_are_looked_for(deadlines: Deadlines) -> None:
     wait_until(lambda: peer.cancelled == 1)
 
 
+def test_a_call_that_cannot_be_cancelled_is_alone_with_that(
+    deadlines: Deadlines, look: Callable[[float], None]
+) -> None:
+    """Those after it are cancelled, at this look and the next."""
+    peers = [Peer() for _ in range(2)]
+
+    def fails() -> None:
+        raise ValueError("the call is over")
+
+    deadlines.start(fails, 1000)
+    for peer, seconds in zip(peers, (1000, 2000), strict=True):
+        deadlines.start(peer.cancel, seconds)
+    for now in (1500, 2500):
+        look(now)
+    assert [peer.cancelled for peer in peers] == [1, 1]
+
+
 def test_calls_are_cancelled_once_when_their_time_is_over(
     deadlines: Deadlines, look: Callable[[float], None], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -10,6 +10,7 @@ import pytest
 from cass.v1 import cass_pb2 as pb
 from cass_server.config.limits import Limits
 from cass_server.rpc import slow_peers as slow_peers_module
+from cass_server.rpc.receiving import is_sending
 from tests.server.support.engines import HELD, HoldingEngine
 from tests.server.support.in_thread import Running, running
 from tests.server.support.processes import wait_until
@@ -21,6 +22,7 @@ from tests.server.support.raw_http2 import (
     call,
     data_frames,
     frames,
+    more,
     opening,
     prefixed,
     request,
@@ -44,6 +46,20 @@ def test_small_answers_are_taken_in_time_too() -> None:
         assert {got[2] for got in frames(client, RST_STREAM, len(MANY))} == set(MANY)
         wait_until(lambda: waits(server, "send", 0))
         assert server.ended()["GenerateMask", "OK"] == len(MANY)
+
+
+def test_a_stream_that_has_ended_is_taken_in_time() -> None:
+    """Its end waits behind answers that fill the connection's buffers."""
+    large = [request("GenerateMask", mask_request(side=2048), s) for s in (1, 3)]
+    with (
+        running(limits=Limits(send_seconds=1)) as server,
+        Connection(server.address, receive_buffer=4096) as client,
+    ):
+        client.send(opening((1 << 31) - 1), more(1 << 30, 0), *large)
+        wait_until(lambda: waits(server, "send", 2))
+        client.send(call("StreamMasks", 5), data_frames(b"", 5))
+        wait_until(lambda: any(s.statused and s.peer.is_stream for s in server.slow_peers._states()))
+        wait_until(lambda: not server.slow_peers._states())
 
 
 def test_calls_whose_message_does_not_come_are_counted() -> None:
@@ -100,6 +116,73 @@ def test_if_memory_is_short_silent_streams_end_last(old: None) -> None:
             server.slow_peers._end_half(time.perf_counter() + 2e9)
             ended.append(frames(client, RST_STREAM, 1)[0][2])
         assert ended in ([5, 3, 1], [5, 1, 3])
+
+
+def test_if_memory_is_short_for_long_silent_streams_end_too(old: None) -> None:
+    """However many other calls there are to end."""
+    with running() as server, Connection(server.address) as client:
+        client.send(opening(), *[call("StreamMasks", s) for s in (1, 3)])
+        client.send(*[call("ComputeLoss", s) for s in (5, 7)])
+        wait_until(lambda: len(server.slow_peers._states()) == 4)
+        server.slow_peers._end_half(time.perf_counter() + 2e9, spares_streams=False)
+        ended = {got[2] for got in frames(client, RST_STREAM, 2)}
+        assert len(ended & {1, 3}) == len(ended & {5, 7}) == 1
+        wait_until(lambda: len(server.slow_peers._states()) == 2)
+
+
+def test_if_memory_is_short_unread_answers_end(old: None) -> None:
+    """Large ones too, whose end is sent after them; they count as refused for their bytes."""
+    with running() as server, Connection(server.address) as client:
+        client.send(opening(0), request("GenerateMask", mask_request(side=1024)))
+        wait_until(lambda: any(map(is_sending, server.slow_peers._states())))
+        server.slow_peers._end_half(time.perf_counter() + 2e9)
+        assert frames(client, RST_STREAM, 1)[0][2] == 1
+        assert server.counted()["cass_rejections_total", "bytes"] == 1
+
+
+def test_what_is_not_ended_is_not_counted(old: None) -> None:
+    """As a call whose message has come meanwhile."""
+    engine = HoldingEngine()
+    with running(engine) as server, engine.holding(server.stub) as (held,):
+        (state,) = server.slow_peers._states()
+        server.slow_peers._end(state)
+        assert ("cass_rejections_total", "bytes") not in server.counted()
+        engine.gate.open()
+        assert held.result().masks[0].shape[0] == HELD
+
+
+def test_short_memory_is_logged_and_streams_are_spared_for_a_second(
+    old: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    short, spared = [True], []
+    with running() as server:
+        peers = server.slow_peers
+        monkeypatch.setattr(peers, "_is_short", lambda: short[0])
+        monkeypatch.setattr(
+            peers, "_end_half", lambda _, *, spares_streams: spared.append(spares_streams)
+        )
+        for now, short[0] in ((0, True), (0.9, True), (1.1, True), (1.2, False), (1.3, True)):
+            peers._look_at_memory(now)
+            assert server.admission.is_short == short[0]
+    assert spared == [True, True, False, True]
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+def test_a_look_that_fails_is_not_the_last(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is logged once, and times go on to end calls."""
+    with running(limits=Limits(receive_seconds=1)) as server, Connection(server.address) as client:
+
+        def fails() -> bool:
+            server.admission.is_short = True
+            raise MemoryError
+
+        monkeypatch.setattr(server.slow_peers, "_is_short", fails)
+        client.send(opening(), call("ComputeLoss"))
+        assert frames(client, RST_STREAM, 1)[0][2] == 1
+        wait_until(lambda: not server.admission.is_short)
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
 
 
 def test_what_computes_does_not_end(old: None) -> None:
