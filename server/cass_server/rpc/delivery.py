@@ -11,6 +11,7 @@ from __future__ import annotations
 import array
 import fcntl
 import ipaddress
+import logging
 import os
 import socket
 import termios
@@ -36,6 +37,8 @@ _SETTLE_SECONDS = 2 * _LOOK_SECONDS
 _CLOSING_SECONDS = 0.5
 # What gRPC itself says to the peer at the end, which one that is gone never takes.
 _FAREWELL_BYTES = 512
+
+_log = logging.getLogger(__name__)
 
 Peer: TypeAlias = tuple[str, int]
 """Address and port."""
@@ -78,6 +81,9 @@ class Delivery:
                 _server._status(rpc_event, state, message)
             else:
                 self._send(rpc_event, state, message)
+        except Exception:  # which may be gRPC's serving thread's
+            _log.exception("a call's answer cannot be sent")
+            rpc_event.call.cancel()
         finally:
             cygrpc.uninstall_context()
 
@@ -142,7 +148,10 @@ class Delivery:
                 self._count(-1)
 
         self._count(1)
-        self._threads.submit(end)
+        try:
+            self._threads.submit(end)
+        except Exception:  # no new thread; the pool has it for one of those it has
+            _log.exception("no thread for the end of a call")
 
     def _count(self, change: int) -> None:
         with self._lock:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeAlias
@@ -9,6 +11,8 @@ from typing import Any, TypeAlias
 import grpc
 
 from cass_server.scheduling.compute_pool import DONE
+
+_log = logging.getLogger(__name__)
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
@@ -63,6 +67,20 @@ def refusal(status: grpc.Status) -> Handler:
     answer, and a thread would cost it as much again.
     """
     return grpc.stream_stream_rpc_method_handler(OnPool(refuse(status), in_place))
+
+
+def give_up(call: Any) -> None:
+    """Cancels a call that an exception keeps from its answer: there is no thread, or no memory.
+
+    What is raised in gRPC's serving thread would end it, and the server would answer nothing more.
+    """
+    _log_once()
+    call.cancel()
+
+
+@functools.cache
+def _log_once() -> None:
+    _log.exception("a call cannot be answered, nor perhaps others, which are not logged")
 
 
 class _InPlace(ThreadPoolExecutor):

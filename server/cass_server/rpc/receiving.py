@@ -15,6 +15,9 @@ import inspect
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import nullcontext
+from functools import partial
+from threading import Thread
 from typing import Any, Protocol
 
 import grpc
@@ -23,7 +26,7 @@ from grpc._cython import cygrpc
 
 from cass_server.observability.call import Call, Metadata
 from cass_server.rpc.delivery import Delivery
-from cass_server.rpc.handlers import refuse
+from cass_server.rpc.handlers import give_up, refuse
 from cass_server.scheduling.admission import SMALL_BYTES
 from cass_server.scheduling.compute_pool import DONE
 
@@ -36,6 +39,10 @@ _NAMES = (
     " _is_rpc_state_active _possibly_finish_call _raise_rpc_error _receive_message _status"
     " _stream_response_in_pool"
 )
+_OPERATIONS = (
+    "ReceiveMessageOperation SendMessageOperation install_context_from_request_call_event"
+    " uninstall_context"
+)
 
 
 def _is_supported() -> bool:
@@ -44,11 +51,14 @@ def _is_supported() -> bool:
         respond is not None
         and " ".join(inspect.signature(respond).parameters) == _PARAMETERS
         and all(hasattr(_server, name) for name in _NAMES.split())
-        and hasattr(cygrpc, "ReceiveMessageOperation")
+        and all(hasattr(cygrpc, name) for name in _OPERATIONS.split())
     )
 
 
 IS_SUPPORTED = _is_supported()
+_RESPONDS = [
+    getattr(_server, name, None) for name in ("_unary_response_in_pool", "_stream_response_in_pool")
+]
 
 
 class Peer:
@@ -166,8 +176,14 @@ class MessageFirst(Executor):
         def received(event: Any) -> Any:
             outcome = receive(event)
             message, state.request = state.request, None
-            if state.statused:  # refused meanwhile, by `rpc.slow_peers`
-                return outcome
+            if not state.statused:  # refused meanwhile, by `rpc.slow_peers`
+                try:
+                    run(message)
+                except Exception:
+                    give_up(rpc_event.call)
+            return outcome
+
+        def run(message: bytes | None) -> None:
             pool, call = method.pool or self._pool, None
             if message is None:
                 pool = self._ending
@@ -176,59 +192,65 @@ class MessageFirst(Executor):
                 call = method.admit(metadata, rpc_event.call.peer(), started, len(message))
                 if call is not None and not isinstance(call, Call):
                     function(respond, rpc_event, state, refuse(call), lambda: (), *rest)
-                    return outcome
+                    return
             messages = Received(message, call, not peer.is_late)
-            pool.submit(function, answer, rpc_event, state, method, lambda: messages, *rest)
-            return outcome
+            try:
+                pool.submit(function, answer, rpc_event, state, method, lambda: messages, *rest)
+            except Exception:
+                with call or nullcontext():  # whose place and bytes are given back
+                    raise
 
-        rpc_event.call.start_server_batch((cygrpc.ReceiveMessageOperation(0),), received)
-        state.due.add(_server._RECEIVE_MESSAGE_TOKEN)
+        try:
+            rpc_event.call.start_server_batch((cygrpc.ReceiveMessageOperation(0),), received)
+            state.due.add(_server._RECEIVE_MESSAGE_TOKEN)
+        except Exception:
+            give_up(rpc_event.call)
         return DONE
 
 
-def refuse_unreceived(state: Any, refused: Callable[[], grpc.Status]) -> None:
-    """Ends a call with the status that is returned, unless its message has arrived or it is over."""
-    with state.condition:
-        if not is_receiving(state):
-            return
-        status = refused()
-        state.code, state.details = status.code, status.details.encode()
-        state.trailing_metadata = status.trailing_metadata
-        _server._abort(state, state.peer.call, cygrpc.StatusCode.unknown, b"")
+class HelperPool(ThreadPoolExecutor):
+    """Threads of other services' calls, which have `rpc.slow_peers` see that they wait."""
 
-
-def is_receiving(state: Any) -> bool:
-    """Whether a call waits for a message of its peer."""
-    return _server._RECEIVE_MESSAGE_TOKEN in state.due and _server._is_rpc_state_active(state)
-
-
-def is_sending(state: Any) -> bool:
-    """Whether a call waits for its peer to read."""
-    return (
-        state.statused
-        or _server._SEND_MESSAGE_TOKEN in state.due
-        or _server._SEND_INITIAL_METADATA_AND_SEND_MESSAGE_TOKEN in state.due
-    )
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Run a function, perhaps that of a call, in a thread."""
+        if IS_SUPPORTED and args and args[0] in _RESPONDS:
+            _, rpc_event, state, *_ = args
+            state.peer = Peer(rpc_event, time.perf_counter())
+            try:
+                return super().submit(function, *args)
+            except Exception:  # if it waits for another thread, it ends there as cancelled
+                give_up(rpc_event.call)
+                return DONE
+        return super().submit(function, *args, **kwargs)
 
 
 class ReadAheadPool(ThreadPoolExecutor):
-    """Threads of streams, whose next messages are received while they answer."""
+    """A thread for each stream, whose next messages are received while it answers.
+
+    Args:
+        most: how many streams there may be, which the caller sees to.
+        given_up: called with the metadata of a stream that there is no thread for.
+    """
+
+    def __init__(self, most: int, given_up: Callable[[Metadata], None]) -> None:
+        super().__init__(most, thread_name_prefix="stream")
+        self._given_up = given_up
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Run a stream in a thread; see `MessageFirst.submit`."""
-        if IS_SUPPORTED and args and args[0] is _server._stream_response_in_pool:
-            respond, rpc_event, state, behavior, _, *rest = args
-            state.peer = StreamPeer(rpc_event, time.perf_counter())
-            return super().submit(
-                function,
-                respond,
-                rpc_event,
-                state,
-                behavior,
-                lambda: _ReadAhead(rpc_event.call, state),
-                *rest,
-            )
-        return super().submit(function, *args, **kwargs)
+        if not (IS_SUPPORTED and args and args[0] is _server._stream_response_in_pool):
+            return super().submit(function, *args, **kwargs)
+        respond, rpc_event, state, behavior, _, *rest = args
+        peer = state.peer = StreamPeer(rpc_event, time.perf_counter())
+        messages = partial(_ReadAhead, rpc_event.call, state)
+        call = (respond, rpc_event, state, behavior, messages, *rest)
+        try:
+            # The pool's own way keeps a call that it has no new thread for.
+            Thread(target=function, args=call, name="stream", daemon=True).start()
+        except Exception:
+            give_up(peer.call)
+            self._given_up(peer.metadata)
+        return DONE
 
 
 class _ReadAhead:

@@ -40,7 +40,7 @@ from cass_server.rpc.answerer import Answerer
 from cass_server.rpc.deadlines import Deadlines
 from cass_server.rpc.delivery import Delivery
 from cass_server.rpc.health import Health
-from cass_server.rpc.receiving import IS_SUPPORTED, MessageFirst
+from cass_server.rpc.receiving import IS_SUPPORTED, HelperPool, MessageFirst
 from cass_server.rpc.router import Router
 from cass_server.rpc.servicer import CassService, Host, Service
 from cass_server.rpc.slow_peers import SlowPeers
@@ -53,8 +53,10 @@ from cass_server.security.tls import TlsFiles
 from cass_server.security.tokens import TokenFile
 from cass_server.signals import stop_signals
 
-# Threads for health checks, reflection and channelz, and for telling watchers: most wait.
+# Threads for reflection and channelz: most wait.
 _HELPER_THREADS = 256
+# Threads where the ends of calls wait for their answers to arrive, while the server stops.
+_DELIVERY_THREADS = 256
 # Threads beyond the cores that answer requests; measured with 0 to 2.
 _MORE_THREADS = 1
 # For callers who go on calling a server that refuses them.
@@ -131,8 +133,9 @@ def serve(
         by_token=settings.token_file is not None,
         on_fatal=on_fatal,
     )
-    helpers = ThreadPoolExecutor(_HELPER_THREADS, thread_name_prefix="helper")
-    delivery = Delivery(helpers)
+    helpers = HelperPool(_HELPER_THREADS, thread_name_prefix="helper")
+    # Threads of its own: those of helpers may all wait for their callers when the server stops.
+    delivery = Delivery(ThreadPoolExecutor(_DELIVERY_THREADS, thread_name_prefix="delivery"))
     streams = MaskStreams(answerer, limits, delivery)
     host = Host(answerer, limits, streams, helpers, lambda: status.is_serving)
     others = [make(host) for make in services]

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 import grpc
+from grpc import _server
+from grpc._cython import cygrpc
 
 from cass.malloc import free_bytes
 from cass_server.config.limits import Limits
@@ -18,7 +20,6 @@ from cass_server.observability.call import Metadata
 from cass_server.observability.metrics import Metrics
 from cass_server.observability.resident import resident_bytes
 from cass_server.rpc.answerer import Answerer
-from cass_server.rpc.receiving import is_receiving, is_sending, refuse_unreceived
 
 # How often memory is looked at: at 10 Gbit/s, 60 MB arrive in between.
 _LOOK_SECONDS = 0.05
@@ -181,3 +182,28 @@ class SlowPeers:
         else:
             error = self._answerer.admission.no_room()
             refuse_unreceived(state, lambda: self._refused(peer.path, peer.metadata, error))
+
+
+def refuse_unreceived(state: Any, refused: Callable[[], grpc.Status]) -> None:
+    """Ends a call with the status returned, unless its message has arrived or it is over."""
+    with state.condition:
+        if not is_receiving(state):
+            return
+        status = refused()
+        state.code, state.details = status.code, status.details.encode()
+        state.trailing_metadata = status.trailing_metadata
+        _server._abort(state, state.peer.call, cygrpc.StatusCode.unknown, b"")
+
+
+def is_receiving(state: Any) -> bool:
+    """Whether a call waits for a message of its peer."""
+    return _server._RECEIVE_MESSAGE_TOKEN in state.due and _server._is_rpc_state_active(state)
+
+
+def is_sending(state: Any) -> bool:
+    """Whether a call waits for its peer to read."""
+    return (
+        state.statused
+        or _server._SEND_MESSAGE_TOKEN in state.due
+        or _server._SEND_INITIAL_METADATA_AND_SEND_MESSAGE_TOKEN in state.due
+    )

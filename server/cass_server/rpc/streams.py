@@ -53,7 +53,7 @@ class MaskStreams:
         self._open_of: Counter[Caller] = Counter()
         self._ended = threading.Condition()
         self._stopping = False
-        self._pool = ReadAheadPool(limits.streams, thread_name_prefix="stream")
+        self._pool = ReadAheadPool(limits.streams, self._close)
         read = MaskReader(limits, answerer.engine.small_fill, streamed=True)
         self.open = self.opener(StreamKind("StreamMasks", read, lambda error, _: entry_of(error)))
 
@@ -75,6 +75,13 @@ class MaskStreams:
             self._open += 1
             self._open_of[caller] += 1
         return handler
+
+    def _close(self, metadata: Metadata) -> None:
+        """Count a stream no more."""
+        with self._ended:
+            self._open -= 1
+            self._open_of -= Counter((self._answerer.caller(metadata),))
+            self._ended.notify_all()
 
     def stop(self) -> None:
         """End all streams, those with a request under way once it is answered."""
@@ -121,10 +128,7 @@ class MaskStreams:
             return  # the caller is gone
         finally:
             self._streams.discard(stream)
-            with self._ended:
-                self._open -= 1
-                self._open_of -= Counter((self._answerer.caller(metadata),))
-                self._ended.notify_all()
+            self._close(metadata)
 
     def _answer(
         self,

@@ -38,12 +38,17 @@ class ComputePool(Executor):
         self._heavy = threading.Semaphore(max(1, slots - 1))
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Runs the function in a thread once there is a slot; the future has no result."""
+        """Runs the function in a thread once there is a slot; the future has no result.
+
+        Raises:
+            RuntimeError: there is a slot, and no new thread can be started.
+            MemoryError: likewise.
+        """
         task = _Task(function, args)
         with self._lock:
             if self._free:
-                self._free -= 1
                 self._start(task)
+                self._free -= 1
             else:
                 self._queue.append(task)
         return DONE
@@ -109,7 +114,13 @@ class ComputePool(Executor):
         if isinstance(entry, _Thread):
             entry.wake.release()
         else:
-            self._start(entry)
+            try:
+                self._start(entry)
+            except (RuntimeError, MemoryError):
+                # There is no new thread: it is for the next of those at work.
+                self._queue.appendleft(entry)
+                self._free += 1
+                _log.exception("no thread for a call, which waits")
 
     def _run(self, thread: _Thread) -> None:
         self._local.thread = thread

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from types import SimpleNamespace
 from typing import Any, cast
 
 import grpc
 import pytest
 
+from cass.v1 import cass_pb2 as pb
 from cass_server.config.limits import Limits
 from cass_server.rpc import receiving
 from cass_server.rpc.receiving import Received
@@ -39,6 +41,59 @@ def test_both_ways_are_alike(is_supported: bool, monkeypatch: pytest.MonkeyPatch
         with engine.holding(server.stub) as (first,), fails("RESOURCE_EXHAUSTED"):
             server.stub.GenerateMask(mask_request(), timeout=LIMIT)
         assert len(first.result().masks) == 1
+
+
+def no_threads(patch: pytest.MonkeyPatch, prefix: str) -> None:
+    """From now on no more threads of this name can be started."""
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name.startswith(prefix):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    patch.setattr(threading.Thread, "start", refuse)
+
+
+@pytest.mark.parametrize("boxes", [1, 10_000])
+def test_a_call_without_a_thread_is_cancelled(boxes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server goes on, and place and bytes are given back."""
+    with running(limits=Limits(requests_in_flight=1)) as server:
+        with monkeypatch.context() as patch:
+            no_threads(patch, "compute")
+            for _ in range(2):
+                with fails("CANCELLED"):
+                    server.stub.GenerateMask(mask_request(boxes=boxes), timeout=LIMIT)
+        assert server.has_room()
+        server.assert_all_is_given_back()
+
+
+def test_a_stream_without_a_thread_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its place is given back."""
+    with running(limits=Limits(streams=2)) as server:
+        with monkeypatch.context() as patch:
+            no_threads(patch, "stream")
+            for _ in range(3):
+                with fails("CANCELLED"):
+                    Stream(server.stub, mask_request()).images()
+        streams = [Stream(server.stub, mask_request()) for _ in range(2)]
+        assert [stream.images() for stream in streams] == [1, 1]
+
+
+def test_an_answer_that_cannot_be_sent_is_its_callers_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also where gRPC's serving thread answers."""
+
+    def fails_to_send(*_: object) -> None:
+        raise MemoryError
+
+    with running() as server:
+        with monkeypatch.context() as patch:
+            patch.setattr(grpc._server, "_status", fails_to_send)
+            with fails("CANCELLED"):
+                server.stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=LIMIT)
+        assert server.stub.GetServerInfo(pb.GetServerInfoRequest(), timeout=LIMIT).device == "cpu"
 
 
 class Late:

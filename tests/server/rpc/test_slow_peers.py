@@ -6,14 +6,14 @@ import time
 from pathlib import Path
 
 import pytest
+from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
 from cass.v1 import cass_pb2 as pb
 from cass_server.config.limits import Limits
 from cass_server.rpc import slow_peers as slow_peers_module
-from cass_server.rpc.receiving import is_sending
 from tests.server.support.engines import HELD, HoldingEngine
 from tests.server.support.in_thread import Running, running
-from tests.server.support.processes import wait_until
+from tests.server.support.processes import LIMIT, wait_until
 from tests.server.support.raw_http2 import (
     DATA,
     HEADERS,
@@ -58,14 +58,34 @@ def test_a_stream_that_has_ended_is_taken_in_time() -> None:
         client.send(opening((1 << 31) - 1), more(1 << 30, 0), *large)
         wait_until(lambda: waits(server, "send", 2))
         client.send(call("StreamMasks", 5), data_frames(b"", 5))
-        wait_until(lambda: any(s.statused and s.peer.is_stream for s in server.slow_peers._states()))
-        wait_until(lambda: not server.slow_peers._states())
+        states = server.slow_peers._states
+        wait_until(lambda: any(state.statused and state.peer.is_stream for state in states()))
+        wait_until(lambda: not states())
 
 
 def test_calls_whose_message_does_not_come_are_counted() -> None:
     with running() as server, Connection(server.address) as client:
         client.send(opening(), *[call("GenerateMask", s) for s in MANY])
         wait_until(lambda: waits(server, "receive", len(MANY)))
+
+
+def test_calls_of_other_services_have_their_time_too() -> None:
+    """So that those who ask nothing do not hold the threads of others."""
+    name = "grpc.reflection.v1alpha.ServerReflection"
+    with (
+        running(limits=Limits(receive_seconds=1), helper_threads=2) as server,
+        Connection(server.address) as client,
+    ):
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
+            reflection.ReflectionServicer([name]), server.router
+        )
+        silent = [call("ServerReflectionInfo", s, service=name) for s in (1, 3)]
+        client.send(opening(), *silent)
+        assert {got[2] for got in frames(client, RST_STREAM, 2)} == {1, 3}
+        stub = reflection_pb2_grpc.ServerReflectionStub(server.channel)
+        asked = reflection_pb2.ServerReflectionRequest(list_services="")
+        (answer,) = stub.ServerReflectionInfo(iter([asked]), timeout=LIMIT)
+        assert [found.name for found in answer.list_services_response.service] == [name]
 
 
 def test_a_stream_may_be_silent() -> None:
@@ -134,7 +154,7 @@ def test_if_memory_is_short_unread_answers_end(old: None) -> None:
     """Large ones too, whose end is sent after them; they count as refused for their bytes."""
     with running() as server, Connection(server.address) as client:
         client.send(opening(0), request("GenerateMask", mask_request(side=1024)))
-        wait_until(lambda: any(map(is_sending, server.slow_peers._states())))
+        wait_until(lambda: any(map(slow_peers_module.is_sending, server.slow_peers._states())))
         server.slow_peers._end_half(time.perf_counter() + 2e9)
         assert frames(client, RST_STREAM, 1)[0][2] == 1
         assert server.counted()["cass_rejections_total", "bytes"] == 1

@@ -140,6 +140,39 @@ def test_a_task_that_raises_loses_no_slot(
     )
 
 
+def no_thread(_: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def test_without_a_thread_no_slot_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever submits a task is told."""
+    pool = ComputePool(2)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_thread)
+        for _ in range(3):
+            with pytest.raises(RuntimeError, match="new thread"):
+                pool.submit(int)
+    assert_free(pool, 2)
+
+
+def test_without_a_thread_a_task_waits_for_one_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool, gate, ran = ComputePool(1), Gate(), threading.Event()
+
+    def lends() -> None:
+        gate.wait()
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", no_thread)
+            with pool.lent():
+                pass
+
+    pool.submit(lends)
+    gate.wait_held(1)
+    pool.submit(ran.set)
+    gate.let_go(1)
+    assert ran.wait(LIMIT)
+    assert_free(pool, 1)
+
+
 def test_a_slot_that_is_released_is_for_others() -> None:
     """While its thread waits for what is no computation, such as a batch."""
     pool, held = ComputePool(1), Held()

@@ -24,7 +24,7 @@ from cass_server.rpc.answerer import Answerer
 from cass_server.rpc.deadlines import Deadlines
 from cass_server.rpc.delivery import Delivery
 from cass_server.rpc.health import Health
-from cass_server.rpc.receiving import MessageFirst
+from cass_server.rpc.receiving import HelperPool, MessageFirst
 from cass_server.rpc.router import Router
 from cass_server.rpc.servicer import CassService, Host
 from cass_server.rpc.slow_peers import SlowPeers
@@ -111,6 +111,7 @@ def running(
     by_token: bool = False,
     slots: int = SLOTS,
     receive_bytes: int = -1,
+    helper_threads: int = 256,
 ) -> Iterator[Running]:
     """A server of messages of any size, whose health service does not say yet that it serves.
 
@@ -121,6 +122,7 @@ def running(
         by_token: whether callers are told apart by their tokens, else by their connections.
         slots: how many requests compute at a time.
         receive_bytes: of the largest answer that the channel takes.
+        helper_threads: how many calls of other services run at a time.
     """
     limits, metrics = limits or Limits(), Metrics()
     admission = Admission(limits)
@@ -128,8 +130,8 @@ def running(
     answerer = Answerer(
         engine or CpuEngine(), admission, _deadlines, pool, metrics, by_token=by_token
     )
-    helpers = ThreadPoolExecutor(256)
-    delivery = Delivery(helpers)
+    helpers, deliveries = HelperPool(helper_threads), ThreadPoolExecutor(256)
+    delivery = Delivery(deliveries)
     streams = MaskStreams(answerer, limits, delivery)
     status = Health((SERVICE_NAME,), helpers, _deadlines, limits.receive_seconds)
     host = Host(answerer, limits, streams, helpers, lambda: status.is_serving)
@@ -159,3 +161,4 @@ def running(
         assert server.stop(0).wait(LIMIT)
         slow_peers.close()
         helpers.shutdown(wait=False)
+        deliveries.shutdown(wait=False)
