@@ -90,8 +90,10 @@ class Answerer:
         return call
 
     def caller(self, metadata: Metadata, peer: bytes = b"") -> Caller:
-        """Who calls, as `Admission` counts callers."""
-        return token_of(metadata) if self._by_token else peer
+        """Who calls, as `Admission` counts callers; gRPC has one name for all of a Unix socket."""
+        if self._by_token:
+            return token_of(metadata)
+        return b"" if peer.startswith(b"unix:") else peer
 
     def answer(
         self,
@@ -162,12 +164,20 @@ class Answerer:
             self._let_go(call)
 
     def _hold_in_turn(self, call: Call, size: int, context: grpc.ServicerContext) -> None:
-        """As `_hold`, once there is room, which the sender feels as backpressure."""
-        if not self.admission.try_hold(size, call.caller):
+        """As `_hold`, once there is room, which the sender feels as backpressure.
+
+        Raises `Overloaded` if memory is short: a message that waits is counted nowhere.
+        """
+        admission = self.admission
+
+        def may_wait() -> bool:
+            return context.is_active() and not admission.is_short
+
+        if not admission.try_hold(size, call.caller):
             with self.pool.lent():
-                has_room = self.admission.wait_to_hold(size, context.is_active, call.caller)
+                has_room = admission.wait_to_hold(size, may_wait, call.caller)
             if not has_room:
-                raise gone(context)
+                raise admission.no_room() if context.is_active() else gone(context)
         call.held, call.holders = size, 1
 
     def _let_go(self, call: Call) -> None:

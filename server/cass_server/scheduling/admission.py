@@ -29,11 +29,13 @@ _SMOOTHING = 0.05
 class Admission:
     """Counts what is in flight; safe to use from several threads.
 
-    A caller is a token or a connection, and has at most its share of the requests and the bytes.
+    A caller is a token or a connection, and has at most its share of the requests and the bytes; an
+    empty one may be anybody, and has no share.
     While ``is_short``, there is no room for bytes: the process has too little memory.
     """
 
     def __init__(self, limits: Limits) -> None:
+        self.limits = limits
         self._most_requests = limits.requests_in_flight
         self._most_bytes = limits.queue_bytes
         self._share_requests = limits.share_of(limits.requests_in_flight)
@@ -64,7 +66,7 @@ class Admission:
             if self._requests >= self._most_requests:
                 raise self._overloaded("requests", self._most_requests)
             theirs = self._requests_of.get(caller, 0)
-            if theirs >= self._share_requests:
+            if caller and theirs >= self._share_requests:
                 raise self._overloaded("requests of one caller", self._share_requests)
             self._requests_of[caller] = theirs + 1
             self._requests += 1
@@ -108,11 +110,11 @@ class Admission:
     def wait_to_hold(self, size: int, is_wanted: Callable[[], bool], caller: Caller = "") -> bool:
         """As `hold`, once there is room; False if the request is not wanted any more."""
         while not self.try_hold(size, caller):
+            if not is_wanted():
+                return False
             with self._lock:
                 # Nothing here notices a caller who goes away.
                 self._changed.wait_for(lambda: self._fits(size, caller), timeout=1.0)
-            if not is_wanted():
-                return False
         return True
 
     def drop(self, size: int, caller: Caller = "") -> None:
@@ -138,7 +140,7 @@ class Admission:
         return others == 0 or (
             not self.is_short
             and others + size <= self._most_bytes
-            and (theirs == 0 or theirs + size <= self._share_bytes)
+            and (not caller or theirs == 0 or theirs + size <= self._share_bytes)
         )
 
     def _overloaded(self, reason: str, limit: int) -> Overloaded:

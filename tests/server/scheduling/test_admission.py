@@ -145,6 +145,24 @@ def test_a_stream_waits_for_room_for_its_bytes(ends: bool) -> None:
         assert server.counted().get(("cass_rejections_total", "cancelled"), 0) == (not ends)
 
 
+def test_a_stream_does_not_wait_for_room_while_memory_is_short(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What waits is counted nowhere."""
+    engine = HoldingEngine()
+    with (
+        running(engine, Limits(queue_bytes=1), slots=2) as server,
+        engine.holding(server.stub, side=LARGE),
+    ):
+        stream = Stream(server.stub, mask_request(side=LARGE))
+        server.wait_in_flight(2)
+        monkeypatch.setattr(server.slow_peers, "_end_half", lambda *_, **__: None)
+        monkeypatch.setattr(server.slow_peers, "_is_short", lambda: True)
+        error = next(stream.answers).error
+        assert error.code == grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
+        assert error.message == "the server is full: 1 bytes in flight at most"
+
+
 def end_well(server: Running, engine: HoldingEngine, side: int) -> None:
     """Alone, a request may have any number of bytes."""
     assert server.has_room(side)
@@ -363,6 +381,18 @@ def test_one_caller_has_a_share() -> None:
     assert admission.try_hold(50, "modest", held=10)
     admission.drop(50, "greedy")
     assert admission.try_hold(1 << 40, "modest", held=50)
+
+
+def test_callers_of_a_unix_socket_have_no_share() -> None:
+    """gRPC calls them all by one name, so that a share would be all that there is."""
+    limits = Limits(requests_in_flight=4, queue_bytes=100, caller_share=0.5)
+    with running(limits=limits) as server:
+        caller = server.slow_peers._answerer.caller((), b"unix:")
+        for _ in range(4):
+            server.admission.enter(caller)
+        assert [server.admission.try_hold(50, caller) for _ in range(3)] == [True, True, False]
+        for _ in range(4):
+            server.admission.leave(0.1, caller)
 
 
 @pytest.mark.parametrize("by_token", [False, True])
