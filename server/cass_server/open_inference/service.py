@@ -36,7 +36,7 @@ def open_inference(host: Host) -> Service:
         "ModelStreamInfer", InferReader(limits, small_fill, streamed=True), _entry_of
     )
     openers: dict[str, Opener] = {
-        "ModelInfer": Unary("ModelInfer", read, answerer, limits).open,
+        "ModelInfer": Unary("ModelInfer", read, answerer).open,
         "ModelStreamInfer": host.streams.opener(stream),
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Any
 
 import grpc
@@ -13,7 +14,7 @@ from grpc_health.v1 import health_pb2
 
 from cass_server.rpc.deadlines import Deadlines
 from cass_server.rpc.handlers import Handler, in_place
-from cass_server.rpc.receiving import IS_SUPPORTED
+from cass_server.rpc.receiving import IS_SUPPORTED, Received
 from cass_server.rpc.streams import Send
 
 _Response = health_pb2.HealthCheckResponse
@@ -134,7 +135,12 @@ class Health:
 
     def _service(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> str:
         try:
-            data = next(requests)
+            with (
+                nullcontext()
+                if isinstance(requests, Received)
+                else self._deadlines.within(context.cancel, self._receive_seconds)
+            ):
+                data = next(requests)
             return str(health_pb2.HealthCheckRequest.FromString(data).service)
         except (StopIteration, DecodeError):
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "request: is no HealthCheckRequest")

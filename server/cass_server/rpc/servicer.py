@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from functools import partial
 from typing import NamedTuple, TypeAlias
 
@@ -83,10 +84,8 @@ class CassService:
             ).SerializeToString()
 
         openers: Mapping[str, Opener] = {
-            "GenerateMask": Unary("GenerateMask", read_masks, answerer, limits).open,
-            "ComputeLoss": Unary(
-                "ComputeLoss", partial(read_loss, limits=limits), answerer, limits
-            ).open,
+            "GenerateMask": Unary("GenerateMask", read_masks, answerer).open,
+            "ComputeLoss": Unary("ComputeLoss", partial(read_loss, limits=limits), answerer).open,
             "StreamMasks": streams.open,
             "GetServerInfo": Info("GetServerInfo", info, answerer, helper_pool).open,
         }
@@ -142,7 +141,7 @@ class Info:
         answerer, answer = self._answerer, b""
         with answerer.call(self.name, context.invocation_metadata() or ()) as call:
             try:
-                data = next(messages, None)
+                data = _first(messages, context, answerer)
                 if data is None:
                     raise _missing(messages, context)
                 answer = self._answer(data)
@@ -158,7 +157,7 @@ class Unary:
 
     pool = None
 
-    def __init__(self, name: str, read: Reader, answerer: Answerer, limits: Limits) -> None:
+    def __init__(self, name: str, read: Reader, answerer: Answerer) -> None:
         self.name = name
         self._read = read
         self._answerer = answerer
@@ -182,7 +181,7 @@ class Unary:
     def __call__(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
         """Answer a call."""
         answerer = self._answerer
-        data = next(messages, None)
+        data = _first(messages, context, answerer)
         if isinstance(messages, Received):
             call = messages.call
         else:  # of a gRPC that has no message first
@@ -214,6 +213,18 @@ class Unary:
                 data = message = b""
                 answerer.refuse(call, error, context)
         return message
+
+
+def _first(
+    messages: Iterator[bytes], context: grpc.ServicerContext, answerer: Answerer
+) -> bytes | None:
+    """The message of a call, None if there is none; a thread that waits for it does so in time."""
+    if isinstance(messages, Received):
+        return next(messages, None)
+    seconds = answerer.admission.limits.receive_seconds
+    with suppress(grpc.RpcError), answerer.deadlines.within(context.cancel, seconds):
+        return next(messages, None)
+    return None  # the call is cancelled
 
 
 def _missing(messages: Iterator[bytes], context: grpc.ServicerContext) -> Exception:

@@ -152,7 +152,8 @@ class SlowPeers:
         Streams are spared if they are to be, unless nothing else waits.
         """
         old = [state for state in self._states() if now - state.peer.started > _LOOK_SECONDS]
-        silent, waiting = [], []
+        silent: list[Any] = []
+        waiting: list[Any] = []
         for state in old:
             if is_sending(state):
                 waiting.append(state)

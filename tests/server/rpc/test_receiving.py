@@ -11,12 +11,13 @@ import pytest
 
 from cass.v1 import cass_pb2 as pb
 from cass_server.config.limits import Limits
-from cass_server.rpc import receiving
+from cass_server.rpc import health, receiving, servicer
 from cass_server.rpc.receiving import Received
 from tests.server.support.details import fails
 from tests.server.support.engines import HoldingEngine
 from tests.server.support.in_thread import running
 from tests.server.support.processes import LIMIT
+from tests.server.support.raw_http2 import RST_STREAM, Connection, call, frames, opening
 from tests.server.support.requests import Stream, loss_request, mask_request
 
 
@@ -41,6 +42,22 @@ def test_both_ways_are_alike(is_supported: bool, monkeypatch: pytest.MonkeyPatch
         with engine.holding(server.stub) as (first,), fails("RESOURCE_EXHAUSTED"):
             server.stub.GenerateMask(mask_request(), timeout=LIMIT)
         assert len(first.result().masks) == 1
+
+
+def test_plain_calls_without_a_message_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In time, although threads wait for it."""
+    for module in (receiving, servicer, health):
+        monkeypatch.setattr(module, "IS_SUPPORTED", False)
+    asked = [("cass.v1.CassService", name) for name in ("GenerateMask", "GetServerInfo")]
+    asked.append((health.SERVICE_NAME, "Check"))
+    streams = dict(zip((1, 3, 5), asked, strict=True))
+    with (
+        running(limits=Limits(receive_seconds=1)) as server,
+        Connection(server.address) as client,
+    ):
+        silent = [call(method, s, service=service) for s, (service, method) in streams.items()]
+        client.send(opening(), *silent)
+        assert {got[2] for got in frames(client, RST_STREAM, 3)} == set(streams)
 
 
 def no_threads(patch: pytest.MonkeyPatch, prefix: str) -> None:
