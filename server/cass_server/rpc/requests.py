@@ -187,9 +187,8 @@ class MaskReader:
         else:
             request, views = parse(data, pb.GenerateMaskRequest, self._limits)
             at = "boxes"
-        batch = request.boxes
-        xyxy = views[at][0] if views else batch.xyxy
-        counts = list(batch.counts)
+        xyxy = convert.boxes_data(request, views, at)
+        counts = list(request.boxes.counts)
         ignored = convert.ignored_data(request, views, at)
         self._limits.check_boxes(len(xyxy))
         self._limits.check_ignored(request, len(xyxy) + len(ignored))

@@ -156,6 +156,29 @@ def test_a_request_that_differs_in_one_byte_is_read_alike(streamed: bool, weight
 
 
 @pytest.mark.parametrize("streamed", [False, True])
+def test_large_messages_without_boxes(streamed: bool) -> None:
+    """Of which the large fields are taken out: refused as the small ones are."""
+
+    def refusals(size: int) -> list[Any]:
+        ones = pb.Tensor(dtype=pb.DATA_TYPE_FLOAT32, shape=[size, 4], data=bytes(16 * size))
+        ignore = pb.BoxBatch(counts=[size], xyxy=bytes(16 * size))
+        given: list[dict[str, Any]] = [
+            {"ignore": ignore}, {"valid_region": ones}, {"box_weights": ones}
+        ]  # fmt: skip
+        rest = mask_request(images=1, boxes=0)
+        rest.ClearField("boxes")
+        reader = MaskReader(Limits(), streamed=streamed)
+        found = []
+        for fields in given:
+            request = pb.GenerateMaskRequest(return_weights=True, **fields)
+            request.MergeFrom(rest)
+            found.append(outcome(reader, sent(request, streamed=streamed))[0])
+        return found
+
+    assert refusals(4096) == refusals(2)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
 def test_what_was_asked_before_is_not_worked_out_again(
     streamed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
