@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -222,7 +223,7 @@ def test_many_numbers_are_read_as_they_lie_in_the_message() -> None:
     wide = infer_request(
         {"LOGITS": logits.astype(np.float64), "TARGET": logits * 0}, model="cass_loss"
     )
-    assert "bytes beside its tensors, the server's limit is" in refusal(typed(wide))
+    assert "bytes beside its boxes and tensors, the server's limit is" in refusal(typed(wide))
 
 
 def test_nothing_at_all() -> None:
@@ -254,12 +255,63 @@ def test_what_was_asked_before_is_read_alike(identity: str) -> None:
         assert outcome(reader, data) == outcome(InferReader(LIMITS, ENGINE.small_fill), data)
 
 
+def test_to_read_allocates_nothing_of_the_size_of_the_answer() -> None:
+    """There may be no room for it."""
+    message = infer_request(box_inputs(maps=[(2048, 2048)]), parameters={"return_owner": True})
+    read(infer_request(BOXES))  # whatever is loaded once
+    tracemalloc.start()
+    try:
+        request = read(message, Limits())
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert request.answer_bytes == 2048 * 2048 * 8
+    assert peak < 1 << 20
+
+
+def test_a_long_head_costs_later_requests_nothing() -> None:
+    """Not even those that cannot be read."""
+    logits = np.zeros((1, 1 << 18), np.float32)
+    request = infer_request({"LOGITS": logits, "TARGET": logits}, model="cass_loss")
+    reader = InferReader(LIMITS, ENGINE.small_fill)
+    outcome(reader, b"")  # whatever is loaded once
+    reader(typed(request).SerializeToString())
+    garbage = b"\xff" * (1 << 22)
+    tracemalloc.start()
+    try:
+        outcome(reader, garbage)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1 << 18
+
+
+def test_two_threads_read_at_once() -> None:
+    """The head of one is longer, by just the first tensor of the other."""
+    inputs = box_inputs()
+    short = infer_request(inputs).SerializeToString()
+    name = "triton_xxx"
+    long = infer_request(inputs, parameters={name: True}).SerializeToString()
+    assert len(long) - len(short) == 2 + inputs["BOXES"].nbytes
+    reader = InferReader(LIMITS, ENGINE.small_fill)
+    expected = [outcome(reader, data) for data in (long, short)]
+    assert all(isinstance(one, bytes) for one in expected)
+
+    class Known(dict[bytes, Any]):
+        def get(self, head: bytes, default: Any = None) -> Any:
+            reader._known = dict(self)
+            assert outcome(reader, long) == expected[0]
+            return super().get(head, default)
+
+    reader._known = Known(reader._known)
+    assert outcome(reader, short) == expected[1]
+
+
 def test_what_was_asked_before_is_not_worked_out_again(monkeypatch: pytest.MonkeyPatch) -> None:
     reader = InferReader(LIMITS, ENGINE.small_fill)
     for identity in ("", "5"):
         reader(infer_request(BOXES, id=identity).SerializeToString())
-    monkeypatch.delattr("cass_server.open_inference.reader.lift")
-    monkeypatch.delattr("cass_server.rpc.requests.lift")
+    monkeypatch.delattr("cass_server.rpc.parsing.lift")
     for identity in ("", "4", "66"):
         moved = BOXES | {"BOXES": BOXES["BOXES"] + 1, "COUNTS": np.array([0, 3, 0])}
         request = reader(infer_request(moved, id=identity).SerializeToString())
