@@ -53,6 +53,7 @@ _BOX_INPUTS: Final = {
 _LOSS_INPUTS: Final = {
     "LOGITS": tuple(DATATYPES[name] for name in LOGIT_DTYPES),
     "TARGET": tuple(DATATYPES[name] for name in TARGET_DTYPES),
+    "WEIGHTS": ("FP32",),
     **_BOX_INPUTS,
 }
 _LOSS_OUTPUTS: Final = ("LOSS", "SUM", "NORMALIZER", "GRAD")
@@ -224,7 +225,7 @@ class LossOptions:
         request, views = v1.ComputeLossRequest(), Views()
         request.CopyFrom(self._request)
         for given in self._inputs:
-            if given.name in ("LOGITS", "TARGET"):
+            if given.name in ("LOGITS", "TARGET", "WEIGHTS"):
                 name = given.name.lower()
                 tensor = v1.Tensor(dtype=NUMBERS[NAMES[given.datatype]], shape=given.shape)
                 getattr(request, name).CopyFrom(tensor)

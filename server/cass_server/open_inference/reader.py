@@ -30,6 +30,7 @@ _INPUTS: Final = {
     "feature_map": "FEATURE_MAPS",
     "logits": "LOGITS",
     "target": "TARGET",
+    "weights": "WEIGHTS",
 }
 """The inputs by the fields of our own contract."""
 

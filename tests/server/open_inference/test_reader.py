@@ -14,6 +14,7 @@ from cass.codec.decode import lift
 from cass.convert import loss_result, masks_of
 from cass.inference import grpc_predict_v2_pb2 as pb
 from cass.v1 import cass_pb2 as v1
+from cass_core import compute_loss
 from cass_core.arrays import Array
 from cass_core.errors import InvalidRequest
 from cass_core.specs import MaskSpec
@@ -183,6 +184,20 @@ def test_a_loss_is_that_of_our_own_contract(dtype: str) -> None:
         assert got["GRAD"].dtype == logits.dtype
 
 
+@pytest.mark.parametrize("shape", [(2, 4, 6), (2, 24)])
+def test_a_loss_with_weights(shape: tuple[int, ...]) -> None:
+    """As a local call gives it, with raw contents and with numbers."""
+    logits = LOGITS.reshape(shape)
+    target, weights = np.abs(logits) / 4, np.linspace(0, 2, 48, dtype=np.float32).reshape(shape)
+    expected = compute_loss(logits, target, return_grad=True, weights=weights)
+    inputs = {"WEIGHTS": weights, "LOGITS": logits, "TARGET": target}
+    request = infer_request(inputs, model="cass_loss", outputs=["LOSS", "GRAD"])
+    for message in (request, typed(request)):
+        got = answered(message)
+        assert got["LOSS"].tolist() == [float(expected.loss)]
+        assert np.array_equal(got["GRAD"], expected.grad)
+
+
 def test_a_loss_against_boxes() -> None:
     """Logits [B, n] too; and of each patch."""
     data = answer(read_loss(loss_request(images=2, boxes=1).SerializeToString(), LIMITS))
@@ -324,6 +339,11 @@ def _with(name: str, array: Array) -> pb.ModelInferRequest:
     return infer_request(BOXES | {name: array})
 
 
+def _with_weights(array: Array) -> pb.ModelInferRequest:
+    inputs = {"LOGITS": LOGITS, "TARGET": LOGITS * 0, "WEIGHTS": array}
+    return infer_request(inputs, model="cass_loss")
+
+
 def _without(name: str) -> pb.ModelInferRequest:
     return infer_request({key: array for key, array in BOXES.items() if key != name})
 
@@ -381,6 +401,16 @@ REFUSED: list[tuple[pb.ModelInferRequest, str]] = [
         "TARGET: give either a target or boxes",
     ),
     (infer_request({"TARGET": LOGITS}, model="cass_loss"), "LOGITS: is missing"),
+    (_with_weights(LOGITS), "WEIGHTS[0][0][0]: must be a finite number"),
+    (_with_weights(LOGITS[:1] + 3), "WEIGHTS: has the shape [1, 4, 6], the logits have [2, 4, 6]"),
+    (_with_weights(LOGITS.astype(np.float64)), "WEIGHTS: must have a datatype of FP32"),
+    (
+        infer_request(
+            {"LOGITS": LOGITS[:1], "WEIGHTS": LOGITS[:1] + 3, **box_inputs(maps=[(4, 6)])},
+            model="cass_loss",
+        ),
+        "WEIGHTS: are made from boxes",
+    ),
     (
         infer_request({"LOGITS": LOGITS, **BOXES}, model="cass_loss"),
         "FEATURE_MAPS: must be one (h, w) here",
