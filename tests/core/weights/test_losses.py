@@ -174,6 +174,24 @@ def test_modules_agree(by_kernels: bool, dtype: torch.dtype) -> None:
         torch.testing.assert_close(first.grad, second.grad, rtol=1e-2, atol=1e-5)
 
 
+@pytest.mark.parametrize("by_kernels", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("from_boxes", [True, False])
+def test_a_second_backward_pass(from_boxes: bool, by_kernels: bool) -> None:
+    """The first scales the gradient in its place; the second makes it anew."""
+    boxes, weights = [[(4.0, 4, 30, 20)]], torch.rand(1, 4, 4)
+    logits = torch.ones(1, 4, 4).requires_grad_()
+    with kernels() if by_kernels else contextlib.nullcontext():
+        if from_boxes:
+            value = CassLoss()(logits, boxes, (32, 32), (4, 4), valid_region=[(0, 0, 20, 32)])
+        else:
+            value = MaskLoss()(logits, torch.full((1, 4, 4), 0.5), weights=weights)
+        (first,) = torch.autograd.grad(2 * value, logits, retain_graph=True)
+        first = first.clone()
+        (second,) = torch.autograd.grad(6 * value, logits)
+    assert first.any()
+    torch.testing.assert_close(second, 3 * first)
+
+
 def test_compiled() -> None:
     torch.compiler.reset()
     loss = CassLoss(weight_spec=WeightSpec("object"))
