@@ -146,6 +146,8 @@ def test_levels_in_their_own_form() -> None:
             assert isinstance(value, list) == isinstance(logits, list)
         row = np.concatenate(result.loss, axis=1)[..., 0] if logits is lists[0] else result.loss
         np.testing.assert_allclose(row, WEIGHTS * expected("bce"), rtol=1e-12)
+    alone = compute_loss(LOGITS, TARGET, spec, weights=lists[2])
+    np.testing.assert_allclose(alone.loss, WEIGHTS * expected("bce"), rtol=1e-12)
     whole = compute_loss(lists[0], lists[1], spec.replace(reduction="mean"), weights=lists[2])
     np.testing.assert_allclose(whole.loss, (WEIGHTS * expected("bce")).sum() / WEIGHTS.sum())
 
