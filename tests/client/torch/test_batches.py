@@ -171,6 +171,20 @@ def test_shares_of_the_picture_in_a_padded_image(form: str) -> None:
     close(masks_in(MaskTargets(LOCAL, strides=STRIDES, **options)(batch)), in_pictures())
 
 
+def test_shares_of_the_picture_in_a_list_of_padded_samples() -> None:
+    """Each says itself where its picture is, whether they are read before or after collation."""
+    images, padding = padded(PICTURES)
+    samples = [
+        {"image": image, "pixel_mask": (~mask).long(), "boxes": boxes}
+        for image, mask, boxes in zip(images, padding, SHARES, strict=True)
+    ]
+    for after in (False, True):
+        collate = MaskCollate(
+            LOCAL, strides=STRIDES, collate_fn=list, into="targets", after=after, **NORMALISED
+        )
+        close(masks_in(collate(samples)), in_pictures())
+
+
 def close(found: list[Tensor], expected: list[Tensor]) -> None:
     for first, second in zip(found, expected, strict=True):
         torch.testing.assert_close(first, second)

@@ -30,7 +30,7 @@ class BatchTargets(NamedTuple):
 
     found: list[Found]
     sizes: list[tuple[int, int]]
-    regions: list[Region] | None
+    regions: Sequence[Region | None] | None
 
 
 def read_batch(batch: Any, boxes: str, image: str, form: Form) -> BatchTargets:
@@ -52,7 +52,7 @@ def read_batch(batch: Any, boxes: str, image: str, form: Form) -> BatchTargets:
             boxes = "boxes"  # the key was that of the targets
     elif are_samples(batch):
         read = [read_sample(sample, i, boxes, image, form) for i, sample in enumerate(batch)]
-        return BatchTargets([found for found, _, _ in read], [size for _, size, _ in read], None)
+        return BatchTargets([f for f, _, _ in read], [s for _, s, _ in read], [r for *_, r in read])
     elif isinstance(batch, tuple | list) and len(batch) >= 2:
         (images, targets), mask = batch[:2], None
     else:
