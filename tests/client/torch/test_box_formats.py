@@ -259,10 +259,29 @@ SAMPLES: dict[str, Any] = {
 @pytest.mark.parametrize("library", SAMPLES)
 @pytest.mark.parametrize("box_format", [None, "xyxy", "cxcywh"])
 def test_libraries(library: str, box_format: Any) -> None:
-    """What the user says of plain boxes is nothing to those that are known."""
+    """What the user says of plain boxes is nothing to those that say their form themselves."""
     if library == "albumentations" and box_format == "cxcywh":
         return
+    if library in ("Hugging Face", "ultralytics") and box_format == "xyxy":
+        return
     same(masks_of(SAMPLES[library], box_format=box_format), EXPECTED)
+
+
+@every_form
+def test_converted_labels(form: tuple[str, bool]) -> None:
+    """Those of Hugging Face and ultralytics are tensors, which a user's transforms may convert.
+
+    ``class_labels`` is also what albumentations' users call the labels beside their boxes.
+    """
+    boxes = torch.tensor(FORMS[form]).float()
+    said: Any = {"box_format": form[0], "normalized": form[1]}
+    row = {"img": IMAGE[None], "bboxes": boxes, "batch_idx": torch.zeros(2)}
+    same(masks_of({"pixel_values": IMAGE, "labels": labels(FORMS[form])}, **said), EXPECTED)
+    same(masks_of({**row, "img": IMAGE}, **said), EXPECTED)
+    same(MaskTargets(LOCAL, MAP, **said)(row)["masks"], EXPECTED)
+    if form == ("xyxy", False):
+        albumentations = {"image": IMAGE, "bboxes": FORMS[form], "class_labels": ["car", "van"]}
+        same(masks_of(albumentations, box_format="xyxy"), EXPECTED)
 
 
 def test_labels_of_a_part_of_the_image() -> None:

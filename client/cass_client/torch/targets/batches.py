@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cass_client.found import Form, Found, Region
 from cass_client.torch.targets.images import batch_sizes, image_key, pictures
-from cass_client.torch.targets.objects import boxes_key, four_columns, read_target
+from cass_client.torch.targets.objects import boxes_key, four_columns, known_form, read_target
 from cass_client.torch.targets.samples import read_sample
 from cass_core.errors import InvalidRequest
 
@@ -142,5 +142,4 @@ def _of_row(batch: Mapping[Any, Any], images: int, boxes: str, form: Form) -> li
         )
     if len(owner) and not ((owner >= 0) & (owner < images) & (owner % 1 == 0)).all():
         raise InvalidRequest("boxes.batch_idx", f"must be whole numbers below {images}")
-    normalized = form.normalized is not False
-    return [Found(values[owner == i], "cxcywh", normalized) for i in range(images)]
+    return [Found(values[owner == i], *known_form(form)) for i in range(images)]

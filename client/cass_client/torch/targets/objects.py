@@ -63,18 +63,20 @@ def _of_mapping(target: Mapping[Any, Any], name: str, key: str, form: Form) -> F
     if isinstance(boxes, Mapping) or are_annotations(boxes):
         return read_target(boxes, name, key, form)
     if found_key == "bboxes" and "batch_idx" in target:
-        return Found(four_columns(boxes, name), "cxcywh", _known(form))
+        return Found(four_columns(boxes, name), *known_form(form))
     size = _size(target, name)
     boxes = without_left_out(boxes, target, name)
     if "class_labels" in target:
-        return Found(boxes, "cxcywh", _known(form), size, strict=form.normalized is None)
+        return Found(boxes, *known_form(form), size, strict=form.normalized is None)
     found = read_target(boxes, name, key, form)
     return Found(found.values, found.box_format, found.normalized, size)
 
 
-def _known(form: Form) -> bool:
-    """Of boxes that are normalised by all that is known, unless the user says otherwise."""
-    return form.normalized is not False
+def known_form(form: Form) -> tuple[str, bool | None]:
+    """Of boxes that are normalised centres and sizes, unless the user says otherwise."""
+    if form.box_format is None or form.box_format == "cxcywh":
+        return "cxcywh", form.normalized is not False
+    return form.box_format, form.normalized  # converted, and perhaps scaled too
 
 
 def four_columns(boxes: Any, name: str) -> Any:
