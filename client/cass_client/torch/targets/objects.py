@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cass_client.found import Form, Found
 from cass_client.torch.targets.coco import (
+    LEFT_OUT,
     are_annotations,
     coco_xywh,
     warn_of_left_out,
@@ -60,12 +61,15 @@ def _is_target(value: Any) -> bool:
 def _of_mapping(target: Mapping[Any, Any], name: str, key: str, form: Form) -> Found:
     found_key = boxes_key(target, key, name)
     boxes = target[found_key]
-    if isinstance(boxes, Mapping) or are_annotations(boxes):
+    if isinstance(boxes, Mapping):
+        flags = {flag: target[flag] for flag in LEFT_OUT if flag in target}
+        return read_target({**flags, **boxes}, name, key, form)
+    boxes = without_left_out(boxes, target, name)
+    if are_annotations(boxes):
         return read_target(boxes, name, key, form)
     if found_key == "bboxes" and "batch_idx" in target:
         return Found(four_columns(boxes, name), *known_form(form))
     size = _size(target, name)
-    boxes = without_left_out(boxes, target, name)
     if "class_labels" in target:
         return Found(boxes, *known_form(form), size, strict=form.normalized is None)
     found = read_target(boxes, name, key, form)
