@@ -360,6 +360,30 @@ def test_a_function_for_feature_maps() -> None:
                                                      MaskSpec(patch_size=2)))  # fmt: skip
 
 
+def three_maps(size: tuple[int, int]) -> Any:
+    return [(size[0] // stride, size[1] // stride) for stride in (4, 8, 16)]
+
+
+@pytest.mark.parametrize("options", [{"strides": (4, 8, 16)}, {"feature_map": three_maps}], ids=str)
+def test_level_ranges_of_maps_that_follow_from_the_batch(options: Any) -> None:
+    """A range a level, which are counted when the levels are known."""
+    spec = MaskSpec(patch_size=1, level_ranges=((0, 8), (8, 20), (20, float("inf"))))
+    expected = generate_mask([CORNERS], SIZE, three_maps(SIZE), spec)
+    assert any(not level.any() for level in expected)  # the ranges do something
+    make = MaskCollate(LOCAL, spec=spec, collate_fn=lambda _: {}, **options)
+    same(make([(IMAGE, CORNERS)])["masks"], expected)
+    same(MaskTargets(LOCAL, spec=spec, **options)((IMAGE[None], [CORNERS]))[-1], expected)
+    fewer = spec.replace(level_ranges=((0, 8), (8, 20)))
+    with pytest.raises(InvalidRequest, match="level_ranges"):
+        MaskTargets(LOCAL, spec=fewer, **options)((IMAGE[None], [CORNERS]))
+
+
+@pytest.mark.parametrize("given", [{"strides": 8}, {"feature_map": halved}], ids=str)
+def test_a_spec_of_another_kind(given: Any) -> None:
+    with pytest.raises(InvalidRequest, match="^mask_spec: must be a MaskSpec"):
+        MaskTargets(LOCAL, spec="baseline", **given)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("options", "error"),
     [
