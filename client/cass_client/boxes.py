@@ -127,7 +127,7 @@ def refuse_normalized(boxes: Sequence[Any], sizes: Sizes) -> None:
     """
     first = None
     for i, values in enumerate(boxes):
-        if not len(values):
+        if not np.size(values):  # [[]] has one row of no numbers
             continue
         largest, least = values.max(), values.min()
         # Zeros are no boxes that anybody normalised.

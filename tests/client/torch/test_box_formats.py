@@ -72,15 +72,30 @@ def test_plain_boxes(form: tuple[str, bool], kind: Any) -> None:
 
 
 @every_form
+@pytest.mark.parametrize("size", [SIZE, list(SIZE), torch.tensor(SIZE)], ids=str)
+def test_one_size_for_a_batch(form: tuple[str, bool], size: Any) -> None:
+    """Of a function's, as for `generate_mask`."""
+    options: Any = {"box_format": form[0], "normalized": form[1]}
+    for where in ({"feature_map": MAP}, {"strides": 8}):
+        make = MaskTargets(LOCAL, boxes=lambda _: ([FORMS[form]] * 3, size), **where, **options)  # type: ignore[arg-type]
+        same(make(("any", "thing"))[-1], torch.cat([EXPECTED] * 3))
+
+
+@every_form
 def test_of_a_function(form: tuple[str, bool]) -> None:
     options: Any = {"box_format": form[0], "normalized": form[1]}
     same(masks_of("any", boxes=lambda _: (FORMS[form], SIZE), **options), EXPECTED)
 
 
-@pytest.mark.parametrize("boxes", [[], None, torch.zeros(0), torch.zeros(0, 4), np.zeros((0, 4))])
+@pytest.mark.parametrize(
+    "boxes",
+    [[], [[]], None, torch.zeros(0), torch.zeros(1, 0), torch.zeros(0, 4), np.zeros((0, 4))],
+    ids=str,
+)
 def test_no_boxes(boxes: Any) -> None:
-    made = masks_of((IMAGE, {"boxes": boxes}), box_format="cxcywh", normalized=True)
-    same(made, torch.zeros(1, *MAP))
+    normalised: Any = {"box_format": "cxcywh", "normalized": True}
+    for options in ({}, {"box_format": "xywh"}, normalised):
+        same(masks_of((IMAGE, {"boxes": boxes}), **options), torch.zeros(1, *MAP))
 
 
 @pytest.mark.parametrize("form", ["XYXY", "XYWH", "CXCYWH"])
@@ -380,7 +395,7 @@ def test_level_ranges_of_maps_that_follow_from_the_batch(options: Any) -> None:
 
 @pytest.mark.parametrize("given", [{"strides": 8}, {"feature_map": halved}], ids=str)
 def test_a_spec_of_another_kind(given: Any) -> None:
-    with pytest.raises(InvalidRequest, match="^mask_spec: must be a MaskSpec"):
+    with pytest.raises(InvalidRequest, match=r"^mask_spec: must be a MaskSpec"):
         MaskTargets(LOCAL, spec="baseline", **given)  # type: ignore[arg-type]
 
 
