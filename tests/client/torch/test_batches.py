@@ -498,10 +498,35 @@ def test_a_loop_that_is_broken_off_starts_again(how: str) -> None:
     assert len(list(wrapped)) == 10
 
 
-def test_an_error_of_a_batch_ends_the_loop() -> None:
-    batches = [(IMAGES, pixels()), (IMAGES, pixels()[:2])]
-    with pytest.raises(InvalidRequest, match="has 2 entries, the batch 3 images"):
-        list(MaskTargets(LOCAL, strides=8).wrap(batches))
+class Broken:
+    """A loader of two batches and an error."""
+
+    def __iter__(self) -> Iterator[Any]:
+        yield from [(IMAGES, pixels())] * 2
+        raise OSError("the disk is gone")
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 2, 100])
+@pytest.mark.parametrize(
+    ("loader", "error"),
+    [
+        (
+            [(IMAGES, pixels()), (IMAGES, pixels()), (IMAGES, pixels()[:2]), (IMAGES, pixels())],
+            pytest.raises(InvalidRequest, match="has 2 entries, the batch 3 images"),
+        ),
+        (Broken(), pytest.raises(OSError, match="the disk is gone")),
+    ],
+    ids=["batch", "loader"],
+)
+def test_an_error_ends_the_loop_after_all_batches_before_it(
+    loader: Any, error: Any, ahead: int
+) -> None:
+    batches = iter(MaskTargets(LOCAL, strides=8).wrap(loader, ahead=ahead))
+    for _ in range(2):
+        same(next(batches)[-1], EXPECTED[0])
+    with error:
+        next(batches)
+    assert list(batches) == []
 
 
 @pytest.mark.parametrize("ahead", [-1, 1025, 1.5, True, "2"])
