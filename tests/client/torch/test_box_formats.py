@@ -158,6 +158,29 @@ def test_rows_with_labels() -> None:
     same(masks_of({"image": IMAGE, "bboxes": rows}, box_format="xywh"), EXPECTED)
 
 
+@pytest.mark.parametrize("kind", [list, tuple, lambda row: list(torch.tensor(row))])
+@pytest.mark.parametrize("normalized", [True, None])
+@pytest.mark.parametrize("number", [0, 7])
+def test_rows_of_yolo(kind: Any, normalized: Any, number: int) -> None:
+    """As its label files have them, with the class first."""
+    rows = [kind([number, *row]) for row in FORMS["cxcywh", True]]
+    said: Any = {"box_format": "cxcywh", "normalized": normalized}
+    text = refused((IMAGE, {"boxes": rows}), **said)
+    assert text == (
+        "boxes[0]: has rows that look like YOLO's, (class, cx, cy, w, h), while the first "
+        "four values are read: write the class last, (cx, cy, w, h, class), or not at all"
+    )
+
+
+@pytest.mark.parametrize("label", [0, 1, 7, 0.5, "car", None])
+@pytest.mark.parametrize("more", [(), (0.25,), ("red",)])
+@pytest.mark.parametrize("form", [("cxcywh", True), ("cxcywh", False), ("xyxy", True)], ids=str)
+def test_rows_with_labels_of_any_kind(form: tuple[str, bool], label: Any, more: Any) -> None:
+    rows = [[*row, label, *more] for row in FORMS[form]]
+    for said in {form[1], form[1] or None}:
+        same(masks_of((IMAGE, rows), box_format=form[0], normalized=said), EXPECTED)
+
+
 # --- never silently wrong ---
 
 

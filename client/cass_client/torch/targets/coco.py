@@ -33,7 +33,7 @@ def coco_xywh(annotations: Sequence[Any], name: str) -> np.ndarray[Any, np.dtype
             )
         bbox: Any = annotation.get("bbox")
         try:
-            x, y, width, height = map(_number, bbox if is_row(bbox) else ())
+            x, y, width, height = map(as_number, bbox if is_row(bbox) else ())
         except (TypeError, ValueError, OverflowError):
             raise InvalidRequest(f"{name}[{i}].bbox", _BBOX) from None
         if width < 0 or height < 0:
@@ -92,7 +92,7 @@ def _flags(values: Any, count: int, name: str, key: str) -> np.ndarray[Any, np.d
     return np.array([_flag(value, f"{name}[{i}].{key}") for i, value in enumerate(values)], bool)
 
 
-def _number(value: Any) -> float:
+def as_number(value: Any) -> float:
     """Python's float of a number; text and truth values, which `float` takes, are none."""
     number = _scalar(value)
     if isinstance(number, bool) or not isinstance(number, int | float):

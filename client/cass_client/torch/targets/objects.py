@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from cass_client.boxes import ONE
 from cass_client.found import Form, Found
 from cass_client.torch.targets.coco import (
     LEFT_OUT,
     are_annotations,
+    as_number,
     coco_xywh,
     warn_of_left_out,
     without_left_out,
@@ -144,4 +146,20 @@ def _rows(boxes: Any, name: str, form: Form) -> Any:
             f"has rows of {max(lengths)} values: set box_format, so that the first four are read "
             "and the rest, labels, is not",
         )
+    is_cxcywh = form.box_format == "cxcywh" and form.normalized is not False
+    if is_cxcywh and all(map(_begins_with_class, boxes)):
+        raise InvalidRequest(
+            name,
+            "has rows that look like YOLO's, (class, cx, cy, w, h), while the first four values "
+            "are read: write the class last, (cx, cy, w, h, class), or not at all",
+        )
     return [tuple(row[:4]) for row in boxes]
+
+
+def _begins_with_class(row: Any) -> bool:
+    """Whether a row of normalised boxes has a whole number and then four shares."""
+    try:
+        number, *shares = map(as_number, row[:5])
+    except (TypeError, OverflowError):  # such as a label that is text
+        return False
+    return number % 1 == 0 and len(shares) == 4 and 0 <= min(shares) <= max(shares) <= ONE
