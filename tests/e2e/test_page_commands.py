@@ -66,6 +66,7 @@ COVERED: dict[str, dict[str, str]] = {
     "docs/loaders.md": {
         "python examples/torch_detection": "tests/e2e/test_examples.py::test_torch_detection",
         "python examples/hf_datasets": "tests/e2e/test_examples.py::test_hf_datasets",
+        "python examples/hf_rtdetr": "tests/stacks/test_example.py::test_example",
         "python examples/numpy_loader": "tests/e2e/test_examples.py::test_numpy_loader",
         "python examples/ray_data": "tests/e2e/test_examples.py::test_ray_data",
         "make": MAKE,

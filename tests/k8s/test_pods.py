@@ -58,9 +58,10 @@ def test_a_pod_that_is_full_is_alive_and_ready(manifests: Manifests, tmp_path: P
     (tmp_path / "warm").touch()
     with pod(manifests, "--max-in-flight", "8", program=held(tmp_path)) as server:
         server.wait_until_serving()
-        with connect(server.address) as channel:
-            call = cass_pb2_grpc.CassServiceStub(channel).GenerateMask
-            under_way = [call.future(numbered_request(n), timeout=LIMIT) for n in range(8)]
+        # Two connections: one has no more than its share.
+        with connect(server.address) as one, connect(server.address) as two:
+            calls = [cass_pb2_grpc.CassServiceStub(end).GenerateMask for end in (one, two)]
+            under_way = [calls[n % 2].future(numbered_request(n), timeout=LIMIT) for n in range(8)]
             wait_until(lambda: in_flight(server) == 8, server)
             with connect(server.address) as other, pytest.raises(grpc.RpcError) as refused:
                 cass_pb2_grpc.CassServiceStub(other).GenerateMask(

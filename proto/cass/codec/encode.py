@@ -14,12 +14,12 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from cass.codec.weighting import weighting_fields
 from cass.codec.wire_format import LENGTH_DELIMITED, delimited, number_of, tag_of, varint
 from cass.dtypes import NUMBERS, element_type
-from cass.specs import loss_spec_message, mask_spec_message, weight_spec_message
+from cass.specs import loss_spec_message, mask_spec_message
 from cass.v1 import cass_pb2 as pb
 from cass_core.arrays import Array, Tensorlike, to_host
-from cass_core.checks.weighting import Weighting
 from cass_core.grid import FeatureMap, patch_grid
 from cass_core.inputs import LossInputs, MaskInputs
 from cass_core.results import HostLoss
@@ -181,7 +181,7 @@ def _mask_request(inputs: MaskInputs, dtype: str | None, return_owner: bool) -> 
     rest = _kept_rest if len(sizes) <= _KEPT_BYTES else mask_options
     options = rest(sizes, tuple(inputs.maps), inputs.spec, dtype, return_owner)
     message = boxes_field(xyxy, inputs.boxes.counts.tolist()) + options
-    return message if inputs.weighting is None else message + _weighting(inputs.weighting)
+    return message if inputs.weighting is None else message + weighting_fields(inputs.weighting)
 
 
 def boxes_field(xyxy: bytes | memoryview, counts: Sequence[int]) -> bytes:
@@ -191,24 +191,6 @@ def boxes_field(xyxy: bytes | memoryview, counts: Sequence[int]) -> bytes:
     if numbers:
         boxes += delimited(_COUNTS, numbers)
     return delimited(_BOXES, boxes)
-
-
-def _weighting(weighting: Weighting) -> bytes:
-    """The fields of a request that its weights are made from."""
-    message = pb.GenerateMaskRequest(
-        weight_spec=weight_spec_message(weighting.spec), return_weights=True
-    )
-    for name in ("valid_region", "box_weights"):
-        value = getattr(weighting, name)
-        if value is not None:
-            array = to_host(value)[0]
-            field = getattr(message, name)
-            field.dtype, field.data = NUMBERS["float32"], array.tobytes()
-            field.shape.extend(array.shape)
-    if weighting.ignore is not None:
-        message.ignore.xyxy = _bytes(weighting.ignore.xyxy)
-        message.ignore.counts.extend(weighting.ignore.counts.tolist())
-    return message.SerializeToString()
 
 
 def _bytes(value: Tensorlike) -> bytes:

@@ -10,6 +10,7 @@ from cass_core.errors import InvalidRequest
 from cass_core.grid import patch_grid
 from cass_core.inputs import MaskInputs
 from cass_core.work import ignored_inputs, most_work, work
+from cass_server.config.settings import Settings
 
 # Room for specs and for what later versions may add.
 _SPECS_BYTES = 1 << 16
@@ -38,6 +39,26 @@ class Limits:
     caller_share: float = 1.0
     receive_seconds: float = 30.0
     send_seconds: float = 60.0
+
+    @classmethod
+    def of(cls, settings: Settings) -> Limits:
+        """Those that are set."""
+        return cls(
+            message_bytes=int(settings.max_message_bytes),
+            images=settings.max_images,
+            boxes=settings.max_boxes,
+            patches=settings.max_patches,
+            work=settings.max_work,
+            feature_maps=settings.max_feature_maps,
+            requests_in_flight=settings.max_in_flight,
+            queue_bytes=int(settings.max_queue_bytes),
+            streams_per_connection=settings.max_streams_per_connection,
+            keepalive_min_seconds=settings.keepalive_min_client_seconds,
+            streams=settings.max_streams,
+            caller_share=settings.max_caller_share,
+            receive_seconds=settings.receive_timeout_seconds,
+            send_seconds=settings.send_timeout_seconds,
+        )
 
     def share_of(self, limit: int) -> int:
         """How much of a limit one caller may have, and at least 1."""

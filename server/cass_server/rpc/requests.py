@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import grpc
 import numpy as np
-from google.protobuf.message import DecodeError, Message
 
 from cass import convert
-from cass.codec.decode import Bulky, Views, lift
+from cass.codec.decode import Views
 from cass.codec.encode import MaskLayout, loss_response
 from cass.dtypes import element_type
 from cass.v1 import cass_pb2 as pb
@@ -21,15 +20,13 @@ from cass_core.boxes import BoxBatch
 from cass_core.checks.weighting import Weighting
 from cass_core.coverage import without_patch
 from cass_core.cpu.small import SmallFill
-from cass_core.errors import InvalidRequest
 from cass_core.inputs import LossInputs, MaskInputs
 from cass_core.results import HostLoss
 from cass_core.specs import MaskSpec
 from cass_core.work import most_work
 from cass_server.config.limits import Limits
 from cass_server.observability.call import Size
-
-M = TypeVar("M", bound=Message)
+from cass_server.rpc.parsing import parse
 
 Masks: TypeAlias = tuple[Sequence[Array], Sequence[Array], Sequence[Array]]
 """Masks, owner maps and weights (none unless requested), one of each per feature map."""
@@ -185,10 +182,10 @@ class MaskReader:
 
     def _parsed(self, data: bytes) -> MaskRequest:
         if self._streamed:
-            message, views = _parse(data, pb.StreamMasksRequest, self._limits)
+            message, views = parse(data, pb.StreamMasksRequest, self._limits)
             request, at = message.request, "request.boxes"
         else:
-            request, views = _parse(data, pb.GenerateMaskRequest, self._limits)
+            request, views = parse(data, pb.GenerateMaskRequest, self._limits)
             at = "boxes"
         batch = request.boxes
         xyxy = views[at][0] if views else batch.xyxy
@@ -270,7 +267,7 @@ def check_work(request: MaskRequest, limits: Limits) -> MaskRequest:
 
 def read_loss(data: bytes, limits: Limits) -> LossRequest:
     """The request in a `ComputeLossRequest`; raises `InvalidRequest` if it cannot be used."""
-    return LossRequest(*check_loss(*_parse(data, pb.ComputeLossRequest, limits), limits))
+    return LossRequest(*check_loss(*parse(data, pb.ComputeLossRequest, limits), limits))
 
 
 def check_loss(
@@ -290,11 +287,6 @@ def check_loss(
     return inputs, inputs.mask is not None and limits.check_work(inputs.mask)
 
 
-def read_info(data: bytes, limits: Limits) -> None:
-    """Checks a serialized `GetServerInfoRequest`, which has no fields."""
-    _parse(data, pb.GetServerInfoRequest, limits)
-
-
 def _has_all(spec: MaskSpec) -> bool:
     """Whether each box within its image has a patch, so that none need be looked for."""
     return spec.patch_size == 1 and spec.min_size >= 1
@@ -304,16 +296,3 @@ def _lacking(inputs: MaskInputs, xyxy: Array, offsets: Array) -> int:
     """How many of the boxes hold no patch centre of any feature map of the inputs."""
     inputs = replace(inputs, boxes=BoxBatch.checked(xyxy, offsets))
     return int(np.logical_and.reduce(without_patch(inputs)).sum())
-
-
-def _parse(data: bytes, kind: type[M], limits: Limits) -> tuple[M, Views]:
-    most = limits.rest_bytes
-    try:
-        return lift(data, kind, most)
-    except Bulky as error:
-        raise InvalidRequest(
-            "request",
-            f"has {error.size} bytes beside its boxes and tensors, the server's limit is {most}",
-        ) from None
-    except DecodeError:
-        raise InvalidRequest("request", f"is not a {kind.DESCRIPTOR.full_name}") from None

@@ -116,7 +116,7 @@ def serve(
         status.end()
         events.put(_STOP)
 
-    limits = limits_of(settings)
+    limits = Limits.of(settings)
     pool = ComputePool(compute_threads(settings) if IS_SUPPORTED else limits.requests_in_flight)
     admission, deadlines = Admission(limits), Deadlines()
     batcher = _batcher(settings, engine, metrics)
@@ -224,26 +224,6 @@ def compute_threads(settings: Settings) -> int:
         return settings.compute_threads
     workers = core_count() if settings.workers == "auto" else settings.workers
     return max(1, core_count() // workers) + _MORE_THREADS
-
-
-def limits_of(settings: Settings) -> Limits:
-    """The limits that are set."""
-    return Limits(
-        message_bytes=int(settings.max_message_bytes),
-        images=settings.max_images,
-        boxes=settings.max_boxes,
-        patches=settings.max_patches,
-        work=settings.max_work,
-        feature_maps=settings.max_feature_maps,
-        requests_in_flight=settings.max_in_flight,
-        queue_bytes=int(settings.max_queue_bytes),
-        streams_per_connection=settings.max_streams_per_connection,
-        keepalive_min_seconds=settings.keepalive_min_client_seconds,
-        streams=settings.max_streams,
-        caller_share=settings.max_caller_share,
-        receive_seconds=settings.receive_timeout_seconds,
-        send_seconds=settings.send_timeout_seconds,
-    )
 
 
 def _batcher(settings: Settings, engine: Engine, metrics: Metrics) -> Batcher | None:

@@ -167,7 +167,7 @@ def test_what_was_asked_before_is_not_worked_out_again(
     corners = np.arange(203 * 4, dtype=np.float32)
     request.boxes.xyxy, request.boxes.counts[:] = corners.tobytes(), [200, 0, 3]
     with monkeypatch.context() as patch:
-        patch.delattr("cass_server.rpc.requests.lift")
+        patch.delattr("cass_server.rpc.parsing.lift")
         read = reader(sent(request, streamed=streamed))
     assert read.xyxy.ravel().tolist() == corners.tolist()
     assert read.offsets.tolist() == [0, 200, 200, 203]
