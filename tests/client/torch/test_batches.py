@@ -207,6 +207,8 @@ FLAGGED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         ]},
         {},
     ),
+    "mmdet": ({"data_samples": [DetDataSample(InstanceData(b)) for b in BEFORE]}, {}),
+    "detectron2": ({"instances": [Instances(Boxes(b)) for b in BEFORE]}, {}),
     "ultralytics": (
         {
             "bboxes": torch.cat(BEFORE_SHARES),

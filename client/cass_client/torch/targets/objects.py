@@ -66,12 +66,15 @@ def _of_mapping(target: Mapping[Any, Any], name: str, key: str, form: Form) -> F
     if isinstance(boxes, Mapping):
         flags = {flag: target[flag] for flag in LEFT_OUT if flag in target}
         return read_target({**flags, **boxes}, name, key, form)
-    boxes = without_left_out(boxes, target, name)
+    corners = _of_object(boxes, name)
+    boxes = without_left_out(boxes if corners is None else corners, target, name)
     if are_annotations(boxes):
         return read_target(boxes, name, key, form)
     if found_key == "bboxes" and "batch_idx" in target:
         return Found(four_columns(boxes, name), *known_form(form))
     size = _size(target, name)
+    if corners is not None:
+        return Found(boxes, "xyxy", form.normalized, size)
     if "class_labels" in target:
         return Found(boxes, *known_form(form), size, strict=form.normalized is None)
     found = read_target(boxes, name, key, form)
