@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cass_core.arrays import is_tensor
-from cass_core.checks.logits import check_grid, check_logits, check_same_patches
+from cass_core.checks.logits import check_dense, check_grid, check_logits, check_same_patches
 from cass_core.errors import InvalidRequest
 from cass_core.grid import FeatureMap, patch_grid
 from cass_core.specs import LossSpec, normalizer_of
@@ -139,22 +139,18 @@ def flat_levels(logits: Logits, **others: Any) -> tuple[Any, ...]:
     """Logits and others of as many patches as one array each: of several levels, a row of all.
 
     Args:
-        logits: one array or tensor, or a list with one a level, checked.
+        logits: one array or tensor, or a list with one a level.
         others: likewise, by the names that errors give them; or None.
 
     Raises:
-        InvalidRequest: the levels differ; an argument, or its entry ``name[i]``, is named.
+        InvalidRequest: the levels do not go together; an argument, or its entry ``name[i]``, is
+            named.
     """
-    levels = [plain_logits(level) for level in _parts(logits)]
+    levels = _parts(logits, "logits")
     rows = [_row(levels)]
     for name, value in others.items():
-        parts = [plain_logits(part) if hasattr(part, "ndim") else part for part in _parts(value)]
+        parts = _parts(value, name)
         if len(parts) > 1:
-            kinds = {
-                (type(p), getattr(p, "dtype", None), getattr(p, "device", None)) for p in parts
-            }
-            if len(kinds) != 1 or not is_levels(parts):
-                raise InvalidRequest(name, "must be arrays of one kind and dtype, on one device")
             if len(levels) not in (1, len(parts)):
                 raise InvalidRequest(
                     name, f"has {len(parts)} levels, the logits have {len(levels)}"
@@ -166,8 +162,19 @@ def flat_levels(logits: Logits, **others: Any) -> tuple[Any, ...]:
     return tuple(rows)
 
 
-def _parts(value: Any) -> list[Any]:
-    return list(value) if is_levels(value) else [value]
+def _parts(value: Any, name: str) -> list[Any]:
+    """One array a level, checked to be ones that a row can hold; anything else as it is."""
+    if not is_levels(value):
+        return [plain_logits(value) if hasattr(value, "ndim") else value]
+    for i, part in enumerate(value):
+        check_dense(part, f"{name}[{i}]")
+    if len({(is_tensor(p), p.dtype, getattr(p, "device", None)) for p in value}) != 1:
+        raise InvalidRequest(name, "must be arrays of one kind and dtype, on one device")
+    images = [part.shape[0] for part in value]
+    for i, count in enumerate(images):
+        if count != images[0]:
+            raise InvalidRequest(f"{name}[{i}]", f"has {count} images, {name}[0] has {images[0]}")
+    return [plain_logits(part) for part in value]
 
 
 def in_form_of(logits: Logits, values: Any) -> Any:

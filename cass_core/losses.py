@@ -55,7 +55,7 @@ def compute_loss(
         >>> round(float(result.loss), 4), result.grad.tolist()
         (0.6931, [[0.125, 0.125, 0.125, -0.125]])
     """
-    if is_levels(logits) or is_levels(target):
+    if any(map(is_levels, (logits, target, weights))):
         row, target, weights = flat_levels(logits, target=target, weights=weights)
         found = compute_loss(
             row, target, spec, weights=weights, num_boxes=num_boxes, return_grad=return_grad

@@ -101,10 +101,18 @@ def _check_place(value: Tensorlike, field: str, logits: Tensorlike) -> None:
         raise InvalidRequest(field, f"is on {value.device}, the logits on {logits.device}")
 
 
-def _check_array(value: Any, field: str, dtypes: tuple[str, ...]) -> Tensorlike:
+def check_dense(value: Any, field: str) -> None:
+    """Rejects arrays with masked values, and tensors that are not strided."""
     if not is_tensor(value):
         if np.ma.is_masked(value):
             raise InvalidRequest(field, "has masked values")
+    elif str(value.layout) != "torch.strided":
+        raise InvalidRequest(field, f"must be dense, got {value.layout}")
+
+
+def _check_array(value: Any, field: str, dtypes: tuple[str, ...]) -> Tensorlike:
+    check_dense(value, field)
+    if not is_tensor(value):
         try:
             value = np.asarray(value)
             if value.dtype.kind not in "fiucb":
@@ -113,8 +121,6 @@ def _check_array(value: Any, field: str, dtypes: tuple[str, ...]) -> Tensorlike:
             raise InvalidRequest(field, "must be an array of numbers") from None
         if not value.dtype.isnative:
             value = value.astype(value.dtype.newbyteorder("="))
-    elif str(value.layout) != "torch.strided":
-        raise InvalidRequest(field, f"must be dense, got {value.layout}")
     name = str(value.dtype).removeprefix("torch.")
     if name not in dtypes:
         raise InvalidRequest(field, f"must have a dtype of {', '.join(dtypes)}, got {name}")

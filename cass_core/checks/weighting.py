@@ -71,12 +71,6 @@ class Weighting:
         """Whether a patch's weight depends on its owner."""
         return self.box_weights is not None or self.spec.balance == "object"
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether every patch weighs 1."""
-        others = self.valid_region, self.ignore, self.box_weights
-        return self.spec == WeightSpec() and all(value is None for value in others)
-
 
 def _renamed(error: InvalidRequest, boxes: str, name: str) -> InvalidRequest:
     """What a `BoxBatch` says of its boxes, said of another argument."""

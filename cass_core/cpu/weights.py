@@ -12,14 +12,19 @@ from cass_core.cpu.masks import reached
 
 
 @inline
-def _side(low: float, high: float, cells_per_pixel: float, min_size: float) -> tuple[float, float]:
-    """Ends of a box's side in cells: the operations of `mask_images`, in their order."""
+def _side(
+    low: float, high: float, cells_per_pixel: float, min_size: float, growth: float
+) -> tuple[float, float]:
+    """Ends of a box's grown side in cells: the operations of `mask_images`, in their order."""
     length = (high - low) * cells_per_pixel
     low, high = low * cells_per_pixel, high * cells_per_pixel
     if length < min_size:
         centre = 0.5 * (low + high)
         low, high = centre - 0.5 * min_size, centre + 0.5 * min_size
-    return low, high
+        length = min_size
+    # Of this length: high - low differs from it by its rounding.
+    along = length * growth
+    return low - along, high + along
 
 
 @inline
@@ -36,12 +41,9 @@ def _patches_of(
         ends: where along y and x it is cut off, in cells.
     """
     patch_y, patch_x, min_size, rows, columns = grid
-    y1, y2 = _side(np.float64(sides[1]), np.float64(sides[3]), ratio_y, min_size)
-    x1, x2 = _side(np.float64(sides[0]), np.float64(sides[2]), ratio_x, min_size)
-    along_y, along_x = (y2 - y1) * growth, (x2 - x1) * growth
-    low, high = y1 - along_y, y2 + along_y
+    low, high = _side(np.float64(sides[1]), np.float64(sides[3]), ratio_y, min_size, growth)
     r0, r1 = reached(low, high, ends[0], False, patch_y, 1.0 / patch_y, rows)
-    low, high = x1 - along_x, x2 + along_x
+    low, high = _side(np.float64(sides[0]), np.float64(sides[2]), ratio_x, min_size, growth)
     c0, c1 = reached(low, high, ends[1], False, patch_x, 1.0 / patch_x, columns)
     return r0, r1, c0, c1
 

@@ -28,7 +28,7 @@ def _gradient(operator: Any, ctx: Any, of_loss: Tensor) -> Any:
         inputs = list(ctx.plain_inputs)
         for i, tensor in zip(ctx.tensors_at, (logits.detach(), *others), strict=True):
             inputs[i] = tensor
-        _, _, grad = operator(*inputs)
+        grad = operator(*inputs)[2]
     if torch.is_grad_enabled():  # create_graph
         return _Gradient.apply(logits, grad, of_loss)
     if (

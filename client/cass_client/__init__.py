@@ -37,7 +37,7 @@ from cass_core import __version__ as __version__
 from cass_core.boxes import BoxBatch
 from cass_core.errors import CassError, InputWarning, InvalidRequest
 from cass_core.results import LossResult
-from cass_core.specs import LossSpec, MaskSpec
+from cass_core.specs import LossSpec, MaskSpec, WeightSpec
 
 __all__ = [
     "AsyncCassClient",
@@ -59,6 +59,7 @@ __all__ = [
     "Tls",
     "Unauthenticated",
     "Unavailable",
+    "WeightSpec",
     "keep_memory",
     "xyxy_boxes",
 ]

@@ -57,9 +57,34 @@ class AsyncCassClient(BaseClient[AsyncTransport]):
         inputs = inputs.with_weights(return_weights, *given)
         return wrap_masks(inputs, *await self._run(self._mask_effects(inputs)))
 
-    def generate_mask_future(self, *arguments: Any, **options: Any) -> asyncio.Task[Any]:
-        """As `generate_mask`, begun at once: a task of the masks."""
-        return asyncio.ensure_future(self.generate_mask(*arguments, **options))
+    def generate_mask_future(
+        self,
+        boxes: BoxBatch | Sequence[Any],
+        image_size: Any,
+        feature_map: Any,
+        spec: MaskSpec = MaskSpec(),  # noqa: B008 - frozen
+        *,
+        weight_spec: WeightSpec | None = None,
+        valid_region: Any = None,
+        ignore: BoxBatch | Sequence[Any] | None = None,
+        box_weights: Any = None,
+        return_owner: bool = False,
+        return_weights: bool = False,
+        dtype: Any = "float32",
+    ) -> asyncio.Task[Any]:
+        """As `generate_mask`, without waiting: a task of the masks of the arguments as they are.
+
+        Raises:
+            InvalidRequest: an argument cannot be used; all else is raised by the task.
+        """
+        given = weight_spec, valid_region, ignore, box_weights, return_weights
+        options = spec, dtype, return_owner, *given
+        inputs = MaskRequest(boxes, image_size, feature_map, *options).check()
+
+        async def masks() -> Any:
+            return wrap_masks(inputs, *await self._run(self._mask_effects(inputs)))
+
+        return asyncio.ensure_future(masks())
 
     async def stream_masks(
         self, requests: Iterable[MaskRequest] | AsyncIterable[MaskRequest], in_flight: int = 8

@@ -16,8 +16,11 @@ from cass_core.specs import check_flag
 BoxFormat: TypeAlias = Literal["xyxy", "xywh", "cxcywh"]
 """Corners; corner, width, height; centre, width, height."""
 
-# Normalised boxes may reach a rounding beyond 1; on smaller images boxes may well be a pixel.
-_ONE, _LEAST_SIDE = 1.001, 16
+ONE = 1.001
+"""What normalised boxes may reach: a rounding beyond 1."""
+
+# On smaller images boxes may well be a pixel.
+_LEAST_SIDE = 16
 # A box that is wholly so much of the image beyond it, and which share of a batch is too many.
 _FAR, _SHARE = 0.1, 0.25
 
@@ -127,11 +130,11 @@ def refuse_normalized(boxes: Sequence[Any], sizes: Sizes) -> None:
     """
     first = None
     for i, values in enumerate(boxes):
-        if not len(values):
+        if not np.size(values):  # [[]] has one row of no numbers
             continue
         largest, least = values.max(), values.min()
         # Zeros are no boxes that anybody normalised.
-        if not 0 <= least <= largest <= _ONE or largest == 0:
+        if not 0 <= least <= largest <= ONE or largest == 0:
             return
         if min(sizes[i]) > _LEAST_SIDE and first is None:
             first = i

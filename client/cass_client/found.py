@@ -59,13 +59,13 @@ def pack_boxes(
 
     Args:
         found: one entry an image.
-        sizes: (H, W) of each image.
+        sizes: (H, W) of each image, or one for all.
         regions: where the pictures are in the images, if the batch says so.
 
     Raises:
         InvalidRequest: a box is none, or boxes look normalised or far outside their images.
     """
-    checked = image_sizes(sizes, len(found))
+    checked = np.broadcast_to(image_sizes(sizes, len(found)), (len(found), 2))
     is_plain = [entry.normalized is None for entry in found]
     if any(is_plain):
         pairs = zip(found, is_plain, strict=True)

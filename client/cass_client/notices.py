@@ -19,14 +19,19 @@ def warn_without_patch(boxes: Any, image_size: Any, feature_map: Any, spec: Mask
     if spec.patch_size == 1 or were_shown(_KIND):
         return
     inputs = MaskInputs.check(boxes, image_size, feature_map, spec, "float32", False)
-    lost = [int(np.count_nonzero(flags)) for flags in without_patch(inputs)]
+    flags = without_patch(inputs)
+    if spec.level_ranges is not None:  # a box has no part in most levels, which is meant
+        flags = [np.logical_and.reduce(flags)]
+    lost = [int(np.count_nonzero(of_level)) for of_level in flags]
     if any(lost):
         most = max(range(len(lost)), key=lost.__getitem__)
         h, w = inputs.maps[most]
+        _, rows, columns = inputs.shapes()[most]
+        reason = f"so that the feature map of {h} x {w} cells has {rows} x {columns} patches"
+        if spec.level_ranges is not None:
+            reason = "and level_ranges leave each box to some of the feature maps"
         warn_once(
             _KIND,
             f"{lost[most]} of {inputs.boxes.num_boxes} boxes have no patch: patch_size is "
-            f"{spec.patch_size}, so that the feature map of {h} x {w} cells has "
-            f"{inputs.shapes()[most][1]} x {inputs.shapes()[most][2]} patches; patch_size=1 makes "
-            "each cell one",
+            f"{spec.patch_size}, {reason}; patch_size=1 makes each cell one",
         )

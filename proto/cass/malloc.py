@@ -9,6 +9,7 @@ import ctypes
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
 _KEPT_BYTES = 1 << 30
 _PAD_BYTES = 16 << 20
+_FORDBLKS = 8
 
 
 def keep_memory(arenas: int = 0) -> bool:
@@ -55,21 +56,27 @@ def keep_memory(arenas: int = 0) -> bool:
 class _Info(ctypes.Structure):
     """``struct mallinfo2`` of malloc.h."""
 
-    _fields_ = [(f"field_{index}", ctypes.c_size_t) for index in range(8)] + [
-        ("fordblks", ctypes.c_size_t),
-        ("keepcost", ctypes.c_size_t),
-    ]
+    _fields_ = [("numbers", ctypes.c_size_t * 10)]
+
+
+class _SmallInfo(ctypes.Structure):
+    """``struct mallinfo``, all that glibc has before 2.33."""
+
+    _fields_ = [("numbers", ctypes.c_uint * 10)]
 
 
 def free_bytes() -> int:
     """Bytes that glibc's malloc keeps for what comes next; 0 where it is not known.
 
+    Before glibc 2.33 the number is right below 4 GiB, and too small beyond.
+
     Example:
         >>> free_bytes() >= 0
         True
     """
-    with contextlib.suppress(AttributeError, OSError, TypeError):
-        mallinfo = ctypes.CDLL(None).mallinfo2
-        mallinfo.restype = _Info
-        return int(mallinfo().fordblks)
+    for name, info in (("mallinfo2", _Info), ("mallinfo", _SmallInfo)):
+        with contextlib.suppress(AttributeError, OSError, TypeError):
+            mallinfo = getattr(ctypes.CDLL(None), name)
+            mallinfo.restype = info
+            return int(mallinfo().numbers[_FORDBLKS])
     return 0

@@ -12,9 +12,11 @@ import pytest
 
 from cass_client import (
     AsyncCassClient,
+    BoxBatch,
     CassClient,
     CassError,
     FallbackWarning,
+    InvalidRequest,
     MaskRequest,
     MaskSpec,
     ServerInfo,
@@ -104,6 +106,32 @@ def test_streams(address: str, local: bool) -> None:
     with CassClient("local:") as reference:
         expected = [reference.generate_mask(b, SIZE, MAP, SPEC) for b in boxes]
     asyncio.run(ask())
+
+
+def test_a_future_is_of_the_arguments_as_they_were() -> None:
+    """A caller may refill its arrays before the loop gets to the call."""
+    boxes, regions = np.array([[8.0, 8, 24, 24]]), np.array([[0.0, 0, 32, 32]])
+    packed = BoxBatch.from_list([boxes.copy()])
+    weighing: dict[str, Any] = {"valid_region": regions, "return_weights": True}
+
+    async def ask() -> list[Any]:
+        async with AsyncCassClient("local:") as client:
+            tasks = [client.generate_mask_future(b, (32, 32), (8, 8)) for b in ([boxes], packed)]
+            tasks.append(client.generate_mask_future([boxes], (32, 32), (8, 8), **weighing))
+            for array in (boxes, packed.xyxy, regions):
+                array[:] = [[0, 0, 4, 4]]
+            with pytest.raises(InvalidRequest, match="dtype"):
+                client.generate_mask_future([boxes], (32, 32), (8, 8), dtype="float99")
+            return await asyncio.gather(*tasks)
+
+    with CassClient("local:") as reference:
+        given = [boxes.copy()], (32, 32), (8, 8)
+        expected = reference.generate_mask(*given)
+        weighed = reference.generate_mask(*given, **{**weighing, "valid_region": regions.copy()})
+    found = asyncio.run(ask())
+    same(found[0], expected)
+    same(found[1], expected)
+    same(list(found[2]), list(weighed))
 
 
 def test_many_at_once(address: str) -> None:

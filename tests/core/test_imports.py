@@ -58,6 +58,16 @@ def test_a_step_on_the_cpu_loads_the_loops_alone() -> None:
     assert loaded_after(code) == {"torch", "numba"}
 
 
+def test_a_client_has_the_specs() -> None:
+    code = (
+        "import cass_client, cass_core\n"
+        "specs = {name for name in cass_core.__all__ if name.endswith('Spec')}\n"
+        "assert len(specs) == 3 and specs <= set(cass_client.__all__), specs\n"
+        "assert all(hasattr(cass_client, name) for name in cass_client.__all__)"
+    )
+    loaded_after(code)
+
+
 def test_names() -> None:
     code = (
         "import cass_core\n"

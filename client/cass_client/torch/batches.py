@@ -116,7 +116,8 @@ class MaskLoader:
     """A loader whose batches have masks; made by `MaskTargets.wrap`.
 
     Its length and all other attributes are those of the loader. An iteration that is given up
-    cancels the requests that it has ahead.
+    cancels the requests that it has ahead; an error of the loader or of a batch comes after all
+    batches before it.
     """
 
     def __init__(self, requests: MaskRequests, loader: Iterable[Any], ahead: int) -> None:
@@ -128,9 +129,18 @@ class MaskLoader:
 
     def __iter__(self) -> Iterator[Any]:
         pending: deque[tuple[Any, Future[Any]]] = deque()
+        source = ((batch, self._requests.of_batch(batch)) for batch in self._loader)
         try:
-            for batch in self._loader:
-                pending.append((batch, self._requests.of_batch(batch)))
+            while True:
+                try:
+                    pending.append(next(source))
+                except StopIteration:
+                    break
+                except Exception:
+                    # Those before it are good, and a loop without masks would have had them.
+                    while pending:
+                        yield self._next(pending)
+                    raise
                 if len(pending) > self._ahead:
                     yield self._next(pending)
             while pending:

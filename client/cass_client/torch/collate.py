@@ -36,7 +36,8 @@ class MaskCollate:
     - with an object of a library that has boxes: ``Detections`` of supervision, ``Instances`` and
       ``Boxes`` of detectron2, ``InstanceData`` and ``DetDataSample`` of mmengine and mmdet;
     - Hugging Face's, whose ``labels`` have ``class_labels`` and normalised ``boxes``, and
-      ultralytics', which have ``bboxes`` and ``batch_idx``;
+      ultralytics', which have ``bboxes`` and ``batch_idx``, as cxcywh unless `box_format` says
+      otherwise;
     - any other with a function for ``boxes``.
 
     Boxes of torchvision say their format themselves, and so do annotations and those libraries;

@@ -49,10 +49,15 @@ class MaskRequests:
         self._maps_of = feature_map if callable(feature_map) else None
         self._map: Any = None
         # Found out here, not by each worker.
-        of_batch = self._strides is not None or self._maps_of is not None
+        maps, checked = feature_map, spec
+        if self._maps_of is not None:  # as many as it gives, so that ranges fit or not
+            maps = (1, 1)
+            checked = spec.replace(level_ranges=None) if isinstance(spec, MaskSpec) else spec
+        elif self._strides is not None:
+            maps = (1, 1) if self._single else [(1, 1)] * len(self._strides)
         unpacked = BoxBatch.from_list([None]).to("cpu")
-        inputs = loader_inputs(unpacked, None, (1, 1) if of_batch else feature_map, spec, dtype)
-        if not of_batch:
+        inputs = loader_inputs(unpacked, None, maps, checked, dtype)
+        if maps is feature_map:
             self._map = inputs.maps[0] if inputs.single else inputs.maps
         self._spec, self._dtype = spec, inputs.dtype
         self._function = None if isinstance(boxes, str) else boxes

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
 
 from cass.codec.wire_format import LENGTH_DELIMITED, varint
+from cass.dtypes import element_type
 from cass.inference import grpc_predict_v2_pb2 as pb
 from cass_core.arrays import Array
-from cass_core.inputs import LossInputs
+from cass_core.inputs import LossInputs, MaskInputs
 from cass_core.results import HostLoss
 from cass_server.open_inference.models import VERSION
 from cass_server.open_inference.tensors import DATATYPES
@@ -69,22 +71,25 @@ class Head(NamedTuple):
 
 
 class MaskAnswer:
-    """How an answer to a request for masks lies in memory; a `Layout`."""
+    """How an answer to a request for masks lies in memory; a `Layout`.
 
-    def __init__(self, head: Head, base: Layout, names: Sequence[str], dtype: str) -> None:
+    Nothing of the answer's size is allocated here: there may be no room for it yet.
+    """
+
+    def __init__(self, head: Head, base: Layout, inputs: MaskInputs, names: Sequence[str]) -> None:
         self._head = head
         self._base = base
-        masks, owners, _ = base.arrays()
-        place = {f"MASK_{i}": i for i in range(len(masks))}
-        place |= {f"OWNER_{i}": len(masks) + i for i in range(len(owners))}
+        tensors = [(f"MASK_{i}", inputs.dtype, one) for i, one in enumerate(inputs.shapes())]
+        if inputs.return_owner:
+            tensors += [(f"OWNER_{i}", "int32", one) for i, one in enumerate(inputs.shapes())]
+        place = {name: i for i, (name, *_) in enumerate(tensors)}
         # Those of the outputs among masks and owner maps, one after the other.
         self._places = [place[name] for name in names or place]
-        datatypes = [DATATYPES[dtype]] * len(masks) + ["INT32"] * len(owners)
-        arrays = [*masks, *owners]
-        self._outputs = _outputs(
-            (name, datatypes[place[name]], arrays[place[name]].shape) for name in names or place
-        )
-        self._sizes = [arrays[place].nbytes for place in self._places]
+        wanted = [tensors[at] for at in self._places]
+        self._outputs = _outputs((name, DATATYPES[dtype], shape) for name, dtype, shape in wanted)
+        self._sizes = [
+            math.prod(shape) * element_type(dtype).itemsize for _, dtype, shape in wanted
+        ]
         self._pieces = head.pieces(self._outputs, self._sizes)
 
     def with_id(self, identity: bytes) -> MaskAnswer:

@@ -36,6 +36,7 @@ _INPUTS: Final = {
         Tensor("LOGITS", "FP32", (-1, -1)),
         Tensor("TARGET", "FP32", (-1, -1), True),
         *(tensor._replace(optional=True) for tensor in _BOXES),
+        Tensor("WEIGHTS", "FP32", (-1, -1), True),
     ),
 }
 # Further levels have MASK_1 and so on.

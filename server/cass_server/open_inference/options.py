@@ -53,6 +53,7 @@ _BOX_INPUTS: Final = {
 _LOSS_INPUTS: Final = {
     "LOGITS": tuple(DATATYPES[name] for name in LOGIT_DTYPES),
     "TARGET": tuple(DATATYPES[name] for name in TARGET_DTYPES),
+    "WEIGHTS": ("FP32",),
     **_BOX_INPUTS,
 }
 _LOSS_OUTPUTS: Final = ("LOSS", "SUM", "NORMALIZER", "GRAD")
@@ -129,14 +130,14 @@ class MaskOptions:
         self._inputs = tuple(inputs.values())
         values = parameters(message.parameters, ("mask_spec", "dtype", "return_owner"))
         outputs = _outputs(message)
-        spec, self._dtype = mask_spec(values), values.get("dtype", "float32")
-        if self._dtype not in MASK_DTYPES:
+        spec, dtype = mask_spec(values), values.get("dtype", "float32")
+        if dtype not in MASK_DTYPES:
             choices = ", ".join(MASK_DTYPES)
-            raise InvalidRequest("dtype", f"must be one of {choices}, got {self._dtype!r}")
+            raise InvalidRequest("dtype", f"must be one of {choices}, got {dtype!r}")
         owner = check_flag(values.get("return_owner", False), "return_owner")
         if outputs:
             owner = any(name.startswith("OWNER") for name in outputs)
-        self._boxes = _Boxes(inputs, limits, spec, self._dtype, owner)
+        self._boxes = _Boxes(inputs, limits, spec, dtype, owner)
         for name in outputs:
             kind, _, level = name.partition("_")
             if not (kind in ("MASK", "OWNER") and re.fullmatch("0|[1-9][0-9]{0,8}", level)) or (
@@ -159,7 +160,7 @@ class MaskOptions:
         found = self._plans.get(key)
         if found is None:
             request = self._masks(boxes.message(raw, xyxy, counts))
-            answer = MaskAnswer(self._head, request.plan.layout, self._names, self._dtype)
+            answer = MaskAnswer(self._head, request.plan.layout, request.inputs, self._names)
             found = request.plan._replace(layout=answer), answer
             if sum(map(len, key)) <= _KEPT_BYTES:
                 if len(self._plans) >= _KEPT_PLANS:
@@ -224,7 +225,7 @@ class LossOptions:
         request, views = v1.ComputeLossRequest(), Views()
         request.CopyFrom(self._request)
         for given in self._inputs:
-            if given.name in ("LOGITS", "TARGET"):
+            if given.name in ("LOGITS", "TARGET", "WEIGHTS"):
                 name = given.name.lower()
                 tensor = v1.Tensor(dtype=NUMBERS[NAMES[given.datatype]], shape=given.shape)
                 getattr(request, name).CopyFrom(tensor)

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from google.protobuf.message import DecodeError
-
-from cass.codec.decode import Bulky, lift
 from cass.inference import grpc_predict_v2_pb2 as pb
 from cass_core.cpu.small import SmallFill
 from cass_core.errors import InvalidRequest
@@ -15,8 +12,9 @@ from cass_core.inputs import MaskInputs
 from cass_server.config.limits import Limits
 from cass_server.open_inference.envelope import envelope, raw_contents
 from cass_server.open_inference.models import MASK, check_known
-from cass_server.open_inference.options import LossOptions, MaskOptions, Options, Raw
+from cass_server.open_inference.options import LossOptions, MaskOptions, Options
 from cass_server.open_inference.tensors import TREE, typed_contents
+from cass_server.rpc.parsing import parse
 from cass_server.rpc.requests import MaskReader, Request
 
 # The longest heads that are remembered, and how many.
@@ -32,6 +30,7 @@ _INPUTS: Final = {
     "feature_map": "FEATURE_MAPS",
     "logits": "LOGITS",
     "target": "TARGET",
+    "weights": "WEIGHTS",
 }
 """The inputs by the fields of our own contract."""
 
@@ -54,7 +53,7 @@ class InferReader:
         self._masks = MaskReader(limits, small_fill)
         self._streamed = streamed
         self._known: dict[bytes, Options] = {}
-        self._length = 0  # of the head that was read last
+        self._length = 0  # of the short head that was read last
 
     def __call__(self, data: bytes) -> Request:
         """The request in a message."""
@@ -65,17 +64,21 @@ class InferReader:
 
     def _read(self, data: bytes) -> Request:
         # Most messages begin with a head of that length, and then have raw contents alone.
-        known = self._known.get(data[: self._length])
-        if known is not None and (rest := raw_contents(data, self._length)) is not None:
+        length = self._length  # which other threads set
+        known = self._known.get(data[:length])
+        if known is not None and (rest := raw_contents(data, length)) is not None:
             return known.read(rest, b"")
         head, identity, raw = envelope(data)
-        self._length = len(head)
-        known = self._known.get(head)
         if identity:
             self._check_id(identity)
+        known, is_short = None, len(head) <= _KEPT_BYTES
+        if is_short:
+            self._length = len(head)
+            known = self._known.get(head)
         if known is not None:
             return known.read(raw, identity)
-        message, contents = self._parse(head)
+        message, views = parse(head, pb.ModelInferRequest, self._limits, TREE)
+        contents = typed_contents(message, views)
         check_known(message.model_name, message.model_version)
         options: Options
         if message.model_name == MASK:
@@ -87,25 +90,11 @@ class InferReader:
                 raise InvalidRequest("raw_input_contents", "must be empty beside typed contents")
             return options.read(contents, identity)
         request = options.read(raw, identity)
-        if len(head) <= _KEPT_BYTES:
+        if is_short:
             if len(self._known) >= _KEPT_HEADS:
                 self._known.clear()
             self._known[head] = options
         return request
-
-    def _parse(self, head: bytes) -> tuple[pb.ModelInferRequest, Raw | None]:
-        """The message without raw contents, and the typed contents if there are any."""
-        most = self._limits.rest_bytes
-        try:
-            message, views = lift(head, pb.ModelInferRequest, most, TREE)
-        except Bulky as error:
-            raise InvalidRequest(
-                "request",
-                f"has {error.size} bytes beside its tensors, the server's limit is {most}",
-            ) from None
-        except DecodeError:
-            raise InvalidRequest("request", "is not an inference.ModelInferRequest") from None
-        return message, typed_contents(message, views)
 
     def _check_id(self, identity: bytes) -> None:
         if len(identity) > _MOST_LETTERS:

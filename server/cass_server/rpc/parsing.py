@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from cass.codec.decode import Bulky, Views, lift
+from cass.codec.decode import Bulky, Tree, Views, lift
 from cass.v1 import cass_pb2 as pb
 from cass_core.errors import InvalidRequest
 from cass_server.config.limits import Limits
@@ -14,15 +14,15 @@ from cass_server.config.limits import Limits
 M = TypeVar("M", bound=Message)
 
 
-def parse(data: bytes, kind: type[M], limits: Limits) -> tuple[M, Views]:
-    """A message without its boxes and tensors, and views of these.
+def parse(data: bytes, kind: type[M], limits: Limits, tree: Tree | None = None) -> tuple[M, Views]:
+    """A message without its boxes and tensors, and views of these; the tree is as of `lift`.
 
     Raises:
         InvalidRequest: it cannot be parsed, or is too large beside them.
     """
     most = limits.rest_bytes
     try:
-        return lift(data, kind, most)
+        return lift(data, kind, most, tree)
     except Bulky as error:
         raise InvalidRequest(
             "request",

@@ -34,10 +34,10 @@ def request_id(metadata: Metadata) -> str:
 
 
 def token_of(metadata: Metadata) -> str | bytes:
-    """What a call shows as its ``authorization``; empty if it shows nothing."""
+    """The token of a call, as `TokenFile` takes it from what is written; empty without one."""
     for key, value in metadata:
         if key == "authorization":
-            return value
+            return value.partition(" ")[2].strip(" ") if isinstance(value, str) else value
     return ""
 
 

@@ -84,8 +84,10 @@ class MaskRequest(NamedTuple):
 
     @property
     def answer_bytes(self) -> int:
-        """About the size of the answer, before anything of it is allocated."""
-        return self.plan.answer_bytes
+        """About what answering takes, before anything of it is allocated."""
+        plan, weighting = self.plan, self.weighting
+        unsent = weighting is not None and weighting.needs_owner and not plan.options[-1]
+        return plan.answer_bytes + 4 * plan.patches * unsent  # owners
 
     @property
     def size(self) -> Size:
@@ -123,9 +125,13 @@ class LossRequest(NamedTuple):
 
     @property
     def answer_bytes(self) -> int:
-        """See `MaskRequest`."""
-        inputs = self.inputs
-        return inputs.logits.nbytes * (inputs.return_grad + (inputs.spec.reduction == "none"))
+        """See `MaskRequest`; with the mask that the target is, its weights and its owners."""
+        inputs, mask = self.inputs, self.inputs.mask
+        answer = inputs.logits.nbytes * (inputs.return_grad + (inputs.spec.reduction == "none"))
+        if mask is None:
+            return answer
+        made = 1 if mask.weighting is None else 2 + mask.weighting.needs_owner
+        return answer + 4 * made * inputs.logits.size
 
     @property
     def size(self) -> Size:
@@ -187,9 +193,8 @@ class MaskReader:
         else:
             request, views = parse(data, pb.GenerateMaskRequest, self._limits)
             at = "boxes"
-        batch = request.boxes
-        xyxy = views[at][0] if views else batch.xyxy
-        counts = list(batch.counts)
+        xyxy = convert.boxes_data(request, views, at)
+        counts = list(request.boxes.counts)
         ignored = convert.ignored_data(request, views, at)
         self._limits.check_boxes(len(xyxy))
         self._limits.check_ignored(request, len(xyxy) + len(ignored))
@@ -207,12 +212,8 @@ class MaskReader:
         weighting = None
         if own is not None:
             weighting = convert.weighting(own, boxes, plan.options[3], views, at)
-        return MaskRequest(
-            read_only(np.asarray(boxes.xyxy)),
-            boxes.offsets,
-            plan,
-            weighting if plan.is_weighted else None,
-        )
+        checked = read_only(np.asarray(boxes.xyxy))
+        return MaskRequest(checked, boxes.offsets, plan, weighting if plan.is_weighted else None)
 
     def _known(self, data: bytes) -> MaskRequest | None:
         """A valid request whose options were read before, as clients lay it out; or None."""
@@ -251,11 +252,10 @@ class MaskReader:
         return MaskPlan(options, small, lacking, *numbers, layout, weighted, light_boxes)
 
     def _keep(self, key: tuple[bytes, int], plan: MaskPlan) -> None:
-        if len(key[0]) > _KEPT_BYTES:  # long lists of sizes are not kept
-            return
-        if len(self._plans) >= _KEPT_PLANS:
-            self._plans.clear()
-        self._plans[key] = plan
+        if len(key[0]) <= _KEPT_BYTES:  # long lists of sizes are not kept
+            if len(self._plans) >= _KEPT_PLANS:
+                self._plans.clear()
+            self._plans[key] = plan
 
 
 def check_work(request: MaskRequest, limits: Limits) -> MaskRequest:
@@ -277,14 +277,16 @@ def check_loss(
 
     Raises as `read_loss`.
     """
-    # The logits bound the patches: they are in the message, and a mask must have their shape.
     box_bytes = len(convert.boxes_data(request.mask, views, "mask.boxes"))
     limits.check_boxes(box_bytes)
     ignored = convert.ignored_data(request.mask, views, "mask.boxes")
     limits.check_ignored(request.mask, box_bytes + len(ignored))
     limits.check_message(request.mask, len(request.mask.boxes.counts))
     inputs = convert.loss_inputs(request, views)
-    return inputs, inputs.mask is not None and limits.check_work(inputs.mask)
+    if inputs.mask is None:
+        return inputs, False
+    limits.check_patches(inputs.mask)
+    return inputs, limits.check_work(inputs.mask)
 
 
 def _has_all(spec: MaskSpec) -> bool:

@@ -26,7 +26,8 @@ class ReloadingFiles(Generic[Content]):
     Args:
         title: names the files in the log.
         files: the paths by their settings' names; kept as ``paths``.
-        read: reads the content, and raises `CassError` if it cannot be used.
+        read: reads the content, and raises `CassError` if it cannot be used; what OpenSSL or the
+            system raises of files that change meanwhile is a problem, too.
 
     Raises:
         CassError: a file cannot be used.
@@ -49,7 +50,7 @@ class ReloadingFiles(Generic[Content]):
                 changed = states != self._loaded
                 if changed:
                     self.content = self._read()
-            except CassError as error:
+            except (CassError, OSError, ValueError) as error:
                 # Tried again at every call: what made a read fail may pass without a trace in the
                 # files' states.
                 if str(error) != self.problem:

@@ -171,6 +171,94 @@ def test_shares_of_the_picture_in_a_padded_image(form: str) -> None:
     close(masks_in(MaskTargets(LOCAL, strides=STRIDES, **options)(batch)), in_pictures())
 
 
+def test_shares_of_the_picture_in_a_list_of_padded_samples() -> None:
+    """Each says itself where its picture is, whether they are read before or after collation."""
+    images, padding = padded(PICTURES)
+    samples = [
+        {"image": image, "pixel_mask": (~mask).long(), "boxes": boxes}
+        for image, mask, boxes in zip(images, padding, SHARES, strict=True)
+    ]
+    for after in (False, True):
+        collate = MaskCollate(
+            LOCAL, strides=STRIDES, collate_fn=list, into="targets", after=after, **NORMALISED
+        )
+        close(masks_in(collate(samples)), in_pictures())
+
+
+CROWD = torch.tensor([[0.0, 0, 40, 30]])
+CROWDS: list[Any] = [torch.eye(len(boxes) + 1)[0] for boxes in CORNERS]
+BEFORE = [torch.cat([CROWD, boxes]) for boxes in CORNERS]  # a crowd first, in each image
+BEFORE_SHARES = [torch.cat([torch.full((1, 4), 0.5), boxes]) for boxes in SHARES]
+FLAGGED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "targets": ({"targets": [{"boxes": boxes} for boxes in BEFORE]}, {}),
+    "boxes": ({"targets": BEFORE}, {}),
+    "user's key": ({"y": [{"boxes": boxes} for boxes in BEFORE]}, {"boxes": "y"}),
+    "Hugging Face": (
+        {"labels": [
+            {"boxes": boxes, "class_labels": torch.ones(len(boxes))} for boxes in BEFORE_SHARES
+        ]},
+        {},
+    ),
+    "nested": ({"targets": [{"annotations": {"boxes": boxes}} for boxes in BEFORE]}, {}),
+    "COCO": (
+        {"annotations": [
+            [{"image_id": 1, "bbox": [x, y, right - x, low - y]} for x, y, right, low in b.tolist()]
+            for b in BEFORE
+        ]},
+        {},
+    ),
+    "mmdet": ({"data_samples": [DetDataSample(InstanceData(b)) for b in BEFORE]}, {}),
+    "detectron2": ({"instances": [Instances(Boxes(b)) for b in BEFORE]}, {}),
+    "ultralytics": (
+        {
+            "bboxes": torch.cat(BEFORE_SHARES),
+            "batch_idx": torch.tensor([0.0, 0, 0, 1, 2, 2]),
+            "iscrowd": torch.cat(CROWDS),
+        },
+        {},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FLAGGED)
+@pytest.mark.parametrize("flag", ["iscrowd", "ignore"])
+def test_flags_of_a_batch_beside_its_targets(form: str, flag: str) -> None:
+    targets, options = FLAGGED[form]
+    flags = targets.get("iscrowd", CROWDS)
+    rest = {key: value for key, value in targets.items() if key != "iscrowd"}
+    batch = {"image": IMAGES, **rest, flag: flags}
+    same(masks_in(MaskTargets(LOCAL, strides=STRIDES, **options)(batch)), EXPECTED)
+
+
+def test_flags_beside_a_target_that_is_empty() -> None:
+    batch = {"image": IMAGES[:2], "targets": [{"image_id": 1}, {}], "iscrowd": [[], []]}
+    same(MaskTargets(LOCAL, strides=8)(batch)["masks"], torch.zeros(2, 4, 6))
+
+
+def test_labels_whose_flags_are_in_the_sample() -> None:
+    target = {"boxes": BEFORE_SHARES[0], "class_labels": torch.ones(3)}
+    sample = {"image": IMAGES[0], "labels": target, "iscrowd": CROWDS[0]}
+    made = MaskCollate(LOCAL, strides=STRIDES, collate_fn=lambda _: {})([sample])["masks"]
+    same(made, [level[:1] for level in EXPECTED])
+
+
+@pytest.mark.parametrize("flag", ["iscrowd", "ignore"])
+@pytest.mark.parametrize(
+    ("flags", "got"),
+    [
+        (torch.cat(CROWDS), "6 entries"),
+        (CROWDS[:2], "2 entries"),
+        (torch.tensor(1), "Tensor"),
+        (True, "bool"),
+    ],
+)
+def test_flags_that_fit_no_target_are_refused(flag: str, flags: Any, got: str) -> None:
+    for targets in ({"boxes": BEFORE}, {"targets": [{"boxes": boxes} for boxes in BEFORE]}):
+        with pytest.raises(InvalidRequest) as caught:
+            MaskTargets(LOCAL, strides=8)({"image": IMAGES, **targets, flag: flags})
+        assert str(caught.value) == f"{flag}: must have flags for each of 3 images, got {got}"
+
+
 def close(found: list[Tensor], expected: list[Tensor]) -> None:
     for first, second in zip(found, expected, strict=True):
         torch.testing.assert_close(first, second)
@@ -412,10 +500,35 @@ def test_a_loop_that_is_broken_off_starts_again(how: str) -> None:
     assert len(list(wrapped)) == 10
 
 
-def test_an_error_of_a_batch_ends_the_loop() -> None:
-    batches = [(IMAGES, pixels()), (IMAGES, pixels()[:2])]
-    with pytest.raises(InvalidRequest, match="has 2 entries, the batch 3 images"):
-        list(MaskTargets(LOCAL, strides=8).wrap(batches))
+class Broken:
+    """A loader of two batches and an error."""
+
+    def __iter__(self) -> Iterator[Any]:
+        yield from [(IMAGES, pixels())] * 2
+        raise OSError("the disk is gone")
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 2, 100])
+@pytest.mark.parametrize(
+    ("loader", "error"),
+    [
+        (
+            [(IMAGES, pixels()), (IMAGES, pixels()), (IMAGES, pixels()[:2]), (IMAGES, pixels())],
+            pytest.raises(InvalidRequest, match="has 2 entries, the batch 3 images"),
+        ),
+        (Broken(), pytest.raises(OSError, match="the disk is gone")),
+    ],
+    ids=["batch", "loader"],
+)
+def test_an_error_ends_the_loop_after_all_batches_before_it(
+    loader: Any, error: Any, ahead: int
+) -> None:
+    batches = iter(MaskTargets(LOCAL, strides=8).wrap(loader, ahead=ahead))
+    for _ in range(2):
+        same(next(batches)[-1], EXPECTED[0])
+    with error:
+        next(batches)
+    assert list(batches) == []
 
 
 @pytest.mark.parametrize("ahead", [-1, 1025, 1.5, True, "2"])

@@ -72,15 +72,30 @@ def test_plain_boxes(form: tuple[str, bool], kind: Any) -> None:
 
 
 @every_form
+@pytest.mark.parametrize("size", [SIZE, list(SIZE), torch.tensor(SIZE)], ids=str)
+def test_one_size_for_a_batch(form: tuple[str, bool], size: Any) -> None:
+    """Of a function's, as for `generate_mask`."""
+    options: Any = {"box_format": form[0], "normalized": form[1]}
+    for where in ({"feature_map": MAP}, {"strides": 8}):
+        make = MaskTargets(LOCAL, boxes=lambda _: ([FORMS[form]] * 3, size), **where, **options)  # type: ignore[arg-type]
+        same(make(("any", "thing"))[-1], torch.cat([EXPECTED] * 3))
+
+
+@every_form
 def test_of_a_function(form: tuple[str, bool]) -> None:
     options: Any = {"box_format": form[0], "normalized": form[1]}
     same(masks_of("any", boxes=lambda _: (FORMS[form], SIZE), **options), EXPECTED)
 
 
-@pytest.mark.parametrize("boxes", [[], None, torch.zeros(0), torch.zeros(0, 4), np.zeros((0, 4))])
+@pytest.mark.parametrize(
+    "boxes",
+    [[], [[]], None, torch.zeros(0), torch.zeros(1, 0), torch.zeros(0, 4), np.zeros((0, 4))],
+    ids=str,
+)
 def test_no_boxes(boxes: Any) -> None:
-    made = masks_of((IMAGE, {"boxes": boxes}), box_format="cxcywh", normalized=True)
-    same(made, torch.zeros(1, *MAP))
+    normalised: Any = {"box_format": "cxcywh", "normalized": True}
+    for options in ({}, {"box_format": "xywh"}, normalised):
+        same(masks_of((IMAGE, {"boxes": boxes}), **options), torch.zeros(1, *MAP))
 
 
 @pytest.mark.parametrize("form", ["XYXY", "XYWH", "CXCYWH"])
@@ -141,6 +156,29 @@ def test_rows_with_labels() -> None:
     """As albumentations gives them."""
     rows = [(*row, "car") for row in FORMS["xywh", False]]
     same(masks_of({"image": IMAGE, "bboxes": rows}, box_format="xywh"), EXPECTED)
+
+
+@pytest.mark.parametrize("kind", [list, tuple, lambda row: list(torch.tensor(row))])
+@pytest.mark.parametrize("normalized", [True, None])
+@pytest.mark.parametrize("number", [0, 7])
+def test_rows_of_yolo(kind: Any, normalized: Any, number: int) -> None:
+    """As its label files have them, with the class first."""
+    rows = [kind([number, *row]) for row in FORMS["cxcywh", True]]
+    said: Any = {"box_format": "cxcywh", "normalized": normalized}
+    text = refused((IMAGE, {"boxes": rows}), **said)
+    assert text == (
+        "boxes[0]: has rows that look like YOLO's, (class, cx, cy, w, h), while the first "
+        "four values are read: write the class last, (cx, cy, w, h, class), or not at all"
+    )
+
+
+@pytest.mark.parametrize("label", [0, 1, 7, 0.5, "car", None])
+@pytest.mark.parametrize("more", [(), (0.25,), ("red",)])
+@pytest.mark.parametrize("form", [("cxcywh", True), ("cxcywh", False), ("xyxy", True)], ids=str)
+def test_rows_with_labels_of_any_kind(form: tuple[str, bool], label: Any, more: Any) -> None:
+    rows = [[*row, label, *more] for row in FORMS[form]]
+    for said in {form[1], form[1] or None}:
+        same(masks_of((IMAGE, rows), box_format=form[0], normalized=said), EXPECTED)
 
 
 # --- never silently wrong ---
@@ -259,10 +297,29 @@ SAMPLES: dict[str, Any] = {
 @pytest.mark.parametrize("library", SAMPLES)
 @pytest.mark.parametrize("box_format", [None, "xyxy", "cxcywh"])
 def test_libraries(library: str, box_format: Any) -> None:
-    """What the user says of plain boxes is nothing to those that are known."""
+    """What the user says of plain boxes is nothing to those that say their form themselves."""
     if library == "albumentations" and box_format == "cxcywh":
         return
+    if library in ("Hugging Face", "ultralytics") and box_format == "xyxy":
+        return
     same(masks_of(SAMPLES[library], box_format=box_format), EXPECTED)
+
+
+@every_form
+def test_converted_labels(form: tuple[str, bool]) -> None:
+    """Those of Hugging Face and ultralytics are tensors, which a user's transforms may convert.
+
+    ``class_labels`` is also what albumentations' users call the labels beside their boxes.
+    """
+    boxes = torch.tensor(FORMS[form]).float()
+    said: Any = {"box_format": form[0], "normalized": form[1]}
+    row = {"img": IMAGE[None], "bboxes": boxes, "batch_idx": torch.zeros(2)}
+    same(masks_of({"pixel_values": IMAGE, "labels": labels(FORMS[form])}, **said), EXPECTED)
+    same(masks_of({**row, "img": IMAGE}, **said), EXPECTED)
+    same(MaskTargets(LOCAL, MAP, **said)(row)["masks"], EXPECTED)
+    if form == ("xyxy", False):
+        albumentations = {"image": IMAGE, "bboxes": FORMS[form], "class_labels": ["car", "van"]}
+        same(masks_of(albumentations, box_format="xyxy"), EXPECTED)
 
 
 def test_labels_of_a_part_of_the_image() -> None:
@@ -339,6 +396,30 @@ def test_a_function_for_feature_maps() -> None:
     make = pickle.loads(pickle.dumps(MaskCollate(LOCAL, halved, MaskSpec(patch_size=2))))
     same(make([(IMAGE, CORNERS)])[-1], generate_mask([CORNERS], SIZE, [(16, 24)],
                                                      MaskSpec(patch_size=2)))  # fmt: skip
+
+
+def three_maps(size: tuple[int, int]) -> Any:
+    return [(size[0] // stride, size[1] // stride) for stride in (4, 8, 16)]
+
+
+@pytest.mark.parametrize("options", [{"strides": (4, 8, 16)}, {"feature_map": three_maps}], ids=str)
+def test_level_ranges_of_maps_that_follow_from_the_batch(options: Any) -> None:
+    """A range a level, which are counted when the levels are known."""
+    spec = MaskSpec(patch_size=1, level_ranges=((0, 8), (8, 20), (20, float("inf"))))
+    expected = generate_mask([CORNERS], SIZE, three_maps(SIZE), spec)
+    assert any(not level.any() for level in expected)  # the ranges do something
+    make = MaskCollate(LOCAL, spec=spec, collate_fn=lambda _: {}, **options)
+    same(make([(IMAGE, CORNERS)])["masks"], expected)
+    same(MaskTargets(LOCAL, spec=spec, **options)((IMAGE[None], [CORNERS]))[-1], expected)
+    fewer = spec.replace(level_ranges=((0, 8), (8, 20)))
+    with pytest.raises(InvalidRequest, match="level_ranges"):
+        MaskTargets(LOCAL, spec=fewer, **options)((IMAGE[None], [CORNERS]))
+
+
+@pytest.mark.parametrize("given", [{"strides": 8}, {"feature_map": halved}], ids=str)
+def test_a_spec_of_another_kind(given: Any) -> None:
+    with pytest.raises(InvalidRequest, match=r"^mask_spec: must be a MaskSpec"):
+        MaskTargets(LOCAL, spec="baseline", **given)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

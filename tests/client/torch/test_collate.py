@@ -198,6 +198,20 @@ def test_boxes_without_a_patch_are_counted_once(unsaid: None) -> None:
     ]
 
 
+def test_boxes_of_no_level_are_counted(unsaid: None) -> None:
+    """Of maps with patches of 16 and 32 pixels; a box has none of the level that it is not of."""
+    boxes = [(0.0, 0.0, 15.0, 15.0), (8.0, 8.0, 32.0, 32.0), (0.0, 0.0, 16.0, 31.0)]
+    maps, ranges = [(8, 12), (4, 6)], ((0, 16), (16, 64))
+    spec = MaskSpec(patch_size=4, level_ranges=ranges)
+    make = MaskCollate(LOCAL, maps, spec, collate_fn=transposed)
+    assert warnings_of(make, [(IMAGE, boxes)])[0] == []
+    lost = [(20.0, 20.0, 22.0, 22.0), (0.0, 0.0, 48.0, 8.0)]
+    assert warnings_of(make, [(IMAGE, [*boxes, *lost])])[0] == [
+        "2 of 5 boxes have no patch: patch_size is 4, and level_ranges leave each box to some of "
+        "the feature maps; patch_size=1 makes each cell one"
+    ]
+
+
 def test_small_boxes_need_no_warning_where_a_cell_is_a_patch(unsaid: None) -> None:
     collate()([(IMAGE, [(2.0, 2.0, 2.0, 2.0)])])
 

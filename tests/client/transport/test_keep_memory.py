@@ -49,3 +49,17 @@ def test_other_libraries_are_left_as_they_are(monkeypatch: pytest.MonkeyPatch) -
     """One without mallopt, such as musl, cannot be had here."""
     monkeypatch.setattr(ctypes, "CDLL", lambda _: object())
     assert cass_client.keep_memory() is False
+
+
+@glibc
+@pytest.mark.parametrize("old", [False, True])
+def test_what_is_free_is_known(old: bool) -> None:
+    """Also of a glibc before 2.33, which has no mallinfo2."""
+    program = (
+        "import ctypes, types; from cass.malloc import free_bytes, keep_memory\n"
+        "keep_memory(); block = bytearray(100 << 20)\n"
+        f"old = types.SimpleNamespace(mallinfo=ctypes.CDLL(None).mallinfo) if {old} else None\n"
+        "ctypes.CDLL = ctypes.CDLL if old is None else lambda _: old\n"
+        "before = free_bytes(); del block; print(free_bytes() - before)"
+    )
+    assert int(printed("-c", program)) == pytest.approx(100 << 20, abs=1 << 20)

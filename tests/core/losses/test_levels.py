@@ -233,6 +233,11 @@ MASKS = [torch.zeros(3, *cells) for cells in MAPS]
         (in_a_row(LEVELS), [MASKS[0].numpy(), *MASKS[1:]],
          "target: must be arrays of one kind and dtype, on one device"),
         (in_a_row(LEVELS), MASKS[:2], "target: has the shape [3, 100], the logits have [3, 106]"),
+        (in_a_row(LEVELS), [*MASKS[:2], MASKS[2][:2]],
+         "target[2]: has 2 images, target[0] has 3"),
+        (in_a_row(LEVELS), [*MASKS[:2], MASKS[2].to_sparse()],
+         "target[2]: must be dense, got torch.sparse_coo"),
+        ([*LEVELS[:2], LEVELS[2][:2]], MASKS, "logits[2]: has 2 images, logits[0] has 3"),
         (LEVELS, [], "target: must be of the same kind (NumPy or torch) as the logits"),
     ],
 )  # fmt: skip

@@ -44,6 +44,8 @@ def ranges(value: Any) -> Callable[[], Any]:
     return spec(MaskSpec, level_ranges=value)
 
 
+ZEROS = np.zeros((2, 4), np.float32)
+KINDS = "must be arrays of one kind and dtype, on one device"
 PAIR = "must be a pair (low, high), got"
 NUMBER = "must be a finite number of at least 0, got"
 SUM = MaskSpec(merge="sum")
@@ -122,6 +124,14 @@ CASES: list[tuple[Callable[[], Any], str, str]] = [
           weights=[np.ones((2, 4))] * 3), "weights", "has 3 levels, the logits have 2"),
     (loss(logits=[np.zeros((2, 4))] * 2, target=[np.zeros((2, 4)), np.zeros((2, 3))]),
      "target[1]", "has the shape [2, 3], the logits have [2, 4]"),
+    (loss(logits=[ZEROS, ZEROS.astype(np.float16)], target=[ZEROS] * 2), "logits", KINDS),
+    (loss(logits=[ZEROS, torch.zeros(2, 4)], target=[ZEROS] * 2), "logits", KINDS),
+    (loss(logits=[torch.zeros(2, 4), ZEROS], target=[ZEROS] * 2), "logits", KINDS),
+    (loss(logits=[ZEROS, ZEROS[:1]], target=[ZEROS] * 2), "logits[1]",
+     "has 1 images, logits[0] has 2"),
+    (loss(logits=[ZEROS, np.ma.masked_equal(ZEROS, 0)], target=[ZEROS] * 2), "logits[1]",
+     "has masked values"),
+    (loss(weights=[ZEROS[:, :2], ZEROS[:1, :2]]), "weights[1]", "has 1 images, weights[0] has 2"),
     (lambda: MaskLoss()(torch.zeros(2, 4), torch.zeros(2, 4), weights=-torch.ones(2, 4)),
      "weights[0][0]", f"{NUMBER} -1.0"),
 ]  # fmt: skip

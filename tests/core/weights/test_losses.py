@@ -146,6 +146,8 @@ def test_levels_in_their_own_form() -> None:
             assert isinstance(value, list) == isinstance(logits, list)
         row = np.concatenate(result.loss, axis=1)[..., 0] if logits is lists[0] else result.loss
         np.testing.assert_allclose(row, WEIGHTS * expected("bce"), rtol=1e-12)
+    alone = compute_loss(LOGITS, TARGET, spec, weights=lists[2])
+    np.testing.assert_allclose(alone.loss, WEIGHTS * expected("bce"), rtol=1e-12)
     whole = compute_loss(lists[0], lists[1], spec.replace(reduction="mean"), weights=lists[2])
     np.testing.assert_allclose(whole.loss, (WEIGHTS * expected("bce")).sum() / WEIGHTS.sum())
 
@@ -172,6 +174,24 @@ def test_modules_agree(by_kernels: bool, dtype: torch.dtype) -> None:
     torch.testing.assert_close(value, other, rtol=1e-5, atol=1e-6)
     for first, second in zip(levels, again, strict=True):
         torch.testing.assert_close(first.grad, second.grad, rtol=1e-2, atol=1e-5)
+
+
+@pytest.mark.parametrize("by_kernels", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("from_boxes", [True, False])
+def test_a_second_backward_pass(from_boxes: bool, by_kernels: bool) -> None:
+    """The first scales the gradient in its place; the second makes it anew."""
+    boxes, weights = [[(4.0, 4, 30, 20)]], torch.rand(1, 4, 4)
+    logits = torch.ones(1, 4, 4).requires_grad_()
+    with kernels() if by_kernels else contextlib.nullcontext():
+        if from_boxes:
+            value = CassLoss()(logits, boxes, (32, 32), (4, 4), valid_region=[(0, 0, 20, 32)])
+        else:
+            value = MaskLoss()(logits, torch.full((1, 4, 4), 0.5), weights=weights)
+        (first,) = torch.autograd.grad(2 * value, logits, retain_graph=True)
+        first = first.clone()
+        (second,) = torch.autograd.grad(6 * value, logits)
+    assert first.any()
+    torch.testing.assert_close(second, 3 * first)
 
 
 def test_compiled() -> None:

@@ -199,6 +199,27 @@ def test_a_box_without_weight_has_no_gradient() -> None:
     assert logits.grad[torch.from_numpy(owner == 1)].all()
 
 
+@pytest.mark.parametrize("balance", ["patch", "object"])
+@pytest.mark.parametrize(
+    ("size", "cells", "box", "options"),
+    [
+        ((351, 300), (11, 10), (223, 134, 239, 155), {}),
+        ((300, 351), (10, 11), (134, 223, 155, 239), {}),
+        ((355, 250), (4, 10), (98, 262, 116, 306), {"min_size": 1.7, "expansion_ratio": 0.5}),
+        ((192, 364), (4, 5), (234, 18, 286, 71), {"min_size": 0.3, "expansion_ratio": 1}),
+    ],
+)
+def test_a_patch_on_the_edge_has_its_owners_weight(
+    size: Any, cells: Any, box: Any, options: Options, balance: Any
+) -> None:
+    """A rounding decides whether the dilated box holds its centre; masks and weights agree."""
+    _, owner, weights = compiled(
+        [[box]], size, cells, MaskSpec(**options), return_owner=True, return_weights=True,
+        weight_spec=WeightSpec(balance), box_weights=[[0.25]],
+    )  # fmt: skip
+    assert (weights == np.where(owner == 0, 0.25, 1)).all()
+
+
 @settings(max_examples=40)
 @given(case=weighted(), data=st.data())
 def test_ignoring_only_takes_away(case: Weighted, data: st.DataObject) -> None:

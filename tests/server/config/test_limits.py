@@ -39,6 +39,7 @@ def two_maps(*sides: int) -> pb.GenerateMaskRequest:
         (loss_request(images=4), "boxes.counts: 4 images, the server's limit is 3"),
         (loss_request(boxes=7), "boxes.xyxy: 7 boxes, the server's limit is 6"),
         (loss_request(maps=3), "feature_map: 3 feature maps, the server's limit is 2"),
+        (loss_request(side=7), "feature_map: 49 patches, the server's limit is 48"),
     ],
 )
 def test_over_a_limit(request_: Message, error: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from cass.codec.decode import lift
 from cass.convert import loss_result, masks_of
 from cass.inference import grpc_predict_v2_pb2 as pb
 from cass.v1 import cass_pb2 as v1
+from cass_core import compute_loss
 from cass_core.arrays import Array
 from cass_core.errors import InvalidRequest
 from cass_core.specs import MaskSpec
@@ -182,6 +184,20 @@ def test_a_loss_is_that_of_our_own_contract(dtype: str) -> None:
         assert got["GRAD"].dtype == logits.dtype
 
 
+@pytest.mark.parametrize("shape", [(2, 4, 6), (2, 24)])
+def test_a_loss_with_weights(shape: tuple[int, ...]) -> None:
+    """As a local call gives it, with raw contents and with numbers."""
+    logits = LOGITS.reshape(shape)
+    target, weights = np.abs(logits) / 4, np.linspace(0, 2, 48, dtype=np.float32).reshape(shape)
+    expected = compute_loss(logits, target, return_grad=True, weights=weights)
+    inputs = {"WEIGHTS": weights, "LOGITS": logits, "TARGET": target}
+    request = infer_request(inputs, model="cass_loss", outputs=["LOSS", "GRAD"])
+    for message in (request, typed(request)):
+        got = answered(message)
+        assert got["LOSS"].tolist() == [float(expected.loss)]
+        assert np.array_equal(got["GRAD"], expected.grad)
+
+
 def test_a_loss_against_boxes() -> None:
     """Logits [B, n] too; and of each patch."""
     data = answer(read_loss(loss_request(images=2, boxes=1).SerializeToString(), LIMITS))
@@ -222,7 +238,7 @@ def test_many_numbers_are_read_as_they_lie_in_the_message() -> None:
     wide = infer_request(
         {"LOGITS": logits.astype(np.float64), "TARGET": logits * 0}, model="cass_loss"
     )
-    assert "bytes beside its tensors, the server's limit is" in refusal(typed(wide))
+    assert "bytes beside its boxes and tensors, the server's limit is" in refusal(typed(wide))
 
 
 def test_nothing_at_all() -> None:
@@ -254,12 +270,63 @@ def test_what_was_asked_before_is_read_alike(identity: str) -> None:
         assert outcome(reader, data) == outcome(InferReader(LIMITS, ENGINE.small_fill), data)
 
 
+def test_to_read_allocates_nothing_of_the_size_of_the_answer() -> None:
+    """There may be no room for it."""
+    message = infer_request(box_inputs(maps=[(2048, 2048)]), parameters={"return_owner": True})
+    read(infer_request(BOXES))  # whatever is loaded once
+    tracemalloc.start()
+    try:
+        request = read(message, Limits())
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert request.answer_bytes == 2048 * 2048 * 8
+    assert peak < 1 << 20
+
+
+def test_a_long_head_costs_later_requests_nothing() -> None:
+    """Not even those that cannot be read."""
+    logits = np.zeros((1, 1 << 18), np.float32)
+    request = infer_request({"LOGITS": logits, "TARGET": logits}, model="cass_loss")
+    reader = InferReader(LIMITS, ENGINE.small_fill)
+    outcome(reader, b"")  # whatever is loaded once
+    reader(typed(request).SerializeToString())
+    garbage = b"\xff" * (1 << 22)
+    tracemalloc.start()
+    try:
+        outcome(reader, garbage)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1 << 18
+
+
+def test_two_threads_read_at_once() -> None:
+    """The head of one is longer, by just the first tensor of the other."""
+    inputs = box_inputs()
+    short = infer_request(inputs).SerializeToString()
+    name = "triton_xxx"
+    long = infer_request(inputs, parameters={name: True}).SerializeToString()
+    assert len(long) - len(short) == 2 + inputs["BOXES"].nbytes
+    reader = InferReader(LIMITS, ENGINE.small_fill)
+    expected = [outcome(reader, data) for data in (long, short)]
+    assert all(isinstance(one, bytes) for one in expected)
+
+    class Known(dict[bytes, Any]):
+        def get(self, head: bytes, default: Any = None) -> Any:
+            reader._known = dict(self)
+            assert outcome(reader, long) == expected[0]
+            return super().get(head, default)
+
+    reader._known = Known(reader._known)
+    assert outcome(reader, short) == expected[1]
+
+
 def test_what_was_asked_before_is_not_worked_out_again(monkeypatch: pytest.MonkeyPatch) -> None:
     reader = InferReader(LIMITS, ENGINE.small_fill)
     for identity in ("", "5"):
         reader(infer_request(BOXES, id=identity).SerializeToString())
-    monkeypatch.delattr("cass_server.open_inference.reader.lift")
-    monkeypatch.delattr("cass_server.rpc.requests.lift")
+    monkeypatch.delattr("cass_server.rpc.parsing.lift")
     for identity in ("", "4", "66"):
         moved = BOXES | {"BOXES": BOXES["BOXES"] + 1, "COUNTS": np.array([0, 3, 0])}
         request = reader(infer_request(moved, id=identity).SerializeToString())
@@ -270,6 +337,11 @@ def test_what_was_asked_before_is_not_worked_out_again(monkeypatch: pytest.Monke
 
 def _with(name: str, array: Array) -> pb.ModelInferRequest:
     return infer_request(BOXES | {name: array})
+
+
+def _with_weights(array: Array) -> pb.ModelInferRequest:
+    inputs = {"LOGITS": LOGITS, "TARGET": LOGITS * 0, "WEIGHTS": array}
+    return infer_request(inputs, model="cass_loss")
 
 
 def _without(name: str) -> pb.ModelInferRequest:
@@ -329,6 +401,16 @@ REFUSED: list[tuple[pb.ModelInferRequest, str]] = [
         "TARGET: give either a target or boxes",
     ),
     (infer_request({"TARGET": LOGITS}, model="cass_loss"), "LOGITS: is missing"),
+    (_with_weights(LOGITS), "WEIGHTS[0][0][0]: must be a finite number"),
+    (_with_weights(LOGITS[:1] + 3), "WEIGHTS: has the shape [1, 4, 6], the logits have [2, 4, 6]"),
+    (_with_weights(LOGITS.astype(np.float64)), "WEIGHTS: must have a datatype of FP32"),
+    (
+        infer_request(
+            {"LOGITS": LOGITS[:1], "WEIGHTS": LOGITS[:1] + 3, **box_inputs(maps=[(4, 6)])},
+            model="cass_loss",
+        ),
+        "WEIGHTS: are made from boxes",
+    ),
     (
         infer_request({"LOGITS": LOGITS, **BOXES}, model="cass_loss"),
         "FEATURE_MAPS: must be one (h, w) here",

@@ -98,6 +98,8 @@ def test_metadata(server: Running) -> None:
         ("TARGET", pb.TYPE_FP32, True),
         ("BOXES", pb.TYPE_FP32, True),
     ]
+    assert config.input[-1].name == "WEIGHTS"
+    assert config.input[-1].optional
     assert [(t.name, t.data_type, list(t.dims)) for t in config.output] == [
         ("LOSS", pb.TYPE_FP32, [-1]),
         ("SUM", pb.TYPE_FP64, [1]),

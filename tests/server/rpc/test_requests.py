@@ -156,6 +156,29 @@ def test_a_request_that_differs_in_one_byte_is_read_alike(streamed: bool, weight
 
 
 @pytest.mark.parametrize("streamed", [False, True])
+def test_large_messages_without_boxes(streamed: bool) -> None:
+    """Of which the large fields are taken out: refused as the small ones are."""
+
+    def refusals(size: int) -> list[Any]:
+        ones = pb.Tensor(dtype=pb.DATA_TYPE_FLOAT32, shape=[size, 4], data=bytes(16 * size))
+        ignore = pb.BoxBatch(counts=[size], xyxy=bytes(16 * size))
+        given: list[dict[str, Any]] = [
+            {"ignore": ignore}, {"valid_region": ones}, {"box_weights": ones}
+        ]  # fmt: skip
+        rest = mask_request(images=1, boxes=0)
+        rest.ClearField("boxes")
+        reader = MaskReader(Limits(), streamed=streamed)
+        found = []
+        for fields in given:
+            request = pb.GenerateMaskRequest(return_weights=True, **fields)
+            request.MergeFrom(rest)
+            found.append(outcome(reader, sent(request, streamed=streamed))[0])
+        return found
+
+    assert refusals(4096) == refusals(2)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
 def test_what_was_asked_before_is_not_worked_out_again(
     streamed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -266,10 +289,28 @@ def test_the_bytes_of_answers_and_the_size_of_requests() -> None:
     assert reader(request.SerializeToString()).answer_bytes == 2 * 2 * 16 * 4
     request.dtype, request.return_owner = pb.DATA_TYPE_UINT8, True
     assert reader(request.SerializeToString()).answer_bytes == 2 * 2 * 16 * (1 + 4)
+    request.return_weights = True
+    assert reader(request.SerializeToString()).answer_bytes == 2 * 2 * 16 * (1 + 4 + 4)
+    request.return_owner, request.weight_spec.balance = False, pb.BALANCE_OBJECT  # needs owners
+    assert reader(request.SerializeToString()).answer_bytes == 2 * 2 * 16 * (1 + 4 + 4)
+
+
+def test_the_bytes_and_the_size_of_losses() -> None:
+    """By hand, 4 bytes each: the mask it is made from, its weights and owners, and the answer."""
     loss = loss_request(images=2, side=4, boxes=3)
+
+    def each() -> int:
+        return read_loss(loss.SerializeToString(), LIMITS).answer_bytes // (2 * 16 * 4)
+
     assert read_loss(loss.SerializeToString(), LIMITS).size == (2, 6, 32)
-    assert read_loss(loss.SerializeToString(), LIMITS).answer_bytes == 2 * 16 * 4
+    assert each() == 1 + 1
     loss.loss_spec.reduction = pb.REDUCTION_NONE
-    assert read_loss(loss.SerializeToString(), LIMITS).answer_bytes == 2 * 2 * 16 * 4
+    assert each() == 2 + 1
     loss.return_grad = False
-    assert read_loss(loss.SerializeToString(), LIMITS).answer_bytes == 2 * 16 * 4
+    assert each() == 1 + 1
+    loss.mask.weight_spec.background_weight = 0.5
+    assert each() == 1 + 2
+    loss.mask.weight_spec.balance = pb.BALANCE_OBJECT
+    assert each() == 1 + 3
+    loss.target.CopyFrom(loss.logits)
+    assert each() == 1

@@ -419,6 +419,7 @@ def test_a_caller_is_a_connection_or_a_token(by_token: bool) -> None:
 
 
 def test_one_token_has_a_share_of_the_streams() -> None:
+    """However it is written."""
     limits = Limits(streams=4, caller_share=0.5)
     tokens = [(("authorization", f"Bearer {name}"),) for name in ("first", "second")]
     with running(limits=limits, by_token=True) as server:
@@ -427,6 +428,9 @@ def test_one_token_has_a_share_of_the_streams() -> None:
         full = "the server is full: 2 streams of one caller in flight at most"
         with fails("RESOURCE_EXHAUSTED", full):
             Stream(server.stub, mask_request(), metadata=tokens[0]).images()
+        for same in ("bearer first", "BEARER   first"):
+            with fails("RESOURCE_EXHAUSTED", full):
+                Stream(server.stub, mask_request(), metadata=(("authorization", same),)).images()
         assert Stream(server.stub, mask_request(), metadata=tokens[1]).images() == 1
 
 

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from cass_core import CassError
 from cass_server.observability.metrics import Metrics
 from cass_server.security.file_watch import FileWatch
+from cass_server.security.reloading_file import ReloadingFiles
 from cass_server.security.tls import TlsFiles
 from cass_server.security.tokens import TokenFile
 from tests.server.security.test_security import bearer, outcome
@@ -165,3 +167,21 @@ def test_the_earliest_end_of_all_workers_counts() -> None:
     assert {key: number for key, number in got.items() if key[0] == name} == {
         (name, (("setting", "tls_certificate"),)): 2000.0
     }
+
+
+@pytest.mark.parametrize("error", [OSError("gone"), ValueError("torn"), CassError("wrong")])
+def test_whatever_a_read_raises_is_a_problem(tmp_path: Path, error: Exception) -> None:
+    """And the old content stays."""
+    path = put(tmp_path / "file", b"old")
+    outcomes: list[bytes | Exception] = [b"new", error, b"old"]
+
+    def read() -> bytes:
+        found = outcomes.pop()
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    files = ReloadingFiles("files", {"file": path}, read)
+    put(path, b"changed")
+    assert (files.reload(), files.problem, files.content) == (False, str(error), b"old")
+    assert (files.reload(), files.problem, files.content) == (True, "", b"new")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from cass_server.security.tls import TlsFiles
@@ -38,6 +40,39 @@ def test_a_key_of_a_kind_that_clients_do_not_know(
     assert tls.expiries == {}
 
 
+@pytest.mark.parametrize("version", ["TLSv1.2", "TLSv1.3"])
+def test_whatever_version_openssl_is_set_to(tmp_path: Path, version: str) -> None:
+    """Its configuration may be that of a system of strict or of old rules."""
+    pair = Authority().issue()
+    put(tmp_path / "tls.crt", pair.certificate)
+    put(tmp_path / "tls.key", pair.key)
+    written = OPENSSL.format(version=version).encode()
+    environment = os.environ | {"OPENSSL_CONF": str(put(tmp_path / "openssl.cnf", written))}
+    program = [sys.executable, "-c", ENDS, str(tmp_path)]
+    done = subprocess.run(
+        program, capture_output=True, text=True, timeout=60, check=True, env=environment
+    )
+    ends = x509.load_pem_x509_certificate(pair.certificate).not_valid_after_utc.timestamp()
+    assert (float(done.stdout), done.stderr) == (ends, "")
+
+
+OPENSSL = """
+openssl_conf = all
+[all]
+ssl_conf = tls
+[tls]
+system_default = versions
+[versions]
+MinProtocol = {version}
+MaxProtocol = {version}
+"""
+ENDS = """
+import sys
+from pathlib import Path
+from cass_server.security.tls import TlsFiles
+folder = Path(sys.argv[1])
+print(TlsFiles(folder / "tls.crt", folder / "tls.key", None).expiries["tls_certificate"])
+"""
 NOT_YET = """
 import sys
 import types

@@ -10,13 +10,11 @@ import torch
 from torch import Tensor
 
 from cass_client.found import Form, Found, Region
+from cass_client.torch.targets.coco import LEFT_OUT, has_length, is_row, without_left_out
 from cass_client.torch.targets.images import batch_sizes, image_key, pictures
-from cass_client.torch.targets.objects import boxes_key, four_columns, read_target
+from cass_client.torch.targets.objects import boxes_key, four_columns, known_form, read_target
 from cass_client.torch.targets.samples import read_sample
 from cass_core.errors import InvalidRequest
-
-# What a batch has a list of, one entry an image, beside the boxes.
-_BESIDE = ("iscrowd", "ignore")
 
 
 class BatchTargets(NamedTuple):
@@ -30,7 +28,7 @@ class BatchTargets(NamedTuple):
 
     found: list[Found]
     sizes: list[tuple[int, int]]
-    regions: list[Region] | None
+    regions: Sequence[Region | None] | None
 
 
 def read_batch(batch: Any, boxes: str, image: str, form: Form) -> BatchTargets:
@@ -52,7 +50,7 @@ def read_batch(batch: Any, boxes: str, image: str, form: Form) -> BatchTargets:
             boxes = "boxes"  # the key was that of the targets
     elif are_samples(batch):
         read = [read_sample(sample, i, boxes, image, form) for i, sample in enumerate(batch)]
-        return BatchTargets([found for found, _, _ in read], [size for _, size, _ in read], None)
+        return BatchTargets([f for f, _, _ in read], [s for _, s, _ in read], [r for *_, r in read])
     elif isinstance(batch, tuple | list) and len(batch) >= 2:
         (images, targets), mask = batch[:2], None
     else:
@@ -92,25 +90,38 @@ def _targets_of(batch: Mapping[Any, Any], boxes: str) -> Any:
     """A list with the target of each image, or the batch itself where its boxes are in one row."""
     if "batch_idx" in batch:
         return batch
-    key = targets_key(batch, boxes)
-    found = batch[key]
-    beside = {name: batch[name] for name in _BESIDE if _is_row(batch.get(name), found)}
+    found = batch[targets_key(batch, boxes)]
+    beside = {name: batch[name] for name in LEFT_OUT if batch.get(name) is not None}
     if not beside or not isinstance(found, Sequence | Tensor | np.ndarray):
         return found
+    for name, rows in beside.items():
+        count = len(rows) if is_row(rows) and has_length(rows) else None
+        if count != len(found):
+            got = type(rows).__name__ if count is None else f"{count} entries"
+            raise InvalidRequest(
+                name, f"must have flags for each of {len(found)} images, got {got}"
+            )
     return [
-        {key: entry} | {name: row[i] for name, row in beside.items()}
+        _with_flags(entry, {name: rows[i] for name, rows in beside.items()}, boxes)
         for i, entry in enumerate(found)
     ]
+
+
+def _with_flags(entry: Any, flags: dict[str, Any], boxes: str) -> Any:
+    """The target of an image with the flags that the batch has of its boxes."""
+    if not isinstance(entry, Mapping):
+        return {boxes: entry, **flags}
+    return entry if _is_empty(entry) else {**flags, **entry}
+
+
+def _is_empty(target: Mapping[Any, Any]) -> bool:
+    return not set(target) - {"image_id"}
 
 
 def _lack(targets: Any, key: str) -> bool:
     return isinstance(targets, list | tuple) and any(
         isinstance(target, Mapping) and key not in target for target in targets
     )
-
-
-def _is_row(value: Any, like: Any) -> bool:
-    return hasattr(value, "__len__") and hasattr(like, "__len__") and len(value) == len(like)
 
 
 def _read(targets: Any, images: int, boxes: str, form: Form) -> list[Found]:
@@ -124,7 +135,7 @@ def _read(targets: Any, images: int, boxes: str, form: Form) -> list[Found]:
 
 
 def _one(target: Any, name: str, boxes: str, form: Form) -> Found:
-    if isinstance(target, Mapping) and not set(target) - {"image_id"}:
+    if isinstance(target, Mapping) and _is_empty(target):
         return Found(None)
     return read_target(target, name, boxes, form)
 
@@ -142,5 +153,5 @@ def _of_row(batch: Mapping[Any, Any], images: int, boxes: str, form: Form) -> li
         )
     if len(owner) and not ((owner >= 0) & (owner < images) & (owner % 1 == 0)).all():
         raise InvalidRequest("boxes.batch_idx", f"must be whole numbers below {images}")
-    normalized = form.normalized is not False
-    return [Found(values[owner == i], "cxcywh", normalized) for i in range(images)]
+    values, owner = (without_left_out(rows, batch, "boxes") for rows in (values, owner))
+    return [Found(values[owner == i], *known_form(form)) for i in range(images)]

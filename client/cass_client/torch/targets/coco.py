@@ -13,8 +13,8 @@ from cass_core.checks.warn import warn_once
 from cass_core.errors import InvalidRequest
 
 _BBOX = "must be four numbers: x, y, width, height"
-# Flags of what is no single object.
-_LEFT_OUT = ("iscrowd", "ignore")
+LEFT_OUT = ("iscrowd", "ignore")
+"""Flags of what is no single object."""
 
 
 def are_annotations(boxes: Any) -> bool:
@@ -33,12 +33,12 @@ def coco_xywh(annotations: Sequence[Any], name: str) -> np.ndarray[Any, np.dtype
             )
         bbox: Any = annotation.get("bbox")
         try:
-            x, y, width, height = map(_number, bbox if is_row(bbox) else ())
+            x, y, width, height = map(as_number, bbox if is_row(bbox) else ())
         except (TypeError, ValueError, OverflowError):
             raise InvalidRequest(f"{name}[{i}].bbox", _BBOX) from None
         if width < 0 or height < 0:
             raise InvalidRequest(f"{name}[{i}].bbox", "has a negative width or height")
-        flags = [_flag(annotation.get(key), f"{name}[{i}].{key}") for key in _LEFT_OUT]
+        flags = [_flag(annotation.get(key), f"{name}[{i}].{key}") for key in LEFT_OUT]
         if not any(flags):
             found.append((x, y, width, height))
     warn_of_left_out(len(annotations) - len(found), len(annotations), name)
@@ -47,10 +47,10 @@ def coco_xywh(annotations: Sequence[Any], name: str) -> np.ndarray[Any, np.dtype
 
 def without_left_out(boxes: Any, target: Mapping[Any, Any], name: str) -> Any:
     """The boxes of a target, without those that its flags leave out."""
-    if not _has_length(boxes):
+    if not has_length(boxes):
         return boxes
     left_out = np.zeros(len(boxes), bool)
-    for flags in _LEFT_OUT:
+    for flags in LEFT_OUT:
         if target.get(flags) is not None:
             left_out |= _flags(target[flags], len(boxes), name, flags)
     if not left_out.any():
@@ -80,18 +80,19 @@ def is_row(value: Any) -> bool:
     return isinstance(value, list | tuple | np.ndarray | Tensor) and not np.ma.is_masked(value)
 
 
-def _has_length(value: Any) -> bool:
+def has_length(value: Any) -> bool:
+    """Whether `len` takes it, which a tensor of no dimensions refuses."""
     return hasattr(value, "__len__") and getattr(value, "ndim", 1) > 0
 
 
 def _flags(values: Any, count: int, name: str, key: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """The flags of the boxes of a target, as torchvision's references give them."""
-    if not is_row(values) or not _has_length(values) or len(values) != count:
+    if not is_row(values) or not has_length(values) or len(values) != count:
         raise InvalidRequest(f"{name}.{key}", f"must be 0 or 1 for each of {count} boxes")
     return np.array([_flag(value, f"{name}[{i}].{key}") for i, value in enumerate(values)], bool)
 
 
-def _number(value: Any) -> float:
+def as_number(value: Any) -> float:
     """Python's float of a number; text and truth values, which `float` takes, are none."""
     number = _scalar(value)
     if isinstance(number, bool) or not isinstance(number, int | float):

@@ -11,9 +11,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from cass_client.boxes import ONE
 from cass_client.found import Form, Found
 from cass_client.torch.targets.coco import (
+    LEFT_OUT,
     are_annotations,
+    as_number,
     coco_xywh,
     warn_of_left_out,
     without_left_out,
@@ -60,21 +63,29 @@ def _is_target(value: Any) -> bool:
 def _of_mapping(target: Mapping[Any, Any], name: str, key: str, form: Form) -> Found:
     found_key = boxes_key(target, key, name)
     boxes = target[found_key]
-    if isinstance(boxes, Mapping) or are_annotations(boxes):
+    if isinstance(boxes, Mapping):
+        flags = {flag: target[flag] for flag in LEFT_OUT if flag in target}
+        return read_target({**flags, **boxes}, name, key, form)
+    corners = _of_object(boxes, name)
+    boxes = without_left_out(boxes if corners is None else corners, target, name)
+    if are_annotations(boxes):
         return read_target(boxes, name, key, form)
     if found_key == "bboxes" and "batch_idx" in target:
-        return Found(four_columns(boxes, name), "cxcywh", _known(form))
+        return Found(four_columns(boxes, name), *known_form(form))
     size = _size(target, name)
-    boxes = without_left_out(boxes, target, name)
+    if corners is not None:
+        return Found(boxes, "xyxy", form.normalized, size)
     if "class_labels" in target:
-        return Found(boxes, "cxcywh", _known(form), size, strict=form.normalized is None)
+        return Found(boxes, *known_form(form), size, strict=form.normalized is None)
     found = read_target(boxes, name, key, form)
     return Found(found.values, found.box_format, found.normalized, size)
 
 
-def _known(form: Form) -> bool:
-    """Of boxes that are normalised by all that is known, unless the user says otherwise."""
-    return form.normalized is not False
+def known_form(form: Form) -> tuple[str, bool | None]:
+    """Of boxes that are normalised centres and sizes, unless the user says otherwise."""
+    if form.box_format is None or form.box_format == "cxcywh":
+        return "cxcywh", form.normalized is not False
+    return form.box_format, form.normalized  # converted, and perhaps scaled too
 
 
 def four_columns(boxes: Any, name: str) -> Any:
@@ -138,4 +149,20 @@ def _rows(boxes: Any, name: str, form: Form) -> Any:
             f"has rows of {max(lengths)} values: set box_format, so that the first four are read "
             "and the rest, labels, is not",
         )
+    is_cxcywh = form.box_format == "cxcywh" and form.normalized is not False
+    if is_cxcywh and all(map(_begins_with_class, boxes)):
+        raise InvalidRequest(
+            name,
+            "has rows that look like YOLO's, (class, cx, cy, w, h), while the first four values "
+            "are read: write the class last, (cx, cy, w, h, class), or not at all",
+        )
     return [tuple(row[:4]) for row in boxes]
+
+
+def _begins_with_class(row: Any) -> bool:
+    """Whether a row of normalised boxes has a whole number and then four shares."""
+    try:
+        number, *shares = map(as_number, row[:5])
+    except (TypeError, OverflowError):  # such as a label that is text
+        return False
+    return number % 1 == 0 and len(shares) == 4 and 0 <= min(shares) <= max(shares) <= ONE
