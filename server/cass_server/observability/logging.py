@@ -7,8 +7,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
-from pythonjsonlogger.core import LogData
 from pythonjsonlogger.json import JsonFormatter
 
 from cass_server.observability.standard_error import StandardError
@@ -62,7 +62,7 @@ class _RateLimit(logging.Filter):
 
 
 class _Formatter(JsonFormatter):
-    def process_log_record(self, log_data: LogData) -> LogData:
+    def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
         """Shortens what is long: the end of a traceback says most."""
         for name, value in log_data.items():
             if isinstance(value, str):
