@@ -61,6 +61,9 @@ def _per_patch(s: Tensor, y: Tensor, spec: LossSpec) -> Tensor:
     p = s.sigmoid()
     if spec.kind == "mse":
         return (p - y) ** 2
+    if spec.kind == "soft_focal":
+        bce = binary_cross_entropy_with_logits(s, y, reduction="none")
+        return spec.weight * (1 - p * y - (1 - p) * (1 - y)) ** spec.gamma * bce
     if spec.kind == "quality_focal":
         bce = binary_cross_entropy_with_logits(s, y, reduction="none")
         return (y - p).abs() ** spec.gamma * bce
