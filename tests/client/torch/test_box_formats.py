@@ -402,7 +402,9 @@ def three_maps(size: tuple[int, int]) -> Any:
     return [(size[0] // stride, size[1] // stride) for stride in (4, 8, 16)]
 
 
-@pytest.mark.parametrize("options", [{"strides": (4, 8, 16)}, {"feature_map": three_maps}], ids=["strides", "function"])
+@pytest.mark.parametrize(
+    "options", [{"strides": (4, 8, 16)}, {"feature_map": three_maps}], ids=["strides", "function"]
+)
 def test_level_ranges_of_maps_that_follow_from_the_batch(options: Any) -> None:
     """A range a level, which are counted when the levels are known."""
     spec = MaskSpec(patch_size=1, level_ranges=((0, 8), (8, 20), (20, float("inf"))))
@@ -416,7 +418,9 @@ def test_level_ranges_of_maps_that_follow_from_the_batch(options: Any) -> None:
         MaskTargets(LOCAL, spec=fewer, **options)((IMAGE[None], [CORNERS]))
 
 
-@pytest.mark.parametrize("given", [{"strides": 8}, {"feature_map": halved}], ids=["strides", "function"])
+@pytest.mark.parametrize(
+    "given", [{"strides": 8}, {"feature_map": halved}], ids=["strides", "function"]
+)
 def test_a_spec_of_another_kind(given: Any) -> None:
     with pytest.raises(InvalidRequest, match=r"^mask_spec: must be a MaskSpec"):
         MaskTargets(LOCAL, spec="baseline", **given)  # type: ignore[arg-type]
