@@ -47,6 +47,8 @@ class GoodCallers:
     def _read(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
+            if not line.endswith("\n"):
+                return  # of a process that was killed while it wrote
             found = json.loads(line)
             if isinstance(found, str):
                 self.failures.append(found)
