@@ -145,7 +145,7 @@ def no_thread(_: threading.Thread) -> None:
 
 
 def test_without_a_thread_no_slot_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever submits a task is told."""
+    """The error reaches the caller of `submit`."""
     pool = ComputePool(2)
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", no_thread)
