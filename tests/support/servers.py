@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 START_SECONDS = 90.0
@@ -30,6 +31,7 @@ class ServerProcess:
         program: Sequence[str] = ("-m", "cass_server", "serve"),
         interpreter: str = sys.executable,
         env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
     ) -> None:
         """Start it; ``arguments`` follow ``serve --host 127.0.0.1 --port 0 --device cpu``.
 
@@ -38,7 +40,7 @@ class ServerProcess:
         command = [interpreter, *program]
         command += ["--host", "127.0.0.1", "--port", "0", "--device", "cpu", *arguments]
         self.process = subprocess.Popen(
-            command, stderr=subprocess.PIPE, text=True, env={**os.environ, **(env or {})}
+            command, stderr=subprocess.PIPE, text=True, env={**os.environ, **(env or {})}, cwd=cwd
         )
         self.lines: list[str] = []
         self._arrived: queue.Queue[str | None] = queue.Queue()

@@ -17,7 +17,8 @@ from cass_server.observability.metrics import Metrics
 
 READY = b"R"
 """Sent by a worker once it serves."""
-COMMAND = (sys.executable, "-m", "cass_server.process.worker")
+# -P: what lies in the folder that the server was started in is none of its modules.
+COMMAND = (sys.executable, "-P", "-m", "cass_server.process.worker")
 """Starts a worker of the server; see `worker_environment`."""
 
 _DESCRIPTOR = "CASS_WORKER_CHANNEL"

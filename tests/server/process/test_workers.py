@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Iterator
 from itertools import chain
+from pathlib import Path
 
 import grpc
 import pytest
@@ -54,6 +55,15 @@ def callers_of_each(server: ServerProcess, callers: int = 2) -> Iterator[dict[in
             callers_there.append(Caller(channel, first, retry=True))
             stack.callback(callers_there[-1].stop)
         yield found
+
+
+def test_a_folder_of_modules_is_none_of_the_workers(tmp_path: Path) -> None:
+    """Neither the server nor its workers import from the folder that they are started in."""
+    for name in ("cass_core", "cass_server", "numba", "grpc", "json"):
+        (tmp_path / f"{name}.py").write_text("raise ImportError('of the working folder')")
+    program = ("-P", "-m", "cass_server", "serve")  # as the command `cass-server` does
+    with serving("--workers", "2", program=program, cwd=tmp_path) as started:
+        assert started.stop() == 0
 
 
 def test_new_connections_are_spread_over_the_workers(server: ServerProcess) -> None:
