@@ -21,8 +21,10 @@ $(DEMO): pyproject.toml constraints.txt
 	$(PIP) -e '.[server,plot]'
 	touch $@
 
+# Kernels are compiled meanwhile, once: tests that start side by side would each compile them.
 $(READY): $(DEMO)
-	$(PIP) -e '.[dev]'
+	$(BIN)/python -c 'from cass_core.cpu.weighing import warm_up; warm_up()' & \
+	    $(PIP) -e '.[dev]' && wait $$!
 	touch $@
 
 demo: $(DEMO) ## the main job, end to end; COCO=FILE.json IMAGES=DIR for your own data
