@@ -8,8 +8,8 @@ from cass_core.arrays import is_tensor
 from cass_core.checks.logits import check_logits, check_loss_weights, check_target
 from cass_core.cpu.backend import compute_losses
 from cass_core.inputs import LossInputs, check_spec
-from cass_core.levels import flat_levels, in_form_of, is_levels
-from cass_core.results import LossResult
+from cass_core.levels import flat_levels, is_levels
+from cass_core.results import LossResult, of_levels
 from cass_core.specs import LossSpec, check_flag
 
 
@@ -60,13 +60,7 @@ def compute_loss(
         found = compute_loss(
             row, target, spec, weights=weights, num_boxes=num_boxes, return_grad=return_grad
         )
-        loss, grad = found.loss, found.grad
-        return LossResult(
-            loss=in_form_of(logits, loss) if spec.reduction == "none" else loss,
-            sum=found.sum,
-            normalizer=found.normalizer,
-            grad=None if grad is None else in_form_of(logits, grad),
-        )
+        return of_levels(found, logits, spec)
     if is_tensor(logits) and logits.device.type == "cuda":
         from cass_core.ops.backend import take_loss
 

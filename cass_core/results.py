@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from cass_core.arrays import Array, Tensorlike, from_host, is_tensor
 from cass_core.inputs import LossInputs, MaskInputs
-from cass_core.specs import normalizer_of
+from cass_core.levels import in_form_of
+from cass_core.specs import LossSpec, normalizer_of
 
 if TYPE_CHECKING:
     import torch
@@ -66,6 +67,15 @@ class HostLoss:
             normalizer=self.normalizer,
             grad=None if self.grad is None else place(self.grad, logits_dtype),
         )
+
+
+def of_levels(found: LossResult, logits: Any, spec: LossSpec) -> LossResult:
+    """A result of the patches of all levels in a row, in the form that the logits were given in."""
+    return replace(
+        found,
+        loss=in_form_of(logits, found.loss) if spec.reduction == "none" else found.loss,
+        grad=None if found.grad is None else in_form_of(logits, found.grad),
+    )
 
 
 def divisor_of(inputs: LossInputs) -> float:

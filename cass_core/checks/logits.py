@@ -113,6 +113,10 @@ def check_dense(value: Any, field: str) -> None:
 def _check_array(value: Any, field: str, dtypes: tuple[str, ...]) -> Tensorlike:
     check_dense(value, field)
     if not is_tensor(value):
+        if isinstance(value, list | tuple) and any(map(is_tensor, value)):
+            raise InvalidRequest(
+                field, "must be one tensor, or a list of levels with at least two dimensions each"
+            )
         try:
             value = np.asarray(value)
             if value.dtype.kind not in "fiucb":

@@ -18,12 +18,13 @@ from cass_core.plotting.panels import (
     draw_mask,
     draw_owner,
     fitted,
+    hatch,
     largest_change,
     panels_of,
     top_of,
 )
 from cass_core.plotting.scene import Scene
-from cass_core.plotting.values import PatchPixels, Values, check_same_shape, grid
+from cass_core.plotting.values import PatchPixels, Values, check_same_shape, grid, weights_of
 
 
 def plot_mask(
@@ -33,6 +34,7 @@ def plot_mask(
     *,
     image_size: Any = None,
     without_patch: Any = None,
+    weights: Any = None,
     patch_pixels: PatchPixels = None,
     title: str | None = None,
 ) -> Figure:
@@ -45,6 +47,8 @@ def plot_mask(
         image_size: (H, W) in pixels; needed without an image.
         without_patch: ``[N]``, which boxes get a dotted orange outline, since no patch has its
             centre in them; see `cass_core.boxes_without_patch`.
+        weights: ``[n_y, n_x]``, as of `cass_core.generate_mask`; patches that weigh 0, such as
+            those of padding and of ignored regions, are hatched.
         patch_pixels: height and width of a patch in pixels; by default H / n_y and W / n_x, which
             is right where the patch size divides the feature map.
         title: a line above.
@@ -62,6 +66,7 @@ def plot_mask(
     values = grid(mask, "mask")
     figure, axes = panels_of(scene, 1)
     shown = draw_mask(axes[0], scene, values, patch_pixels, title)
+    hatch(axes, scene, weights_of(weights, values), patch_pixels)
     figure.colorbar(shown, ax=axes, label="target", fraction=0.03)
     return fitted(figure, axes, scene)
 

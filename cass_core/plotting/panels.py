@@ -12,7 +12,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, ListedColormap, Normalize
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import PathPatch, Rectangle
+from matplotlib.path import Path
 
 from cass_core.checks.plausible import warn_of_sizes
 from cass_core.errors import InvalidRequest
@@ -22,6 +23,7 @@ from cass_core.plotting.values import Flags, PatchPixels, Values
 _BOX_COLOUR = "#00e5ff"
 _LOST_COLOUR = "#ff3b30"
 _NO_PATCH_COLOUR = "#ff9500"
+_HATCH_COLOUR = "#39ff14"
 _MASK_COLOURS = colormaps["inferno"]
 _DIFFERENCE_COLOURS = colormaps["RdBu_r"]
 # Twenty names, distinct enough where neighbours differ.
@@ -125,9 +127,43 @@ def draw_kept(axes: Axes, scene: Scene, kept: Flags, lost: Flags, label: str = "
             box.set(edgecolor=_LOST_COLOUR, linestyle="--", linewidth=2 * _BOX_WIDTH)
 
 
+def hatch(
+    axes: Sequence[Axes], scene: Scene, weights: Values | None, patch_pixels: PatchPixels
+) -> None:
+    """Hatches the patches that weigh 0 in panels, if there are any, and says so below the last."""
+    if weights is None or weights.all():
+        return
+    patch_y, patch_x = _patch_sides(scene, weights, patch_pixels)
+    runs = []
+    for row, without in enumerate(weights == 0):
+        edges = np.flatnonzero(np.diff(without.astype(np.int8), prepend=0, append=0))
+        top, bottom = row * patch_y, (row + 1) * patch_y
+        for left, right in (edges.reshape(-1, 2) * patch_x).tolist():
+            corners = [(left, top), (right, top), (right, bottom), (left, bottom), (left, top)]
+            runs.append(Path(corners, closed=True))
+    # In one path, as each one's hatching takes its time.
+    outline = Path.make_compound_path(*runs)
+    for panel in axes:
+        panel.add_patch(
+            PathPatch(
+                outline, fill=False, hatch="///", edgecolor=_HATCH_COLOUR, linewidth=0, zorder=1.5
+            )
+        )
+    axes[-1].set_xlabel("hatched: patches that weigh 0")
+
+
 def opacity_of(values: Values, most: float) -> Values:
     """The farther from 0, the less of the image is seen through."""
     return np.where(values == 0, 0.0, 0.25 + 0.5 * np.abs(values) / most)
+
+
+def _patch_sides(scene: Scene, values: Values, patch_pixels: PatchPixels) -> tuple[float, float]:
+    """Height and width of a patch in pixels."""
+    rows, columns = values.shape
+    height, width = patch_pixels or (scene.height / rows, scene.width / columns)
+    if not (height > 0 and width > 0):
+        raise InvalidRequest("patch_pixels", "must be two numbers above 0")
+    return height, width
 
 
 class _Layer(NamedTuple):
@@ -152,9 +188,7 @@ class _Layer(NamedTuple):
         rows, columns = self.values.shape
         if self.patch_pixels is None:
             warn_of_sizes(np.array([[scene.height, scene.width]], np.float64), [(rows, columns)])
-        patch_y, patch_x = self.patch_pixels or (scene.height / rows, scene.width / columns)
-        if not (patch_y > 0 and patch_x > 0):
-            raise InvalidRequest("patch_pixels", "must be two numbers above 0")
+        patch_y, patch_x = _patch_sides(scene, self.values, self.patch_pixels)
         picture = scene.image
         if picture.ndim == 3 and not in_colour:
             picture = picture @ [0.299, 0.587, 0.114]

@@ -17,10 +17,19 @@ from cass_core.plotting.panels import (
     draw_mask,
     draw_owner,
     fitted,
+    hatch,
     panels_of,
 )
 from cass_core.plotting.scene import Scene, flags_of_boxes
-from cass_core.plotting.values import Flags, PatchPixels, Values, check_same_shape, grid, numbers
+from cass_core.plotting.values import (
+    Flags,
+    PatchPixels,
+    Values,
+    check_same_shape,
+    grid,
+    numbers,
+    weights_of,
+)
 
 
 def plot_kept(
@@ -109,6 +118,7 @@ def plot_overview(
     second: Any,
     *,
     owner: Any = None,
+    weights: Any = None,
     logits: Any = None,
     kept: Any = None,
     lost: Any = None,
@@ -127,6 +137,7 @@ def plot_overview(
         first: ``[n_y, n_x]``.
         second: of the same shape.
         owner: of the same shape, of the second mask; see `plot_owner`. None for no such panel.
+        weights: of the same shape, of the second mask; see `plot_mask`.
         logits: ``[m_y, m_x]`` of a predictor, on a grid of its own that covers the image.
         kept: of the logits' shape, whether a patch is kept; needed with logits.
         lost: ``[N]``, whether an object has lost all its patches; needed with logits.
@@ -155,6 +166,8 @@ def plot_overview(
         names = grid(owner, "owner", shares=False)
         check_same_shape(before, names, "owner", "first")
         draw_owner(axes[3], scene, names, patch_pixels, "owner")
+    of_masks = axes[: 3 + (owner is not None)]
+    hatch(of_masks, scene, weights_of(weights, before), patch_pixels)
     if logits is not None:
         predicted = _probability(grid(logits, "logits"))
         check_same_shape(predicted, grid(kept, "kept", shares=False), "kept", "logits")

@@ -50,6 +50,15 @@ def grid(value: Any, field: str, *, shares: bool = True) -> Values:
     return array
 
 
+def weights_of(value: Any, mask: Values) -> Values | None:
+    """What the patches of a mask weigh; None of None."""
+    if value is None:
+        return None
+    weights = grid(value, "weights", shares=False)
+    check_same_shape(mask, weights, "weights", "the mask")
+    return weights
+
+
 def check_same_shape(first: Values, second: Values, field: str, other: str) -> None:
     """Rejects patches of another shape than those beside them."""
     if first.shape != second.shape:

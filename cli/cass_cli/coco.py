@@ -10,7 +10,6 @@ import os
 from array import array
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,8 +24,6 @@ from cass_core.errors import InvalidRequest
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-# Invalid entries that are described one by one.
-_NAMED = 3
 # An image of at least so many pixels a side has no object, let alone all of them, in its first one.
 _LARGE_SIDE = 32
 
@@ -41,9 +38,13 @@ class CocoFile:
         sizes: ``[N, 2]`` int64, height and width in pixels.
         xyxy: ``[M, 4]`` float32 boxes in pixels, those of image i after those of image i - 1.
         offsets: ``[N + 1]``: image i has ``xyxy[offsets[i]:offsets[i + 1]]``.
+        ignored: ``[K, 4]``, likewise, crowd regions (``iscrowd``: 1) and ignored objects
+            (``ignore``: 1), which are no boxes of objects.
+        ignored_offsets: ``[N + 1]``, likewise.
         labels: ``[M]`` int64 index into ``class_names``.
         class_names: of all categories, all distinct; empty unless requested.
-        notes: phrases on what was left out and on what looks wrong, for the user.
+        left_out: how many crowd regions and ignored objects there are, in words; empty for none.
+        notes: phrases on what was left out as invalid and on what looks wrong, for the user.
     """
 
     image_ids: list[Id]
@@ -51,14 +52,20 @@ class CocoFile:
     sizes: npt.NDArray[np.int64]
     xyxy: npt.NDArray[np.float32]
     offsets: npt.NDArray[np.int64]
+    ignored: npt.NDArray[np.float32]
+    ignored_offsets: npt.NDArray[np.int64]
     labels: npt.NDArray[np.int64]
     class_names: list[str]
+    left_out: str
     notes: list[str]
 
     def boxes(self, first: int, last: int) -> BoxBatch:
         """The boxes of images ``first`` to ``last - 1``."""
-        offsets = self.offsets[first : last + 1]
-        return BoxBatch(self.xyxy[offsets[0] : offsets[-1]], np.diff(offsets))
+        return _of_images(self.xyxy, self.offsets, first, last)
+
+    def ignored_boxes(self, first: int, last: int) -> BoxBatch:
+        """The ignored boxes of images ``first`` to ``last - 1``."""
+        return _of_images(self.ignored, self.ignored_offsets, first, last)
 
     def size(self, i: int) -> tuple[int, int]:
         """Height and width of image i in pixels."""
@@ -90,8 +97,6 @@ def read_coco(
 ) -> CocoFile:
     """Read a COCO object-detection file.
 
-    Crowd regions (``iscrowd``: 1) and ignored objects (``ignore``: 1) are left out.
-
     Args:
         path: a JSON file, gzipped or not, with ``images`` (``id``, ``height``, ``width``, maybe
             ``file_name``) and ``annotations`` (``image_id``, ``bbox`` as x, y, width, height in
@@ -114,7 +119,7 @@ def read_coco(
 
 
 def _read(entries: Entries, skip_invalid: bool, categories: bool, limit: int | None) -> CocoFile:
-    invalid = _Invalid()
+    invalid = fields.Invalid()
     classes = fields.Classes(entries, invalid) if categories else None
     places: dict[Id, int] = {}
     names: list[str] = []
@@ -133,7 +138,8 @@ def _read(entries: Entries, skip_invalid: bool, categories: bool, limit: int | N
     if len(set(map(str, places))) < len(places):
         raise InvalidRequest("images", "has two ids that are the same text, such as 1 and '1'")
     taken = len(places) if limit is None else limit
-    owners, corners, labels = array("q"), array("d"), array("q")
+    labels = array("q")
+    boxes, ignored = _Boxes(), _Boxes()
     left_out = {"crowd region": 0, "ignored object": 0}
     for i, annotation in enumerate(entries("annotations")):
         with invalid:
@@ -144,21 +150,21 @@ def _read(entries: Entries, skip_invalid: bool, categories: bool, limit: int | N
                 raise InvalidRequest(f"{entry}.image_id", f"{image_id!r} is the id of no image")
             if places[image_id] >= taken:
                 continue
-            if fields.flag(annotation, entry, "iscrowd"):
-                left_out["crowd region"] += 1
-                continue
-            if fields.flag(annotation, entry, "ignore"):
-                left_out["ignored object"] += 1
-                continue
+            is_crowd = fields.flag(annotation, entry, "iscrowd")
+            is_ignored = fields.flag(annotation, entry, "ignore")
             box = fields.corners(annotation, entry)
+            if is_crowd or is_ignored:
+                ignored.append(places[image_id], box)
+                left_out["crowd region" if is_crowd else "ignored object"] += 1
+                continue
             label = 0 if classes is None else classes.label(annotation, entry)
-            corners.extend(box)
-            owners.append(places[image_id])
+            boxes.append(places[image_id], box)
             labels.append(label)
     if invalid.count and not skip_invalid:
         raise invalid.refusal()
-    owner = np.array(owners, np.int64)
-    xyxy, label_of = np.array(corners, np.float64).reshape(-1, 4), np.array(labels, np.int64)
+    xyxy, owner = boxes.arrays()
+    beside, beside_owner = ignored.arrays()
+    label_of = np.array(labels, np.int64)
     shapes = np.array(sizes, np.int64).reshape(-1, 2)[:taken]
     dropped: list[str] = []
     if (normalised := _normalised(xyxy, owner, shapes)).any():
@@ -171,23 +177,22 @@ def _read(entries: Entries, skip_invalid: bool, categories: bool, limit: int | N
             f"boxes of {len(found)} image{'s' * (len(found) > 1)} left out as invalid: {error}"
         ]
         owner, xyxy, label_of = owner[kept], xyxy[kept], label_of[kept]
-    order = np.argsort(owner, kind="stable")
-    offsets = np.zeros(len(shapes) + 1, np.int64)
-    np.cumsum(np.bincount(owner, minlength=len(shapes)), out=offsets[1:])
+        kept = ~normalised[beside_owner]
+        beside, beside_owner = beside[kept], beside_owner[kept]
+    order, offsets = _grouped(owner, len(shapes))
+    ignored_order, ignored_offsets = _grouped(beside_owner, len(shapes))
     return CocoFile(
         image_ids=list(places)[:taken],
         file_names=names[:taken],
         sizes=shapes,
         xyxy=xyxy[order].astype(np.float32),
         offsets=offsets,
+        ignored=beside[ignored_order].astype(np.float32),
+        ignored_offsets=ignored_offsets,
         labels=label_of[order],
         class_names=[] if classes is None else classes.names,
+        left_out=" and ".join(f"{n} {what}{'s' * (n > 1)}" for what, n in left_out.items() if n),
         notes=[
-            *(
-                f"{n} {what}{'s' * (n > 1)} left out, whose area is background"
-                for what, n in left_out.items()
-                if n
-            ),
             *([f"{invalid.entries} left out as invalid: {invalid}"] if invalid.count else []),
             *dropped,
             *_doubts(xyxy, shapes[owner]),
@@ -195,39 +200,36 @@ def _read(entries: Entries, skip_invalid: bool, categories: bool, limit: int | N
     )
 
 
-class _Invalid:
-    """Counts the entries that cannot be used, as a context of the work on one."""
+class _Boxes:
+    """Boxes in a file's order, and the images that they are of."""
 
     def __init__(self) -> None:
-        self.count = 0
-        self._first: list[InvalidRequest] = []
+        self._corners, self._owners = array("d"), array("q")
 
-    def __enter__(self) -> None:
-        pass
+    def append(self, image: int, box: tuple[float, float, float, float]) -> None:
+        self._corners.extend(box)
+        self._owners.append(image)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> bool:
-        if not isinstance(error, InvalidRequest):
-            return False
-        self.count += 1
-        if self.count <= _NAMED:
-            self._first.append(error)
-        return True
+    def arrays(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+        """``[M, 4]`` corners, and ``[M]``."""
+        corners = np.array(self._corners, np.float64).reshape(-1, 4)
+        return corners, np.array(self._owners, np.int64)
 
-    def __str__(self) -> str:
-        more = self.count - len(self._first)
-        return "; ".join([*map(str, self._first), *([f"and {more} more"] if more else [])])
 
-    @property
-    def entries(self) -> str:
-        return f"{self.count} entr{'y' if self.count == 1 else 'ies'}"
+def _grouped(
+    owner: npt.NDArray[np.int64], images: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """An order in which the boxes of each image follow each other, and the images' offsets."""
+    offsets = np.zeros(images + 1, np.int64)
+    np.cumsum(np.bincount(owner, minlength=images), out=offsets[1:])
+    return np.argsort(owner, kind="stable"), offsets
 
-    def refusal(self) -> InvalidRequest:
-        hint = "--skip-invalid leaves such entries out"
-        if self.count == 1:
-            return InvalidRequest(self._first[0].field, f"{self._first[0].reason} ({hint})")
-        return InvalidRequest(self.entries, f"cannot be used: {self} ({hint})")
+
+def _of_images(
+    xyxy: npt.NDArray[np.float32], offsets: npt.NDArray[np.int64], first: int, last: int
+) -> BoxBatch:
+    own = offsets[first : last + 1]
+    return BoxBatch(xyxy[own[0] : own[-1]], np.diff(own))
 
 
 def _normalised(
@@ -250,8 +252,9 @@ def _normalised_error(image_ids: list[Id], whole: bool) -> InvalidRequest:
             "annotations[*].bbox",
             "must be in pixels: all coordinates are in [0, 1], which is normalised",
         )
-    more = len(image_ids) - _NAMED
-    which = ", ".join(map(repr, image_ids[:_NAMED])) + (f" and {more} more" if more > 0 else "")
+    more = len(image_ids) - fields.NAMED
+    which = ", ".join(map(repr, image_ids[: fields.NAMED]))
+    which += f" and {more} more" if more > 0 else ""
     return InvalidRequest(
         "annotations[*].bbox",
         f"must be in pixels: all coordinates of image {which} are in [0, 1], which is normalised "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import reprlib
 from contextlib import AbstractContextManager
+from types import TracebackType
 from typing import Any
 
 from cass_cli.json_lists import Entries, MissingList
@@ -12,6 +13,45 @@ from cass_core.errors import InvalidRequest
 from cass_core.grid import MAX_SIDE
 
 Id = int | str
+NAMED = 3
+"""Invalid entries that are described one by one."""
+
+
+class Invalid:
+    """Counts the entries that cannot be used, as a context of the work on one."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._first: list[InvalidRequest] = []
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> bool:
+        if not isinstance(error, InvalidRequest):
+            return False
+        self.count += 1
+        if self.count <= NAMED:
+            self._first.append(error)
+        return True
+
+    def __str__(self) -> str:
+        more = self.count - len(self._first)
+        return "; ".join([*map(str, self._first), *([f"and {more} more"] if more else [])])
+
+    @property
+    def entries(self) -> str:
+        """How many there are, in words."""
+        return f"{self.count} entr{'y' if self.count == 1 else 'ies'}"
+
+    def refusal(self) -> InvalidRequest:
+        """The error of a file that has some."""
+        hint = "--skip-invalid leaves such entries out"
+        if self.count == 1:
+            return InvalidRequest(self._first[0].field, f"{self._first[0].reason} ({hint})")
+        return InvalidRequest(self.entries, f"cannot be used: {self} ({hint})")
 
 
 class Classes:

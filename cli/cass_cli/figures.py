@@ -27,6 +27,9 @@ _LONGEST_SIDE = 4096
 _LONGEST_NAME = 200
 
 
+_NO_BOXES = np.empty((0, 4), np.float32)
+
+
 class Scene(NamedTuple):
     """An image of a file.
 
@@ -34,11 +37,13 @@ class Scene(NamedTuple):
         picture: ``[H, W, 3]`` uint8; None for a plain canvas.
         xyxy: ``[N, 4]`` boxes in pixels.
         size: (H, W) in pixels.
+        ignored: ``[K, 4]`` boxes of crowd regions and ignored objects.
     """
 
     picture: Any
     xyxy: npt.NDArray[np.float32]
     size: tuple[int, int]
+    ignored: npt.NDArray[np.float32] = _NO_BOXES
 
 
 def drawable(scene: Scene) -> Scene:
@@ -48,7 +53,8 @@ def drawable(scene: Scene) -> Scene:
         return scene
     size = (max(1, round(scene.size[0] * share)), max(1, round(scene.size[1] * share)))
     picture = None if scene.picture is None else stretch(scene.picture, size)
-    return Scene(picture, stretch_boxes(scene.xyxy, scene.size, size), size)
+    boxes = (stretch_boxes(xyxy, scene.size, size) for xyxy in (scene.xyxy, scene.ignored))
+    return Scene(picture, next(boxes), size, next(boxes))
 
 
 def stretch(picture: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.uint8]:

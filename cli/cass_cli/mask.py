@@ -35,10 +35,18 @@ from cass_cli.progress import load_coco, progress_bar
 from cass_core.coverage import boxes_without_patch
 from cass_core.errors import InvalidRequest
 from cass_core.grid import patch_grid
-from cass_core.specs import MaskSpec
+from cass_core.specs import MaskSpec, WeightSpec
 
+LEFT_OUT = "left out of masks: patches that they cover weigh 0"
 _BATCH_IMAGES = 64
 _BATCH_PATCHES = 1 << 20
+
+
+class Balance(StrEnum):
+    """What an object's patches weigh."""
+
+    patch = "patch"
+    object = "object"
 
 
 class MaskDtype(StrEnum):
@@ -62,6 +70,13 @@ def mask(
     dtype: Annotated[
         MaskDtype, typer.Option(help="uint8 stands for value / 255.")
     ] = MaskDtype.float32,
+    balance: Annotated[
+        Balance,
+        typer.Option(help="Whether patches weigh alike, or the objects of an image together."),
+    ] = Balance.patch,
+    background_weight: Annotated[
+        float, typer.Option(metavar="W", help="Of a patch that no box gave a value.")
+    ] = 1.0,
     plot: Annotated[
         Path | None,
         typer.Option(metavar="DIR", file_okay=False, help="Also draw each mask into this folder."),
@@ -70,11 +85,14 @@ def mask(
     skip_invalid: SkipInvalidOption = False,
     connection: Connection,
 ) -> None:
-    """Write the masks of all images of a COCO file to one .npz.
+    """Write the masks of all images of a COCO file to one .npz, and what their patches weigh.
 
     The file holds image_ids, shapes [N, 2], offsets [N + 1] and masks: [N, n_y, n_x] where all
-    masks have one shape, else flat, mask i being masks[offsets[i]:offsets[i + 1]]. Crowd regions
-    and ignored objects are left out; an image without boxes has a mask of zeros.
+    masks have one shape, else flat, mask i being masks[offsets[i]:offsets[i + 1]]. An image without
+    boxes has a mask of zeros. The weights, in float32, are stored likewise, for a loss (cass_core's
+    compute_loss, MaskLoss): crowd regions (iscrowd) and ignored objects (ignore) have no part in
+    masks, and patches that they cover weigh 0, but for those of an object. With --balance object,
+    those of one object weigh together as much as those of any other of its image.
 
     Example: cass mask instances.json --stride 32 --out masks.npz
     """
@@ -87,7 +105,8 @@ def mask(
     if not out.absolute().parent.is_dir():
         raise InvalidRequest("--out", f"the folder {out.absolute().parent} does not exist")
     spec = make_spec(preset, changes)
-    file = load_coco(coco, skip_invalid=skip_invalid)
+    weight_spec = WeightSpec(balance.value, background_weight)
+    file = load_coco(coco, skip_invalid=skip_invalid, left_out=LEFT_OUT)
     paths = [] if plot is None else figures.figure_paths(plot, file.image_ids)
     figures.keep_pictures("--out", [out], images, file.file_names)
     figures.keep_pictures("--plot", paths, images, file.file_names)
@@ -102,15 +121,26 @@ def mask(
         progress_bar() as progress,
     ):
         task = progress.add_task("images", total=len(file.image_ids))
-        for first, last in _batches(maps, shapes):
+        # Objects are balanced within a call, so that a call has one image then.
+        most = 1 if weight_spec.balance == "object" else _BATCH_IMAGES
+        for first, last in _batches(maps, shapes, most):
             cells = (int(maps[first, 0]), int(maps[first, 1]))
             boxes, sizes = file.boxes(first, last), file.sizes[first:last]
-            masks = client.generate_mask(boxes, sizes, cells, spec, dtype=dtype.value)
-            write(masks)
+            masks, weights = client.generate_mask(
+                boxes,
+                sizes,
+                cells,
+                spec,
+                weight_spec=weight_spec,
+                ignore=file.ignored_boxes(first, last),
+                return_weights=True,
+                dtype=dtype.value,
+            )
+            write(masks, weights)
             bare = boxes_without_patch(boxes, sizes, cells, spec)
             without_patch += int(bare.sum())
             own = np.split(bare, file.offsets[first + 1 : last] - file.offsets[first])
-            for i, values in enumerate(masks, start=first):
+            for i, values in enumerate(zip(masks, weights, strict=True), start=first):
                 if plot is not None:
                     _draw(file, i, values, own[i - first], cells, spec, images, paths[i])
                 progress.advance(task)
@@ -122,13 +152,13 @@ def mask(
 
 
 def _batches(
-    maps: npt.NDArray[np.int64], shapes: npt.NDArray[np.int64]
+    maps: npt.NDArray[np.int64], shapes: npt.NDArray[np.int64], most_images: int
 ) -> Iterator[tuple[int, int]]:
     """Runs of images with one feature map, short enough that their masks fit in memory."""
     first = 0
     while first < len(maps):
         patches = int(shapes[first].prod())
-        most = max(1, min(_BATCH_IMAGES, _BATCH_PATCHES // patches))
+        most = max(1, min(most_images, _BATCH_PATCHES // patches))
         last = first + 1
         while last < len(maps) and last - first < most and (maps[last] == maps[first]).all():
             last += 1
@@ -139,7 +169,7 @@ def _batches(
 def _draw(
     file: CocoFile,
     i: int,
-    values: npt.NDArray[Any],
+    values: tuple[npt.NDArray[Any], npt.NDArray[Any]],
     bare: npt.NDArray[np.bool_],
     cells: tuple[int, int],
     spec: MaskSpec,
@@ -151,13 +181,15 @@ def _draw(
     path.parent.mkdir(parents=True, exist_ok=True)
     picture = figures.load_picture(images, file.file_names[i], file.size(i), file.image_ids[i])
     xyxy = file.xyxy[file.offsets[i] : file.offsets[i + 1]]
-    picture, xyxy, size = figures.drawable(figures.Scene(picture, xyxy, file.size(i)))
+    picture, xyxy, size, _ = figures.drawable(figures.Scene(picture, xyxy, file.size(i)))
+    mask, weights = values
     figure = plot_mask(
         picture,
         xyxy,
-        values,
+        mask,
         image_size=size,
         without_patch=bare,
+        weights=weights,
         patch_pixels=patch_pixels(size, cells, spec.patch_size),
         title=str(file.image_ids[i]),
     )

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 
 from cass_cli import figures
 from cass_cli.connection import Connection
 from cass_cli.files import keep_inputs
+from cass_cli.mask import LEFT_OUT
 from cass_cli.options import (
     CocoArgument,
     ImagesOption,
@@ -49,18 +51,21 @@ class PlotOptions:
             InvalidRequest: the file or the picture cannot be used, or has no such image.
         """
         keep_inputs("--out", self.out, self.coco)
-        file = load_coco(self.coco, skip_invalid=self.skip_invalid)
+        file = load_coco(self.coco, skip_invalid=self.skip_invalid, left_out=LEFT_OUT)
         i = file.index(self.image)
         name, size = file.file_names[i], file.size(i)
         figures.keep_pictures("--out", [self.out], self.images, file.file_names)
         picture = figures.load_picture(self.images, name, size, self.image)
-        return figures.Scene(picture, file.xyxy[file.offsets[i] : file.offsets[i + 1]], size)
+        xyxy, ignored = (np.asarray(of(i, i + 1).xyxy) for of in (file.boxes, file.ignored_boxes))
+        return figures.Scene(picture, xyxy, size, ignored)
 
 
 @takes("connection", Connection)
 @takes("options", PlotOptions)
 def plot(*, options: PlotOptions, connection: Connection) -> None:
     """Draw the masks of one image by both presets, their difference, and whose patch is whose.
+
+    Patches that weigh 0, since a crowd region or an ignored object covers them, are hatched.
 
     Example: cass plot instances.json --image 42 --images train/ --out 42.png
     """
@@ -80,26 +85,36 @@ def draw(connection: Connection, options: PlotOptions, scene: figures.Scene, **s
     from cass_core.coverage import boxes_without_patch
     from cass_core.plotting.predictions import plot_overview
 
-    picture, xyxy, size = scene
+    _, xyxy, size, ignored = scene
     before, after = (
         make_spec(preset, options.changes) for preset in (Preset.baseline, Preset.improved)
     )
     cells = feature_map(size, options.stride)
     with connection.client() as client:
         baseline = client.generate_mask([xyxy], size, cells, before)[0]
-        if after.merge == "max":
-            masks, owners = client.generate_mask([xyxy], size, cells, after, return_owner=True)
-            improved, owner = masks[0], owners[0]
-        else:  # nobody owns a sum
-            improved, owner = client.generate_mask([xyxy], size, cells, after)[0], None
+        # Nobody owns a sum, and without ignored regions all weigh alike.
+        owned, weighted = after.merge == "max", len(ignored) > 0
+        found = client.generate_mask(
+            [xyxy],
+            size,
+            cells,
+            after,
+            ignore=[ignored],
+            return_owner=owned,
+            return_weights=weighted,
+        )
+        parts = iter(found if owned or weighted else [found])
+        improved = next(parts)[0]
+        owner, weights = (next(parts)[0] if wanted else None for wanted in (owned, weighted))
     bare = boxes_without_patch([xyxy], size, cells, after)
-    picture, xyxy, size = figures.drawable(scene)
+    picture, xyxy, size, _ = figures.drawable(scene)
     figure = plot_overview(
         picture,
         xyxy,
         baseline,
         improved,
         owner=owner,
+        weights=weights,
         **scores,
         image_size=size,
         without_patch=bare,

@@ -40,16 +40,27 @@ def progress_bar() -> Progress:
 
 
 def load_coco(
-    path: Path, *, skip_invalid: bool = False, categories: bool = False, limit: int | None = None
+    path: Path,
+    *,
+    skip_invalid: bool = False,
+    categories: bool = False,
+    limit: int | None = None,
+    left_out: str = "left out, whose area is background",
 ) -> CocoFile:
-    """`cass_cli.coco.read_coco` with a bar of the bytes read, and its notes on standard error."""
+    """`cass_cli.coco.read_coco` with a bar of the bytes read, and its notes on standard error.
+
+    Args:
+        path, skip_invalid, categories, limit: its arguments.
+        left_out: what the caller does with crowd regions and ignored objects, in words.
+    """
     console = Console(stderr=True)
     columns = DownloadColumn(), TransferSpeedColumn()
     with _progress(console, *columns, only_for_terminals=True) as progress:
         file = read_coco(
             path, skip_invalid=skip_invalid, categories=categories, limit=limit, progress=progress
         )
-    for note in file.notes:
+    notes = [f"{file.left_out} {left_out}"] if file.left_out else []
+    for note in (*notes, *file.notes):
         typer.echo(printable(f"{path}: {note}"), err=True)
     return file
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from typing import Any, TypeVar
 
 from cass_client._base import BaseClient, ServerInfo
-from cass_client.arguments import MaskRequest, loss_inputs
+from cass_client.arguments import MaskRequest, loss_call
 from cass_client.transport.aio import AsyncTransport
 from cass_client.transport.effects import Effects
 from cass_client.transport.profile import CallProfile
@@ -118,8 +118,8 @@ class AsyncCassClient(BaseClient[AsyncTransport]):
         source = boxes, image_size, feature_map, mask_spec
         weighting = weight_spec, valid_region, ignore, box_weights
         options = loss_spec, weights, num_boxes, return_grad
-        logits, inputs = loss_inputs(logits, target, source, weighting, *options)
-        return (await self._run(self._loss_effects(inputs))).wrap(logits, inputs.logits_dtype)
+        call = loss_call(logits, target, source, weighting, *options)
+        return call.wrap(await self._run(self._loss_effects(call.inputs)))
 
     async def info(self) -> ServerInfo:
         """See `cass_client.CassClient.info`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from cass_client.parts import copied
 from cass_core.arrays import Array
@@ -13,6 +13,8 @@ from cass_core.checks.logits import check_logits
 from cass_core.errors import InvalidRequest
 from cass_core.grid import feature_maps, one_feature_map
 from cass_core.inputs import LossInputs, MaskInputs, check_spec
+from cass_core.levels import flat_levels, is_levels
+from cass_core.results import HostLoss, LossResult, of_levels
 from cass_core.specs import LossSpec, MaskSpec, WeightSpec
 
 Masks: TypeAlias = tuple[list[Array], ...]
@@ -80,7 +82,26 @@ def loader_inputs(
     return MaskInputs.check(boxes, image_size, feature_map, spec, dtype, False)
 
 
-def loss_inputs(
+class LossCall(NamedTuple):
+    """A `compute_loss`: its checked arguments, and what its answer looks like.
+
+    Attributes:
+        inputs: the patches of several levels in a row.
+        logits: as in ``inputs``, as an array or tensor.
+        levels: the logits as they were given, if anything is of several levels; else None.
+    """
+
+    inputs: LossInputs
+    logits: Any
+    levels: Any
+
+    def wrap(self, found: HostLoss) -> LossResult:
+        """The result in the form of the logits."""
+        result = found.wrap(self.logits, self.inputs.logits_dtype)
+        return result if self.levels is None else of_levels(result, self.levels, self.inputs.spec)
+
+
+def loss_call(
     logits: Any,
     target: Any,
     source: tuple[BoxBatch | Sequence[Any] | None, Any, Any, MaskSpec],
@@ -89,8 +110,8 @@ def loss_inputs(
     weights: Any,
     num_boxes: float | None,
     return_grad: bool,
-) -> tuple[Any, LossInputs]:
-    """The logits as an array or tensor, and the checked arguments of a `compute_loss`.
+) -> LossCall:
+    """The checked arguments of a `compute_loss`.
 
     Args:
         logits, target, loss_spec, weights, num_boxes, return_grad: its arguments.
@@ -99,15 +120,24 @@ def loss_inputs(
     """
     boxes, image_size, feature_map, mask_spec = source
     check_spec(loss_spec)
-    logits = check_logits(logits)
     if (target is None) == (boxes is None):
         raise InvalidRequest("target", "give either a target or boxes")
-    mask = None
+    levels, mask = None, None
     if boxes is not None:
+        if is_levels(logits):
+            raise InvalidRequest(
+                "logits",
+                f"are a list of {len(logits)} levels; a loss from boxes is of one array: "
+                "RemoteCassLoss takes several levels, and so does a target",
+            )
         maps = one_feature_map(feature_map)
         mask = MaskInputs.check(boxes, image_size, maps, mask_spec, "float32", False)
         mask = mask.with_weights(any(value is not None for value in weighting), *weighting)
     elif any(value is not None for value in weighting):
         raise InvalidRequest("weight_spec", "and regions need boxes; a target has weights")
+    elif any(map(is_levels, (logits, target, weights))):
+        levels = logits
+        logits, target, weights = flat_levels(logits, target=target, weights=weights)
+    logits = check_logits(logits)
     options = loss_spec, num_boxes, return_grad, mask, weights
-    return logits, LossInputs.check(logits, target, *options)
+    return LossCall(LossInputs.check(logits, target, *options), logits, levels)

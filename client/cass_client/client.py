@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from cass_client._base import BaseClient, ServerInfo
-from cass_client.arguments import MaskRequest, loss_inputs
+from cass_client.arguments import MaskRequest, loss_call
 from cass_client.transport.effects import Effects
 from cass_client.transport.profile import CallProfile
 from cass_client.transport.sync import Transport
@@ -174,7 +174,8 @@ class CassClient(BaseClient[Transport]):
         With boxes the mask is made where the loss is computed and never crosses the wire.
 
         Args:
-            logits: ``[B, n_y, n_x]`` or ``[B, n_y * n_x]``.
+            logits: ``[B, n_y, n_x]`` or ``[B, n_y * n_x]``; beside a target also a list with one of
+                these a level, as for `cass_core.compute_loss`, in whose form the gradient comes.
             target: as for `cass_core.compute_loss`; or None, and the three that follow.
             boxes: as for `cass_core.generate_mask`.
             image_size: (H, W) in pixels, one for all images or one for each.
@@ -196,8 +197,8 @@ class CassClient(BaseClient[Transport]):
         source = boxes, image_size, feature_map, mask_spec
         weighting = weight_spec, valid_region, ignore, box_weights
         options = loss_spec, weights, num_boxes, return_grad
-        logits, inputs = loss_inputs(logits, target, source, weighting, *options)
-        return self._run(self._loss_effects(inputs)).wrap(logits, inputs.logits_dtype)
+        call = loss_call(logits, target, source, weighting, *options)
+        return call.wrap(self._run(self._loss_effects(call.inputs)))
 
     def info(self) -> ServerInfo:
         """Ask for version, device and limits.

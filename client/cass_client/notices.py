@@ -1,17 +1,53 @@
-"""Warns, once a process, of boxes without a patch, which are taught as background."""
+"""Warns, once a process, of what a loss takes for background though it may be none."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from cass_core.boxes import BoxBatch
 from cass_core.checks.warn import warn_once, were_shown
 from cass_core.coverage import without_patch
+from cass_core.grid import Sizes
 from cass_core.inputs import MaskInputs
 from cass_core.specs import MaskSpec
 
 _KIND = "without patch"
+
+
+def warn_unweighted(
+    boxes: BoxBatch,
+    ignore: BoxBatch | None,
+    valid_region: npt.NDArray[np.float32] | None,
+    sizes: Sizes,
+) -> None:
+    """Warns of ignored and padded regions of a batch whose masks have no weights.
+
+    Args:
+        boxes: of objects.
+        ignore: boxes of what is no single object, or None.
+        valid_region: ``[B, 4]``, where the pictures are in the images, or None.
+        sizes: ``[B, 2]``, height and width of the images.
+    """
+    if ignore is not None:
+        count, total = ignore.num_boxes, ignore.num_boxes + boxes.num_boxes
+        warn_once(
+            "crowd",
+            f"{count} of {total} objects of a batch are crowds (iscrowd) or ignored, and without "
+            "weights their patches are background: return_weights=True has them weigh 0, for "
+            "MaskLoss(weights=...), and ignore_crowds=False says that background is meant",
+        )
+    if valid_region is not None:
+        extent = valid_region[:, 2:] - valid_region[:, :2]
+        count = int(np.count_nonzero((extent != sizes[:, ::-1]).any(axis=1)))
+        warn_once(
+            "padding",
+            f"{count} of {len(sizes)} images of a batch are padded, and without weights the "
+            "padding is background: return_weights=True has it weigh 0, for "
+            "MaskLoss(weights=...), and ignore_padding=False says that background is meant",
+        )
 
 
 def warn_without_patch(boxes: Any, image_size: Any, feature_map: Any, spec: MaskSpec) -> None:

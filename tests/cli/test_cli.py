@@ -14,7 +14,7 @@ from PIL import Image
 
 import cass_core
 from cass_cli.options import Preset, make_spec
-from cass_core import InvalidRequest, MaskSpec, generate_mask
+from cass_core import InvalidRequest, MaskSpec, WeightSpec, generate_mask
 from cass_core.synthetic import street_boxes, street_scene
 from tests.support.programs import ended, printed
 
@@ -55,9 +55,9 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def masks_of(path: Path) -> list[np.ndarray]:
+def masks_of(path: Path, name: str = "masks") -> list[np.ndarray]:
     with np.load(path) as npz:
-        masks, offsets, shapes = npz["masks"], npz["offsets"], npz["shapes"]
+        masks, offsets, shapes = npz[name], npz["offsets"], npz["shapes"]
         assert npz["image_ids"].tolist() == [10, 11, 12, 13]
     flat = masks.reshape(-1)
     return [flat[offsets[i] : offsets[i + 1]].reshape(shapes[i]) for i in range(len(shapes))]
@@ -103,6 +103,56 @@ def test_masks(
         np.testing.assert_array_equal(mask, expected)
 
 
+CROWDS: list[Any] = [[[8, 8, 48, 40], [100, 60, 160, 96]], [], [[0, 0, 80, 96]], []]
+
+
+def with_crowds() -> dict[str, Any]:
+    content = coco(SIZES, BOXES)
+    crowds = coco(SIZES, [np.array(boxes).reshape(-1, 4) for boxes in CROWDS])["annotations"]
+    content["annotations"] = [box | {"iscrowd": 1} for box in crowds] + content["annotations"]
+    return content
+
+
+@pytest.mark.parametrize(
+    ("options", "weight_spec", "remote"),
+    [
+        ("", WeightSpec(), False),
+        ("--balance object --background-weight 0.25", WeightSpec("object", 0.25), True),
+    ],
+)
+def test_weights(
+    file: Path, address: str, options: str, weight_spec: WeightSpec, remote: bool
+) -> None:
+    """Crowds are ignored; objects are balanced in each image for itself."""
+    file.write_text(json.dumps(with_crowds()))
+    out = file.with_name("masks.npz")
+    server = ["--server", address] if remote else []
+    cass("mask", file, "--out", out, "--stride", "8", *options.split(), *server)
+    masks, weights = masks_of(out), masks_of(out, "weights")
+    for i, (h, w) in enumerate(SIZES):
+        expected, answer = generate_mask(
+            [BOXES[i]], (h, w), (h // 8, w // 8), return_weights=True, weight_spec=weight_spec,
+            ignore=[CROWDS[i]],
+        )  # fmt: skip
+        np.testing.assert_array_equal(masks[i], expected[0])
+        np.testing.assert_array_equal(weights[i], answer[0])
+        assert (weights[i] == 0).any() == bool(CROWDS[i])
+    assert weights[0].dtype == np.float32
+
+
+def test_figures_hatch_what_is_ignored(file: Path) -> None:
+    """In a green that nothing else has, where an image has a crowd."""
+    file.write_text(json.dumps(with_crowds()))
+    figures = file.parent
+    cass("mask", file, "--out", figures / "m.npz", "--plot", figures)
+    cass("plot", file, "--image", "10", "--out", figures / "plot.png")
+    for name, is_hatched in (("10", True), ("11", False), ("12", True), ("plot", True)):
+        with Image.open(figures / f"{name}.png") as picture:
+            red, green, blue = np.moveaxis(np.asarray(picture.convert("RGB")).astype(int), 2, 0)
+        found = (green > 200) & (red < 120) & (blue < 90)
+        assert (found.sum() > 100) == is_hatched
+
+
 def test_what_a_mask_does_not_teach_is_counted(tmp_path: Path) -> None:
     """Boxes of 8 pixels around the centres of cells of 8; patches of 4 cells have theirs at 16."""
     content = coco([(64, 64)] * 2, [np.array([[0, 0, 8, 8], [12, 12, 20, 20]]), np.zeros((0, 4))])
@@ -113,8 +163,8 @@ def test_what_a_mask_does_not_teach_is_counted(tmp_path: Path) -> None:
     path.write_text(json.dumps(content))
     command = ["mask", path, "--out", tmp_path / "m.npz", "--stride", "8"]
     errors = cass(*command, "--set", "patch_size=4").stderr
-    assert f"{path}: 2 crowd regions left out, whose area is background\n" in errors
-    assert f"{path}: 1 ignored object left out, whose area is background\n" in errors
+    told = "2 crowd regions and 1 ignored object left out of masks: patches that they cover weigh 0"
+    assert f"{path}: {told}\n" in errors
     assert "\n2 of 3 boxes have no patch: patch_size is 4 at stride 8, " in errors
     assert "; --set patch_size=1 gives" in errors
     errors = cass(*command).stderr
@@ -195,6 +245,11 @@ def test_info(address: str) -> None:
             ["mask", "FILE", "--out", "m.npz", "--set", "merge=sum", "--dtype", "uint8"],
             1,
             "cass: dtype: uint8 needs a mask_spec.merge that stays in [0, 1]",
+        ),
+        (
+            ["mask", "FILE", "--out", "m.npz", "--background-weight", "-1"],
+            1,
+            "cass: weight_spec.background_weight: must be a finite number at least 0, got -1",
         ),
         (["mask", "FILE", "--out", "m.npz", "--server", "127.0.0.1:1"], 1, "cass: 127.0.0.1:1: "),
         (
@@ -283,7 +338,8 @@ def test_not_coco_is_refused_with_its_key(tmp_path: Path) -> None:
         ([], "mask plot info"),
         (
             ["mask"],
-            "FILE.json --out --stride --server --preset --set --dtype --plot --images Example:",
+            "FILE.json --out --stride --server --preset --set --dtype --balance "
+            "--background-weight --plot --images Example:",
         ),
         (["plot"], "--image --images --out --stride Example:"),
         (["info"], "--server"),

@@ -46,6 +46,8 @@ def test_order_and_grouping(tmp_path: Path) -> None:
                 annotation(7, [0.5, 0, 1.5, 2], segmentation=[[1, 2, 3]]),
                 annotation("b", [5, 6, 0, 0]),
                 annotation(7, [0, 0, 9, 9], iscrowd=1),
+                annotation("b", [3, 0, 9, 8], ignore=1),
+                annotation(7, [1, 1, 2, 2], iscrowd=1, ignore=1),
             ],
             "info": {"images": "not these"},
             "images": [image("b"), image(9, height=5.0), image(7, license=1)],
@@ -59,6 +61,10 @@ def test_order_and_grouping(tmp_path: Path) -> None:
     assert coco.xyxy.tolist() == [[1, 2, 4, 6], [5, 6, 5, 6], [0.5, 0, 2, 2]]
     assert coco.offsets.tolist() == [0, 2, 2, 3]
     assert coco.boxes(1, 3).counts.tolist() == [0, 1]
+    assert coco.ignored.tolist() == [[3, 0, 12, 8], [0, 0, 9, 9], [1, 1, 3, 3]]
+    assert coco.ignored_offsets.tolist() == [0, 1, 1, 3]
+    assert coco.ignored_boxes(1, 3).xyxy.tolist() == [[0, 0, 9, 9], [1, 1, 3, 3]]
+    assert coco.left_out == "2 crowd regions and 1 ignored object"
     assert coco.index("7") == 2
     with pytest.raises(InvalidRequest, match=r"^image: '8' is not the id of an image"):
         coco.index("8")
@@ -105,6 +111,10 @@ HINT = " (--skip-invalid leaves such entries out)"
             "annotations[0].image_id: '1' is the id of no image",
         ),
         (entry("annotations", annotation(bbox=None)), f"annotations[0].bbox: {FOUR} None"),
+        (
+            entry("annotations", annotation(bbox=None, iscrowd=1)),
+            f"annotations[0].bbox: {FOUR} None",
+        ),
         (entry("annotations", annotation(bbox=[])), f"annotations[0].bbox: {FOUR} []"),
         (entry("annotations", annotation(bbox=[1, 2, 3])), f"annotations[0].bbox: {FOUR} [1, 2"),
         (entry("annotations", annotation(bbox=[1, 2, "3", 4])), f"annotations[0].bbox: {FOUR}"),
@@ -177,14 +187,12 @@ def test_many_invalid_entries_are_counted(tmp_path: Path) -> None:
 
 
 def test_what_is_dropped_is_counted(tmp_path: Path) -> None:
-    flags = [{"iscrowd": 1}, {"iscrowd": True}, {"iscrowd": 1.0, "bbox": None}, {"ignore": 1}]
+    flags = [{"iscrowd": 1}, {"iscrowd": True}, {"iscrowd": 1.0}, {"ignore": 1}]
     flags += [{"iscrowd": 0}, {"iscrowd": False}, {"iscrowd": None}, {"ignore": 0.0}, {}]
     coco = read_coco(write(tmp_path, entry("annotations", *(annotation(**f) for f in flags))))
     assert len(coco.xyxy) == 5
-    assert [note.split(" left out")[0] for note in coco.notes] == [
-        "3 crowd regions",
-        "1 ignored object",
-    ]
+    assert (len(coco.ignored), coco.notes) == (4, [])
+    assert coco.left_out == "3 crowd regions and 1 ignored object"
 
 
 def test_corners_in_place_of_sizes_are_doubted(tmp_path: Path) -> None:

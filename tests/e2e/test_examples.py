@@ -177,17 +177,26 @@ def test_page_collates(server: ServerProcess, tmp_path: Path) -> None:
     start = answered(server)
     # As a process, whose workers are forked from no more than it has started.
     told = run("-c", f"{program}\nimport numpy; numpy.save({str(kept)!r}, masks[0])")
-    assert answered(server) - start == {"GenerateMask": 2, "images": 8}
+    # Each worker asks first whether the server knows weights.
+    assert answered(server) - start == {"GenerateMask": 2, "GetServerInfo": 2, "images": 8}
     sizes = ", ".join(f"torch.Size([4, {side}, {side}])" for side in (80, 40, 20))
-    assert told == f"torch.Size([4, 3, 640, 640]) [{sizes}] torch.uint8\n" * 2
+    # Of 80 rows, the centres of 48 lie in the picture.
+    line = f"torch.Size([4, 3, 640, 640]) [{sizes}] torch.uint8 tensor(0.6000)\n"
+    assert told == line * 2
     # Of the padded image's 640 rows, not of the sample's 380.
     boxes = [np.array([[100, 300, 120, 360]], np.float32)] * 4
     expected = generate_mask(boxes, (640, 640), (80, 80), SPEC, dtype="uint8")
     np.testing.assert_array_equal(np.load(kept), expected)
 
 
+def test_page_weighs(capsys: pytest.CaptureFixture[str]) -> None:
+    """Two images: a third is padding, a quarter of the rest is a crowd, at both strides."""
+    exec(PROGRAMS[1], {})
+    assert capsys.readouterr().out == f"{[2 * (8 * 4 + 4 * 4), 2 * (4 * 2 + 2 * 2)]}\n"
+
+
 def test_page_adds_masks(server: ServerProcess, capsys: pytest.CaptureFixture[str]) -> None:
-    program = PROGRAMS[1].replace("localhost:50051", server.address)
+    program = PROGRAMS[2].replace("localhost:50051", server.address)
     assert server.address in program
     start = answered(server)
     names: dict[str, Any] = {}
@@ -200,7 +209,7 @@ def test_page_adds_masks(server: ServerProcess, capsys: pytest.CaptureFixture[st
 
 
 def test_page_takes_losses(server: ServerProcess, capsys: pytest.CaptureFixture[str]) -> None:
-    program = PROGRAMS[2].replace("localhost:50051", server.address)
+    program = PROGRAMS[3].replace("localhost:50051", server.address)
     assert server.address in program
     start = answered(server)
     names: dict[str, Any] = {}
@@ -215,5 +224,5 @@ def test_page_takes_losses(server: ServerProcess, capsys: pytest.CaptureFixture[
 
 def test_page_keeps_memory() -> None:
     """In a process of its own: it is for good."""
-    printed("-c", PROGRAMS[3])
-    assert len(PROGRAMS) == 4
+    printed("-c", PROGRAMS[4])
+    assert len(PROGRAMS) == 5

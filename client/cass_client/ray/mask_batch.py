@@ -11,7 +11,7 @@ import numpy.typing as npt
 from cass_client.arguments import loader_inputs
 from cass_client.boxes import BoxFormat, check_format
 from cass_client.client import CassClient
-from cass_client.found import Found, pack_boxes
+from cass_client.image_boxes import ImageBoxes, pack_boxes
 from cass_client.notices import warn_without_patch
 from cass_core.boxes import BoxBatch
 from cass_core.errors import InvalidRequest
@@ -122,14 +122,14 @@ class MaskBatch:
             for row in rows
         ]
         try:
-            return pack_boxes(
-                [Found(row, self._box_format, self._normalized) for row in lists], sizes
-            )
+            images = [ImageBoxes(row, self._box_format, self._normalized) for row in lists]
+            packed = pack_boxes(images, sizes)
         except InvalidRequest as error:  # of `boxes`, whatever the column is called
             if not error.field.startswith("boxes"):
                 raise
             field = self._boxes + error.field.removeprefix("boxes")
             raise InvalidRequest(field, error.reason) from None
+        return packed.boxes, packed.sizes
 
 
 def _column(batch: Mapping[str, npt.NDArray[Any]], name: str) -> npt.NDArray[Any]:

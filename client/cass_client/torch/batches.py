@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from typing import Any
 
-from cass_client.boxes import BoxFormat
-from cass_client.client import CassClient
-from cass_client.torch.placement import Into
 from cass_client.torch.requests import MaskRequests
 from cass_core.errors import InvalidRequest
-from cass_core.specs import MaskSpec
 
 _MOST_AHEAD = 1024
 
 
-class MaskTargets:
+class MaskTargets(MaskRequests):
     """Adds masks to a batch that is collated already: after MixUp, mosaic, padding and resizing.
 
     These batches are understood, with boxes in all forms that `MaskCollate` takes:
@@ -36,6 +32,12 @@ class MaskTargets:
     picture without padding where the batch says where that is, unless the target's ``size`` is the
     whole image's, as Hugging Face's processors leave it. Masks are in the host's memory.
 
+    With weights, what is no single object is ignored and padding weighs 0, as for `MaskCollate`.
+    Padding is what a ``pixel_mask`` or the images' ``mask`` says, or else what is beyond the
+    ``image_sizes`` of torchvision's ``ImageList``, mmdet's ``img_shape``, detectron2's
+    ``image_size``, the canvas of torchvision's boxes, or a target's ``size`` beside boxes in
+    pixels.
+
     Args:
         client: makes the masks.
         feature_map: as for `MaskCollate`.
@@ -43,12 +45,17 @@ class MaskTargets:
         strides: as for `MaskCollate`; so is all that follows.
         dtype: of the masks.
         boxes: key of the boxes in a target or in the batch; or a function from a batch to a list
-            with the boxes of each image and their sizes, (H, W) for each.
+            with the boxes of each image and their sizes, (H, W) for each, and perhaps regions.
         image: key of the images in a dict.
         key: key of the masks.
         into: ``batch`` or ``targets``.
         box_format: of boxes that do not say it.
         normalized: whether such boxes are shares of their image.
+        weight_spec: what a patch weighs.
+        return_weights: whether weights come beside the masks.
+        ignore_crowds: whether crowds and ignored objects are ignored regions.
+        ignore_padding: whether padding weighs 0.
+        weights_key: key of the weights.
 
     Raises:
         InvalidRequest: an argument cannot be used; it is named.
@@ -67,26 +74,6 @@ class MaskTargets:
         3
     """
 
-    def __init__(
-        self,
-        client: CassClient,
-        feature_map: Any = None,
-        spec: MaskSpec = MaskSpec(),  # noqa: B008 - frozen
-        *,
-        strides: int | Sequence[int] | None = None,
-        dtype: Any = "float32",
-        boxes: str | Callable[[Any], tuple[Any, Any]] = "boxes",
-        image: str = "image",
-        key: str = "masks",
-        into: Into = "batch",
-        box_format: BoxFormat | None = None,
-        normalized: bool | None = None,
-    ) -> None:
-        self._requests = MaskRequests(
-            client, feature_map, spec, strides=strides, dtype=dtype, boxes=boxes, image=image,
-            key=key, into=into, box_format=box_format, normalized=normalized,
-        )  # fmt: skip
-
     def __call__(self, batch: Any) -> Any:
         """The batch with its masks; dicts are copied, so that the given batch stays as it is.
 
@@ -94,7 +81,7 @@ class MaskTargets:
             InvalidRequest: the batch has no such boxes or images; the image's position is named.
             CassError: the server could not answer; see `CassClient.generate_mask`.
         """
-        return self._requests.place(batch, self._requests.of_batch(batch).result())
+        return self.place(batch, self.of_batch(batch).result())
 
     def wrap(self, loader: Iterable[Any], ahead: int = 2) -> MaskLoader:
         """A loader whose batches have masks, which are made while the loop works.
@@ -106,10 +93,7 @@ class MaskTargets:
         Raises:
             InvalidRequest: ``ahead`` is out of its range.
         """
-        return MaskLoader(self._requests, loader, ahead)
-
-    def __repr__(self) -> str:
-        return f"MaskTargets({self._requests})"
+        return MaskLoader(self, loader, ahead)
 
 
 class MaskLoader:

@@ -17,7 +17,7 @@ from cass_client.torch.placement import Into
 from cass_client.torch.requests import MaskRequests
 from cass_client.torch.targets.images import IMAGE_KEYS
 from cass_core.errors import InvalidRequest
-from cass_core.specs import MaskSpec, check_flag
+from cass_core.specs import MaskSpec, WeightSpec, check_flag
 
 
 class MaskCollate:
@@ -45,9 +45,15 @@ class MaskCollate:
     otherwise. A batch is refused if all its boxes lie within [0, 1], or many far outside their
     images.
 
-    Crowd regions (``iscrowd``: 1) and ignored objects (``ignore``: 1) are left out, so that their
-    patches are background, which a warning says once a process. COCO annotations have a flag each;
-    beside boxes, ``iscrowd`` and ``ignore`` are one flag for each box.
+    Crowds (``iscrowd``: 1), ignored objects (``ignore``: 1) and mmdet's ``ignored_instances`` have
+    no part in masks. COCO annotations have a flag each; beside boxes, ``iscrowd`` and ``ignore``
+    are one flag for each box.
+
+    With `return_weights` or a `weight_spec` the patches' weights come beside the masks, for
+    ``cass_core.MaskLoss()(logits, masks, weights=weights)``: crowds and the like are then ignored
+    regions, and padding weighs 0, where a ``pixel_mask`` says that there is some, or a size in the
+    sample of before its padding, such as the canvas of torchvision's boxes. Without weights both
+    are background, which a warning says once a process.
 
     The size of an image is read from the image as the sample has it, so after augmentation. A
     tensor is CHW (or HW), a NumPy array HWC (or HW), and one that looks like the other (such as a
@@ -73,15 +79,23 @@ class MaskCollate:
             torch dtype.
         boxes: key of the boxes in a dict sample or in a target; or a function from a sample (after
             `collate_fn`, from a batch) to boxes (``[N, 4]``; of a batch a list of such) and image
-            size, (H, W) in pixels. It is pickled where workers are spawned, so not a lambda then.
+            size, (H, W) in pixels, and if need be a dict with ``ignore`` (boxes in the same form)
+            and ``valid_region`` (x1, y1, x2, y2 in pixels; of a batch a list). It is pickled where
+            workers are spawned, so not a lambda then.
         image: key of the image in a dict sample.
         key: key of the masks in a dict batch, or in targets.
         into: ``batch``: the masks are under `key` in a dict, a further element of a tuple or list;
             ``targets``: each image's target dict has its own, ``[n_y, n_x]``, under `key`, or of
-            several levels under ``{key}_0``, ``{key}_1`` and so on.
+            several levels under ``{key}_0``, ``{key}_1`` and so on. Weights go after the masks.
         box_format: of boxes that do not say it: ``xyxy`` (by default), ``xywh`` or ``cxcywh``.
         normalized: whether such boxes are shares of their image's width and height; False says
             that they are pixels, however they look.
+        weight_spec: what a patch weighs, as for `cass_core.generate_mask`; asks for weights.
+        return_weights: asks for weights too, by default of ``WeightSpec()``.
+        ignore_crowds: whether crowds and ignored objects are ignored regions; False has them
+            background, without a warning.
+        ignore_padding: whether padding weighs 0; False likewise.
+        weights_key: key of the weights, where `key` is the masks'.
         collate_fn: makes the batch of a list of samples, a dict, a tuple or a list.
         after: whether boxes are read from the batch, after `collate_fn`.
         keep_memory: whether a worker process, never the main one, keeps the memory that it frees;
@@ -110,12 +124,17 @@ class MaskCollate:
         *,
         strides: int | Sequence[int] | None = None,
         dtype: Any = "float32",
-        boxes: str | Callable[[Any], tuple[Any, Any]] = "boxes",
+        boxes: str | Callable[[Any], tuple[Any, ...]] = "boxes",
         image: str = "image",
         key: str = "masks",
         into: Into = "batch",
         box_format: BoxFormat | None = None,
         normalized: bool | None = None,
+        weight_spec: WeightSpec | None = None,
+        return_weights: bool = False,
+        ignore_crowds: bool = True,
+        ignore_padding: bool = True,
+        weights_key: str = "weights",
         collate_fn: Callable[[Sequence[Any]], Any] | None = None,
         after: bool = False,
         keep_memory: bool = True,
@@ -123,6 +142,8 @@ class MaskCollate:
         self._requests = MaskRequests(
             client, feature_map, spec, strides=strides, dtype=dtype, boxes=boxes, image=image,
             key=key, into=into, box_format=box_format, normalized=normalized,
+            weight_spec=weight_spec, return_weights=return_weights, ignore_crowds=ignore_crowds,
+            ignore_padding=ignore_padding, weights_key=weights_key,
         )  # fmt: skip
         self._image = image
         self._collate_fn = collate_fn
@@ -136,7 +157,7 @@ class MaskCollate:
             What `collate_fn` makes of them; a dict with the masks under `key`, a tuple or a list
             with the masks as a further element, or with the masks in its targets. The masks are a
             tensor ``[B, n_y, n_x]``, for a list of feature maps a list of such; see
-            `cass_core.generate_mask`.
+            `cass_core.generate_mask`. Weights, in float32, are of the same shapes.
 
         Raises:
             InvalidRequest: a sample has no such boxes or image, named by its position in the batch
@@ -171,7 +192,7 @@ class MaskCollate:
         return getattr(collate_fn, name)
 
     def __repr__(self) -> str:
-        return f"MaskCollate({self._requests}, collate_fn={self._collate_fn!r})"
+        return f"MaskCollate({self._requests.shown()}, collate_fn={self._collate_fn!r})"
 
 
 # Once in a process: what it sets stays, in those that are forked from it too.

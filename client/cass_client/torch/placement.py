@@ -1,4 +1,4 @@
-"""Puts masks into a batch: under a key, as a further element, or into each target."""
+"""Puts masks and weights into a batch: under a key, as a further element, or into each target."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ Into: TypeAlias = Literal["batch", "targets"]
 
 
 def check_into(into: Any) -> Into:
-    """Rejects what is no place for masks."""
+    """Rejects what is no place for masks and weights."""
     if into not in get_args(Into):
         raise InvalidRequest("into", f"must be 'batch' or 'targets', got {into!r}")
     place: Into = into
     return place
 
 
-def check_place(batch: Any, key: str | None) -> None:
-    """Rejects a batch that masks cannot be added to, under a key if there is one."""
+def check_place(batch: Any, keys: Sequence[str]) -> None:
+    """Rejects a batch that maps cannot be added to, under keys if there are any."""
     if isinstance(batch, MutableMapping):
-        if key is not None:
+        for key in keys:
             _check_free(batch, key, "the batch")
     elif type(batch) not in (tuple, list):  # one with names would lose them
         raise InvalidRequest(
@@ -33,31 +33,33 @@ def check_place(batch: Any, key: str | None) -> None:
         )
 
 
-def place_masks(batch: Any, masks: Any, into: Into, key: str, boxes: str) -> Any:
-    """A batch with masks; mappings are copied, so that none of a data set's gets a key.
+def place_maps(batch: Any, maps: dict[str, Any], into: Into, boxes: str) -> Any:
+    """A batch with masks and weights; mappings are copied, so that none of a data set's gets a key.
 
     Args:
         batch: a dict, a tuple or a list.
-        masks: ``[B, n_y, n_x]``, or a list of such.
-        into: ``batch`` or ``targets``.
-        key: of the masks; in targets with the number of the level, where there are several.
+        maps: by their keys ``[B, n_y, n_x]``, or a list of such; keys in targets have the number of
+            the level, where there are several.
+        into: where to.
         boxes: key of the boxes.
     """
     if into == "targets":
-        return _into_targets(batch, masks, key, boxes)
-    if type(batch) is tuple:
-        return (*batch, masks)
-    if isinstance(batch, list):
-        return [*batch, masks]
+        return _into_targets(batch, maps, boxes)
+    if isinstance(batch, tuple | list):
+        return type(batch)((*batch, *maps.values()))
     batch = copy.copy(batch)
-    batch[key] = masks
+    for key, values in maps.items():
+        batch[key] = values
     return batch
 
 
-def _into_targets(batch: Any, masks: Any, key: str, boxes: str) -> Any:
-    levels = {key: masks} if isinstance(masks, Tensor) else {
-        f"{key}_{i}": level for i, level in enumerate(masks)
-    }  # fmt: skip
+def _into_targets(batch: Any, maps: dict[str, Any], boxes: str) -> Any:
+    levels = {}
+    for key, values in maps.items():
+        if isinstance(values, Tensor):
+            levels[key] = values
+        else:
+            levels |= {f"{key}_{i}": level for i, level in enumerate(values)}
     if are_samples(batch):
         return type(batch)(_with(batch, levels))
     if isinstance(batch, MutableMapping):
@@ -77,9 +79,9 @@ def _with(targets: Any, levels: dict[str, Any]) -> Sequence[Any]:
     found = []
     for i, target in enumerate(targets):
         target = copy.copy(target)
-        for key, masks in levels.items():
+        for key, values in levels.items():
             _check_free(target, key, f"target {i}")
-            target[key] = masks[i]
+            target[key] = values[i]
         found.append(target)
     return type(targets)(found)
 

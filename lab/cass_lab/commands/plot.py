@@ -43,7 +43,8 @@ def plot(
 
     With a predictor the image is stretched to the size that it was trained at, and two panels more
     show its scores and the patches that are kept. An object that loses all of its patches has a
-    dashed red outline.
+    dashed red outline. Patches that weigh 0, since a crowd region or an ignored object covers them,
+    are hatched.
 
     Example: cass plot instances.json --image 42 --images train/ --out 42.png
     """
@@ -59,7 +60,8 @@ def plot(
         trained = load_trained(predictor, options.stride)
         size = trained.image_size
         xyxy = stretch_boxes(scene.xyxy, scene.size, size)
-        scene = Scene(stretch(scene.picture, size), xyxy, size)
+        ignored = stretch_boxes(scene.ignored, scene.size, size)
+        scene = Scene(stretch(scene.picture, size), xyxy, size, ignored)
         logits = trained.logits(scene.picture)
         kept, lost = pruned(logits, xyxy, size, _KEEP if keep is None else keep)
         scores = {"logits": logits, "kept": kept, "lost": lost}

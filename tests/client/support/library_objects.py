@@ -43,6 +43,7 @@ class DetDataSample:
 
     gt_instances: InstanceData
     ignored_instances: InstanceData | None = None
+    img_shape: tuple[int, int] = (32, 48)
 
 
 @dataclass
@@ -59,3 +60,11 @@ class NestedTensor:
 
     tensors: Tensor
     mask: Tensor | None = field(default=None)
+
+
+@dataclass
+class ImageList:
+    """As ``torchvision.models.detection.image_list.ImageList``."""
+
+    tensors: Tensor
+    image_sizes: list[tuple[int, int]]

@@ -349,7 +349,7 @@ def test_crowds_of_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(warn, "_shown", set())
     alone = generate_mask([CORNERS[1:]], SIZE, MAP)
     ignored = DetDataSample(InstanceData(CORNERS[1:]), InstanceData(CORNERS[:1]))
-    with pytest.warns(UserWarning, match=r"1 of 2 objects of boxes\[0\]"):
+    with pytest.warns(UserWarning, match="1 of 2 objects of a batch are crowds"):
         same(masks_of({"inputs": IMAGE, "data_samples": ignored}), alone)
     crowd = {"pixel_values": IMAGE, "labels": labels(iscrowd=torch.tensor([1, 0]))}
     same(masks_of(crowd), alone)

@@ -119,8 +119,9 @@ def warnings_of(make: MaskCollate, samples: Any) -> tuple[list[str], Any]:
 
 
 LEFT_OUT = (
-    "crowd regions (iscrowd: 1) and ignored objects (ignore: 1) are left out of the masks, so that "
-    "their patches are background: 1 of 2 objects of boxes[0]"
+    "1 of 2 objects of a batch are crowds (iscrowd) or ignored, and without weights their patches "
+    "are background: return_weights=True has them weigh 0, for MaskLoss(weights=...), and "
+    "ignore_crowds=False says that background is meant"
 )
 
 
@@ -340,7 +341,10 @@ def test_bad_samples_are_named(sample: Any, text: str) -> None:
 
 def test_a_function_that_gives_something_else() -> None:
     text = refused((IMAGE, []), boxes=lambda sample: None if not sample[1] else ([], (8, 8)))
-    assert text == "boxes[1]: the function must give boxes and (H, W), got NoneType"
+    assert text == (
+        "boxes[1]: the function must give boxes and (H, W), and perhaps a dict of regions, got "
+        "NoneType"
+    )
 
 
 # --- masks ---

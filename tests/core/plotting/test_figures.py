@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import PathPatch, Rectangle
 from PIL import Image
 
 from cass_core import InvalidRequest
@@ -39,6 +39,33 @@ def outlines(figure: Figure, panel: int = 0) -> list[tuple[float, ...]]:
     return [
         (p.get_x(), p.get_y(), p.get_x() + p.get_width(), p.get_y() + p.get_height()) for p in found
     ]
+
+
+def hatching(figure: Figure, panel: int) -> list[tuple[float, ...]]:
+    """The rectangles of a panel's hatched outline: left, top, right, bottom."""
+    found = [p for p in figure.axes[panel].patches if isinstance(p, PathPatch)]
+    if not found:
+        return []
+    assert found[0].get_hatch()
+    corners = np.asarray(found[0].get_path().vertices).reshape(-1, 5, 2)
+    return [(*c.min(axis=0).tolist(), *c.max(axis=0).tolist()) for c in corners]
+
+
+def test_patches_that_weigh_nothing_are_hatched() -> None:
+    """Of two rows of three patches of 20 pixels; neighbours in a row are one."""
+    weights = torch.tensor([[0.0, 0, 2], [1, 0, 0.5]])
+    figure = plot_mask(PICTURE, BOXES, MASK, weights=weights)
+    assert hatching(figure, 0) == [(0, 0, 40, 20), (20, 20, 40, 40)]
+    assert figure.axes[0].get_xlabel() == "hatched: patches that weigh 0"
+    assert hatching(plot_mask(PICTURE, BOXES, MASK, weights=weights + 1), 0) == []
+    overview = plot_overview(
+        PICTURE, BOXES, MASK, MASK, owner=MASK * 0 - 1, weights=weights, patch_pixels=(10, 20),
+        logits=np.zeros((4, 6)), kept=np.ones((4, 6)), lost=[0, 0],
+    )  # fmt: skip
+    smaller = [(0, 0, 40, 10), (20, 10, 40, 20)]
+    assert [hatching(overview, panel) for panel in range(6)] == [smaller] * 4 + [[], []]
+    with pytest.raises(InvalidRequest, match=r"weights: has the shape \[1, 3\], the mask has"):
+        plot_mask(PICTURE, BOXES, MASK, weights=weights[:1])
 
 
 @pytest.mark.parametrize(

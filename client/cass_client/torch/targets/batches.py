@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cass_client.found import Form, Found, Region
-from cass_client.torch.targets.coco import LEFT_OUT, has_length, is_row, without_left_out
-from cass_client.torch.targets.images import batch_sizes, image_key, pictures
+from cass_client.image_boxes import Form, ImageBoxes, Region
+from cass_client.torch.targets.coco import FLAGS, flags_beside, has_length, is_row
+from cass_client.torch.targets.images import batch_sizes, image_key, regions_of_batch
 from cass_client.torch.targets.objects import boxes_key, four_columns, known_form, read_target
 from cass_client.torch.targets.samples import read_sample
 from cass_core.errors import InvalidRequest
@@ -21,12 +21,12 @@ class BatchTargets(NamedTuple):
     """What a collated batch says.
 
     Attributes:
-        found: the boxes of each image.
+        boxes: those of each image.
         sizes: (H, W) of each image.
         regions: where the picture is in each image; None if the batch does not say so.
     """
 
-    found: list[Found]
+    boxes: list[ImageBoxes]
     sizes: list[tuple[int, int]]
     regions: Sequence[Region | None] | None
 
@@ -49,8 +49,8 @@ def read_batch(batch: Any, boxes: str, image: str, form: Form) -> BatchTargets:
         if boxes in batch and _lack(targets, boxes):
             boxes = "boxes"  # the key was that of the targets
     elif are_samples(batch):
-        read = [read_sample(sample, i, boxes, image, form) for i, sample in enumerate(batch)]
-        return BatchTargets([f for f, _, _ in read], [s for _, s, _ in read], [r for *_, r in read])
+        samples = [read_sample(sample, i, boxes, image, form) for i, sample in enumerate(batch)]
+        return BatchTargets(*map(list, zip(*samples, strict=True)))
     elif isinstance(batch, tuple | list) and len(batch) >= 2:
         (images, targets), mask = batch[:2], None
     else:
@@ -60,12 +60,8 @@ def read_batch(batch: Any, boxes: str, image: str, form: Form) -> BatchTargets:
             "targets) or a list of samples, or boxes a function",
         )
     sizes = batch_sizes(images)
-    regions = None
-    if mask is not None:
-        regions = pictures(mask, padding=False)
-    elif isinstance(getattr(images, "mask", None), Tensor):
-        regions = pictures(images.mask, padding=True)
-    return BatchTargets(_read(targets, len(sizes), boxes, form), sizes, regions)
+    read = _read(targets, len(sizes), boxes, form)
+    return BatchTargets(read, sizes, regions_of_batch(images, mask))
 
 
 def are_samples(batch: Any) -> bool:
@@ -91,7 +87,7 @@ def _targets_of(batch: Mapping[Any, Any], boxes: str) -> Any:
     if "batch_idx" in batch:
         return batch
     found = batch[targets_key(batch, boxes)]
-    beside = {name: batch[name] for name in LEFT_OUT if batch.get(name) is not None}
+    beside = {name: batch[name] for name in FLAGS if batch.get(name) is not None}
     if not beside or not isinstance(found, Sequence | Tensor | np.ndarray):
         return found
     for name, rows in beside.items():
@@ -124,7 +120,7 @@ def _lack(targets: Any, key: str) -> bool:
     )
 
 
-def _read(targets: Any, images: int, boxes: str, form: Form) -> list[Found]:
+def _read(targets: Any, images: int, boxes: str, form: Form) -> list[ImageBoxes]:
     if isinstance(targets, Mapping):
         return _of_row(targets, images, boxes, form)
     if not hasattr(targets, "__len__") or not hasattr(targets, "__getitem__"):
@@ -134,13 +130,13 @@ def _read(targets: Any, images: int, boxes: str, form: Form) -> list[Found]:
     return [_one(target, f"boxes[{i}]", boxes, form) for i, target in enumerate(targets)]
 
 
-def _one(target: Any, name: str, boxes: str, form: Form) -> Found:
+def _one(target: Any, name: str, boxes: str, form: Form) -> ImageBoxes:
     if isinstance(target, Mapping) and _is_empty(target):
-        return Found(None)
+        return ImageBoxes(None)
     return read_target(target, name, boxes, form)
 
 
-def _of_row(batch: Mapping[Any, Any], images: int, boxes: str, form: Form) -> list[Found]:
+def _of_row(batch: Mapping[Any, Any], images: int, boxes: str, form: Form) -> list[ImageBoxes]:
     """Boxes of all images in one row, with the index of each one's image, as ultralytics has it."""
     if "batch_idx" not in batch:
         raise InvalidRequest("boxes", "must be a list with one target an image, got a dict")
@@ -153,5 +149,12 @@ def _of_row(batch: Mapping[Any, Any], images: int, boxes: str, form: Form) -> li
         )
     if len(owner) and not ((owner >= 0) & (owner < images) & (owner % 1 == 0)).all():
         raise InvalidRequest("boxes.batch_idx", f"must be whole numbers below {images}")
-    values, owner = (without_left_out(rows, batch, "boxes") for rows in (values, owner))
-    return [Found(values[owner == i], *known_form(form)) for i in range(images)]
+    ignored = torch.from_numpy(flags_beside(batch, len(values), "boxes")).to(values.device)
+    return [
+        ImageBoxes(
+            values[(owner == i) & ~ignored],
+            *known_form(form),
+            ignored=(values[(owner == i) & ignored],),
+        )
+        for i in range(images)
+    ]

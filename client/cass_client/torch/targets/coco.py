@@ -6,14 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from cass_core.checks.warn import warn_once
+from cass_client.image_boxes import ImageBoxes
 from cass_core.errors import InvalidRequest
 
 _BBOX = "must be four numbers: x, y, width, height"
-LEFT_OUT = ("iscrowd", "ignore")
+FLAGS = ("iscrowd", "ignore")
 """Flags of what is no single object."""
 
 
@@ -22,9 +23,19 @@ def are_annotations(boxes: Any) -> bool:
     return isinstance(boxes, list | tuple) and any(isinstance(entry, Mapping) for entry in boxes)
 
 
-def coco_xywh(annotations: Sequence[Any], name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """``[N, 4]``, x, y, width, height, of COCO annotations, without what is left out."""
+def read_annotations(
+    annotations: Sequence[Any], name: str, beside: Mapping[Any, Any], normalized: bool | None
+) -> ImageBoxes:
+    """The boxes of COCO annotations, x, y, width, height, and those of what is ignored.
+
+    Args:
+        annotations: of one image.
+        name: what errors name.
+        beside: what may have flags of them, beside their own.
+        normalized: as of `ImageBoxes`.
+    """
     found = []
+    ignored = flags_beside(beside, len(annotations), name)
     for i, annotation in enumerate(annotations):
         # Other sets have lists of dicts too, whose `bbox` is xyxy: KITTI's, Detectron2's.
         if not (isinstance(annotation, Mapping) and "image_id" in annotation):
@@ -38,41 +49,40 @@ def coco_xywh(annotations: Sequence[Any], name: str) -> np.ndarray[Any, np.dtype
             raise InvalidRequest(f"{name}[{i}].bbox", _BBOX) from None
         if width < 0 or height < 0:
             raise InvalidRequest(f"{name}[{i}].bbox", "has a negative width or height")
-        flags = [_flag(annotation.get(key), f"{name}[{i}].{key}") for key in LEFT_OUT]
-        if not any(flags):
-            found.append((x, y, width, height))
-    warn_of_left_out(len(annotations) - len(found), len(annotations), name)
-    return np.array(found, np.float64).reshape(-1, 4)
+        flags = [_flag(annotation.get(key), f"{name}[{i}].{key}") for key in FLAGS]
+        ignored[i] |= any(flags)
+        found.append((x, y, width, height))
+    xywh = np.array(found, np.float64).reshape(-1, 4)
+    return ImageBoxes(xywh[~ignored], "xywh", normalized, ignored=(xywh[ignored],))
 
 
-def without_left_out(boxes: Any, target: Mapping[Any, Any], name: str) -> Any:
-    """The boxes of a target, without those that its flags leave out."""
+def split_ignored(boxes: Any, target: Mapping[Any, Any], name: str) -> tuple[Any, Any]:
+    """The boxes of a target: those of objects, and those that its flags say to ignore."""
     if not has_length(boxes):
-        return boxes
-    left_out = np.zeros(len(boxes), bool)
-    for flags in LEFT_OUT:
-        if target.get(flags) is not None:
-            left_out |= _flags(target[flags], len(boxes), name, flags)
-    if not left_out.any():
-        return boxes
-    warn_of_left_out(int(left_out.sum()), len(boxes), name)
+        return boxes, None
+    ignored = flags_beside(target, len(boxes), name)
+    if not ignored.any():
+        return boxes, None
+    return _rows(boxes, ~ignored), _rows(boxes, ignored)
+
+
+def flags_beside(target: Mapping[Any, Any], count: int, name: str) -> npt.NDArray[np.bool_]:
+    """``[count]``, which of a target's boxes are no single object, by its flags."""
+    ignored = np.zeros(count, bool)
+    for key in FLAGS:
+        if target.get(key) is not None:
+            ignored |= _flags(target[key], count, name, key)
+    return ignored
+
+
+def _rows(boxes: Any, chosen: npt.NDArray[np.bool_]) -> Any:
     if not isinstance(boxes, Tensor):
-        return [box for box, out in zip(boxes, left_out, strict=True) if not out]
-    kept = boxes.as_subclass(Tensor)[torch.from_numpy(~left_out).to(boxes.device)]
+        return [box for box, is_chosen in zip(boxes, chosen, strict=True) if is_chosen]
+    rows = boxes.as_subclass(Tensor)[torch.from_numpy(chosen).to(boxes.device)]
     if type(boxes) is not Tensor:  # torchvision's, which say their format
-        kept = kept.as_subclass(type(boxes))
-        vars(kept).update(vars(boxes))
-    return kept
-
-
-def warn_of_left_out(count: int, total: int, name: str) -> None:
-    """Warns once of regions that are taught as background."""
-    if count:
-        warn_once(
-            "crowd",
-            "crowd regions (iscrowd: 1) and ignored objects (ignore: 1) are left out of the masks, "
-            f"so that their patches are background: {count} of {total} objects of {name}",
-        )
+        rows = rows.as_subclass(type(boxes))
+        vars(rows).update(vars(boxes))
+    return rows
 
 
 def is_row(value: Any) -> bool:
@@ -85,7 +95,7 @@ def has_length(value: Any) -> bool:
     return hasattr(value, "__len__") and getattr(value, "ndim", 1) > 0
 
 
-def _flags(values: Any, count: int, name: str, key: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
+def _flags(values: Any, count: int, name: str, key: str) -> npt.NDArray[np.bool_]:
     """The flags of the boxes of a target, as torchvision's references give them."""
     if not is_row(values) or not has_length(values) or len(values) != count:
         raise InvalidRequest(f"{name}.{key}", f"must be 0 or 1 for each of {count} boxes")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from cass_client.found import Region
+from cass_client.image_boxes import Region
 from cass_core.errors import InvalidRequest
 
 IMAGE_KEYS = ("image", "images", "pixel_values", "img", "inputs")
@@ -77,6 +77,24 @@ def batch_sizes(images: Any) -> list[tuple[int, int]]:
     )
 
 
+def regions_of_batch(images: Any, pixel_mask: Any) -> list[Region] | None:
+    """Where the picture is in each image of a batch; None if the batch does not say so.
+
+    Args:
+        images: the batch's, as of `batch_sizes`; those of DETR have a ``mask``, and torchvision's
+            ``ImageList`` has ``image_sizes``.
+        pixel_mask: as Hugging Face's, or None.
+    """
+    if pixel_mask is not None:
+        return pictures(pixel_mask, padding=False)
+    if isinstance(getattr(images, "mask", None), Tensor):
+        return pictures(images.mask, padding=True)
+    sizes = getattr(images, "image_sizes", None)
+    if sizes is None:
+        return None
+    return [(0.0, 0.0, float(height), float(width)) for height, width in sizes]
+
+
 def pictures(mask: Any, padding: bool) -> list[Region]:
     """Where the picture is in each image of a batch, or in the only one.
 
@@ -92,7 +110,7 @@ def pictures(mask: Any, padding: bool) -> list[Region]:
 def _bounds(picture: Any) -> Region:
     rows, columns = (np.flatnonzero(picture.any(axis=axis)) for axis in (1, 0))
     if not len(rows):
-        return 0.0, 0.0, float(picture.shape[0]), float(picture.shape[1])
+        return 0.0, 0.0, 0.0, 0.0
     return (
         float(columns[0]),
         float(rows[0]),

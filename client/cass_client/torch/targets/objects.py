@@ -5,6 +5,7 @@ Libraries are known by what their objects have, and none is imported.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,14 +13,13 @@ import numpy as np
 from torch import Tensor
 
 from cass_client.boxes import ONE
-from cass_client.found import Form, Found
+from cass_client.image_boxes import Form, ImageBoxes
 from cass_client.torch.targets.coco import (
-    LEFT_OUT,
+    FLAGS,
     are_annotations,
     as_number,
-    coco_xywh,
-    warn_of_left_out,
-    without_left_out,
+    read_annotations,
+    split_ignored,
 )
 from cass_client.torch.targets.images import shown_keys
 from cass_core.errors import InvalidRequest
@@ -28,7 +28,7 @@ from cass_core.errors import InvalidRequest
 _KEYS = ("boxes", "bboxes", "instances", "data_samples", "annotations", "labels")
 
 
-def read_target(target: Any, name: str, key: str, form: Form) -> Found:
+def read_target(target: Any, name: str, key: str, form: Form) -> ImageBoxes:
     """The boxes of an image.
 
     Args:
@@ -40,11 +40,10 @@ def read_target(target: Any, name: str, key: str, form: Form) -> Found:
     if isinstance(target, Mapping):
         return _of_mapping(target, name, key, form)
     if are_annotations(target):
-        return Found(coco_xywh(target, name), "xywh", form.normalized)
-    corners = _of_object(target, name)
-    if corners is not None:
-        return Found(corners, "xyxy", form.normalized)
-    return Found(_rows(target, name, form), form.box_format or "xyxy", form.normalized)
+        return read_annotations(target, name, {}, form.normalized)
+    if not _is_plain(target):
+        return dataclasses.replace(_of_object(target, name), normalized=form.normalized)
+    return ImageBoxes(_rows(target, name, form), form.box_format or "xyxy", form.normalized)
 
 
 def boxes_key(target: Mapping[Any, Any], key: str, name: str) -> str:
@@ -60,25 +59,26 @@ def _is_target(value: Any) -> bool:
     return isinstance(value, Mapping) or are_annotations(value)
 
 
-def _of_mapping(target: Mapping[Any, Any], name: str, key: str, form: Form) -> Found:
+def _of_mapping(target: Mapping[Any, Any], name: str, key: str, form: Form) -> ImageBoxes:
     found_key = boxes_key(target, key, name)
     boxes = target[found_key]
     if isinstance(boxes, Mapping):
-        flags = {flag: target[flag] for flag in LEFT_OUT if flag in target}
+        flags = {flag: target[flag] for flag in FLAGS if flag in target}
         return read_target({**flags, **boxes}, name, key, form)
-    corners = _of_object(boxes, name)
-    boxes = without_left_out(boxes if corners is None else corners, target, name)
     if are_annotations(boxes):
-        return read_target(boxes, name, key, form)
+        return read_annotations(boxes, name, target, form.normalized)
     if found_key == "bboxes" and "batch_idx" in target:
-        return Found(four_columns(boxes, name), *known_form(form))
-    size = _size(target, name)
-    if corners is not None:
-        return Found(boxes, "xyxy", form.normalized, size)
-    if "class_labels" in target:
-        return Found(boxes, *known_form(form), size, strict=form.normalized is None)
-    found = read_target(boxes, name, key, form)
-    return Found(found.values, found.box_format, found.normalized, size)
+        found = ImageBoxes(four_columns(boxes, name), *known_form(form))
+    elif "class_labels" in target and _is_plain(boxes):
+        is_strict = form.normalized is None
+        found = ImageBoxes(boxes, *known_form(form), _size(target, name), strict=is_strict)
+    else:
+        found = read_target(boxes, name, key, form)
+        found = dataclasses.replace(found, size=_size(target, name) or found.size)
+    values, ignored = split_ignored(found.values, target, name)
+    if ignored is None:
+        return found
+    return dataclasses.replace(found, values=values, ignored=(*found.ignored, ignored))
 
 
 def known_form(form: Form) -> tuple[str, bool | None]:
@@ -107,28 +107,30 @@ def _size(target: Mapping[Any, Any], name: str) -> tuple[int, int] | None:
         raise InvalidRequest(f"{name}.size", f"must be (H, W) in pixels, got {size!r}") from None
 
 
-def _of_object(target: Any, name: str) -> Any:
-    """Corners in pixels of an object of a library; None of anything else."""
-    if isinstance(target, Tensor | np.ndarray | list | tuple) or target is None:
-        return None
+def _is_plain(boxes: Any) -> bool:
+    """Whether boxes are rows of numbers, or none, and no object of a library."""
+    return isinstance(boxes, Tensor | np.ndarray | list | tuple) or boxes is None
+
+
+def _of_object(target: Any, name: str) -> ImageBoxes:
+    """Corners in pixels of an object of a library."""
     if hasattr(target, "gt_instances"):  # mmdet's DetDataSample
-        ignored = getattr(target, "ignored_instances", None)
-        count = 0 if ignored is None else len(ignored)
         found = _of_object(target.gt_instances, name)
-        warn_of_left_out(count, count + len(found), name)
-        return found
+        rest = getattr(target, "ignored_instances", None)
+        ignored = () if rest is None else (_of_object(rest, name).values,)
+        return dataclasses.replace(found, size=getattr(target, "img_shape", None), ignored=ignored)
     for attribute in ("gt_boxes", "bboxes", "xyxy"):  # detectron2, mmengine, supervision
         if hasattr(target, attribute):
             boxes = getattr(target, attribute)
-            inner = _of_object(boxes, name)
-            return boxes if inner is None else inner
+            values = boxes if _is_plain(boxes) else _of_object(boxes, name).values
+            return ImageBoxes(values, size=getattr(target, "image_size", None))
     boxes = getattr(target, "tensor", None)  # detectron2's Boxes, mmdet's HorizontalBoxes
     if isinstance(boxes, Tensor):
         if boxes.ndim == 2 and boxes.shape[1] == 5:
             raise InvalidRequest(
                 name, f"are rotated boxes ({type(target).__name__}); masks need upright ones"
             )
-        return boxes
+        return ImageBoxes(boxes)
     raise InvalidRequest(
         name,
         f"cannot be read from {type(target).__name__}; write boxes=FUNCTION, which gives xyxy "

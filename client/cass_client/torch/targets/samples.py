@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cass_client.found import Form, Found, Region
+from cass_client.image_boxes import Form, ImageBoxes, Region
 from cass_client.torch.targets.images import image_key, image_size, pictures
 from cass_client.torch.targets.objects import read_target
 from cass_core.errors import InvalidRequest
@@ -13,7 +13,7 @@ from cass_core.errors import InvalidRequest
 
 def read_sample(
     sample: Any, position: int, boxes: str, image: str, form: Form
-) -> tuple[Found, tuple[int, int], Region | None]:
+) -> tuple[ImageBoxes, tuple[int, int], Region | None]:
     """The boxes of a sample, (H, W) of its image, and where the picture is if it says so.
 
     Errors name ``boxes[position]`` or ``image_size[position]``.
@@ -29,7 +29,7 @@ def read_sample(
         picture, target = sample[0], sample[1]
         # Of an image without annotations, as torchvision wraps a COCO set.
         is_empty = isinstance(target, Mapping) and not set(target) - {"image_id"}
-        found = Found(None) if is_empty else read_target(target, name, boxes, form)
+        found = ImageBoxes(None) if is_empty else read_target(target, name, boxes, form)
     else:
         raise InvalidRequest(
             name,
