@@ -17,9 +17,9 @@ from cass_server.engines.base import Engine
 from cass_server.exceptions import Cancelled, EngineBroken, Expired, Overloaded, Rejection
 from cass_server.observability.call import Call, Metadata
 from cass_server.observability.metrics import Metrics
+from cass_server.observability.request_metadata import request_id, token_of
 from cass_server.observability.tracing import Traces
 from cass_server.rpc.deadlines import Deadlines
-from cass_server.rpc.request_metadata import request_id, token_of
 from cass_server.rpc.requests import MaskRequest, Masks, Reader, Request
 from cass_server.rpc.status import clear_tracebacks, code_of, status_of
 from cass_server.scheduling.admission import SMALL_BYTES, Admission, Caller

@@ -21,11 +21,11 @@ from cass_core.errors import InvalidRequest
 from cass_server.config.limits import Limits
 from cass_server.exceptions import Cancelled, Rejection
 from cass_server.observability.call import Call, Metadata
+from cass_server.observability.request_metadata import server_timing, wants_timings
 from cass_server.rpc.answerer import Answerer, gone
 from cass_server.rpc.handlers import Handler, in_place
 from cass_server.rpc.parsing import read_info
 from cass_server.rpc.receiving import IS_SUPPORTED, Received
-from cass_server.rpc.request_metadata import server_timing, wants_timings
 from cass_server.rpc.requests import MaskReader, Reader, read_loss
 from cass_server.rpc.status import status_of
 from cass_server.rpc.streams import MaskStreams
