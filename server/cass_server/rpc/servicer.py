@@ -76,12 +76,7 @@ class CassService:
 
         def info(data: bytes) -> bytes:
             read_info(data, limits)
-            return pb.GetServerInfoResponse(
-                version=__version__,
-                device=answerer.engine.device,
-                limits=limits.message(),
-                features=FEATURES,
-            ).SerializeToString()
+            return server_info(answerer.engine.device, limits).SerializeToString()
 
         openers: Mapping[str, Opener] = {
             "GenerateMask": Unary("GenerateMask", read_masks, answerer).open,
@@ -108,6 +103,13 @@ class CassService:
     def refused_by_grpc(self, path: str) -> None:
         """Counts a call that gRPC refuses, since there is no room: in a flood, nothing more."""
         self._answerer.metrics.refused(path.rpartition("/")[2])
+
+
+def server_info(device: str, limits: Limits) -> pb.GetServerInfoResponse:
+    """What `GetServerInfo` answers."""
+    return pb.GetServerInfoResponse(
+        version=__version__, device=device, limits=limits.message(), features=FEATURES
+    )
 
 
 class Info:
