@@ -51,6 +51,8 @@ def test_defaults() -> None:
         "open_inference": True,
         "drain_seconds": 30,
         "log_level": "info",
+        "http_port": None,
+        "http_origins": None,
         "insecure": False,
         "tls_certificate": None,
         "tls_key": None,
