@@ -27,8 +27,9 @@ Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 TIMEOUT_KEY = "connect-timeout-ms"
 """The header with the caller's deadline, in milliseconds."""
 
-# What is left of the body of a refused request is taken for so long.
-_DISCARD_SECONDS = 2.0
+# What is left of the body of a refused request is taken for so long, and as many times the bytes of
+# the largest message.
+_DISCARD_SECONDS, _DISCARD_SHARE = 2.0, 4
 _MAX_DIGITS = 10  # as Connect has it
 
 
@@ -249,7 +250,7 @@ class Exchange:
             return
         if self.header("expect").lower() == "100-continue" and not self._received:
             return  # the caller waits
-        left = self._limits.message_bytes
+        left = _DISCARD_SHARE * self._limits.message_bytes
         with suppress(TimeoutError):
             async with asyncio.timeout(_DISCARD_SECONDS):
                 while not self._is_complete and left > 0:
