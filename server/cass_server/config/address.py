@@ -8,7 +8,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from cass_core.errors import CassError
 
 _UNIX = "unix:"
 _LONGEST_PATH = 107  # of a socket, by Linux
+_BACKLOG = 1024  # connections that wait to be accepted
 _OTHERS_SECONDS = 2.0  # for other workers to bind
 _HOST_PORT = re.compile(r"(?:\[[0-9A-Fa-f:.]+(?:%\w+)?\]|[A-Za-z0-9_.-]+):([0-9]{1,5})")
 
@@ -93,27 +94,54 @@ def reserve_port(host: str, port: int) -> tuple[contextlib.ExitStack, int]:
     held = contextlib.ExitStack()
     if is_unix(host):
         return held, port
-    name = None if host == "::" else host
-    holders: list[socket.socket] = []
-    absent = OSError()
-    try:
-        infos = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        for family, _, _, _, address in infos:
-            try:
-                holders.append(held.enter_context(_hold(family, (address[0], port, *address[2:]))))
-            except OSError as error:
-                # One of a name's addresses may be of a family that this machine does without.
-                if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
-                    raise
-                absent = error
-            else:
-                port = holders[-1].getsockname()[1]
-        if not holders:
-            raise absent
-    except OSError as error:
-        held.close()
-        raise CassError(f"cannot listen on {address_of(host, port)}: {error.strerror}") from error
+    for holder in _bound(host, port, _hold):
+        held.enter_context(holder)
+        port = holder.getsockname()[1]
     return held, port
+
+
+def _bound(
+    host: str, port: int, bind: Callable[[int, tuple[Any, ...]], socket.socket]
+) -> list[socket.socket]:
+    """A socket for each address of a host, on one port; raises as `reserve_port`."""
+    name = None if host == "::" else host
+    absent = OSError()
+    with contextlib.ExitStack() as stack:
+        made: list[socket.socket] = []
+        try:
+            infos = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            for family, _, _, _, address in infos:
+                try:
+                    made.append(stack.enter_context(bind(family, (address[0], port, *address[2:]))))
+                except OSError as error:
+                    # One of a name's addresses may be of a family that this machine does without.
+                    if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                        raise
+                    absent = error
+                else:
+                    port = made[-1].getsockname()[1]
+            if not made:
+                raise absent
+        except OSError as error:
+            where = address_of(host, port)
+            raise CassError(f"cannot listen on {where}: {error.strerror}") from error
+        stack.pop_all()
+    return made
+
+
+def listening_sockets(host: str, port: int, *, shared: bool) -> list[socket.socket]:
+    """Sockets that listen on a port (0 for a free one), one for each address of a host.
+
+    With ``shared`` other processes may do so too, as for `reserve_port`, whose addresses they are.
+
+    Raises:
+        CassError: as `reserve_port`.
+    """
+    options = (socket.SO_REUSEADDR, *((socket.SO_REUSEPORT,) if shared else ()))
+    made = _bound(host, port, lambda family, address: _bind(family, address, *options))
+    for one in made:
+        one.listen(_BACKLOG)
+    return made
 
 
 @contextlib.contextmanager

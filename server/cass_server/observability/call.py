@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Self, TypeAlias
+from typing import Any, Protocol, Self, TypeAlias
 
 Metadata: TypeAlias = Iterable[tuple[str, str | bytes]]
 Size: TypeAlias = tuple[int, int, int]
 """Images, boxes and patches of a request."""
+
+
+class CallContext(Protocol):
+    """What a computation asks about its call, as gRPC's `ServicerContext` answers it."""
+
+    def is_active(self) -> bool:
+        """Whether the caller still waits."""
+
+    def time_remaining(self) -> float:
+        """Seconds until the caller's deadline."""
+
+    def add_callback(self, callback: Callable[[], Any], /) -> Any:
+        """Calls it once the answer is taken, or nobody waits for it; false if that is so now."""
 
 
 class Call:

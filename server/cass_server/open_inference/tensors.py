@@ -39,6 +39,7 @@ _CONTENTS: Final = {
 }
 _MAX_SIDE: Final = 2**32 - 1
 _MAX_BYTES: Final = 2**63 - 1
+_MAX_UINT8: Final = 2**8 - 1
 
 TREE: Final[Tree] = tree_of(
     pb.ModelInferRequest.DESCRIPTOR,  # type: ignore[arg-type]
@@ -121,10 +122,11 @@ def typed_contents(message: pb.ModelInferRequest, views: Views) -> list[bytes | 
                 raise InvalidRequest(tensor.name, f"has fp32_contents for {tensor.datatype}")
             contents.append(view)
             continue
-        try:
-            contents.append(np.array(numbers, dtype).tobytes())
-        except OverflowError:
-            raise InvalidRequest(tensor.name, f"has numbers beyond {tensor.datatype}") from None
+        if dtype is np.uint8:  # which come as numbers of 32 bits, and NumPy takes modulo 256
+            largest = np.array(numbers, np.uint32).max(initial=0)
+            if largest > _MAX_UINT8:
+                raise InvalidRequest(tensor.name, f"has {largest}, beyond {tensor.datatype}")
+        contents.append(np.array(numbers, dtype).tobytes())
     return contents if any(map(len, contents)) else None
 
 

@@ -15,11 +15,11 @@ from cass_core.errors import InvalidRequest
 from cass_core.inputs import MaskInputs
 from cass_server.engines.base import Engine
 from cass_server.exceptions import Cancelled, EngineBroken, Expired, Overloaded, Rejection
-from cass_server.observability.call import Call, Metadata
+from cass_server.observability.call import Call, CallContext, Metadata
 from cass_server.observability.metrics import Metrics
+from cass_server.observability.request_metadata import request_id, token_of
 from cass_server.observability.tracing import Traces
 from cass_server.rpc.deadlines import Deadlines
-from cass_server.rpc.request_metadata import request_id, token_of
 from cass_server.rpc.requests import MaskRequest, Masks, Reader, Request
 from cass_server.rpc.status import clear_tracebacks, code_of, status_of
 from cass_server.scheduling.admission import SMALL_BYTES, Admission, Caller
@@ -100,7 +100,7 @@ class Answerer:
         call: Call,
         read: Reader,
         data: bytes,
-        context: grpc.ServicerContext,
+        context: CallContext,
         *,
         streamed: bool = False,
     ) -> bytes:
@@ -117,7 +117,7 @@ class Answerer:
                 return self._compute(call, request, context)
         return self._compute(call, request, context)
 
-    def _compute(self, call: Call, request: Request, context: grpc.ServicerContext) -> bytes:
+    def _compute(self, call: Call, request: Request, context: CallContext) -> bytes:
         call.begun = time.perf_counter()
         result: Any
         if isinstance(request, MaskRequest):
@@ -137,7 +137,7 @@ class Answerer:
         self,
         inputs: MaskInputs,
         out: Masks,
-        context: grpc.ServicerContext,
+        context: CallContext,
     ) -> None:
         """Compute masks, alone or with those of requests that wait at the same time."""
         masks, owners, weights = out
@@ -153,7 +153,7 @@ class Answerer:
             expires = time.monotonic() + context.time_remaining()
             self._batcher.fill(BatchRequest(inputs, masks, owners, expires, context.is_active))
 
-    def _hold(self, call: Call, size: int, context: grpc.ServicerContext) -> None:
+    def _hold(self, call: Call, size: int, context: CallContext) -> None:
         """Count the bytes of a request, which this thread has, and gRPC until the answer is taken.
 
         Raises `Overloaded` if there is no room for them.
@@ -163,7 +163,7 @@ class Answerer:
         if not context.add_callback(lambda: self._let_go(call)):
             self._let_go(call)
 
-    def _hold_in_turn(self, call: Call, size: int, context: grpc.ServicerContext) -> None:
+    def _hold_in_turn(self, call: Call, size: int, context: CallContext) -> None:
         """As `_hold`, once there is room, which the sender feels as backpressure.
 
         Raises `Overloaded` if memory is short: a message that waits is counted nowhere.
@@ -229,14 +229,14 @@ class Answerer:
         return identity
 
 
-def gone(context: grpc.ServicerContext) -> Rejection:
+def gone(context: CallContext) -> Rejection:
     """Why a call is not active any more."""
     if context.time_remaining() <= 0:
         return Expired("the deadline passed before the request was computed")
     return Cancelled("the caller is gone")
 
 
-def _checkpoint(context: grpc.ServicerContext) -> Callable[[], None]:
+def _checkpoint(context: CallContext) -> Callable[[], None]:
     """Ends a computation whose caller does not wait any more, or that the drain cannot wait for."""
 
     def check() -> None:

@@ -7,7 +7,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
-import grpc
 import numpy as np
 
 from cass import convert
@@ -25,12 +24,12 @@ from cass_core.results import HostLoss
 from cass_core.specs import MaskSpec
 from cass_core.work import most_work
 from cass_server.config.limits import Limits
-from cass_server.observability.call import Size
+from cass_server.observability.call import CallContext, Size
 from cass_server.rpc.parsing import parse
 
 Masks: TypeAlias = tuple[Sequence[Array], Sequence[Array], Sequence[Array]]
 """Masks, owner maps and weights (none unless requested), one of each per feature map."""
-FillMasks: TypeAlias = Callable[[MaskInputs, Masks, grpc.ServicerContext], None]
+FillMasks: TypeAlias = Callable[[MaskInputs, Masks, CallContext], None]
 
 # The longest options that are remembered, and how many.
 _KEPT_BYTES, _KEPT_PLANS = 512, 256
@@ -100,7 +99,7 @@ class MaskRequest(NamedTuple):
         lacking = self.plan.lacking
         return 0 if lacking is None else lacking(self.xyxy, self.offsets)
 
-    def compute(self, fill: FillMasks, context: grpc.ServicerContext) -> Masks:
+    def compute(self, fill: FillMasks, context: CallContext) -> Masks:
         """The arrays of the answer; small ones, which need no checkpoints, without ``fill``."""
         out = self.plan.layout.arrays()
         small = self.plan.small

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
 from functools import partial
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 import grpc
 from google.protobuf.descriptor import FileDescriptor
@@ -21,11 +21,11 @@ from cass_core.errors import InvalidRequest
 from cass_server.config.limits import Limits
 from cass_server.exceptions import Cancelled, Rejection
 from cass_server.observability.call import Call, Metadata
+from cass_server.observability.request_metadata import server_timing, wants_timings
 from cass_server.rpc.answerer import Answerer, gone
 from cass_server.rpc.handlers import Handler, in_place
 from cass_server.rpc.parsing import read_info
 from cass_server.rpc.receiving import IS_SUPPORTED, Received
-from cass_server.rpc.request_metadata import server_timing, wants_timings
 from cass_server.rpc.requests import MaskReader, Reader, read_loss
 from cass_server.rpc.status import status_of
 from cass_server.rpc.streams import MaskStreams
@@ -54,6 +54,18 @@ class Host(NamedTuple):
     streams: MaskStreams
     helper_pool: Executor
     is_serving: Callable[[], bool]
+    allows: Callable[[Metadata], bool] | None = None
+    """Whether a caller may, by the metadata; None lets everybody."""
+
+
+class Listener(Protocol):
+    """Serves the same on another port."""
+
+    def close(self) -> None:
+        """Refuses all calls from now on."""
+
+    def stop(self, seconds: float) -> None:
+        """Stops listening; returns when all answers have left, or after so many seconds."""
 
 
 class CassService:
@@ -76,12 +88,7 @@ class CassService:
 
         def info(data: bytes) -> bytes:
             read_info(data, limits)
-            return pb.GetServerInfoResponse(
-                version=__version__,
-                device=answerer.engine.device,
-                limits=limits.message(),
-                features=FEATURES,
-            ).SerializeToString()
+            return server_info(answerer.engine.device, limits).SerializeToString()
 
         openers: Mapping[str, Opener] = {
             "GenerateMask": Unary("GenerateMask", read_masks, answerer).open,
@@ -108,6 +115,13 @@ class CassService:
     def refused_by_grpc(self, path: str) -> None:
         """Counts a call that gRPC refuses, since there is no room: in a flood, nothing more."""
         self._answerer.metrics.refused(path.rpartition("/")[2])
+
+
+def server_info(device: str, limits: Limits) -> pb.GetServerInfoResponse:
+    """What `GetServerInfo` answers."""
+    return pb.GetServerInfoResponse(
+        version=__version__, device=device, limits=limits.message(), features=FEATURES
+    )
 
 
 class Info:

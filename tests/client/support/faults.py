@@ -62,7 +62,9 @@ def start(*arguments: str, **options: Any) -> Callable[[], Any]:
 
 
 class Hold:
-    """Lets a server wait in the middle of each request; see `tests.server.support.held_server`.
+    """Lets a server wait in the middle of each request.
+
+    See `tests.server.support.programs.held_server`.
 
     Args:
         folder: made here; of one server.

@@ -464,6 +464,16 @@ def test_contents_that_do_not_fit() -> None:
     assert refusal(empty) == "dtype: has no value"
 
 
+@pytest.mark.parametrize("number", [256, 300, 2**32 - 1])
+def test_numbers_beyond_uint8(number: int) -> None:
+    target = np.full((1, 2), 255, np.uint8)
+    logits = np.zeros((1, 2), np.float32)
+    request = typed(infer_request({"LOGITS": logits, "TARGET": target}, model="cass_loss"))
+    answered(request)
+    request.inputs[1].contents.uint_contents[1] = number
+    assert refusal(request) == f"TARGET: has {number}, beyond UINT8"
+
+
 def test_a_message_of_very_many_fields_ends_at_once() -> None:
     reader = InferReader(LIMITS, ENGINE.small_fill)
     with pytest.raises(InvalidRequest, match="has more than 256 fields"):

@@ -27,7 +27,7 @@ from tests.server.support.requests import mask_request
 from tests.support.programs import ended
 from tests.support.servers import ServerProcess, server_process, serving
 
-DEAF = Path(__file__).parents[1] / "support" / "deaf_server.py"
+DEAF = Path(__file__).parents[1] / "support" / "programs" / "deaf_server.py"
 SIGNALS = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 
 

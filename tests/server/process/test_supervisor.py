@@ -24,7 +24,7 @@ from cass_server.process.worker_channel import WorkerChannel
 from tests.server.support.processes import LIMIT, health
 from tests.support.servers import ServerProcess, server_process
 
-_PROGRAM = Path(__file__).parents[1] / "support" / "supervised.py"
+_PROGRAM = Path(__file__).parents[1] / "support" / "programs" / "supervised.py"
 
 
 def _supervisor(folder: Path, *words: str) -> AbstractContextManager[ServerProcess]:

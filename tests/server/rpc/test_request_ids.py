@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cass.v1 import cass_pb2 as pb
-from cass_server.rpc.request_metadata import request_id
+from cass_server.observability.request_metadata import request_id
 from tests.server.support.details import fails
 from tests.server.support.in_thread import Running, running
 from tests.server.support.processes import LIMIT
@@ -83,5 +83,6 @@ def test_what_could_forge_a_line_is_not_taken(value: str | bytes) -> None:
 
 
 def test_two_processes_do_not_make_the_same_ids() -> None:
-    make = "from cass_server.rpc.request_metadata import request_id; print(request_id([]))"
+    module = "cass_server.observability.request_metadata"
+    make = f"from {module} import request_id; print(request_id([]))"
     assert printed("-c", make) != printed("-c", make)

@@ -20,11 +20,11 @@ from tests.support.servers import ServerProcess
 LIMIT = 60.0
 """Seconds that no step takes unless something is broken."""
 
-_HELD = Path(__file__).with_name("held_server.py")
+_HELD = Path(__file__).parent / "programs" / "held_server.py"
 
 
 def held(folder: Path, *files: str) -> tuple[str, ...]:
-    """The program whose engine does what the files in this folder say; see `held_server`.
+    """The program whose engine does what the files in this folder say; see `programs.held_server`.
 
     Args:
         folder: of the files.
