@@ -17,8 +17,8 @@ from cass_server.rpc.requests import Reader
 from cass_server.rpc.status import clear_tracebacks, code_of
 from cass_server.scheduling.admission import Caller
 
-# What JSON takes once it is read, for each of its bytes; nested lists, measured.
-JSON_SHARE = 8
+# What JSON takes at most once it is read, for each of its bytes: of short numbers, measured.
+JSON_SHARE = 16
 
 
 class Calls:
