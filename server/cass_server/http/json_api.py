@@ -19,8 +19,9 @@ from cass_server.http.openapi import document
 from cass_server.rpc.requests import Reader
 from cass_server.rpc.servicer import server_info
 
-MAX_JSON_BYTES = 8 << 20
-"""The most bytes of a request in JSON, of which nested lists take up to twenty times as many."""
+MAX_JSON_BYTES = 4 << 20
+"""The most bytes of a request in JSON, which is parsed in one go, while no other thread runs: of so
+many in a tenth of a second."""
 
 
 class Path(NamedTuple):

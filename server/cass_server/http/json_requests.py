@@ -55,6 +55,8 @@ LOSS_FIELDS: Final = (
 )
 _FLOATS: Final = ("float32",)
 _MOST_LETTERS: Final = 500
+# Lists and objects in a request beside its boxes.
+_MORE_BRACKETS: Final = 1 << 16
 
 
 class JsonMaskReader:
@@ -69,7 +71,7 @@ class JsonMaskReader:
     def __call__(self, data: bytes) -> MaskRequest:
         """The request in a text."""
         with _short_errors():
-            return self._request(check_names(_parsed(data), MASK_FIELDS))
+            return self._request(check_names(_parsed(data, self._limits), MASK_FIELDS))
 
     def _request(self, given: Mapping[str, Any]) -> MaskRequest:
         encoding = _encoding(given)
@@ -94,7 +96,7 @@ class JsonMaskReader:
 def read_json_loss(data: bytes, limits: Limits) -> LossRequest:
     """The request for a loss in a text; raises `InvalidRequest`."""
     with _short_errors():
-        return _loss_request(check_names(_parsed(data), LOSS_FIELDS), limits)
+        return _loss_request(check_names(_parsed(data, limits), LOSS_FIELDS), limits)
 
 
 def _loss_request(given: Mapping[str, Any], limits: Limits) -> LossRequest:
@@ -131,7 +133,12 @@ def _loss_request(given: Mapping[str, Any], limits: Limits) -> LossRequest:
     return request._replace(write=_LossAnswer(encoding))
 
 
-def _parsed(data: bytes) -> Any:
+def _parsed(data: bytes, limits: Limits) -> Any:
+    # Each takes some ninety bytes and a look of the garbage collector. A box is one, and so is a
+    # row of logits.
+    most = 2 * limits.boxes + _MORE_BRACKETS
+    if data.count(b"[") + data.count(b"{") > most:
+        raise InvalidRequest("request", f"has more than {most} lists and objects; send base64")
     try:
         return from_json(data, allow_inf_nan=False, cache_strings="keys")
     except ValueError as error:

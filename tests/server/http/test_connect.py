@@ -162,6 +162,9 @@ def test_errors(service: Running) -> None:
         (b'{"dtype":"DATA_TYPE_INT9"}', "application/json", 400),
         (b"", "application/x-www-form-urlencoded", 415),
         (b"", "", 415),
+        (b"", "application/grpc", 415),
+        (b"", "application/grpc+proto", 415),
+        (b"", "application/grpc-web-text", 415),
     ],
 )
 def test_what_is_no_message(service: Running, body: bytes, kind: str, status: int) -> None:
@@ -170,6 +173,12 @@ def test_what_is_no_message(service: Running, body: bytes, kind: str, status: in
     if status == 400:
         assert answer.json["message"].startswith(("request: ", "feature_map: "))
         assert len(answer.body) < 3000
+
+
+def test_headers_that_are_no_text(service: Running) -> None:
+    answer = service.post(f"{SERVICE}/GenerateMask", b"", content_type=PROTO, x_user_agent="\xff")
+    assert (answer.status, answer.error["field"]) == (400, "headers")
+    assert service.post("/v1/masks", {}, x_user_agent="\xff").status == 400
 
 
 def test_only_post(service: Running) -> None:

@@ -268,6 +268,21 @@ def test_streams_are_bounded() -> None:
         wait_until(lambda: service.post(path, b"", content_type=kind).body == b"\x02\0\0\0\2{}")
 
 
+def test_unfinished_messages_of_streams_count() -> None:
+    """And a stream that is silent ends when the service closes."""
+    kind, path = "application/connect+proto", "/cass.v1.CassService/StreamMasks"
+    with running_http(limits=Limits(receive_seconds=LIMIT)) as service:
+        message = b"\0" + (4 << 20).to_bytes(4, "big") + bytes(3 << 20)
+        chunk = b"%x\r\n%b\r\n" % (len(message), message)
+        with service.raw(head(path, "transfer-encoding: chunked", kind=kind), chunk) as peer:
+            wait_until(lambda: service.admission.held_bytes >= 3 << 20)
+            service.application.close()
+            text = all_of(peer)
+        assert text.startswith(b"HTTP/1.1 200 ")
+        assert b'"code": "unavailable"' in text
+        service.assert_all_is_given_back()
+
+
 def test_a_closed_service_refuses() -> None:
     with running_http() as service:
         service.application.close()

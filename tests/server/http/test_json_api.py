@@ -262,6 +262,16 @@ def test_what_is_no_request(service: Running, body: bytes, reason: str) -> None:
         assert answer.error["reason"].startswith(reason)
 
 
+def test_lists_are_bounded() -> None:
+    """One for each box and row, and no more; they are not parsed first."""
+    with running_http(limits=Limits(boxes=5)) as service:
+        body = b'{"boxes":[' + b"[]," * (1 << 17) + b"[]]}"
+        answer = service.post("/v1/masks", body)
+        assert answer.status == 400
+        assert answer.error["field"] == "request"
+        assert "has more than 65546 lists and objects" in answer.error["reason"]
+
+
 def test_numbers_beyond_every_float(service: Running) -> None:
     box = b'{"boxes":[[[0,0,1e999,1]]],"image_size":[32,32],"feature_map":[4,4]}'
     assert service.post("/v1/masks", box).error["field"] == "boxes[0][0].x2"
