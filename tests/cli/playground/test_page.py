@@ -5,11 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shlex
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +17,7 @@ from PIL import Image
 from cass_core import MaskSpec, WeightSpec, generate_mask
 from cass_core.synthetic import street_scene
 from tests.cli.playground.browser import Browser, browser, needs_browser
+from tests.cli.playground.command import playground
 from tests.support.programs import ended, printed
 from tests.support.servers import serving
 
@@ -33,31 +30,6 @@ MODULES = """
 """
 READOUT = "document.querySelector('[data-pane=b] + .readout').textContent"
 READY = "[...document.querySelectorAll('.pane')].every((p) => p.ariaBusy === 'false')"
-
-
-@contextmanager
-def playground(*arguments: object) -> Iterator[str]:
-    """The address that the command prints; it ends well when it is interrupted."""
-    command = [sys.executable, "-m", "cass_cli", "playground", "--no-browser"]
-    process = subprocess.Popen(
-        [*command, *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        url = process.stdout.readline().strip()
-        assert url.startswith("http://127.0.0.1:"), process.stderr and process.stderr.read()
-        yield url
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
-        assert process.returncode == 0, errors
-        assert "Traceback" not in errors
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +136,8 @@ def test_draw_move_resize_delete(page: Browser) -> None:
     assert drawn.max() == 1
     np.testing.assert_array_equal(mask_of(page), drawn)
     # It is selected: the handle in its lower right corner makes it larger.
-    page.drag(*(on_pane(page, *boxes_of(page)[0, 2:] + by) for by in (0, 30, 80)))
+    right, bottom = boxes_of(page)[0, 2:].tolist()
+    page.drag(*(on_pane(page, right + by, bottom + by) for by in (0, 30, 80)))
     settle(page)
     np.testing.assert_allclose(boxes_of(page), [[400, 200, 800, 600]], atol=6)
     pick_up(page, "select")
@@ -388,3 +361,108 @@ def test_a_server_that_goes_away(tmp_path: Path) -> None:
         expected = core(STREET.boxes, MaskSpec(base_sigma=sigma))[0]
         np.testing.assert_array_equal(mask_of(page), expected)
         assert all("status of 503" in error for error in page.errors), page.errors
+
+
+@needs_browser
+@pytest.mark.timeout(300)
+def test_by_keyboard_and_by_name(page: Browser) -> None:
+    """Everything has a name for a screen reader, and boxes need no pointer."""
+    nameless = []
+    for node in page.send("Accessibility.getFullAXTree")["nodes"]:
+        role = node.get("role", {}).get("value")
+        roles = ("button", "slider", "spinbutton", "checkbox", "radio", "switch", "combobox")
+        named = node.get("name", {}).get("value") or node.get("ignored")
+        if role in (*roles, "textbox", "image", "dialog", "region") and not named:
+            nameless.append(node)
+    assert nameless == []
+    page.run("document.getElementById('clear').click()")
+    page.run("document.querySelector('[data-pane=a]').focus()")
+    page.press("n")
+    page.until("document.activeElement.dataset.pane === 'a'")
+    settle(page)
+    (before,) = boxes_of(page)
+    page.press("ArrowRight", modifiers=1)
+    page.press("ArrowUp")
+    page.press("ArrowDown", modifiers=8)
+    settle(page)
+    (after,) = boxes_of(page)
+    assert (after - before).tolist() == [10, -1, 10, 0]
+    np.testing.assert_array_equal(mask_of(page), core([after], MaskSpec())[0])
+    page.press("Escape")
+    page.press("ArrowRight")
+    spoken = page.until(
+        "document.getElementById('live').textContent.includes('row')"
+        " && document.getElementById('live').textContent"
+    )
+    assert spoken.startswith("A 1.000, owner 1, weight 1.000, row 46, column 81. B 1.000")
+    page.run("document.querySelector('#boxes tbody th button').click()")
+    page.press("Delete")
+    settle(page)
+    assert not len(boxes_of(page))
+
+
+@needs_browser
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("width", [320, 390, 820, 1100])
+def test_small_screens(url: str, width: int, tmp_path: Path) -> None:
+    """Nothing is wider than the window, and all is there in the dark too."""
+    with browser(tmp_path / "profile") as page:
+        page.resize(width, 800, touch=width < 800)
+        page.prefer(prefers_color_scheme="dark")
+        page.open(url)
+        settle(page)
+        assert page.run("document.documentElement.scrollWidth") <= width
+        assert page.run("getComputedStyle(document.body).backgroundColor") == "rgb(14, 17, 23)"
+        beyond = page.run(
+            "[...document.querySelectorAll('main button, main input, main select')]"
+            ".filter((e) => e.checkVisibility() && !e.closest('.unseen, .scroll, label'))"
+            ".filter((e) => e.getBoundingClientRect().right > innerWidth).map((e) => e.id)"
+        )
+        assert beyond == []
+        assert page.errors == []
+
+
+@needs_browser
+@pytest.mark.timeout(300)
+def test_a_data_set(tmp_path: Path) -> None:
+    hostile = "<img src=x onerror=document.title='owned'>"
+    sizes = [(60, 80), (90, 50), (40, 200)]
+    for i, (height, width) in enumerate(sizes):
+        Image.new("RGB", (width, height), (0, 90 * i, 0)).save(tmp_path / f"{i}.png")
+    content = {
+        "images": [
+            {"id": name, "file_name": f"{i}.png", "height": sizes[i][0], "width": sizes[i][1]}
+            for i, name in enumerate(("first", hostile, "last"))
+        ],
+        "categories": [{"id": 1, "name": hostile}],
+        "annotations": [
+            {"id": 1, "image_id": hostile, "bbox": [5, 6, 20, 30], "category_id": 1},
+            {"id": 2, "image_id": "last", "bbox": [50, 6, 60.5, 30], "category_id": 1},
+        ],
+    }
+    (tmp_path / "file.json").write_text(json.dumps(content))
+    options = "--annotations", tmp_path / "file.json", "--images", tmp_path
+    with playground(*options) as url, browser(tmp_path / "profile") as page:
+        page.open(url)
+        settle(page)
+        name = "document.getElementById('picture-name').textContent"
+        assert page.run(name) == "first"
+        page.press("]")
+        page.press("]")
+        page.until(f"{name} === 'last'")
+        settle(page)
+        expected = generate_mask([[[50, 6, 110.5, 36]]], (40, 200), (5, 25))[0]
+        np.testing.assert_array_equal(mask_of(page), expected)
+        type_into(page, "#wanted", hostile)
+        page.run("document.getElementById('jump').requestSubmit()")
+        page.until(f"{name} === {json.dumps(hostile)}")
+        settle(page)
+        assert page.run("document.getElementById('picture-place').textContent") == "2 of 3"
+        assert page.run("document.title") == f"{hostile} – CASS playground"
+        assert hostile in page.run("document.querySelector('#boxes tbody').textContent")
+        assert page.run("document.images.length") == 4  # three panes and the mark above
+        type_into(page, "#wanted", "nowhere")
+        page.run("document.getElementById('jump').requestSubmit()")
+        page.until("document.getElementById('toast').textContent.includes(\"'nowhere' is not\")")
+        assert page.run(name) == hostile
+        assert all("status of 404" in error for error in page.errors), page.errors

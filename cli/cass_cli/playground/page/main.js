@@ -8,7 +8,7 @@ import { buildProfile, drawProfile } from "./profile.js";
 import { buildShare } from "./share.js";
 import { buildPanes, drawPanes, shownPanes, zoomAt } from "./stage.js";
 import {
-  SIDES, cellsOf, change, changesOf, config, fromLink, makeSide, onChange, onHistory, state, travel, view,
+  SIDES, cellsOf, change, changesOf, commit, config, fromLink, makeSide, onChange, onHistory, state, travel, view,
 } from "./state.js";
 import { TOOLS, addBox, buildTools, removeSelected, setTool } from "./tools.js";
 
@@ -113,6 +113,11 @@ function go(by) {
   if (found) restore(found);
 }
 
+function setSide(name, side) {
+  change((s) => { s.sides[name] = side; });
+  commit();
+}
+
 const KEYS = {
   ...Object.fromEntries(TOOLS.map(([tool, , key]) => [key, () => setTool(tool)])),
   ...Object.fromEntries(LAYERS.map((layer, i) => [`${i + 1}`, () => change((s) => { s.layer = layer; })])),
@@ -181,8 +186,8 @@ async function start() {
   useData(data);
   state.sides = { a: makeSide("baseline"), b: makeSide("recommended") };
   buildPanes(
-    (name, preset) => change((s) => { s.sides[name] = makeSide(preset, {}, s.sides[name].weights); }),
-    (name) => change((s) => { s.sides[name] = makeSide(s.sides[name].preset); }),
+    (name, preset) => setSide(name, makeSide(preset, {}, state.sides[name].weights)),
+    (name) => setSide(name, makeSide(state.sides[name].preset)),
   );
   buildTools();
   buildControls();

@@ -1,11 +1,12 @@
 // Where pictures and boxes come from: the drawn street, the data set, a file of one's own.
 import { byId, say, toast } from "./dom.js";
 import { panes } from "./stage.js";
-import { change, config, state, view } from "./state.js";
+import { change, commit, state } from "./state.js";
 
 let originals = []; // the boxes as the picture came with them
 let known = { count: 0 }; // of the data set
 let ticket = 0; // of the newest picture: an older one that comes later is not shown
+let wanted = { kind: "" }; // the newest picture asked for, which may still be on its way
 let url = null; // of a file of one's own
 
 export function useData(data) {
@@ -33,7 +34,8 @@ function lineThrough(boxes, [height, width]) {
 // Show a picture with the boxes that it comes with; with `keep` those of a link stay.
 export async function showPicture(picture, keep = false) {
   const mine = ++ticket;
-  if (picture.kind === "file") return showFileless(picture);
+  wanted = picture;
+  if (picture.kind === "file") return showNamed(picture);
   const path = picture.kind === "street" ? `street/${picture.seed}` : `data/${picture.index}`;
   try {
     const scene = await getJson(`${path}.json`);
@@ -43,6 +45,7 @@ export async function showPicture(picture, keep = false) {
     put({ picture, name, source, size: scene.size, boxes: toBoxes(scene), keep });
     return true;
   } catch (error) {
+    if (mine === ticket) wanted = state.picture;
     toast(error.message);
     return false;
   }
@@ -58,6 +61,11 @@ function put({ picture, name, source, size, boxes, keep }) {
     }
     Object.assign(v, { selected: null, hover: null, zoom: 1, centre: null });
   });
+  commit();
+  showSource(source, name);
+}
+
+function showSource(source, name) {
   showName(name);
   for (const pane of Object.values(panes)) {
     pane.picture.hidden = !source;
@@ -67,21 +75,21 @@ function put({ picture, name, source, size, boxes, keep }) {
 }
 
 function showName(name) {
-  const of = state.picture.kind === "data" ? ` ${state.picture.index + 1} of ${known.count.toLocaleString("en")}` : "";
-  byId("picture-name").textContent = `${name}${of}`;
+  const of = state.picture.kind === "data" ? `${state.picture.index + 1} of ${known.count.toLocaleString("en")}` : "";
+  byId("picture-name").textContent = name;
+  byId("picture-place").textContent = of;
   byId("picture-name").title = `${name}, ${state.size[1]} × ${state.size[0]} pixels`;
   byId("previous").disabled = state.picture.kind === "data" ? state.picture.index === 0 : state.picture.kind === "street" && state.picture.seed === 0;
   byId("next").disabled = state.picture.kind === "data" && state.picture.index >= known.count - 1;
   document.title = `${name} – CASS playground`;
 }
 
-// A link to somebody's own picture: only the boxes are there until it is dropped again.
-function showFileless(picture) {
-  if (url && picture.name === shownFile) return true;
+// A picture of one's own, named by a link: only its boxes are there until it is dropped again.
+function showNamed(picture) {
+  const isHere = url !== null && picture.name === shownFile;
   originals = structuredClone(state.boxes);
-  for (const pane of Object.values(panes)) pane.picture.hidden = true;
-  showName(picture.name);
-  toast(`This link was made over ${picture.name}: drop that picture here to see it.`);
+  showSource(isHere ? url : null, picture.name);
+  if (!isHere) toast(`This link was made over ${picture.name}: drop that picture here to see it.`);
   return true;
 }
 
@@ -100,6 +108,7 @@ export async function showFile(file) {
     return;
   }
   if (mine !== ticket) return;
+  wanted = { kind: "file", name: file.name };
   if (url) URL.revokeObjectURL(url);
   url = source;
   shownFile = file.name;
@@ -110,14 +119,13 @@ export async function showFile(file) {
   say(`${file.name}, ${size[1]} by ${size[0]} pixels. Draw boxes, or press n for one.`);
 }
 
+// The next picture of its kind, or the first one after one's own.
 export function step(by) {
-  const { picture } = state;
-  if (picture.kind === "data" || (picture.kind === "file" && known.count)) {
-    const index = picture.kind === "data" ? picture.index + by : 0;
-    if (index >= 0 && index < known.count) return showPicture({ kind: "data", index });
-    return false;
+  if (wanted.kind === "data" || (wanted.kind === "file" && known.count)) {
+    const index = wanted.kind === "data" ? wanted.index + by : 0;
+    return index >= 0 && index < known.count && showPicture({ kind: "data", index });
   }
-  const seed = picture.kind === "street" ? picture.seed + by : 0;
+  const seed = wanted.kind === "street" ? wanted.seed + by : 0;
   return seed >= 0 && showPicture({ kind: "street", seed });
 }
 
@@ -137,6 +145,7 @@ export function restoreBoxes() {
     Object.assign(s, { ignored: [], valid: null });
     v.selected = null;
   });
+  commit();
 }
 
 export function clearBoxes() {
@@ -144,6 +153,7 @@ export function clearBoxes() {
     Object.assign(s, { boxes: [], ignored: [], valid: null });
     v.selected = null;
   });
+  commit();
 }
 
 // Whether the boxes are those of the annotations file.

@@ -49,7 +49,7 @@ export function buildShare() {
   const close = element("button", { type: "button", "aria-label": "Close" }, "Close");
   close.addEventListener("click", () => dialog.close());
   dialog.append(
-    element("h2", { id: "share-title" }, "Take it with you"),
+    element("h2", { id: "share-title" }, "Copy what is set"),
     element("div", { class: "share-row" }, forms, sides), code, note,
     element("div", { class: "share-row end" }, file, close, copy),
   );

@@ -6,6 +6,7 @@ import { config, state, view } from "./state.js";
 
 export const panes = {}; // a, b, d: their parts
 const NAMES = { a: "A", b: "B", d: "B − A" };
+const WIDE = 2.2; // panes of pictures wider than so many heights stand below each other
 export const PRESETS = { recommended: "recommended", improved: "improved", baseline: "baseline", cas_detr: "CaS-DETR" };
 
 export function buildPanes(onPreset, onReset) {
@@ -95,8 +96,9 @@ export function pan(port, dx, dy) {
 
 export function drawPanes() {
   const single = state.layer === "difference";
-  byId("panes").classList.toggle("single", single);
   const [height, width] = state.size;
+  byId("panes").classList.toggle("single", single);
+  byId("panes").classList.toggle("wide", width > WIDE * height);
   for (const pane of Object.values(panes)) {
     pane.root.hidden = single !== (pane.name === "d");
     if (pane.root.hidden) continue;

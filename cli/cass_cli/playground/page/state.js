@@ -131,14 +131,17 @@ export function fromLink(link) {
 
 // ---- undo: a snapshot whenever things come to rest
 
-const remember = quiet(300, () => {
+const remember = quiet(300, commit);
+
+// What is done by now is one step to undo.
+export function commit() {
   const text = snapshot();
   if (text === past[at]) return;
   past = [...past.slice(Math.max(0, at - 99), at + 1), text];
   at = past.length - 1;
   history.replaceState(null, "", linkOf(text));
   announceHistory();
-});
+}
 
 let announceHistory = () => {};
 export const onHistory = (listener) => { announceHistory = () => listener(at > 0, at < past.length - 1); };

@@ -2,7 +2,7 @@
 import { clamp, say } from "./dom.js";
 import { patchPixels } from "./grid.js";
 import { handlesOf, pan, panes, pointOf, scaleOf, selectedItem, shownPanes, wordsAt, zoomAt } from "./stage.js";
-import { change, state, view } from "./state.js";
+import { change, commit, state, view } from "./state.js";
 
 export const TOOLS = [
   ["select", "Select and move", "v"], ["box", "Draw a box", "b"], ["ignore", "Draw an ignored region", "i"],
@@ -63,6 +63,7 @@ function begin(pane, event) {
     for (const name of ["pointermove", "pointerup", "pointercancel"]) port.removeEventListener(name, name === "pointermove" ? onMove : onEnd);
     drag = null;
     change(() => move.end?.(pointOf(port, next), next.type === "pointercancel"));
+    commit();
   };
   port.addEventListener("pointermove", onMove);
   port.addEventListener("pointerup", onEnd);
@@ -199,6 +200,7 @@ export function removeSelected() {
     else s[selected.kind].splice(selected.index, 1);
     v.selected = null;
   });
+  commit();
   say(`Removed. ${state.boxes.length} boxes.`);
 }
 
@@ -209,6 +211,7 @@ export function addBox() {
     insert("boxes", [x - side, y - side, x + side, y + side].map(Math.round));
     v.boxes = true;
   });
+  commit();
   say(`Box ${state.boxes.length} added and selected: arrow keys move it.`);
 }
 
