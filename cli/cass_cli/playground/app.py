@@ -70,7 +70,11 @@ class Playground:
         self._scenes: dict[str, Scenes] = {"street": Streets()}
         if data is not None:
             self._scenes["data"] = data
-        self._files = {path.name: path.read_bytes() for path in _PAGE.iterdir()}
+        self._files = {
+            path.relative_to(_PAGE).as_posix(): path.read_bytes()
+            for path in _PAGE.rglob("*")
+            if path.is_file()
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """As ASGI has it."""

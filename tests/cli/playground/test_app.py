@@ -6,9 +6,10 @@ import asyncio
 import dataclasses
 import io
 import json
+import posixpath
 import re
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -242,22 +243,30 @@ def test_a_file_without_images(tmp_path: Path) -> None:
 
 # ---- the page's files
 
-SCRIPTS = {path.name: path.read_text(encoding="utf-8") for path in PAGE.glob("*.js")}
-HTML = (PAGE / "index.html").read_text(encoding="utf-8")
+FILES = {
+    path.relative_to(PAGE).as_posix(): path.read_text(encoding="utf-8")
+    for path in PAGE.rglob("*")
+    if path.is_file()
+}
+SCRIPTS = {name: text for name, text in FILES.items() if name.endswith(".js")}
+HTML = FILES["index.html"]
 
 
 def test_every_option_has_a_control() -> None:
-    names = set(re.findall(r'\{ name: "(\w+)"', SCRIPTS["options.js"]))
+    names = set(re.findall(r'\bname: "(\w+)"', SCRIPTS["model/options.js"]))
     specs = {field.name for spec in (MaskSpec, WeightSpec) for field in dataclasses.fields(spec)}
     assert names == specs
 
 
-def test_what_the_page_names_is_there() -> None:
+def test_what_the_page_names_is_there(app: Playground) -> None:
     named = set(re.findall(r'(?:src|href)="([\w.]+)"', HTML))
-    named |= {
-        name for text in SCRIPTS.values() for name in re.findall(r'from "\./(\w+\.js)"', text)
-    }
-    assert named == {path.name for path in PAGE.iterdir()} - {"index.html"}
+    for name, text in SCRIPTS.items():
+        folder = PurePosixPath(name).parent
+        for other in re.findall(r'from "(\.[\w./]+)"', text):
+            named.add(posixpath.normpath(folder / other))
+    assert named == set(FILES) - {"index.html"}
+    for name in FILES:
+        assert ask(app, f"/secret/{name}").body.decode() == FILES[name]
     ids = re.findall(r'id="([\w-]+)"', HTML)
     assert len(ids) == len(set(ids))
     made = set(re.findall(r'id: "([\w-]+)"', "".join(SCRIPTS.values())))
@@ -268,8 +277,8 @@ def test_what_the_page_names_is_there() -> None:
 
 def test_nothing_from_elsewhere() -> None:
     """No address but of XML's names, no style or script within a page, no text as HTML."""
-    for path in PAGE.iterdir():
-        text = path.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
-        assert not re.search(r"https?:|//\w+\.\w+/", text), path.name
-        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|\beval\(", text), path.name
+    for name, text in FILES.items():
+        own = text.replace("http://www.w3.org/2000/svg", "")
+        assert not re.search(r"https?:|//\w+\.\w+/", own), name
+        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|\beval\(", own), name
     assert not re.search(r"<style|<script(?! type=\"module\" src)|\sstyle=|\son\w+=", HTML)

@@ -25,8 +25,9 @@ STREET = street_scene(0)
 SIZE, MAP = (736, 1280), (92, 160)
 # Modules are there once: these are what the page itself works with.
 MODULES = """
-    const [{ panes, scaleOf }, { state, view }] = await Promise.all(
-      ["stage", "state"].map((name) => import(new URL(`${name}.js`, location.href))));
+    const [{ panes }, { scaleOf }, { state, view }] = await Promise.all(
+      ["view/panes", "view/geometry", "model/state"].map(
+        (name) => import(new URL(`${name}.js`, location.href))));
 """
 READOUT = "document.querySelector('[data-pane=b] + .readout').textContent"
 READY = "[...document.querySelectorAll('.pane')].every((p) => p.ariaBusy === 'false')"
@@ -176,7 +177,7 @@ def test_sliders(page: Browser) -> None:
     page.press("4")
     settle(page)
     mask = core(STREET.boxes, spec)[0].repeat(3, axis=0).repeat(3, axis=1)[: MAP[0], : MAP[1]]
-    difference = np.array(inside(page, "[...panes.d.result.values]")).reshape(MAP)
+    difference = np.array(inside(page, "[...panes.d.result.mask.values]")).reshape(MAP)
     expected = mask - core(STREET.boxes, MaskSpec.baseline())[0]
     np.testing.assert_allclose(difference, expected, atol=1e-6)
     page.run("document.querySelector('.pane-head .quiet:not([hidden])')")
@@ -280,7 +281,7 @@ def test_what_is_copied(page: Browser, url: str, tmp_path: Path) -> None:
     copied = page.run(f"""(async () => {{ {MODULES}
         const {{ pythonOf, jsonOf, commandOf, cocoOf }} =
           await import(new URL("snippets.js", location.href));
-        const {{ linkOf }} = await import(new URL("state.js", location.href));
+        const {{ linkOf }} = await import(new URL("model/state.js", location.href));
         const side = state.sides.b;
         return [pythonOf(side), jsonOf(side), commandOf(side), cocoOf(), linkOf()];
     }})()""")

@@ -1,16 +1,38 @@
 // The page: puts its parts together, and says what happens when.
-import { getPresets } from "./api.js";
-import { buildControls, drawControls, segment } from "./controls.js";
 import { byId, element, icon, toast } from "./dom.js";
 import { learn, update } from "./live.js";
-import { clearBoxes, jump, restoreBoxes, showFile, showPicture, step, useData } from "./pictures.js";
-import { buildProfile, drawProfile } from "./profile.js";
-import { buildShare } from "./share.js";
-import { buildPanes, drawPanes, shownPanes, zoomAt } from "./stage.js";
+import { getPresets } from "./model/api.js";
+import { addBox, removeSelected } from "./model/items.js";
 import {
-  SIDES, cellsOf, change, changesOf, commit, config, fromLink, makeSide, onChange, onHistory, state, travel, view,
-} from "./state.js";
-import { TOOLS, addBox, buildTools, removeSelected, setTool } from "./tools.js";
+  cellsOf,
+  change,
+  changesOf,
+  commit,
+  config,
+  fromLink,
+  makeSide,
+  onChange,
+  onHistory,
+  SIDES,
+  state,
+  travel,
+  view,
+} from "./model/state.js";
+import {
+  clearBoxes,
+  jump,
+  restoreBoxes,
+  showFile,
+  showPicture,
+  step,
+  useData,
+} from "./pictures.js";
+import { buildShare } from "./share.js";
+import { buildControls, drawControls, segment } from "./view/controls.js";
+import { zoomAt } from "./view/geometry.js";
+import { buildPanes, drawPanes } from "./view/panes.js";
+import { buildTools, setTool, TOOLS } from "./view/pointer.js";
+import { buildProfile, drawProfile } from "./view/profile.js";
 
 const LAYERS = ["mask", "owner", "weights", "difference"];
 
@@ -21,12 +43,24 @@ function buildBar() {
   }
   for (const layer of LAYERS) {
     const words = layer[0].toUpperCase() + layer.slice(1);
-    byId("layers").append(segment("layer", layer, words, (value) => change((s) => { s.layer = value; })));
+    byId("layers").append(
+      segment("layer", layer, words, (value) =>
+        change((s) => {
+          s.layer = value;
+        }),
+      ),
+    );
   }
   for (const [id, name, words = ""] of [
-    ["previous", "left"], ["next", "right"], ["open", "open", "Open"], ["share", "share", "Copy"],
-    ["undo", "undo"], ["redo", "redo"], ["help", "help"],
-  ]) byId(id).append(icon(`i-${name}`), ...(words ? [element("span", {}, words)] : []));
+    ["previous", "left"],
+    ["next", "right"],
+    ["open", "open", "Open"],
+    ["share", "share", "Copy"],
+    ["undo", "undo"],
+    ["redo", "redo"],
+    ["help", "help"],
+  ])
+    byId(id).append(icon(`i-${name}`), ...(words ? [element("span", {}, words)] : []));
   const click = (id, action) => byId(id).addEventListener("click", action);
   click("previous", () => step(-1));
   click("next", () => step(1));
@@ -48,10 +82,19 @@ function buildBar() {
     event.preventDefault();
     jump(byId("wanted").value.trim());
   });
-  for (const [id, name] of [["opacity", "opacity"], ["show-picture", "picture"], ["show-boxes", "boxes"]]) {
-    const input = byId(id), property = input.type === "range" ? "valueAsNumber" : "checked";
+  for (const [id, name] of [
+    ["opacity", "opacity"],
+    ["show-picture", "picture"],
+    ["show-boxes", "boxes"],
+  ]) {
+    const input = byId(id),
+      property = input.type === "range" ? "valueAsNumber" : "checked";
     input[property] = view[name];
-    input.addEventListener("input", () => change((_, v) => { v[name] = input[property]; }));
+    input.addEventListener("input", () =>
+      change((_, v) => {
+        v[name] = input[property];
+      }),
+    );
   }
   onHistory((back, forth) => {
     byId("undo").disabled = !back;
@@ -61,7 +104,7 @@ function buildBar() {
 
 function zoom(factor) {
   const [height, width] = state.size;
-  change((_, v) => zoomAt(shownPanes()[0].port, factor, v.centre ?? [width / 2, height / 2]));
+  change((_, v) => zoomAt(factor, v.centre ?? [width / 2, height / 2]));
 }
 
 const fit = () => change((_, v) => Object.assign(v, { zoom: 1, centre: null }));
@@ -74,12 +117,14 @@ function drawBar() {
   byId("opacity").style.setProperty("--share", `${view.opacity}%`);
   byId("zoom-fit").textContent = `${Math.round(100 * view.zoom)} %`;
   const [rows, columns] = cellsOf();
-  byId("cells").textContent = `${state.size[1]} × ${state.size[0]} pixels, a map of ${columns} × ${rows} cells`;
+  byId("cells").textContent =
+    `${state.size[1]} × ${state.size[0]} pixels, a map of ${columns} × ${rows} cells`;
 }
 
 function drawHeads() {
   for (const name of SIDES) {
-    const side = state.sides[name], count = Object.keys(changesOf(side)).length;
+    const side = state.sides[name],
+      count = Object.keys(changesOf(side)).length;
     const pane = shownSide(name);
     pane.querySelector("select").value = side.preset;
     const reset = pane.querySelector(".pane-head .quiet");
@@ -114,15 +159,28 @@ function go(by) {
 }
 
 function setSide(name, side) {
-  change((s) => { s.sides[name] = side; });
+  change((s) => {
+    s.sides[name] = side;
+  });
   commit();
 }
 
 const KEYS = {
   ...Object.fromEntries(TOOLS.map(([tool, , key]) => [key, () => setTool(tool)])),
-  ...Object.fromEntries(LAYERS.map((layer, i) => [`${i + 1}`, () => change((s) => { s.layer = layer; })])),
+  ...Object.fromEntries(
+    LAYERS.map((layer, i) => [
+      `${i + 1}`,
+      () =>
+        change((s) => {
+          s.layer = layer;
+        }),
+    ]),
+  ),
   n: addBox,
-  a: () => change((_, v) => { v.side = v.side === "a" ? "b" : "a"; }),
+  a: () =>
+    change((_, v) => {
+      v.side = v.side === "a" ? "b" : "a";
+    }),
   o: () => byId("file").click(),
   "[": () => step(-1),
   "]": () => step(1),
@@ -138,11 +196,20 @@ const KEYS = {
 
 function listen() {
   document.addEventListener("keydown", (event) => {
-    if (document.querySelector("dialog[open]") || event.target.closest("input:not([type=radio], [type=checkbox], [type=range]), select")) return;
+    if (
+      document.querySelector("dialog[open]") ||
+      event.target.closest("input:not([type=radio], [type=checkbox], [type=range]), select")
+    )
+      return;
     if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "z") {
       event.preventDefault();
       go(event.shiftKey ? 1 : -1);
-    } else if (!event.ctrlKey && !event.metaKey && !event.altKey && Object.hasOwn(KEYS, event.key)) {
+    } else if (
+      !event.ctrlKey &&
+      !event.metaKey &&
+      !event.altKey &&
+      Object.hasOwn(KEYS, event.key)
+    ) {
       event.preventDefault();
       KEYS[event.key]();
     }
@@ -153,7 +220,9 @@ function listen() {
     event.preventDefault();
     byId("drop").hidden = false;
   });
-  document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) byId("drop").hidden = true; });
+  document.addEventListener("dragleave", (event) => {
+    if (!event.relatedTarget) byId("drop").hidden = true;
+  });
   document.addEventListener("drop", (event) => {
     if (!hasFile(event)) return;
     event.preventDefault();
@@ -162,7 +231,8 @@ function listen() {
   });
   document.addEventListener("paste", (event) => {
     if (event.target.closest("input")) return;
-    const [file] = event.clipboardData.files, text = event.clipboardData.getData("text");
+    const [file] = event.clipboardData.files,
+      text = event.clipboardData.getData("text");
     const found = file ? null : text.includes("#") && fromLink(text);
     if (file) showFile(file);
     else if (found) restore(found);
@@ -176,12 +246,17 @@ function listen() {
 
 async function start() {
   const [{ mask_spec: presets, weight_spec: weights }, { target, data }] = await Promise.all([
-    getPresets(), (await fetch("playground.json")).json(),
+    getPresets(),
+    (await fetch("playground.json")).json(),
   ]);
-  const names = ["recommended", "improved", "baseline", ...Object.keys(presets)].filter((name) => name in presets);
+  const names = ["recommended", "improved", "baseline", ...Object.keys(presets)].filter(
+    (name) => name in presets,
+  );
   Object.assign(config, {
     presets: Object.fromEntries(names.map((name) => [name, presets[name]])),
-    weights: weights.recommended, target, where: target === "local:" ? "In this process" : target,
+    weights: weights.recommended,
+    target,
+    where: target === "local:" ? "In this process" : target,
   });
   useData(data);
   state.sides = { a: makeSide("baseline"), b: makeSide("recommended") };

@@ -1,7 +1,7 @@
 // Where pictures and boxes come from: the drawn street, the data set, a file of one's own.
 import { byId, say, toast } from "./dom.js";
-import { panes } from "./stage.js";
-import { change, commit, state } from "./state.js";
+import { change, commit, state } from "./model/state.js";
+import { panes } from "./view/panes.js";
 
 let originals = []; // the boxes as the picture came with them
 let known = { count: 0 }; // of the data set
@@ -21,7 +21,8 @@ async function getJson(path) {
   return answer;
 }
 
-const toBoxes = ({ boxes, labels }) => boxes.map((xyxy, i) => ({ xyxy, weight: 1, label: labels[i] ?? "" }));
+const toBoxes = ({ boxes, labels }) =>
+  boxes.map((xyxy, i) => ({ xyxy, weight: 1, label: labels[i] ?? "" }));
 
 // The line through the middle of the largest box, or of the picture.
 function lineThrough(boxes, [height, width]) {
@@ -75,11 +76,17 @@ function showSource(source, name) {
 }
 
 function showName(name) {
-  const of = state.picture.kind === "data" ? `${state.picture.index + 1} of ${known.count.toLocaleString("en")}` : "";
+  const of =
+    state.picture.kind === "data"
+      ? `${state.picture.index + 1} of ${known.count.toLocaleString("en")}`
+      : "";
   byId("picture-name").textContent = name;
   byId("picture-place").textContent = of;
   byId("picture-name").title = `${name}, ${state.size[1]} × ${state.size[0]} pixels`;
-  byId("previous").disabled = state.picture.kind === "data" ? state.picture.index === 0 : state.picture.kind === "street" && state.picture.seed === 0;
+  byId("previous").disabled =
+    state.picture.kind === "data"
+      ? state.picture.index === 0
+      : state.picture.kind === "street" && state.picture.seed === 0;
   byId("next").disabled = state.picture.kind === "data" && state.picture.index >= known.count - 1;
   document.title = `${name} – CASS playground`;
 }
@@ -97,7 +104,8 @@ let shownFile = "";
 
 // A file of one's own; the same size as what is shown keeps the boxes.
 export async function showFile(file) {
-  const mine = ++ticket, source = URL.createObjectURL(file);
+  const mine = ++ticket,
+    source = URL.createObjectURL(file);
   const image = new Image();
   image.src = source;
   try {
@@ -114,8 +122,18 @@ export async function showFile(file) {
   shownFile = file.name;
   const size = [image.naturalHeight, image.naturalWidth];
   const again = state.picture.kind === "file" && state.picture.name === file.name;
-  put({ picture: { kind: "file", name: file.name }, name: file.name, source, size, boxes: [], keep: again });
-  if (!state.boxes.length) change((_, v) => { v.tool = "box"; });
+  put({
+    picture: { kind: "file", name: file.name },
+    name: file.name,
+    source,
+    size,
+    boxes: [],
+    keep: again,
+  });
+  if (!state.boxes.length)
+    change((_, v) => {
+      v.tool = "box";
+    });
   say(`${file.name}, ${size[1]} by ${size[0]} pixels. Draw boxes, or press n for one.`);
 }
 
@@ -157,7 +175,13 @@ export function clearBoxes() {
 }
 
 // Whether the boxes are those of the annotations file.
-export const areOriginal = () => state.picture.kind === "data"
-  && JSON.stringify(state.boxes) === JSON.stringify(originals) && !state.ignored.length && !state.valid;
-export const nameOfFile = () => (state.picture.kind === "file" ? state.picture.name : `street-${(state.picture.seed ?? 0) + 1}.png`);
+export const areOriginal = () =>
+  state.picture.kind === "data" &&
+  JSON.stringify(state.boxes) === JSON.stringify(originals) &&
+  !state.ignored.length &&
+  !state.valid;
+export const nameOfFile = () =>
+  state.picture.kind === "file"
+    ? state.picture.name
+    : `street-${(state.picture.seed ?? 0) + 1}.png`;
 export { known as dataSet };

@@ -1,14 +1,18 @@
 // The dialog that hands over what is set: a link, Python, JSON, a command.
-import { segment } from "./controls.js";
 import { byId, element, toast } from "./dom.js";
+import { linkOf, SIDES, state, view } from "./model/state.js";
 import { cocoOf, commandOf, jsonOf, needsFile, pythonOf } from "./snippets.js";
-import { SIDES, linkOf, state, view } from "./state.js";
+import { segment } from "./view/controls.js";
 
 const FORMS = {
   python: ["Python", pythonOf, "Gives the numbers on the page."],
   json: ["JSON", jsonOf, "For POST /v1/masks of a server with --http-port."],
   command: ["Command", commandOf, "For the masks of a whole file; weights are no part of it."],
-  link: ["Link", () => linkOf(), "Opens this page as it is. In another playground, paste it anywhere. A picture of your own is no part of it."],
+  link: [
+    "Link",
+    () => linkOf(),
+    "Opens the page as it is; in another playground, paste it. Your own picture is no part of it.",
+  ],
 };
 let form = "python";
 
@@ -28,15 +32,37 @@ export function buildShare() {
     note.textContent = words;
     sides.hidden = form === "link";
     file.hidden = form !== "command" || !needsFile();
-    for (const input of dialog.querySelectorAll("input")) input.checked = [form, which].includes(input.value);
+    for (const input of dialog.querySelectorAll("input"))
+      input.checked = [form, which].includes(input.value);
   };
-  forms.append(...Object.entries(FORMS).map(([key, [words]]) => segment("form", key, words, (value) => { form = value; show(); })));
-  sides.append(...SIDES.map((name) => segment("share-side", name, name.toUpperCase(), (value) => { which = value; show(); }, `Side ${name.toUpperCase()}`)));
+  forms.append(
+    ...Object.entries(FORMS).map(([key, [words]]) =>
+      segment("form", key, words, (value) => {
+        form = value;
+        show();
+      }),
+    ),
+  );
+  sides.append(
+    ...SIDES.map((name) =>
+      segment(
+        "share-side",
+        name,
+        name.toUpperCase(),
+        (value) => {
+          which = value;
+          show();
+        },
+        `Side ${name.toUpperCase()}`,
+      ),
+    ),
+  );
   copy.addEventListener("click", async () => {
     try {
       await navigator.clipboard.writeText(code.textContent);
       toast("Copied");
-    } catch { // not allowed: the reader copies
+    } catch {
+      // not allowed: the reader copies
       getSelection().selectAllChildren(code);
       toast("Selected: copy it with Ctrl C");
     }
@@ -50,7 +76,9 @@ export function buildShare() {
   close.addEventListener("click", () => dialog.close());
   dialog.append(
     element("h2", { id: "share-title" }, "Copy what is set"),
-    element("div", { class: "share-row" }, forms, sides), code, note,
+    element("div", { class: "share-row" }, forms, sides),
+    code,
+    note,
     element("div", { class: "share-row end" }, file, close, copy),
   );
   byId("share").addEventListener("click", () => {

@@ -1,7 +1,8 @@
 // The HTTP service as this page asks it; see /openapi.json beside it. Pictures are never sent.
 import { cellsOf, changesOf, weightChanges } from "./state.js";
 
-export class Refused extends Error { // the request is wrong
+export class Refused extends Error {
+  // the request is wrong
   constructor({ message, field = "", reason = "" }) {
     super(message);
     Object.assign(this, { field, reason });
@@ -14,7 +15,8 @@ export const getInfo = () => ask("server.json"); // of whoever computes in the e
 
 // The request of a side, without what is only this page's way of asking. Defaults are left out.
 export function requestOf(state, side) {
-  const spec = changesOf(side), weights = weightChanges(side);
+  const spec = changesOf(side),
+    weights = weightChanges(side);
   const weighted = state.boxes.some((box) => box.weight !== 1);
   return {
     boxes: [state.boxes.map((box) => box.xyxy)],
@@ -55,7 +57,9 @@ async function ask(path, body) {
     });
     answer = await response.json();
   } catch (error) {
-    throw new Away("The playground does not answer: is its command still running?", { cause: error });
+    throw new Away("The playground does not answer: is its command still running?", {
+      cause: error,
+    });
   }
   if (response.ok) return { ...answer, timings: response.headers.get("server-timing") ?? "" };
   const error = answer.error ?? { message: `HTTP status ${response.status}` };
@@ -66,7 +70,8 @@ async function ask(path, body) {
 const KINDS = { float32: Float32Array, int32: Int32Array };
 
 function tensor({ data, dtype, shape }) {
-  const text = atob(data), bytes = new Uint8Array(text.length);
+  const text = atob(data),
+    bytes = new Uint8Array(text.length);
   for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
   return { values: new KINDS[dtype](bytes.buffer), shape: shape.slice(1) };
 }

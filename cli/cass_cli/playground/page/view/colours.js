@@ -2,7 +2,8 @@
 const rgbOf = (hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
 const INFERNO = ["#000004", "#420a68", "#932667", "#dd513a", "#fca50a", "#fcffa4"].map(rgbOf);
 const VIRIDIS = ["#440154", "#414487", "#2a788e", "#22a884", "#7ad151", "#fde725"].map(rgbOf);
-const BLUE = rgbOf("#2166ac"), RED = rgbOf("#b2182b");
+const BLUE = rgbOf("#2166ac"),
+  RED = rgbOf("#b2182b");
 // So that neighbours differ, as in figures.
 export const OWNERS = ["#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#e377c2", "#bcbd22"];
 const OWNERS_RGB = OWNERS.map(rgbOf);
@@ -24,7 +25,8 @@ const WEIGHTS = ramp(VIRIDIS, () => 0.9);
 
 function fill(canvas, grid, put) {
   const [rows, columns] = grid;
-  if (canvas.width !== columns || canvas.height !== rows) Object.assign(canvas, { width: columns, height: rows });
+  if (canvas.width !== columns || canvas.height !== rows)
+    Object.assign(canvas, { width: columns, height: rows });
   const pixels = new ImageData(columns, rows);
   for (let patch = 0; patch < rows * columns; patch++) put(pixels.data, 4 * patch, patch);
   canvas.getContext("2d").putImageData(pixels, 0, 0);
@@ -40,7 +42,8 @@ function fromTable(canvas, tensor, table, most) {
 }
 
 export const paintMask = (canvas, mask, most) => fromTable(canvas, mask, MASK, most);
-export const paintWeights = (canvas, weights, most) => fromTable(canvas, weights, WEIGHTS, most || 1);
+export const paintWeights = (canvas, weights, most) =>
+  fromTable(canvas, weights, WEIGHTS, most || 1);
 
 export function paintOwner(canvas, owner) {
   fill(canvas, owner.shape, (data, to, patch) => {
