@@ -1,21 +1,19 @@
 // The page: puts its parts together, and says what happens when.
 import { byId, element, icon, toast } from "./dom.js";
 import { learn, update } from "./live.js";
+import { commit, onHistory, remember, travel } from "./model/history.js";
+import { fromLink } from "./model/link.js";
 import { getPresets } from "./model/api.js";
 import { addBox, removeSelected } from "./model/items.js";
 import {
   cellsOf,
   change,
   changesOf,
-  commit,
   config,
-  fromLink,
   makeSide,
   onChange,
-  onHistory,
   SIDES,
   state,
-  travel,
   view,
 } from "./model/state.js";
 import {
@@ -271,6 +269,7 @@ async function start() {
   buildBar();
   onChange(update);
   onChange(draw);
+  onChange(remember);
   listen();
   learn();
   const found = fromLink(location.hash);

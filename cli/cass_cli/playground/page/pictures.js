@@ -1,6 +1,7 @@
 // Where pictures and boxes come from: the drawn street, the data set, a file of one's own.
 import { byId, say, toast } from "./dom.js";
-import { change, commit, state } from "./model/state.js";
+import { commit } from "./model/history.js";
+import { change, state } from "./model/state.js";
 import { panes } from "./view/panes.js";
 
 let originals = []; // the boxes as the picture came with them

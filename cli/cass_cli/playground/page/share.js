@@ -1,6 +1,7 @@
 // The dialog that hands over what is set: a link, Python, JSON, a command.
 import { byId, element, toast } from "./dom.js";
-import { linkOf, SIDES, state, view } from "./model/state.js";
+import { linkOf } from "./model/link.js";
+import { SIDES, state, view } from "./model/state.js";
 import { cocoOf, commandOf, jsonOf, needsFile, pythonOf } from "./snippets.js";
 import { segment } from "./view/controls.js";
 

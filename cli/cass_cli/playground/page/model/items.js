@@ -1,6 +1,7 @@
 // Boxes, ignored regions and the picture region: found, added, removed.
 import { clamp, say } from "../dom.js";
-import { change, commit, state, view } from "./state.js";
+import { commit } from "./history.js";
+import { change, state, view } from "./state.js";
 
 export function selectedItem() {
   const { selected } = view;

@@ -1,6 +1,7 @@
 // What pointers do on the panes: draw, move and resize boxes, the line, the view.
 import { insert, itemAt, ordered, selectedItem, within } from "../model/items.js";
-import { change, commit, state, view } from "../model/state.js";
+import { commit } from "../model/history.js";
+import { change, state, view } from "../model/state.js";
 import { keyed } from "./arrows.js";
 import { handlesOf, pan, pointOf, scaleOf, zoomAt } from "./geometry.js";
 import { panes } from "./panes.js";
