@@ -105,3 +105,19 @@ def test_refused(options: list[str], error: str, tmp_path: Path) -> None:
     assert error in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize("missing", ["uvicorn", "PIL"])
+def test_without_its_extra(missing: str) -> None:
+    code = f"""
+        import sys
+        sys.modules[{missing!r}] = None
+        from cass_cli.main import main
+        sys.argv = ["cass", "playground", "--no-browser"]
+        main()
+    """
+    done = ended("-c", code)
+    assert done.returncode == 1
+    assert done.stderr == (
+        f'cass: the playground needs {missing}; install it with: pip install "cass[playground]"\n'
+    )

@@ -281,7 +281,7 @@ def test_what_is_copied(page: Browser, url: str, tmp_path: Path) -> None:
     copied = page.run(f"""(async () => {{ {MODULES}
         const {{ pythonOf, jsonOf, commandOf, cocoOf }} =
           await import(new URL("snippets.js", location.href));
-        const {{ linkOf }} = await import(new URL("model/state.js", location.href));
+        const {{ linkOf }} = await import(new URL("model/link.js", location.href));
         const side = state.sides.b;
         return [pythonOf(side), jsonOf(side), commandOf(side), cocoOf(), linkOf()];
     }})()""")
