@@ -171,9 +171,9 @@ docker-locks: $(READY) $(DIST)/.ready ## write docker/locked anew, after a chang
 	$(BIN)/python docker/requirements.py --build-system \
 		| $(LOCK) --python-version 3.11 -o docker/locked/build.txt
 	$(BIN)/python docker/requirements.py | $(LOCK) --python-version 3.11 -o docker/locked/client.txt
-	$(BIN)/python docker/requirements.py server telemetry \
+	$(BIN)/python docker/requirements.py server http telemetry \
 		| $(LOCK) --python-version 3.11 -o docker/locked/cpu.txt
-	$(BIN)/python docker/requirements.py server telemetry torch \
+	$(BIN)/python docker/requirements.py server http telemetry torch \
 		| $(LOCK) --python-version 3.12 -o docker/locked/cuda.txt
 
 docs: $(READY) ## write what docs/deployment.md and docs/performance.md take from elsewhere

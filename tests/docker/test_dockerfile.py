@@ -109,8 +109,8 @@ LOCKED = {
     # What an image installs, and the arguments of docker/requirements.py that say so.
     "build": ["--build-system"],
     "client": [],
-    "cpu": ["server", "telemetry"],
-    "cuda": ["server", "telemetry", "torch"],
+    "cpu": ["server", "http", "telemetry"],
+    "cuda": ["server", "http", "telemetry", "torch"],
 }
 
 

@@ -53,6 +53,11 @@ COVERED: dict[str, dict[str, str]] = {
         "docker ps": f"{STACK}::test_upgrade",
         "docker stop": f"{STACK}::test_upgrade",
     },
+    "docs/http.md": {
+        "pip install": INSTALL,
+        "cass-server serve": "tests/e2e/test_http_page.py::service",
+        "curl": "tests/e2e/test_http_page.py::test_curl",
+    },
     "docs/kubernetes.md": {
         "docker build": "tests/k8s/test_kubernetes_page.py::test_the_image_is_the_manifests",
         "docker tag": "not: needs a registry",
@@ -148,7 +153,7 @@ def test_options_exist(path: Path) -> None:
 def test_extras_exist() -> None:
     extras = tomllib.loads(page("pyproject.toml"))["project"]["optional-dependencies"]
     found = [c for path in PAGES for c in shown(str(path.relative_to(ROOT)), "pip install")]
-    assert len(found) == 4
+    assert len(found) == 5
     for _, _, requirement in found:
         # From a checkout: nothing is released.
         match = re.fullmatch(r"\.(?:\[(\w+)\])?", requirement)

@@ -48,6 +48,11 @@ HostName = Annotated[
     _words("a host name", "HOST"),
 ]
 UnixSocket = Annotated[str, StringConstraints(pattern="(?s)^unix:."), _words("unix:PATH", "HOST")]
+Origins = Annotated[
+    str,
+    StringConstraints(pattern=r"^(\*|https?://[\w.:\[\]-]+(,https?://[\w.:\[\]-]+)*)$"),
+    _words("* or origins such as https://labels.example, divided by commas", "ORIGINS"),
+]
 Host = IpAddress | HostName
 ListenHost = IpAddress | HostName | UnixSocket
 Port = Annotated[int, Ge(0), Le(65535)]
@@ -122,6 +127,19 @@ class Settings(BaseSettings):
     )
     log_level: Literal["debug", "info", "warning", "error"] = _setting(
         "Server", "info", "Lowest level that is logged."
+    )
+
+    http_port: Port | None = _setting(
+        "HTTP",
+        None,
+        "Port for JSON, Connect and gRPC-Web over HTTP, on the same host and with the same TLS and"
+        " tokens; off if not set, 0 takes a free one.",
+    )
+    http_origins: Origins | None = _setting(
+        "HTTP",
+        None,
+        "Origins whose web pages may send requests (CORS), divided by commas; * is all, and not set"
+        " is none.",
     )
 
     insecure: bool = _setting("Security", False, "Allow plain text beyond loopback addresses.")
@@ -241,6 +259,10 @@ class Settings(BaseSettings):
             raise InvalidRequest("tls_client_ca", "needs tls_certificate and tls_key too")
         if self.metrics_tls and self.tls_certificate is None:
             raise InvalidRequest("metrics_tls", "needs tls_certificate and tls_key too")
+        if self.http_origins is not None and self.http_port is None:
+            raise InvalidRequest("http_origins", "needs http_port too")
+        if is_unix(self.host) and self.http_port is not None:
+            raise InvalidRequest("http_port", "needs a host with ports, not unix:")
         if is_unix(self.host) and self.workers not in (1, "auto"):
             raise InvalidRequest("workers", "cannot share a unix: host, must be 1 or auto")
         if self.tls_certificate is None and not self.insecure and not is_loopback(self.host):

@@ -57,7 +57,7 @@ class HttpApplication:
         """Answers a request, as ASGI has it."""
         if scope["type"] != "http":
             raise ValueError(f"there is only HTTP here, no {scope['type']}")
-        exchange = Exchange(scope, receive, send, self._answerer)
+        exchange = Exchange(scope, receive, send, self._answerer, self._calls.is_closed)
         current.set(exchange)
         try:
             await self._answer(exchange)

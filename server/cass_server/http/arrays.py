@@ -45,7 +45,7 @@ def array_of(value: Any, field: str, dtypes: Sequence[str]) -> tuple[Array, str]
             raise InvalidRequest(field, _FORM)
         given = given.astype(np.float32)
     with np.errstate(over="ignore"):  # becomes infinite
-        return np.ascontiguousarray(given, np.float32), "float32"
+        return np.asarray(given, np.float32), "float32"
 
 
 def _of_object(value: Mapping[str, Any], field: str, dtypes: Sequence[str]) -> tuple[Array, str]:

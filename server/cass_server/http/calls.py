@@ -38,6 +38,10 @@ class Calls:
         """Refuse all calls from now on."""
         self._closed = True
 
+    def is_closed(self) -> bool:
+        """Whether `close` has been called."""
+        return self._closed
+
     def check(self, method: str, exchange: Exchange) -> None:
         """Decides on a call before its body is read; raises a `Rejection`."""
         if self._closed:
@@ -89,15 +93,19 @@ class Calls:
             )
         except Rejection as error:
             raise Failed(error, self.refuse(method, exchange, error)) from None
-        return await self._in_pool(
+        message = await self._in_pool(
             call, exchange, lambda: answerer.answer(call, read, data, context), len(data)
         )
+        if wants_timings(exchange.headers):
+            exchange.more_headers += server_timing(call.queue, call.compute, call.encode)
+        return message
 
     async def compute_next(
         self, method: str, read: Reader, data: bytes, exchange: Exchange
     ) -> bytes:
         """As `compute`, of a message of a stream, which waits for room."""
         answerer = self.answerer
+        exchange.let_go()
         caller = answerer.caller(exchange.headers, exchange.peer)
         call = answerer.call(method, exchange.headers, caller)
         return await self._in_pool(
@@ -141,13 +149,10 @@ class Calls:
                 call.code = code_of(error).name
                 raise Failed(error, self.answerer.report(call, error)) from None
         try:
-            message = await future
+            return await future
         except asyncio.CancelledError:
             exchange.context.cancel()
             raise
-        if wants_timings(exchange.headers):
-            exchange.more_headers += server_timing(call.queue, call.compute, call.encode)
-        return message
 
 
 class Failed(Exception):

@@ -23,8 +23,9 @@ from cass.v1 import cass_pb2 as pb
 from cass_core.arrays import Array
 from cass_core.errors import InvalidRequest
 from cass_server.config.limits import Limits
+from cass_server.exceptions import Stopping
 from cass_server.http.calls import JSON_SHARE, Calls, Failed
-from cass_server.http.errors import TooLarge, connect_error
+from cass_server.http.errors import TooLarge, WrongType, connect_error
 from cass_server.http.exchange import Exchange, current
 from cass_server.http.json_api import MAX_JSON_BYTES
 from cass_server.rpc.parsing import read_info
@@ -45,6 +46,7 @@ _KINDS: dict[str, tuple[type[Message], type[Message]]] = {
     for method in SERVICE.methods
 }
 
+_GRPC, _GRPC_WEB = "application/grpc", "application/grpc-web"
 # Of an error's reason.
 _MOST_LETTERS = 500
 
@@ -121,10 +123,16 @@ class ConnectService(ConnectASGIApplication[None]):
 
     async def answer(self, exchange: Exchange) -> None:
         """Answer a request to one of `rpcs`."""
+        kind = exchange.header("content-type")
+        if kind.startswith(_GRPC) and not kind.startswith(_GRPC_WEB):
+            await exchange.fail(WrongType("Connect's or gRPC-Web's: gRPC has a port of its own"))
+            return
+        if not _is_text(exchange.scope["headers"]):  # which connectrpc takes for a fault of its own
+            await exchange.fail(InvalidRequest("headers", "must be UTF-8"))
+            return
         rpc = self.rpcs[exchange.scope["path"]]
         exchange.is_stream = rpc == "StreamMasks"
         if not exchange.is_stream:
-            kind = exchange.header("content-type")
             most = self._calls.limits.message_bytes
             exchange.most_bytes = min(most, MAX_JSON_BYTES) if "json" in kind else most + 5
 
@@ -170,6 +178,8 @@ class ConnectService(ConnectASGIApplication[None]):
         try:
             with calls.stream(exchange):
                 async for data in messages:
+                    if calls.is_closed():
+                        raise Stopping
                     yield await self._next(name, data, exchange)
         except ConnectError:
             raise
@@ -187,6 +197,13 @@ class ConnectService(ConnectASGIApplication[None]):
         except Failed as failed:
             entry = entry_of(failed.cause)
         return _json(entry, name) if is_json else entry
+
+
+def _is_text(headers: Sequence[tuple[bytes, bytes]]) -> bool:
+    try:
+        return all(name.decode() and value.decode() is not None for name, value in headers)
+    except UnicodeDecodeError:
+        return False
 
 
 def _method(name: str) -> MethodInfo[bytes, bytes]:

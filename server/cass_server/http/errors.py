@@ -56,12 +56,12 @@ class WrongMethod(HttpRejection):
 
 
 class WrongType(HttpRejection):
-    """The body is said to be something else than JSON."""
+    """The body is said to be something else than what is read here."""
 
     code, status = grpc.StatusCode.UNIMPLEMENTED, 415
 
-    def __init__(self) -> None:
-        super().__init__("the content-type must be application/json, without a content-encoding")
+    def __init__(self, known: str = "application/json, without a content-encoding") -> None:
+        super().__init__(f"the content-type must be {known}")
 
 
 class TooLarge(HttpRejection):

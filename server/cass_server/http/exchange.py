@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from typing import Any, TypeAlias
 
 from cass.contract import REQUEST_ID_KEY
-from cass_server.exceptions import Cancelled, Expired
+from cass_server.exceptions import Cancelled, Expired, Stopping
 from cass_server.http.errors import SlowBody, TooLarge, error_answer
 from cass_server.observability.call import Metadata
 from cass_server.rpc.answerer import Answerer
@@ -27,8 +27,12 @@ Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 TIMEOUT_KEY = "connect-timeout-ms"
 """The header with the caller's deadline, in milliseconds."""
 
-# What is left of the body of a refused request is taken for so long.
-_DISCARD_SECONDS = 2.0
+# What is left of the body of a refused request is taken for so long, and as many times the bytes of
+# the largest message.
+_DISCARD_SECONDS, _DISCARD_SHARE = 2.0, 4
+# How often a stream that is silent looks whether the server stops.
+_LOOK_SECONDS = 0.5
+_NO_CONTENT = 204
 _MAX_DIGITS = 10  # as Connect has it
 
 
@@ -80,14 +84,23 @@ class Exchange:
         peer: address of its connection.
         started: when it came, on `time.perf_counter`'s clock.
         context: what the computation asks.
+        is_stopping: whether the server stops.
         is_stream: whether the body is messages one after the other, each of which has its time.
         most_bytes: of the body; None for a stream, whose reader limits messages.
         has_started: whether the head of an answer has been sent.
         more_headers: of the answer, beside those that it is sent with.
     """
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, answerer: Answerer) -> None:
+    def __init__(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        answerer: Answerer,
+        is_stopping: Callable[[], bool],
+    ) -> None:
         self.scope = scope
+        self.is_stopping = is_stopping
         self.headers: Metadata = [
             (name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]
         ]
@@ -107,7 +120,7 @@ class Exchange:
         self._is_complete = not self.header("transfer-encoding") and self.header(
             "content-length"
         ) in ("", "0")
-        self._is_late = False
+        self._is_late = self._has_begun = False
         self._start: Message | None = None
         self._received = self._held = 0
 
@@ -126,28 +139,35 @@ class Exchange:
 
         Raises:
             SlowBody: it does not arrive in time.
+            Stopping: the server stops while a stream is silent.
             TooLarge: there is too much of it.
             Overloaded: there is no room for it.
         """
         if self._is_complete:
             return await self._receive()
-        due = time.monotonic() + self._limits.receive_seconds if self.is_stream else self._due
-        try:
-            async with asyncio.timeout(max(0.0, due - time.monotonic())):
-                message = await self._receive()
-        except TimeoutError:
-            self._is_late = True
-            raise SlowBody(self._limits.receive_seconds) from None
+        if self.is_stream:
+            self._due = time.monotonic() + self._limits.receive_seconds
+        while True:
+            left = self._due - time.monotonic()
+            try:
+                async with asyncio.timeout(max(0.0, min(left, _LOOK_SECONDS))):
+                    message = await self._receive()
+                break
+            except TimeoutError:
+                if self.is_stream and self.is_stopping():
+                    raise Stopping from None
+                if left <= _LOOK_SECONDS:
+                    self._is_late = True
+                    raise SlowBody(self._limits.receive_seconds) from None
         if message["type"] == "http.request":
+            self._has_begun = True
             self._is_complete = not message.get("more_body", False)
             self._count(len(message.get("body", b"")))
         return message
 
     def _count(self, size: int) -> None:
         self._received += size
-        if self.most_bytes is None:
-            return
-        if self._received > self.most_bytes:
+        if self.most_bytes is not None and self._received > self.most_bytes:
             raise TooLarge(self.most_bytes)
         if self._received > SMALL_BYTES:
             caller = self._answerer.caller(self.headers, self.peer)
@@ -169,7 +189,8 @@ class Exchange:
         return b"".join(parts)
 
     def let_go(self) -> None:
-        """The body's bytes are counted no more, or otherwise."""
+        """The bytes that have come are counted no more, or otherwise."""
+        self._received = 0
         if self._held:
             self._answerer.admission.drop(
                 self._held, self._answerer.caller(self.headers, self.peer)
@@ -225,7 +246,7 @@ class Exchange:
             self.has_started = True
             await self._discard()
             headers = [*start.get("headers", ()), *self._own_headers()]
-            if not more:
+            if not more and start["status"] != _NO_CONTENT:
                 headers.append((b"content-length", str(len(body)).encode()))
             await self._send({**start, "headers": headers})
         if body:
@@ -247,9 +268,9 @@ class Exchange:
         """
         if self._is_complete or self.is_stream or self._is_late:
             return
-        if self.header("expect").lower() == "100-continue" and not self._received:
+        if self.header("expect").lower() == "100-continue" and not self._has_begun:
             return  # the caller waits
-        left = self._limits.message_bytes
+        left = _DISCARD_SHARE * self._limits.message_bytes
         with suppress(TimeoutError):
             async with asyncio.timeout(_DISCARD_SECONDS):
                 while not self._is_complete and left > 0:

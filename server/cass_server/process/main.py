@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NoReturn
 
@@ -25,6 +25,7 @@ from cass_server.process.supervisor import Supervisor
 from cass_server.process.worker_channel import COMMAND, worker_environment
 from cass_server.resource_limits import exhausted
 from cass_server.rpc.server import serve
+from cass_server.rpc.servicer import Host, Listener
 from cass_server.security.tls import metrics_context
 
 _THREADS_VARIABLE = "OMP_NUM_THREADS"
@@ -76,7 +77,8 @@ def serve_in_process(
     traces = start_traces(__version__) if settings.telemetry else None
     try:
         services = (open_inference,) if settings.open_inference else ()
-        return serve(settings, engine, metrics, port, services=services, traces=traces, **options)
+        given = {**options, "services": services, "listen": _http(settings, options["shared"])}
+        return serve(settings, engine, metrics, port, traces=traces, **given)
     except CassError:
         raise
     except Exception as error:
@@ -89,10 +91,31 @@ def serve_in_process(
             traces.close()
 
 
+def _http(settings: Settings, shared: bool) -> Callable[[Host], Listener] | None:
+    """Makes what serves HTTP, if its port is set.
+
+    Raises:
+        CassError: a package is missing.
+    """
+    if settings.http_port is None:
+        return None
+    try:
+        from cass_server.http.server import serve_http
+    except ImportError as error:
+        raise CassError(f"http_port needs cass[http]: no module {error.name}") from error
+    return partial(serve_http, settings, shared=shared)
+
+
 def _supervise(settings: Settings, workers: int, device: str) -> int:
     """Runs worker processes; returns the exit code."""
-    held, port = reserve_port(settings.host, settings.port)
-    with held:
+    with contextlib.ExitStack() as stack:
+        held, port = reserve_port(settings.host, settings.port)
+        stack.enter_context(held)
+        if _http(settings, shared=True) is not None:
+            held, http_port = reserve_port(settings.host, settings.http_port or 0)
+            stack.enter_context(held)
+            settings = settings.model_copy(update={"http_port": http_port})
+            _log.info("http", extra={"address": address_of(settings.host, http_port)})
         # A replacement goes on counting where the worker before it ended.
         shared = [shared_memory() for _ in range(workers)]
         metrics = [*map(Metrics, shared)]

@@ -42,7 +42,7 @@ from cass_server.rpc.delivery import Delivery
 from cass_server.rpc.health import Health
 from cass_server.rpc.receiving import IS_SUPPORTED, HelperPool, MessageFirst
 from cass_server.rpc.router import Router
-from cass_server.rpc.servicer import CassService, Host, Service
+from cass_server.rpc.servicer import CassService, Host, Listener, Service
 from cass_server.rpc.slow_peers import SlowPeers
 from cass_server.rpc.streams import MaskStreams
 from cass_server.scheduling.admission import Admission
@@ -81,6 +81,7 @@ def serve(
     serving: Callable[[str], None],
     wait_lost: Callable[[], None] | None = None,
     services: Sequence[Callable[[Host], Service]] = (),
+    listen: Callable[[Host], Listener] | None = None,
     traces: Traces | None = None,
 ) -> int:
     """Serve until a signal to stop, then answer what is in flight and return.
@@ -97,6 +98,7 @@ def serve(
         serving: called with the address once requests are answered.
         wait_lost: returns when the process is to drain without a signal, if ever.
         services: make what is served beside our own service.
+        listen: makes what serves the same on another port, if given.
         traces: records spans, if given.
 
     Returns:
@@ -137,13 +139,14 @@ def serve(
     # Threads of its own: those of helpers may all wait for their callers when the server stops.
     delivery = Delivery(ThreadPoolExecutor(_DELIVERY_THREADS, thread_name_prefix="delivery"))
     streams = MaskStreams(answerer, limits, delivery)
-    host = Host(answerer, limits, streams, helpers, lambda: status.is_serving)
+    tokens = None if settings.token_file is None else TokenFile(settings.token_file)
+    allows = None if tokens is None else tokens.allows
+    host = Host(answerer, limits, streams, helpers, lambda: status.is_serving, allows)
     others = [make(host) for make in services]
     service = CassService(answerer, limits, streams, helpers, others)
     names = (SERVICE_NAME, *(other.name for other in others))
     status = Health(names, helpers, deadlines, limits.receive_seconds)
-    tokens = None if settings.token_file is None else TokenFile(settings.token_file)
-    router = Router(service, None if tokens is None else tokens.allows, helpers)
+    router = Router(service, allows, helpers)
     _add_helpers(router, status, settings, others)
     server = grpc.server(
         # What gRPC uses of a pool is `submit`.
@@ -155,6 +158,7 @@ def serve(
     slow_peers = SlowPeers(server, answerer, limits, metrics, service.refused)
     tls = _tls_files(settings)
     address = _bind(server, settings, port, tls)
+    other = None if listen is None else listen(host)
     FileWatch(tokens, tls, metrics, status.set_files).start()
     started = time.monotonic()
     server.start()
@@ -175,6 +179,8 @@ def serve(
     draining = time.monotonic()
     status.end()
     router.close()
+    if other is not None:
+        other.close()
     delivery.stop(port_of(address))
     streams.stop()
     refusing = min(_REFUSING_SECONDS, settings.drain_seconds)
@@ -186,6 +192,8 @@ def serve(
     admission.wait_idle(left)
     streams.wait_ended(max(0.0, end - time.monotonic()))
     delivery.wait_arrived(server, stopped, end)
+    if other is not None:
+        other.stop(max(0.0, end - time.monotonic()))
     slow_peers.close()
     if batcher is not None:
         batcher.close()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
 from functools import partial
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 import grpc
 from google.protobuf.descriptor import FileDescriptor
@@ -54,6 +54,18 @@ class Host(NamedTuple):
     streams: MaskStreams
     helper_pool: Executor
     is_serving: Callable[[], bool]
+    allows: Callable[[Metadata], bool] | None = None
+    """Whether a caller may, by the metadata; None lets everybody."""
+
+
+class Listener(Protocol):
+    """Serves the same on another port."""
+
+    def close(self) -> None:
+        """Refuses all calls from now on."""
+
+    def stop(self, seconds: float) -> None:
+        """Stops listening; returns when all answers have left, or after so many seconds."""
 
 
 class CassService:

@@ -76,15 +76,20 @@ class TlsFiles:
 
 
 def metrics_context(settings: Settings) -> ssl.SSLContext | None:
-    """TLS for the metrics, if that is set, from the server's files, kept up to date likewise.
+    """TLS for the metrics, if that is set; see `http_context`."""
+    return http_context(settings, "the metrics") if settings.metrics_tls else None
 
-    With ``tls_client_ca`` those who read metrics must have a certificate, too.
+
+def http_context(settings: Settings, what: str) -> ssl.SSLContext | None:
+    """TLS for what is served over HTTP, from the server's files, kept up to date likewise.
+
+    With ``tls_client_ca`` those who ask must have a certificate, too. None without files.
 
     Raises:
         CassError: a file cannot be used.
     """
     certificate, key, ca = settings.tls_certificate, settings.tls_key, settings.tls_client_ca
-    if not settings.metrics_tls or certificate is None or key is None:
+    if certificate is None or key is None:
         return None
     paths = {"tls_certificate": certificate, "tls_key": key}
     if ca is not None:
@@ -100,7 +105,7 @@ def metrics_context(settings: Settings) -> ssl.SSLContext | None:
             context.verify_mode = ssl.CERT_REQUIRED
         return context
 
-    files = ReloadingFiles("TLS files of the metrics", paths, read)
+    files = ReloadingFiles(f"TLS files of {what}", paths, read)
 
     def renew(connection: ssl.SSLObject | ssl.SSLSocket, *_: object) -> None:
         """For a handshake that begins now."""

@@ -23,6 +23,7 @@ _NEEDS = {
     "cpp": ("g++", "make", "pkg-config", "grpc_cpp_plugin", "/usr/include/grpcpp/grpcpp.h"),
     "go": ("go", "make", "protoc-gen-go", "protoc-gen-go-grpc", f"{_GO}/grpc", f"{_GO}/protobuf"),
     "typescript": ("node", "npm"),
+    "web": ("node", "npm"),
 }
 """Programs and libraries by language."""
 

@@ -51,6 +51,8 @@ def test_defaults() -> None:
         "open_inference": True,
         "drain_seconds": 30,
         "log_level": "info",
+        "http_port": None,
+        "http_origins": None,
         "insecure": False,
         "tls_certificate": None,
         "tls_key": None,
@@ -342,7 +344,7 @@ def test_table() -> None:
     assert (port.option, port.variable) == ("--metrics-port", "CASS_METRICS_PORT")
     assert (port.type, port.default) == ("a whole number from 0 to 65535", "")
     groups = [setting.group for setting in table]
-    order = ["Server", "Security", "Limits", "Connections", "Observing", "Batching"]
+    order = ["Server", "HTTP", "Security", "Limits", "Connections", "Observing", "Batching"]
     assert sorted(set(groups), key=groups.index) == order
     assert all(setting.help.endswith(".") for setting in table)
     written = {setting.name: setting.default or None for setting in table}
