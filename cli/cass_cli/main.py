@@ -14,6 +14,7 @@ import typer
 from cass_cli import info, mask, plot
 from cass_cli.files import Stopped
 from cass_cli.options import add_command, printable
+from cass_cli.playground.command import playground
 from cass_core import __version__
 from cass_core.errors import CassError
 
@@ -46,7 +47,7 @@ def cass(
     """Soft target masks for token-pruning detectors, from COCO files."""
 
 
-for _command in (mask.mask, plot.plot, info.info):
+for _command in (mask.mask, plot.plot, info.info, playground):
     add_command(app, _command)
 
 

@@ -25,6 +25,7 @@ class Preset(StrEnum):
     recommended = "recommended"
     improved = "improved"
     baseline = "baseline"
+    cas_detr = "cas_detr"
 
 
 CocoArgument = Annotated[

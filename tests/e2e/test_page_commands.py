@@ -21,6 +21,7 @@ HERE = "tests/e2e/test_page_commands.py"
 INSTALL = f"{HERE}::test_extras_exist"  # it is what a test environment was made by
 MAKE = f"{HERE}::test_make"
 STACK = "tests/docker/stack/test_stack.py"
+PLAYGROUND = "tests/cli/playground/test_command.py::test_commands_of_the_page"
 CONTAINER = "tests/docker/test_page.py"
 
 # By page: the beginning of commands, and the test that runs them or, after "not: ", why none does.
@@ -28,6 +29,7 @@ CONTAINER = "tests/docker/test_page.py"
 COVERED: dict[str, dict[str, str]] = {
     "README.md": {
         "pip install": INSTALL,
+        "cass playground": PLAYGROUND,
         "cass ": "tests/e2e/test_readme.py::test_commands",
     },
     "CONTRIBUTING.md": {"make": MAKE},
@@ -83,6 +85,9 @@ COVERED: dict[str, dict[str, str]] = {
         "stack ": f"{STACK}::test_first_looks",
         "cass info": f"{HERE}::test_info",
         "docker exec": f"{STACK}::test_first_looks",
+    },
+    "docs/playground.md": {
+        "cass playground": PLAYGROUND,
     },
     "docs/pictures.md": {
         "cass plot": "tests/lab/test_docs.py::test_pictures",

@@ -113,6 +113,9 @@ def test_what_the_wheel_holds(distributions: tuple[Path, Path]) -> None:
     assert {f"{package}/py.typed" for package in packages} <= set(names)
     assert {"cass/v1/cass.proto", "cass/v1/cass_pb2.pyi"} <= set(names)
     assert {f"cass_lab/sheet/sheet.{kind}" for kind in ("css", "html", "js")} <= set(names)
+    page = ROOT / "cli/cass_cli/playground/page"
+    files = [path for path in page.rglob("*") if path.is_file()]
+    assert {path.relative_to(ROOT / "cli").as_posix() for path in files} <= set(names)
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert "cass = cass_cli.main:main" in entries
     assert not [name for name in names if "test" in name]
