@@ -233,4 +233,7 @@ def mathml(formula: str, display: str) -> str:
     """TeX as MathML, which browsers render by themselves."""
     from latex2mathml.converter import convert
 
-    return str(convert(" ".join(formula.split()), display=display))
+    made = str(convert(" ".join(formula.split()), display=display))
+    made = re.sub(r"(<mi>(?:log|exp)</mi>)(?=<mi>)", r'\1<mspace width="0.17em"/>', made)
+    # At the beginning of a line `math` would begin a block.
+    return f"<span>{made}</span>" if display == "inline" else made
