@@ -47,8 +47,8 @@ STACKS_FILES := pyproject.toml constraints.txt tests/stacks/constraints.txt
 STACKS_PYTEST = -m pytest --confcutdir tests/stacks -W default --durations 5
 $(STACKS)/.ready: $(STACKS_FILES)
 	$(PYTHON) -m venv $(@D)
-	$(STACKS_PIP) -e '.[server,torch,plot]' $(STACKS_ALL) accelerate albumentations lightning \
-	    mmengine pycocotools supervision torchdata transformers
+	$(STACKS_PIP) -e '.[server,torch,plot]' $(STACKS_ALL) accelerate albumentations ipykernel \
+	    lightning mmengine nbclient pycocotools supervision torchdata transformers
 	touch $@
 
 $(ULTRALYTICS)/.ready: $(STACKS_FILES)

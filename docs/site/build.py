@@ -38,14 +38,16 @@ def version() -> str:
 
 def write_pages(folder: Path) -> tuple[set[str], dict[str, str]]:
     """Lay out all that the generator reads; the pages' names and titles."""
-    site = stage.stage()
+    pictures: dict[str, bytes] = {}
+    site = stage.stage(more=[notebook.notebook_page(pictures)])
     texts = {name: page.text for name, page in site.pages.items()}
     texts |= api.pages(api.load(api.MODULES, api.PACKAGES, FOLDERS))
-    texts |= notebook.pages(folder)
     for name, text in texts.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
+    for name, picture in pictures.items():
+        (folder / name).write_bytes(picture)
     for name, file in site.files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, folder / name)

@@ -22,6 +22,8 @@ AT_TOP = {
     "CHANGELOG.md": "changelog.md",
     "SECURITY.md": "security-policy.md",
 }
+# Made into a page by notebook.py, whose links to files of the site have the scheme `site`.
+NOTEBOOK, NOTEBOOK_PAGE = "examples/cass.ipynb", "notebook.md"
 # The sections of this chapter are pages of their own.
 SPLIT_PAGE, SPLIT_CHAPTER, SPLIT_FOLDER = "docs/loaders.md", "Training stacks", "stacks"
 
@@ -104,12 +106,15 @@ def split(page: Page, chapter: str, folder: str) -> list[Page]:
     return [Page(page.name, page.source, listed), *pages]
 
 
-def stage(root: Path = ROOT, render: Render | None = None) -> Site:
+def stage(root: Path = ROOT, render: Render | None = None, more: Iterable[Page] = ()) -> Site:
     """All pages and the files that they show, with links that lead within the site.
 
-    ``render`` makes HTML of a formula and its display, by default MathML.
+    ``render`` makes HTML of a formula and its display, by default MathML; ``more`` are pages beside
+    the Markdown files.
     """
     site = Site()
+    for page in more:
+        site.add(page)
     sections: dict[str, str] = {}  # anchors that have become pages
     for source in sources(root):
         page = Page(page_name(source), source, (root / source).read_text(encoding="utf-8"))
@@ -132,6 +137,8 @@ def _resolved(link: str, page: Page, site: Site, sections: dict[str, str], root:
     """A link of a page as it is on the site; the file that it leads to is taken along."""
     if re.match(r"https?://|mailto:", link):
         return link
+    if link.startswith("site:"):
+        return posixpath.relpath(link.removeprefix("site:"), posixpath.dirname(page.name) or ".")
     path, _, at = link.partition("#")
     here = posixpath.dirname(page.source)
     target = posixpath.normpath(posixpath.join(here, path)) if path else page.source
@@ -142,6 +149,8 @@ def _resolved(link: str, page: Page, site: Site, sections: dict[str, str], root:
         name, at = sections[at], ""
     elif not path and at in {anchor(title) for title in _HEADING.findall(page.text)}:
         name = page.name
+    elif target == NOTEBOOK:
+        name = NOTEBOOK_PAGE
     elif file.suffix == ".md":
         name = page_name(target)
     elif target.startswith("docs/") and file.is_file():

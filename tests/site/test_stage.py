@@ -13,6 +13,7 @@ from tests.site.modules import site_module
 
 stage = site_module("stage")
 navigation = site_module("navigation")
+notebook = site_module("notebook")
 
 
 def write(root: Path, **files: str) -> Path:
@@ -109,6 +110,17 @@ def test_a_page_in_no_navigation_is_an_error() -> None:
 
 def test_the_navigation_has_every_page() -> None:
     config = tomllib.loads(page("docs/site/zensical.toml"))["project"]
-    names = set(stage.stage(render=tex).pages)
+    names = set(stage.stage(render=tex, more=[notebook.notebook_page({})]).pages)
     nav = navigation.listed(config["nav"], names, dict.fromkeys(names, ""))
     navigation.check_nav(nav, names, config["not_listed"])
+
+
+def test_the_notebook_is_a_page() -> None:
+    pictures: dict[str, bytes] = {}
+    made = notebook.notebook_page(pictures)
+    assert made.text.startswith("# From boxes to masks to a trained predictor\n")
+    assert len(pictures) == made.text.count("](site:notebook-") == 4
+    assert all(picture.startswith(b"\x89PNG") for picture in pictures.values())
+    site = stage.stage(render=tex, more=[made])
+    assert "](notebook-4.png)" in site.pages["notebook.md"].text
+    assert "[method](method.md)" in site.pages["notebook.md"].text
