@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 PIP := $(BIN)/pip install --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all stacks-test ray-test check lint types proto proto-check docs-check bench bench-rpc bench-loader bench-ray bench-overload bench-fleet soak gpu-check docker-test docker-locks inference-clients dist docs clean
+.PHONY: help setup demo test test-all stacks-test ray-test check lint types proto proto-check docs-check bench bench-rpc bench-loader bench-ray bench-overload bench-fleet soak gpu-check docker-test docker-locks inference-clients dist docs-pages docs site clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -49,8 +49,8 @@ STACKS_FILES := pyproject.toml constraints.txt tests/stacks/constraints.txt
 STACKS_PYTEST = -m pytest --confcutdir tests/stacks -W default --durations 5
 $(STACKS)/.ready: $(STACKS_FILES)
 	$(PYTHON) -m venv $(@D)
-	$(STACKS_PIP) -e '.[server,torch,plot]' $(STACKS_ALL) accelerate albumentations lightning \
-	    mmengine pycocotools supervision torchdata transformers
+	$(STACKS_PIP) -e '.[server,torch,plot]' $(STACKS_ALL) accelerate albumentations ipykernel \
+	    lightning mmengine nbclient pycocotools supervision torchdata transformers
 	touch $@
 
 $(ULTRALYTICS)/.ready: $(STACKS_FILES)
@@ -178,10 +178,21 @@ docker-locks: $(READY) $(DIST)/.ready ## write docker/locked anew, after a chang
 	$(BIN)/python docker/requirements.py server http telemetry torch \
 		| $(LOCK) --python-version 3.12 -o docker/locked/cuda.txt
 
-docs: $(READY) ## write what docs/deployment.md and docs/performance.md take from elsewhere
+docs-pages: $(DEMO) ## write what docs/deployment.md and docs/performance.md take from elsewhere
 	$(BIN)/python docs/settings.py
 	$(BIN)/python docs/performance.py
 
+DOCS := .venv-docs
+$(DOCS)/.ready: docs/site/requirements.txt
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/pip install -q --disable-pip-version-check -r docs/site/requirements.txt
+	touch $@
+
+docs: docs-pages $(DOCS)/.ready ## the documentation site in out/site, and what its pages take from elsewhere
+	$(DOCS)/bin/python docs/site/build.py
+
+site: docs
+
 clean: ## remove what the targets made
-	rm -rf $(VENV) $(PROTOC) $(DIST) $(STACKS) $(ULTRALYTICS) $(INFERENCE) dist out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PROTOC) $(DIST) $(STACKS) $(ULTRALYTICS) $(INFERENCE) $(DOCS) dist out .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +

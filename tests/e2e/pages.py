@@ -7,7 +7,8 @@ import shlex
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+_AT_TOP = [ROOT / name for name in ("README.md", "README.zh.md", "CONTRIBUTING.md")]
+PAGES = [*_AT_TOP, *sorted((ROOT / "docs").rglob("*.md"))]
 
 _FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _INDENTED = re.compile(r"(?:^    \S.*\n)(?:^    .*\n)*", re.MULTILINE)
@@ -16,6 +17,11 @@ _INDENTED = re.compile(r"(?:^    \S.*\n)(?:^    .*\n)*", re.MULTILINE)
 def page(name: str) -> str:
     """The text of a page by its path in the repository."""
     return (ROOT / name).read_text(encoding="utf-8")
+
+
+def original(name: str) -> str:
+    """The English page of a Chinese one, whose programs and commands it has; else the page."""
+    return name.replace(".zh.md", ".md").replace("docs/zh/", "docs/")
 
 
 def programs(text: str) -> list[str]:
