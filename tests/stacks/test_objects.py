@@ -10,7 +10,15 @@ import torch
 
 from cass_client import CassClient
 from cass_client.torch import MaskCollate, MaskTargets
-from tests.stacks.support.scenes import SIZE, STRIDES, check_masks, from_shares, sample, scene
+from tests.stacks.support.scenes import (
+    SIZE,
+    STRIDES,
+    check_masks,
+    check_weights,
+    from_shares,
+    sample,
+    scene,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -49,8 +57,10 @@ def test_mmengine() -> None:
         )
         samples.append({"inputs": sample(i)[0], "data_samples": found})
     for after in (False, True):
-        made = MaskCollate(LOCAL, strides=STRIDES, collate_fn=collate, after=after)(samples)
+        options: Any = {"collate_fn": collate, "after": after, "return_weights": True}
+        made = MaskCollate(LOCAL, strides=STRIDES, **options)(samples)
         check_masks(made["masks"], CORNERS, SIZE)
+        check_weights(made["weights"], CORNERS, SIZE, ignore=[[(1, 1, 9, 9)]] * len(CORNERS))
         assert made["data_samples"][0] is samples[0]["data_samples"]
 
 

@@ -12,7 +12,13 @@ from PIL import Image
 
 from cass_client import CassClient, InvalidRequest
 from cass_client.torch import MaskCollate, MaskTargets
-from tests.stacks.support.scenes import STRIDES, annotations, check_masks, scene
+from tests.stacks.support.scenes import (
+    STRIDES,
+    annotations,
+    check_masks,
+    check_weights,
+    scene,
+)
 
 pytest.importorskip("torchvision", reason="torchvision is not installed: make stacks-test")
 
@@ -111,3 +117,31 @@ def test_rotated_boxes() -> None:
     rotated = tv_tensors.BoundingBoxes(torch.zeros(1, 5), format="CXCYWHR", canvas_size=(64, 96))
     with pytest.raises(InvalidRequest, match=r"boxes\[0\]: must be of the format XYXY, .* CXCYWHR"):
         MaskTargets(LOCAL, strides=8)((torch.zeros(1, 3, 64, 96), [{"boxes": rotated}]))
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_crowds_and_padding(folder: Path, after: bool) -> None:
+    """A wrapped set has the flags; a smaller canvas in a padded batch says where the picture is."""
+    path = folder / "instances.json"
+    content = json.loads(path.read_text())
+    crowd = {"image_id": 0, "category_id": 1, "bbox": [0, 0, 40, 20], "area": 800.0, "iscrowd": 1}
+    content["annotations"].append({**crowd, "id": 999})
+    path.write_text(json.dumps(content))
+    data = wrap_dataset_for_transforms_v2(
+        CocoDetection(str(folder), str(path), transforms=v2.ToImage()),
+        target_keys=["boxes", "iscrowd"],
+    )
+
+    def padded(samples: Any) -> Any:
+        images = [torch.nn.functional.pad(image, (0, 0, 0, 32)) for image, _ in samples]
+        return torch.stack(images), [target for _, target in samples]
+
+    height = 96 if after else 64
+    make = MaskCollate(LOCAL, strides=STRIDES, collate_fn=padded, after=after, return_weights=True)
+    *_, masks, weights = make([data[0], data[1]])
+    corners = [scene(i).boxes for i in range(2)]
+    check_masks(masks, corners, (height, 96))
+    regions = {"ignore": [[(0, 0, 40, 20)], []]}
+    if after:
+        regions["valid_region"] = [(0, 0, 96, 64)] * 2
+    check_weights(weights, corners, (height, 96), **regions)

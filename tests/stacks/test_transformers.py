@@ -144,14 +144,14 @@ class CassTrainer(Trainer):
     """The only change: a loss of the tokens beside the model's own."""
 
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
-        masks = inputs.pop("masks")
+        masks, weights = inputs.pop("masks"), inputs.pop("weights")
         outputs = model(**inputs)
         tokens = outputs.encoder_last_hidden_state
         logits = model.token_head(tokens) if isinstance(tokens, Tensor) else [
             model.token_head(level.flatten(2).transpose(1, 2)) for level in tokens
         ]  # fmt: skip
-        value = MaskLoss(LossSpec(kind="bce"))(logits, masks)
-        self.seen.append((value.item(), masks, inputs))
+        value = MaskLoss(LossSpec(kind="bce"))(logits, masks, weights=weights)
+        self.seen.append((value.item(), masks, weights, inputs))
         loss = outputs.loss + 10 * value
         return (loss, outputs) if return_outputs else loss
 
@@ -179,15 +179,16 @@ def test_trainer(name: str, after: bool, tmp_path: Path) -> None:
             save_strategy="no", logging_strategy="no", disable_tqdm=True,
         ),
         data_collator=MaskCollate(
-            CassClient("local:"), strides=strides, collate_fn=collate_fn, after=after
+            CassClient("local:"), strides=strides, collate_fn=collate_fn, after=after,
+            return_weights=True,
         ),
         train_dataset=samples(processor(**options)),
     )  # fmt: skip
     trainer.train()
-    values = [value for value, _, _ in trainer.seen]
+    values = [value for value, *_ in trainer.seen]
     assert len(values) == STEPS
     assert sum(values[-5:]) < 0.8 * sum(values[:5])
-    for _, masks, inputs in trainer.seen[::7]:
+    for _, masks, weights, inputs in trainer.seen[::7]:
         size = inputs["pixel_values"].shape[2:]
         corners = [
             from_shares(label["boxes"], label["size"].tolist()) for label in inputs["labels"]
@@ -195,3 +196,7 @@ def test_trainer(name: str, after: bool, tmp_path: Path) -> None:
         check_masks(masks, corners, size, strides)
         if name == "DETR":
             assert inputs["pixel_mask"].min() == 0  # some are padded
+            # By the pixel that a patch has its centre on.
+            assert torch.equal(weights, inputs["pixel_mask"][:, 16::32, 16::32].float())
+        else:
+            assert all(level.min() == 1 for level in weights)

@@ -70,3 +70,25 @@ def check_masks(
         found = np.asarray(level, np.float64)
         np.testing.assert_allclose(found[answer.safe], answer.mask[answer.safe], atol=1e-3)
         assert found.max() == 1
+
+
+def check_weights(
+    weights: Any,
+    corners: Sequence[Any],
+    size: Sequence[int],
+    strides: Any = STRIDES,
+    ignore: Sequence[Any] | None = None,
+    valid_region: Sequence[Any] | None = None,
+) -> None:
+    """The weights are the reference's of these boxes and regions; some are 0."""
+    several = isinstance(strides, tuple)
+    levels = weights if several else [weights]
+    height, width = map(int, size)
+    maps = [(-(-height // s), -(-width // s)) for s in (strides if several else [strides])]
+    boxes = [np.asarray(b, np.float64).reshape(-1, 4).tolist() for b in corners]
+    sizes = [(height, width)] * len(boxes)
+    answer = reference.weights(boxes, sizes, maps, {}, ignore=ignore, valid_region=valid_region)
+    for level, expected, safe in zip(levels, answer.values, answer.safe, strict=True):
+        assert tuple(level.shape) == expected.shape
+        np.testing.assert_array_equal(np.asarray(level)[safe], expected[safe])
+    assert not np.asarray(levels[0]).all()
