@@ -93,6 +93,7 @@ lint: $(READY)
 docs-check: $(READY)
 	$(BIN)/python docs/settings.py --check
 	$(BIN)/python docs/performance.py --check
+	$(BIN)/python docs/licences.py --check
 
 types: $(READY)
 	$(BIN)/mypy
@@ -219,6 +220,7 @@ image-push: ## build an image with BuildKit and push it with SBOM and provenance
 docs: $(READY) ## write what docs/deployment.md and docs/performance.md take from elsewhere
 	$(BIN)/python docs/settings.py
 	$(BIN)/python docs/performance.py
+	$(BIN)/python docs/licences.py
 
 clean: ## remove what the targets made
 	rm -rf $(VENV) $(PROTOC) $(DIST) $(STACKS) $(ULTRALYTICS) $(INFERENCE) $(CLIENT) dist out .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -184,7 +184,8 @@ def _head(url: str, token: str = "") -> Message:
     if token:
         request.add_header("Authorization", f"Bearer {token}")
     with urllib.request.urlopen(request, timeout=_SECONDS) as answer:
-        return answer.headers
+        headers: Message = answer.headers
+        return headers
 
 
 def _token(challenge: str) -> str:
