@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 PIP := $(BIN)/pip install --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all stacks-test ray-test check lint types proto proto-check docs-check bench bench-rpc bench-loader bench-ray bench-overload bench-fleet soak gpu-check docker-test docker-locks inference-clients dist docs-pages docs site clean
+.PHONY: help setup demo test test-all stacks-test ray-test check lint types proto proto-check docs-check bench bench-rpc bench-loader bench-ray bench-overload bench-fleet soak gpu-check docker-test docker-locks inference-clients client-test dist sbom audit image-check image-push docs-pages docs site clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -37,6 +37,23 @@ test: $(READY) ## run the tests but the slow ones; ARGS for some of all
 
 test-all: $(READY) stacks-test ## run the slow ones too; ONLY=slow for them alone
 	$(PYTEST) $(if $(ONLY),-m $(ONLY))
+
+# What of the client needs no server of ours, as on macOS and Windows: the light client and numba.
+CLIENT := .venv-client
+CLIENT_BIN := $(CLIENT)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
+CLIENT_TESTS := $(addprefix tests/client/,calls/test_errors.py calls/test_retry.py \
+	calls/test_stream_answers.py transport/test_circuit_breaker.py transport/test_targets.py) \
+	$(addprefix tests/wire/,codec test_answers.py test_contract.py test_specs.py) \
+	tests/packaging/test_commands.py client/cass_client proto/cass
+$(CLIENT)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(CLIENT)
+	$(CLIENT_BIN)/python -m pip install --disable-pip-version-check -c constraints.txt \
+	    -e '.[core]' cryptography hypothesis pytest pytest-timeout
+	touch $@
+
+client-test: $(CLIENT)/.ready ## what of the client needs no server, in an environment without one
+	$(CLIENT_BIN)/python -m pytest -p no:cacheprovider --ignore=client/cass_client/torch \
+	    --ignore=client/cass_client/ray $(CLIENT_TESTS)
 
 # Training stacks as people have them, beside the versions that all else is tested with; one has a
 # licence (AGPL) that nothing here is to depend on, and so an environment of its own.
@@ -72,10 +89,13 @@ lint: $(READY)
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports --no-cache --no-logo
 	cd proto && ../$(BIN)/buf lint
+	$(BIN)/actionlint .github/workflows/*.yml
+	$(BIN)/zizmor --offline --quiet .github
 
 docs-check: $(READY)
 	$(BIN)/python docs/settings.py --check
 	$(BIN)/python docs/performance.py --check
+	$(BIN)/python docs/licences.py --check
 
 types: $(READY)
 	$(BIN)/mypy
@@ -157,7 +177,8 @@ DIST := .venv-dist
 $(DIST)/.ready:
 	$(PYTHON) -m venv $(DIST)
 	$(DIST)/bin/pip install -q --disable-pip-version-check \
-	    build==1.6.1 check-wheel-contents==0.6.3 twine==7.0.0 uv==0.13.9
+	    build==1.6.1 check-wheel-contents==0.6.3 cyclonedx-bom==7.5.0 pip-audit==2.10.1 \
+	    twine==7.0.0 uv==0.13.9
 	touch $@
 
 dist: $(DIST)/.ready ## sdist and wheel in dist/, checked; nothing is published
@@ -178,9 +199,30 @@ docker-locks: $(READY) $(DIST)/.ready ## write docker/locked anew, after a chang
 	$(BIN)/python docker/requirements.py server http telemetry torch \
 		| $(LOCK) --python-version 3.12 -o docker/locked/cuda.txt
 
-docs-pages: $(DEMO) ## write what docs/deployment.md and docs/performance.md take from elsewhere
+sbom: $(DIST)/.ready ## CycloneDX lists of what each image installs, in out/sbom
+	mkdir -p out/sbom
+	for image in client cpu cuda; do \
+	    $(DIST)/bin/cyclonedx-py requirements docker/locked/$$image.txt --pyproject pyproject.toml \
+	        --output-reproducible --validate -o out/sbom/$$image.cdx.json || exit 1; \
+	done
+
+audit: $(DIST)/.ready ## known vulnerabilities of what is installed (REQUIRED=1: none unchecked)
+	$(DIST)/bin/python docker/audit.py $(if $(REQUIRED),--required) constraints.txt docker/locked/*.txt
+
+image-check: ## whether registries have the images that are built on and run, as pinned (REQUIRED=1)
+	$(PYTHON) docker/images.py check $(if $(REQUIRED),--required)
+
+# By digest: the Dockerfile's tags may move.
+image-push: ## build an image with BuildKit and push it with SBOM and provenance (TARGET, TAG, ...)
+	docker buildx build -f docker/Dockerfile --target $(TARGET) $$($(PYTHON) docker/images.py contexts) \
+	    --build-arg REVISION=$(REVISION) --build-arg SOURCE=$(SOURCE) \
+	    --sbom=true --provenance=mode=max $(if $(METADATA),--metadata-file $(METADATA)) \
+	    --tag $(TAG) --push .
+
+docs-pages: $(READY) ## write what pages take from settings, measurements and packages
 	$(BIN)/python docs/settings.py
 	$(BIN)/python docs/performance.py
+	$(BIN)/python docs/licences.py
 
 DOCS := .venv-docs
 $(DOCS)/.ready: docs/site/requirements.txt
@@ -194,5 +236,5 @@ docs: docs-pages $(DOCS)/.ready ## the documentation site in out/site, and what 
 site: docs
 
 clean: ## remove what the targets made
-	rm -rf $(VENV) $(PROTOC) $(DIST) $(STACKS) $(ULTRALYTICS) $(INFERENCE) $(DOCS) dist out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PROTOC) $(DIST) $(STACKS) $(ULTRALYTICS) $(INFERENCE) $(CLIENT) $(DOCS) dist out .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -54,7 +54,7 @@ def test_stages_for_cuda_come_last_and_nothing_else_needs_them() -> None:
     assert all(name.startswith("cuda") for name in names[first:])
     for name in names[:first]:
         assert "cuda-" not in " ".join(line for line in stages()[name] if "--from" in line)
-        assert base(name) in (*names[:first], "python:3.11-slim-bookworm")
+        assert base(name) in (*names[:first], "python:3.11.16-slim-bookworm")
 
 
 def test_the_server_is_run_alike_on_cpu_and_cuda() -> None:

@@ -38,7 +38,8 @@ COVERED: dict[str, dict[str, str]] = {
     },
     "docs/ablation/cones/tuning.md": {"cass tune": "not: as above; tests/lab/test_tuning.py"},
     "docs/deployment.md": {
-        "docker build": "not: make docker-test builds both images, tests/docker/conftest.py",
+        "docker build ": "not: make docker-test builds both images, tests/docker/conftest.py",
+        "docker buildx build": "not: needs BuildKit and a registry",
         "docker run": f"{CONTAINER}::test_one_container",
         "docker exec": f"{CONTAINER}::test_one_container",
         "cass info --server localhost:50051 --tls-ca": f"{STACK}::test_mutual_tls",
