@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import urllib.request
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -182,11 +183,21 @@ def test_the_light_client_with_the_newest_versions(
 
 
 def test_the_server_with_the_lowest_versions(environment: Environment, tmp_path: Path) -> None:
-    programs = environment("lowest-direct", "server", "telemetry")
+    programs = environment("lowest-direct", "server", "http", "telemetry")
     program = ("-P", "-m", "cass_server", "serve")  # -P: nothing of the folder it runs in
     options = {"program": program, "interpreter": str(programs / "python")}
-    with server_process("--workers", "2", **options) as server:
+    with server_process("--workers", "2", "--http-port", "0", **options) as server:
+        http = server.wait_for("http", 400.0)["address"]
         # Kernels are compiled anew.
         server.address = server.wait_for("serving", 400.0)["address"]
         assert asked(programs, server, tmp_path) == ANSWER
+        box = b'{"boxes": [[[0, 0, 32, 32]]], "image_size": [32, 32], "feature_map": [1, 1]}'
+        headers = {"content-type": "application/json"}
+        for path, body, part in (
+            ("/v1/masks", box, b'{"masks":[[[[1.0]]]]}'),
+            ("/cass.v1.CassService/GetServerInfo", b"{}", b'"device"'),
+        ):
+            request = urllib.request.Request(f"http://{http}{path}", body, headers)
+            with urllib.request.urlopen(request, timeout=LIMIT) as answer:
+                assert part in answer.read()
         assert server.stop() == 0
