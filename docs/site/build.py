@@ -75,14 +75,22 @@ def configure(names: set[str], titles: dict[str, str]) -> dict[str, Any]:
     return project | {"docs_dir": "pages", "site_dir": "site"}
 
 
+def tell_of_chinese(built: Path) -> None:
+    """The generator knows one language a site: pages say theirs, and search parts Chinese words."""
+    for page in (built / "zh").rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        page.write_text(text.replace('<html lang="en"', '<html lang="zh-CN"', 1), encoding="utf-8")
+    path = built / "search.json"
+    search = json.loads(path.read_text(encoding="utf-8"))
+    search["config"]["lang"] = ["en", "zh"]
+    path.write_text(json.dumps(search, ensure_ascii=False), encoding="utf-8")
+
+
 def publish(built: Path, out: Path, name: str) -> None:
     """Put a built site beside the other versions, and list them."""
     shutil.rmtree(out / name, ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)
     shutil.move(built, out / name)
-    for page in (out / name / "zh").rglob("*.html"):
-        text = page.read_text(encoding="utf-8")
-        page.write_text(text.replace('<html lang="en"', '<html lang="zh-CN"', 1), encoding="utf-8")
     found = sorted((p.name for p in out.iterdir() if (p / "index.html").exists()), key=_order)
     found = [name for name in reversed(found) if name != "latest"]
     entries = [{"version": v, "title": v, "aliases": ["latest"][: v == found[0]]} for v in found]
@@ -112,6 +120,7 @@ def main(out: Path) -> None:
     done = subprocess.run([generator, "build", "--strict", "--clean"], cwd=work, check=False)
     if done.returncode:
         sys.exit(done.returncode)
+    tell_of_chinese(work / "site")
     publish(work / "site", out, version())
     print(f"{out / version()}: {len(names)} pages")
 

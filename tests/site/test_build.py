@@ -103,9 +103,16 @@ def test_every_public_name_has_its_place(built: Path) -> None:
 
 def test_search_finds_pages_and_names(built: Path) -> None:
     text = (built / "0.10.0" / "search.json").read_text(encoding="utf-8")
+    assert json.loads(text)["config"]["lang"] == ["en", "zh"]  # without zh: one word a sentence
     found = {item["location"] for item in json.loads(text)["items"]}
     assert "loaders/#maskcollate" in found
     assert not any(location.startswith("source/") for location in found)
+
+
+def test_pages_say_their_language(built: Path) -> None:
+    for folder, language in (("start", "en"), ("zh/start", "zh-CN")):
+        text = (built / "0.10.0" / folder / "index.html").read_text(encoding="utf-8")
+        assert f'<html lang="{language}"' in text
 
 
 def test_undocumented_names_are_errors(tmp_path: Path) -> None:
