@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cass.redaction import shown_path
 from cass_client.targets import LOCAL, check_target, endpoints_of, is_host, is_list, service_of
 from cass_core.errors import CassError, InvalidRequest
 
@@ -119,7 +120,7 @@ def read_file(name: str, path: str | os.PathLike[str]) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise InvalidRequest(name, f"cannot read {os.fspath(path)}: {error.strerror}") from error
+        raise InvalidRequest(name, f"cannot read {shown_path(path)}: {error.strerror}") from None
 
 
 def check_token(name: str, token: Any) -> None:
@@ -130,7 +131,9 @@ def check_token(name: str, token: Any) -> None:
 
 def _check_path(name: str, path: Any) -> None:
     if path is not None and not (isinstance(path, str | os.PathLike) and os.fspath(path)):
-        raise InvalidRequest(name, f"must be the path of a file, got {path!r}")
+        # A key itself, say, is not repeated.
+        got = "bytes" if isinstance(path, bytes) else repr(path)
+        raise InvalidRequest(name, f"must be the path of a file, got {got}")
 
 
 def _is_seconds(value: Any) -> bool:

@@ -37,7 +37,9 @@ def check_target(target: object) -> None:
     if target == LOCAL:
         return
     if not isinstance(target, str) or not target.strip():
-        raise InvalidRequest("target", f"{_FORMS}, got {target!r}")
+        # What is before an @ may be a password.
+        got = type(target).__name__ if "@" in repr(target) else repr(target)
+        raise InvalidRequest("target", f"{_FORMS}, got {got}")
     if _LOCAL_FORMS.fullmatch(target.strip()):
         raise InvalidRequest("target", f"{_FORMS}, got {target!r}; write {LOCAL!r}")
     scheme, colon, rest = target.partition(":")

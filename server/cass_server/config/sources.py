@@ -27,7 +27,7 @@ CONFIG_VARIABLE = PREFIX + "CONFIG"
 _TYPO = 0.8
 _FAR = 0.6
 # Hosts that are given as a URL, with a port or in brackets, and the settings of their ports.
-_URL = re.compile(r"(?:\w+://)?(?:\[([^\]]+)\]|([^\s:/\[\]]+))(?::([0-9]+))?/?")
+_URL = re.compile(r"(?:\w+://)?(?:[^/]*@)?(?:\[([^\]]+)\]|([^\s:/\[\]]+))(?::([0-9]+))?/?")
 _PORTS = {"host": "port", "metrics_host": "metrics_port"}
 _SERVICE_LINK = " (Kubernetes sets it for a Service of that name: set enableServiceLinks to false)"
 
@@ -141,7 +141,15 @@ def _faults(
         assert isinstance(cause, InvalidRequest)  # by Settings
         yield f"{given[cause.field]}: {cause.reason}"
     for name, value in values.items():
-        yield f"{given[name]}: must be {table[name].type}, got {shown(value)}{_hint(name, value)}"
+        yield f"{given[name]}: must be {table[name].type}, got {_shown(value)}{_hint(name, value)}"
+
+
+def _shown(value: object) -> str:
+    # A host may have been given as a URL with a password, a path as the key itself.
+    text = shown(value)
+    if "-----BEGIN" in text:
+        return "the text of a file"
+    return f"…@{text.rpartition('@')[2]}" if "@" in text else text
 
 
 def _hint(name: str, value: object) -> str:

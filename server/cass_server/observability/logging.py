@@ -11,6 +11,7 @@ from typing import Any
 
 from pythonjsonlogger.json import JsonFormatter
 
+from cass.redaction import without_userinfo
 from cass_server.observability.standard_error import StandardError
 
 # Of one statement in the code: so many records at once, and so many a second on average.
@@ -63,9 +64,10 @@ class _RateLimit(logging.Filter):
 
 class _Formatter(JsonFormatter):
     def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
-        """Shortens what is long: the end of a traceback says most."""
+        """Leaves out passwords, and shortens what is long: the end of a traceback says most."""
         for name, value in log_data.items():
             if isinstance(value, str):
+                log_data[name] = value = without_userinfo(value)
                 most = _MOST_TRACEBACK if name == "exc_info" else _MOST
                 if len(value) > most:
                     half = most // 2
@@ -78,7 +80,8 @@ def set_up_logging(level: str) -> None:
     """Sends the log of the project and of gRPC to standard error, without ever waiting for it.
 
     Each key of ``extra`` becomes a field, as in ``extra={"request_id": …}``; the traceback of
-    an exception is the field ``exc_info``. Long fields are shortened. Lines are dropped and counted
+    an exception is the field ``exc_info``. Long fields are shortened, and what URLs have before
+    their hosts is left out. Lines are dropped and counted
     (`count_dropped`) where one statement logs more than 10 a second after a hundred, or nobody
     reads. What is still to be written at the end of the process has two seconds.
 
@@ -103,6 +106,7 @@ def set_up_logging(level: str) -> None:
     sys.stderr = handler.stream
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.getLogger("grpc._cython.cygrpc").addFilter(_is_no_lost_caller)
+    logging.getLogger("opentelemetry.util.re").addFilter(_without_headers)
 
 
 def count_dropped(count: Callable[[str], None]) -> None:
@@ -115,3 +119,9 @@ def count_dropped(count: Callable[[str], None]) -> None:
 def _is_no_lost_caller(record: logging.LogRecord) -> bool:
     """False for a caller that disconnected during its answer; gRPC may log an error."""
     return not record.getMessage().startswith("ExecuteBatchError raised in core")
+
+
+def _without_headers(record: logging.LogRecord) -> bool:
+    """Takes a header out of OpenTelemetry's warning that it has no value to be used."""
+    record.args = ("(not shown)",)
+    return True

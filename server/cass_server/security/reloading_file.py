@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from cass.redaction import shown_path
 from cass_core.errors import CassError
 
 _log = logging.getLogger(__name__)
@@ -104,4 +105,4 @@ def warn_if_exposed(name: str, path: Path, rights: int = stat.S_IROTH | stat.S_I
 
 def unreadable(name: str, path: Path, error: OSError) -> CassError:
     """The error for a setting's file that cannot be read."""
-    return CassError(f"{name} {path}: cannot be read: {error.strerror}")
+    return CassError(f"{name} {shown_path(path)}: cannot be read: {error.strerror}")

@@ -184,7 +184,7 @@ def test_refused(options: dict[str, Any], error: str) -> None:
     [
         ({"certificate": "a"}, "tls: a certificate and its key go together"),
         ({"ca": ""}, "tls.ca: must be the path of a file, got ''"),
-        ({"ca": b"-----BEGIN"}, "tls.ca: must be the path of a file, got b'-----BEGIN'"),
+        ({"ca": b"-----BEGIN"}, "tls.ca: must be the path of a file, got bytes"),
         ({"certificate": "a", "key": ""}, "tls.key: must be the path of a file, got ''"),
         *(
             (
