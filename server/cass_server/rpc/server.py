@@ -48,6 +48,7 @@ from cass_server.rpc.streams import MaskStreams
 from cass_server.scheduling.admission import Admission
 from cass_server.scheduling.batcher import Batcher
 from cass_server.scheduling.compute_pool import ComputePool
+from cass_server.scheduling.thread_pool import ThreadPool
 from cass_server.security.file_watch import FileWatch
 from cass_server.security.tls import TlsFiles
 from cass_server.security.tokens import TokenFile
@@ -133,9 +134,9 @@ def serve(
         by_token=settings.token_file is not None,
         on_fatal=on_fatal,
     )
-    helpers = HelperPool(_HELPER_THREADS, thread_name_prefix="helper")
+    helpers = HelperPool(_HELPER_THREADS, "helper")
     # Threads of its own: those of helpers may all wait for their callers when the server stops.
-    delivery = Delivery(ThreadPoolExecutor(_DELIVERY_THREADS, thread_name_prefix="delivery"))
+    delivery = Delivery(ThreadPool(_DELIVERY_THREADS, "delivery"))
     streams = MaskStreams(answerer, limits, delivery)
     host = Host(answerer, limits, streams, helpers, lambda: status.is_serving)
     others = [make(host) for make in services]
