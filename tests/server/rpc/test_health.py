@@ -234,6 +234,19 @@ def test_a_watcher_that_cannot_be_told_keeps_no_other_from_it(
     monkeypatch.setattr(server.health._telling, "submit", fail_once)
     server.health.set(serving=True)
     assert server.health_check() == UP
+    told: list[list[str]] = [[], []]
+
+    def read(watch: Watch, answers: list[str]) -> None:
+        answers.extend(status_name(answer) for answer in watch.call)
+
+    readers = [
+        threading.Thread(target=read, args=both, daemon=True)
+        for both in zip(watches, told, strict=True)
+    ]
+    for reader in readers:
+        reader.start()
+    wait_until(lambda: [UP] in told)
     server.health.end()
-    told = [[status_name(answer) for answer in watch.call] for watch in watches]
+    for reader in readers:
+        reader.join(LIMIT)
     assert sorted(told) == [[], [UP, DOWN]]
