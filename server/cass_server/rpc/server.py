@@ -87,7 +87,8 @@ def serve(
     """Serve until a signal to stop, then answer what is in flight and return.
 
     For the main thread, which gets the signals. A computation that takes longer than the drain is
-    left to its thread. If the device breaks, serving ends too, so that the process can be replaced.
+    left to its thread. If the device breaks, serving ends too, so that the process can be replaced;
+    if it hangs, at once.
 
     Args:
         settings: of the server, but for the port and the number of processes.
@@ -112,12 +113,17 @@ def serve(
         signal.signal(number, lambda *_: events.put(_STOP))
     if wait_lost is not None:
         _report_end(wait_lost, events, _STOP)
-    is_broken = threading.Event()
+    is_broken, is_hung = threading.Event(), threading.Event()
 
     def on_fatal() -> None:
         is_broken.set()
-        status.end()
+        # First, whatever becomes of the rest.
         events.put(_STOP)
+        status.end()
+
+    def on_hang() -> None:
+        is_hung.set()
+        on_fatal()
 
     limits = Limits.of(settings)
     pool = ComputePool(compute_threads(settings) if IS_SUPPORTED else limits.requests_in_flight)
@@ -159,6 +165,7 @@ def serve(
     FileWatch(tokens, tls, metrics, status.set_files).start()
     started = time.monotonic()
     server.start()
+    engine.watch(metrics, on_hang)
     _report_end(engine.warm_up, events, _WARM)
     event = _next(events)
     if isinstance(event, Exception):
@@ -181,6 +188,9 @@ def serve(
     refusing = min(_REFUSING_SECONDS, settings.drain_seconds)
     router.wait_idle(refusing)
     delivery.wait_sent(server, draining + refusing)
+    if is_hung.is_set():
+        # What waits for the device never ends. Cut off, its callers go to another server at once.
+        return int(is_broken.is_set())
     end = draining + settings.drain_seconds
     left = max(0.0, end - time.monotonic())
     stopped = server.stop(left)
