@@ -159,10 +159,15 @@ class BoxBatch:
         return batch
 
     @classmethod
-    def checked(cls, xyxy: Array, offsets: npt.NDArray[np.int64]) -> BoxBatch:
-        """Of arrays in the host's memory that are known to be as the attributes have to be."""
+    def checked(
+        cls,
+        xyxy: Tensorlike,
+        offsets: npt.NDArray[np.int64],
+        device_offsets: torch.Tensor | None = None,
+    ) -> BoxBatch:
+        """Of what is known to be as the attributes have to be, on a device all three."""
         batch = object.__new__(cls)
-        batch._fill(xyxy, np.diff(offsets), offsets)
+        batch._fill(xyxy, np.diff(offsets), offsets, device_offsets)
         return batch
 
     @classmethod

@@ -15,8 +15,10 @@ import shutil
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 KERNELS = Path(__file__).with_name("kernels")
+GPU_KERNELS = Path(__file__).with_name("triton")
 
 LEVEL = "x86-64-v3"
 """Servers have it since 2013 (Haswell) and 2015 (Excavator)."""
@@ -48,11 +50,29 @@ def choose_level() -> bool:
 
 def take_kernels() -> None:
     """Put the image's kernels where numba looks for them, unless there are some."""
-    cache = Path(os.environ["NUMBA_CACHE_DIR"])
-    # The image for GPUs has none; without a folder to write to, they are compiled.
+    _copy(KERNELS, Path(os.environ["NUMBA_CACHE_DIR"]))
+
+
+def take_gpu_kernels() -> None:
+    """Tell Triton, where it looks for kernels, of those of the image for GPUs."""
+    if folder := os.environ.get("TRITON_CACHE_DIR"):
+        # What lists a kernel's files has their whole paths, so that they can stay in the image.
+        _copy(GPU_KERNELS, Path(folder), ignore=_all_but_lists)
+
+
+def _copy(kernels: Path, cache: Path, **options: Any) -> None:
+    # An image has kernels of one kind; without a folder to write to, they are compiled.
     with contextlib.suppress(OSError, shutil.Error):
         if not cache.exists() or not any(cache.iterdir()):  # a volume is there, and empty
-            shutil.copytree(KERNELS, cache, dirs_exist_ok=True)
+            shutil.copytree(kernels, cache, dirs_exist_ok=True, **options)
+
+
+def _all_but_lists(folder: str, names: list[str]) -> list[str]:
+    return [
+        name
+        for name in names
+        if not name.startswith("__grp__") and not os.path.isdir(os.path.join(folder, name))
+    ]
 
 
 def main() -> None:
@@ -62,6 +82,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
     if choose_level():
         take_kernels()
+    take_gpu_kernels()
     from cass_server.cli import main as run
 
     sys.argv[0] = "cass-server"

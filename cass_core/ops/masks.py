@@ -9,11 +9,11 @@ from torch import Tensor
 
 from cass_core.grid import patch_grid
 from cass_core.ops.launch import on_device
-from cass_core.ops.spec_args import kernel_numbers, kernel_ranges, kernel_shape
-from cass_core.ops.tiles import BLOCK_X, BLOCK_Y, WARPS, locate, soft_tile
+from cass_core.ops.spec_args import kernel_cells, kernel_numbers, kernel_ranges, kernel_shape
+from cass_core.ops.tiles import BLOCK_X, BLOCK_Y, WARPS, locate, sides, soft_tile
 
 
-@triton.jit(do_not_specialize=["batch", "height", "width", "patch", "cells"])
+@triton.jit(do_not_specialize=["batch", "height", "width", "patch"])
 def _mask_kernel(
     xyxy: tl.tensor,
     offsets: tl.tensor,
@@ -35,15 +35,14 @@ def _mask_kernel(
 ) -> None:
     """One program a tile; the tiles of the first map come first.
 
-    ``cells`` holds (h, w) of each map, ``ranges`` the bounds of its boxes' longer sides,
-    ``columns`` its patches a row: whether those are a multiple of 16 is compiled in, since it
-    decides how wide a store can be.
+    ``cells`` holds the sides of each map as `sides` takes them, ``ranges`` the bounds of its
+    boxes' longer sides, ``columns`` its patches a row: whether those are a multiple of 16 is
+    compiled in, since it decides how wide a store can be.
     """
     tile = tl.program_id(0)
     map_start = tl.zeros([], tl.int64)
     for i in tl.static_range(len(columns)):
-        h = cells[i][0]
-        w = cells[i][1]
+        h, w = sides(cells[i])
         rows = tl.cdiv(h, tl.minimum(patch, h))
         tiles = batch * tl.cdiv(rows, BLOCK_Y) * tl.cdiv(columns[i], BLOCK_X)
         if (tile >= 0) & (tile < tiles):
@@ -57,7 +56,7 @@ def _mask_kernel(
                 column,
                 (xyxy, offsets, sizes),
                 (height, width),
-                cells[i],
+                (h, w),
                 patch,
                 numbers,
                 ranges[i],
@@ -118,7 +117,7 @@ def launch_masks(
                 batch,
                 *image_size,
                 patch,
-                cells,
+                kernel_cells(cells),
                 tuple(columns for _, columns in grids),
                 kernel_numbers(choices, numbers),
                 kernel_ranges(numbers, len(cells)),

@@ -161,6 +161,21 @@ def kernel_shape(choices: Sequence[int], numbers: Sequence[float], sizes: bool) 
     return Shape(*flags, merge, sizes, len(numbers) > _RANGES)
 
 
+def kernel_cells(maps: Sequence[tuple[int, int]]) -> tuple[tuple[float, ...], ...]:
+    """The sides of maps, each as its upper and its lower 16 bits, for `cass_core.ops.tiles.sides`.
+
+    As whole numbers Triton would compile them in where they are 1 or multiples of 16, whatever it
+    is told of the tuple that they are in.
+
+    Example:
+        >>> kernel_cells([(92, 70_000)])
+        ((0.0, 92.0, 1.0, 4464.0),)
+    """
+    return tuple(
+        tuple(float(half) for side in pair for half in divmod(side, 1 << 16)) for pair in maps
+    )
+
+
 def kernel_ranges(numbers: Sequence[float], maps: int) -> tuple[tuple[float, ...], ...]:
     """The bounds of each map's level as heads and rests; without ranges they have no meaning.
 

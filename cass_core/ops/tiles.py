@@ -92,6 +92,14 @@ def locate(
 
 
 @triton.jit
+def sides(halves: tl.tuple) -> tl.tuple:
+    """(h, w) of a map, from what `cass_core.ops.spec_args.kernel_cells` gives."""
+    h = tl.cast(halves[0], tl.int32) * 65536 + tl.cast(halves[1], tl.int32)
+    w = tl.cast(halves[2], tl.int32) * 65536 + tl.cast(halves[3], tl.int32)
+    return h, w
+
+
+@triton.jit
 def image_of(
     image: tl.tensor,
     offsets: tl.tensor,

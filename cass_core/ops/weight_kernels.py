@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 
 from cass_core.ops.geometry import before
-from cass_core.ops.tiles import image_of, is_of_level, locate, soft_tile, tile_centres
+from cass_core.ops.tiles import image_of, is_of_level, locate, sides, soft_tile, tile_centres
 
 
 @triton.jit
@@ -96,7 +96,7 @@ def _left_out(
     return found
 
 
-@triton.jit(do_not_specialize=["batch", "height", "width", "patch", "cells"])
+@triton.jit(do_not_specialize=["batch", "height", "width", "patch"])
 def weighted_kernel(
     xyxy: tl.tensor,
     offsets: tl.tensor,
@@ -130,8 +130,7 @@ def weighted_kernel(
     tile = tl.program_id(0)
     map_start = tl.zeros([], tl.int64)
     for i in tl.static_range(len(columns)):
-        h = cells[i][0]
-        w = cells[i][1]
+        h, w = sides(cells[i])
         rows = tl.cdiv(h, tl.minimum(patch, h))
         tiles = batch * tl.cdiv(rows, BLOCK_Y) * tl.cdiv(columns[i], BLOCK_X)
         if (tile >= 0) & (tile < tiles):
@@ -141,12 +140,12 @@ def weighted_kernel(
             offset += map_start
             boxes = (xyxy, offsets, sizes)
             value, owner = soft_tile(
-                image, row, column, boxes, (height, width), cells[i], patch, numbers, ranges[i],
+                image, row, column, boxes, (height, width), (h, w), patch, numbers, ranges[i],
                 SHAPE, WEIGH.owner, BLOCK_Y, BLOCK_X,
             )  # fmt: skip
             left_out = _left_out(
                 image, row, column, boxes, (valid_region, ignored, ignored_offsets),
-                (height, width), cells[i], patch, numbers, ranges[i],
+                (height, width), (h, w), patch, numbers, ranges[i],
                 SHAPE, WEIGH, BLOCK_Y, BLOCK_X,
             )  # fmt: skip
             weight = tl.where(value != 0.0, 1.0, tl.cast(background, tl.float32))

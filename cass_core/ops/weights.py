@@ -7,7 +7,7 @@ from torch import Tensor
 
 from cass_core.grid import patch_grid
 from cass_core.ops.launch import on_device
-from cass_core.ops.spec_args import Weigh, kernel_numbers, kernel_ranges, kernel_shape
+from cass_core.ops.spec_args import Weigh, kernel_cells, kernel_numbers, kernel_ranges, kernel_shape
 from cass_core.ops.tiles import BLOCK_X, WARPS
 from cass_core.ops.weight_kernels import share_kernel, weighted_kernel
 
@@ -74,7 +74,7 @@ def launch_weighted_masks(
             *image_size,
             patch,
             min(background_weight, 3e38),
-            cells,
+            kernel_cells(cells),
             tuple(columns for _, columns in grids),
             kernel_numbers(choices, numbers),
             kernel_ranges(numbers, len(cells)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +23,9 @@ from cass_server.config.sources import SettingsError, load_settings
 from cass_server.process.health_check import SERVING, check
 from cass_server.ray.options import on_ray
 from cass_server.security.tls import client_credentials
+
+CAPABILITIES = ("8.0", "8.6", "8.9", "9.0", "10.0", "12.0")
+"""GPUs since Ampere: A100, RTX 30, L4 and RTX 40, H100 and H200, B200, RTX 50."""
 
 app = typer.Typer(
     help="Serve CASS masks and losses over gRPC.",
@@ -88,6 +92,41 @@ def serve(
 
 
 app.command(name="ray", cls=GroupedCommand, short_help="Run replicas on a Ray cluster.")(on_ray)
+
+
+@app.command(name="compile-kernels", short_help="Compile a GPU's kernels ahead of time.")
+def compile_kernels(
+    capability: Annotated[
+        list[str],
+        typer.Option(
+            metavar="X.Y", help="Compute capability of the GPUs; may be given several times."
+        ),
+    ] = list(CAPABILITIES),  # noqa: B006 - typer copies it
+    processes: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Kernels at a time. [default: the CPU's cores]"),
+    ] = None,
+) -> None:
+    """Fill Triton's cache (TRITON_CACHE_DIR) with what servers on GPUs load when they start.
+
+    Needs torch and Triton and no GPU. What is in the cache already is left as it is.
+    """
+    for text in capability:
+        if not re.fullmatch("[1-9][0-9]?[.][0-9]", text):
+            raise failure(f"--capability: must be as in 9.0, got {text}", 2)
+    try:
+        from cass_server.engines.kernel_cache import fill
+    except ImportError as error:
+        raise failure(f"needs torch and Triton: {error}", 1) from error
+    from cass_core.cpu.cores import core_count
+
+    try:
+        for text in capability:
+            number = int(text.replace(".", ""))
+            cached, compiled = fill(number, processes or core_count())
+            say(f"sm_{number}: {compiled} kernels compiled, {cached} were there")
+    except CassError as error:
+        raise failure(error, 1) from error
 
 
 @app.command(short_help="Check that a server is serving.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar
 
 import grpc
@@ -31,6 +32,15 @@ class Overloaded(Rejection):
     def __init__(self, reason: str, limit: int, delay: float) -> None:
         super().__init__(f"the server is full: {limit} {reason} in flight at most")
         self.reason = reason.partition(" ")[0]
+        self.delay = delay
+
+
+class DeviceFull(Overloaded):
+    """The device had too little free memory for a request; what others hold of it gets free."""
+
+    def __init__(self, delay: float) -> None:
+        CassError.__init__(self, "the device has too little memory for this request at present")
+        self.reason = "memory"
         self.delay = delay
 
 
@@ -86,3 +96,15 @@ class EngineBroken(Rejection):
     """The device is unusable in this process; a replacement can answer."""
 
     code = grpc.StatusCode.UNAVAILABLE
+
+
+class NotCompiled(Exception):
+    """A request needs a variant of a kernel that has to be compiled first; no status is for it.
+
+    Attributes:
+        compile: does that, elsewhere, and returns when the request can be computed.
+    """
+
+    def __init__(self, kernel: str, compile: Callable[[], None]) -> None:
+        super().__init__(f"{kernel} is not compiled for this request")
+        self.compile = compile

@@ -78,6 +78,14 @@ def test_what_triton_needs_at_run_time_is_in_the_last_stage() -> None:
     assert "TRITON_CACHE_DIR=/tmp/" in environment
 
 
+def test_kernels_are_compiled_where_the_image_has_them() -> None:
+    """Triton keeps the whole paths of their files."""
+    (build,) = (line for line in stages()["cuda-code"] if "compile-kernels" in line)
+    assert "TRITON_CACHE_DIR=/opt/cass/triton " in build
+    assert build.endswith("mv /opt/cass/triton /code/opt/cass/")
+    assert "COPY --from=cuda-code /code /" in stages()["cuda"]
+
+
 def test_the_code_is_the_last_layer() -> None:
     """So that a change of it leaves the packages' layer as it is."""
     for target in ("client", "cpu", "cuda"):

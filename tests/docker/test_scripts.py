@@ -86,6 +86,30 @@ def test_kernels_that_are_there_stay(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert (cache / "index").read_text(encoding="utf-8") == "its own"
 
 
+def test_triton_is_told_of_the_kernels_of_the_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By what lists their files, which stay where they are."""
+    start = script("start")
+    take = start["take_gpu_kernels"]
+    kernels, cache = tmp_path / "triton", tmp_path / "cache"
+    (kernels / "HASH").mkdir(parents=True)
+    for name in ("__grp__kernel.json", "kernel.json", "kernel.cubin"):
+        (kernels / "HASH" / name).write_text(name)
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(cache))
+    take()  # of the image for CPUs
+    assert not cache.exists()
+    take.__globals__["GPU_KERNELS"] = kernels
+    take()
+    (told,) = (path for path in cache.rglob("*") if path.is_file())
+    assert told == cache / "HASH" / "__grp__kernel.json"
+    told.write_text("its own")
+    take()
+    assert told.read_text(encoding="utf-8") == "its own"
+    monkeypatch.delenv("TRITON_CACHE_DIR")
+    take()
+
+
 @pytest.mark.parametrize("name", ["x86-64-v2", None])
 def test_kernels_of_the_level_are_for_who_asks_for_nothing_else(
     name: str | None, monkeypatch: pytest.MonkeyPatch

@@ -28,7 +28,7 @@ import torch
 
 from benchmarks.common.measure import write
 from benchmarks.core import gpu_speed
-from tests.gpu import checks, training
+from tests.gpu import checks, server, training
 from tests.gpu.setup import Setup, Skipped
 from tests.support.interpreted import kernels
 
@@ -216,6 +216,10 @@ CHECKS = (
     Check(training.autocast),
     Check(training.no_waiting, native_only=True),
     Check(training.cuda_graph, native_only=True),
+    Check(server.server_answers, native_only=True),
+    Check(server.server_first_calls, native_only=True),
+    Check(server.server_faults, native_only=True),
+    Check(server.server_speed, native_only=True),
     Check(memcheck, native_only=True),
     Check(racecheck, native_only=True),
 )

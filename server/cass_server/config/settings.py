@@ -109,15 +109,24 @@ class Settings(BaseSettings):
     )
     port: Port = _setting("Server", 50051, "Port to listen on; 0 takes a free one.")
     device: Device = _setting(
-        "Server", "auto", "Device to compute on; auto is CUDA if there is one, else the CPU."
+        "Server",
+        "auto",
+        "Device to compute on; auto is CUDA if there is one, else the CPU. Workers share out the"
+        " GPUs of auto and cuda.",
     )
     workers: CountOrAuto = _setting(
-        "Server", 1, "Worker processes that share the port; auto is one a CPU core."
+        "Server", 1, "Worker processes that share the port; auto is one a CPU core, or one a GPU."
     )
     compute_threads: CountOrAuto = _setting(
         "Server",
         "auto",
         "Threads that answer requests in one worker; auto is its CPU cores plus one.",
+    )
+    launch_timeout_seconds: Interval = _setting(
+        "Server",
+        60,
+        "Seconds for a computation on a GPU, waiting for others included, before its worker"
+        " is replaced.",
     )
     drain_seconds: Seconds = _setting(
         "Server", 30, "Seconds for requests in flight to finish once the server is to stop."

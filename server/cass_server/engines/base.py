@@ -1,17 +1,16 @@
-"""The interface of engines, the one for CPUs, and the choice of the device."""
+"""The interface of engines, and the one for CPUs."""
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias
 
 from cass_core.arrays import Array
 from cass_core.cpu.backend import compute_losses, fill_masks
 from cass_core.cpu.small import SmallFill
-from cass_core.errors import CassError
 from cass_core.inputs import LossInputs, MaskInputs
 from cass_core.results import HostLoss
+from cass_server.observability.metrics import Metrics
 from cass_server.scheduling.batcher import Compute
 
 Checkpoint: TypeAlias = Callable[[], None] | None
@@ -53,7 +52,10 @@ class Engine(Protocol):
         """
 
     def gpu_memory_bytes(self) -> int:
-        """Bytes of device memory that this process holds; 0 on the CPU."""
+        """Bytes of device memory that this process holds; 0 on the CPU. Costs nothing."""
+
+    def watch(self, metrics: Metrics, on_hang: Callable[[], None]) -> None:
+        """Counts kernels, and calls ``on_hang`` if a computation hangs, after which none works."""
 
     def warm_up(self) -> None:
         """Compiles what the first request would otherwise wait for."""
@@ -68,6 +70,7 @@ class CpuEngine:
     masks = staticmethod(fill_masks)
     losses = staticmethod(compute_losses)
     gpu_memory_bytes = staticmethod(lambda: 0)
+    watch = staticmethod(lambda metrics, on_hang: None)
 
     @staticmethod
     def small_fill(inputs: MaskInputs) -> SmallFill | None:
@@ -82,44 +85,3 @@ class CpuEngine:
         from cass_core.cpu.weighing import warm_up
 
         warm_up()
-
-
-def device_of(choice: str) -> str:
-    """The device for ``auto`` (CUDA where torch finds it, else the CPU), ``cpu`` or ``cuda[:N]``.
-
-    Raises:
-        CassError: there is no such device here.
-    """
-    if choice == "cpu":
-        return choice
-    if choice != "auto" and choice != "cuda" and not choice.startswith("cuda:"):
-        raise CassError(f"device must be auto, cpu, cuda or cuda:N, got {choice}")
-    found = _cuda_devices()
-    if choice == "auto":
-        return "cuda:0" if found else "cpu"
-    number = choice.removeprefix("cuda").removeprefix(":") or "0"
-    if not number.isdigit() or int(number) >= found:
-        raise CassError(f"device {choice}: torch finds {found} CUDA devices on this machine")
-    return f"cuda:{number}"
-
-
-def make_engine(choice: str) -> Engine:
-    """The engine of `device_of` the same choice.
-
-    Raises:
-        CassError: there is no such device here.
-    """
-    device = device_of(choice)
-    if device == "cpu":
-        return CpuEngine()
-    from cass_server.engines.cuda import CudaEngine  # which loads torch
-
-    return CudaEngine(device)
-
-
-def _cuda_devices() -> int:
-    if importlib.util.find_spec("torch") is None:
-        return 0
-    import torch
-
-    return torch.cuda.device_count() if torch.cuda.is_available() else 0

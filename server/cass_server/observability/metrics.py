@@ -30,7 +30,11 @@ CODES = tuple(code.name for code in grpc.StatusCode)
 DROPPED = ("rate", "full")
 FILES = ("tokens", "tls")
 CERTIFICATES = ("tls_certificate", "tls_client_ca")
-REJECTIONS = ("requests", "bytes", "streams", "deadline", "cancelled", "unauthenticated")
+# fmt: off
+REJECTIONS = (
+    "requests", "bytes", "streams", "memory", "deadline", "cancelled", "unauthenticated",
+)
+# fmt: on
 
 # A small request is computed in some 50 µs; after 10 s a caller has long given up.
 # fmt: off
@@ -115,6 +119,19 @@ FAMILIES = (
     ),
     Family("cass_gpu_memory_bytes", "gauge", "GPU memory held by the server's processes."),
     Family(
+        "cass_kernel_variants_total",
+        "counter",
+        "Variants of the GPU's kernels that workers loaded: from the cache, or compiled first.",
+        ("origin",),
+        (("cache",), ("compiled",)),
+    ),
+    Family(
+        "cass_kernel_compile_seconds",
+        "histogram",
+        "What compiling a variant of a GPU's kernel took, beside the calls.",
+        bounds=SECONDS,
+    ),
+    Family(
         "cass_log_lines_dropped_total",
         "counter",
         "Lines of the log that were not written: too many of a kind, or not read or stored.",
@@ -174,6 +191,8 @@ _RECEIVED = STARTS["cass_received_bytes_total"]
 _SENT = STARTS["cass_sent_bytes_total"]
 _REJECTED = _of_series("cass_rejections_total")
 _GPU_MEMORY = STARTS["cass_gpu_memory_bytes"]
+_VARIANTS = _of_series("cass_kernel_variants_total")
+_COMPILE = STARTS["cass_kernel_compile_seconds"]
 _DROPPED = _of_series("cass_log_lines_dropped_total")
 _UNUSABLE = _of_series("cass_files_unusable")
 _EXPIRES = _of_series("cass_certificate_expiry_timestamp_seconds")
@@ -280,6 +299,21 @@ class Metrics:
     def gpu_memory(self, held: int) -> None:
         """The bytes of GPU memory that this process holds now."""
         self.slots[_GPU_MEMORY] = held
+
+    def kernel_loaded(self, origin: Literal["cache", "compiled"]) -> None:
+        """A variant of a kernel can be launched from now on."""
+        with self._lock:
+            self.slots[_VARIANTS[origin]] += 1
+
+    def kernel_variants(self) -> tuple[int, int]:
+        """How many variants of kernels came from the cache, and how many were compiled."""
+        return int(self.slots[_VARIANTS["cache"]]), int(self.slots[_VARIANTS["compiled"]])
+
+    def kernel_compiled(self, seconds: float) -> None:
+        """A variant of a kernel was compiled in so many seconds."""
+        with self._lock:
+            self.slots[_COMPILE + bisect_left(SECONDS, seconds)] += 1
+            self.slots[_COMPILE + _SECONDS_SUM] += seconds
 
     def log_dropped(self, reason: str) -> None:
         """A line of the log was dropped, for one of `DROPPED`."""

@@ -15,7 +15,8 @@ from cass_core.cpu.cores import core_count
 from cass_core.errors import CassError
 from cass_server.config.address import address_of, is_unix, reserve_port
 from cass_server.config.settings import Settings
-from cass_server.engines.base import Engine, device_of, make_engine
+from cass_server.engines.base import Engine
+from cass_server.engines.choice import devices_of, make_engine
 from cass_server.observability.logging import count_dropped, set_up_logging
 from cass_server.observability.metrics import Metrics, shared_memory
 from cass_server.observability.prometheus import WorkerMetrics, serve_metrics
@@ -39,10 +40,13 @@ def run(settings: Settings) -> NoReturn:
     set_up_logging(settings.log_level)
     # Torch is loaded next, if it is there, and kernels are compiled: said before that takes long.
     _log.info("warming up", extra={"version": __version__, "pid": os.getpid()})
-    workers = settings.workers
+    devices = devices_of(settings.device)
+    device, workers = ",".join(devices), settings.workers
     if workers == "auto":
-        workers = 1 if is_unix(settings.host) else core_count()
-    device = device_of(settings.device)
+        # More contexts on a GPU would but take its time and memory from each other.
+        each = core_count() if device == "cpu" else len(devices)
+        workers = 1 if is_unix(settings.host) else each
+        settings = settings.model_copy(update={"workers": workers})
     # On a GPU a process may have to be replaced: a CUDA context that is broken stays so.
     if workers > 1 or device != "cpu":
         exit_process(_supervise(settings, workers, device))

@@ -6,7 +6,7 @@ import sys
 
 from cass.malloc import keep_memory
 from cass_core.errors import CassError
-from cass_server.engines.base import make_engine
+from cass_server.engines.choice import devices_of, make_engine
 from cass_server.observability.logging import count_dropped, set_up_logging
 from cass_server.process.main import exit_process, serve_in_process
 from cass_server.process.worker_channel import WorkerChannel, worker_arguments
@@ -23,9 +23,11 @@ def main() -> None:
     set_up_logging(settings.log_level)
     try:
         count_dropped(metrics.log_dropped)
+        devices = devices_of(settings.device)
+        device = devices[channel.index % len(devices)]
         code = serve_in_process(
             settings,
-            make_engine(settings.device),
+            make_engine(device, settings.launch_timeout_seconds),
             metrics,
             port,
             shared=True,

@@ -14,7 +14,14 @@ from cass.contract import REQUEST_ID_KEY
 from cass_core.errors import InvalidRequest
 from cass_core.inputs import MaskInputs
 from cass_server.engines.base import Engine
-from cass_server.exceptions import Cancelled, EngineBroken, Expired, Overloaded, Rejection
+from cass_server.exceptions import (
+    Cancelled,
+    EngineBroken,
+    Expired,
+    NotCompiled,
+    Overloaded,
+    Rejection,
+)
 from cass_server.observability.call import Call, CallContext, Metadata
 from cass_server.observability.metrics import Metrics
 from cass_server.observability.request_metadata import request_id, token_of
@@ -58,7 +65,6 @@ class Answerer:
         self._traces = traces
         self._by_token = by_token
         self._on_fatal = on_fatal
-        self._is_on_gpu = engine.device != "cpu"
         self._lock = threading.Lock()
 
     def call(self, method: str, metadata: Metadata, caller: Caller = "") -> Call:
@@ -119,19 +125,26 @@ class Answerer:
 
     def _compute(self, call: Call, request: Request, context: CallContext) -> bytes:
         call.begun = time.perf_counter()
-        result: Any
-        if isinstance(request, MaskRequest):
-            result = request.compute(self._fill, context)
-        else:
-            result = self.engine.losses(request.inputs, checkpoint=_checkpoint(context))
+        while True:
+            try:
+                result = self._result(request, context)
+                break
+            except NotCompiled as error:
+                compile = error.compile
+            with self.pool.lent():
+                compile()
+            _checkpoint(context)()
         computed = time.perf_counter()
         message = request.encode(result)
         call.compute = computed - call.begun
         call.encode = time.perf_counter() - computed
         call.size, call.without_patch = request.size, request.without_patch
-        if self._is_on_gpu:
-            self.metrics.gpu_memory(self.engine.gpu_memory_bytes())
         return message
+
+    def _result(self, request: Request, context: CallContext) -> Any:
+        if isinstance(request, MaskRequest):
+            return request.compute(self._fill, context)
+        return self.engine.losses(request.inputs, checkpoint=_checkpoint(context))
 
     def _fill(
         self,

@@ -150,8 +150,10 @@ class Delivery:
         self._count(1)
         try:
             self._threads.submit(end)
-        except Exception:  # no new thread; the pool has it for one of those it has
-            _log.exception("no thread for the end of a call")
+        except Exception:  # there is no memory: it ends at once, as where nothing stops
+            _log.exception("the end of a call cannot wait")
+            self._count(-1)
+            _server._status(rpc_event, state, None)
 
     def _count(self, change: int) -> None:
         with self._lock:

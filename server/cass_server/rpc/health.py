@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from contextlib import nullcontext
 from typing import Any
 
@@ -16,8 +17,11 @@ from cass_server.rpc.deadlines import Deadlines
 from cass_server.rpc.handlers import Handler, in_place
 from cass_server.rpc.receiving import IS_SUPPORTED, Received
 from cass_server.rpc.streams import Send
+from cass_server.scheduling.thread_pool import ThreadPool
 
 _Response = health_pb2.HealthCheckResponse
+
+_log = logging.getLogger(__name__)
 
 # Threads that send to watchers: not those of probes, since a watcher that does not read holds one
 # until its time is over.
@@ -48,7 +52,7 @@ class Health:
         self._deadlines = deadlines
         self._receive_seconds = receive_seconds
         self._pool = pool
-        self._telling = ThreadPoolExecutor(_SENDING_THREADS, thread_name_prefix="watchers")
+        self._telling = ThreadPool(_SENDING_THREADS, "watchers")
         self._status = _Response.NOT_SERVING
         self._files_status = _Response.SERVING
         self._ended = False
@@ -81,8 +85,7 @@ class Health:
             self._status = _Response.SERVING if serving else _Response.NOT_SERVING
             self._ended = ended
             updates = list(self._updates)
-        for update in updates:
-            self._telling.submit(update)
+        self._tell(updates)
 
     def set_files(self, usable: bool) -> None:
         """Changes the status of `FILES`, which the server's own does not depend on."""
@@ -92,8 +95,15 @@ class Health:
                 return
             self._files_status = status
             updates = list(self._updates)
+        self._tell(updates)
+
+    def _tell(self, updates: list[Callable[[], None]]) -> None:
+        """Have watchers told; what becomes of that is not to concern who changes the status."""
         for update in updates:
-            self._telling.submit(update)
+            try:
+                self._telling.submit(update)
+            except Exception:  # there is no memory; the next change tells them the status then
+                _log.exception("a watcher cannot be told of a change")
 
     def _status_of(self, service: str) -> int:
         if service == FILES:

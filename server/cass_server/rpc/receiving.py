@@ -14,7 +14,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from contextlib import nullcontext
 from functools import partial
 from threading import Thread
@@ -29,6 +29,7 @@ from cass_server.rpc.delivery import Delivery
 from cass_server.rpc.handlers import give_up, refuse
 from cass_server.scheduling.admission import SMALL_BYTES
 from cass_server.scheduling.compute_pool import DONE
+from cass_server.scheduling.thread_pool import ThreadPool
 
 _ENDING_THREADS = 16
 
@@ -155,7 +156,7 @@ class MessageFirst(Executor):
     def __init__(self, pool: Executor, delivery: Delivery) -> None:
         self._pool = pool
         self._delivery = delivery
-        self._ending = ThreadPoolExecutor(_ENDING_THREADS, thread_name_prefix="no message")
+        self._ending = ThreadPool(_ENDING_THREADS, "no message")
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Receive the message of a call and then have it answered; returns at once.
@@ -208,7 +209,7 @@ class MessageFirst(Executor):
         return DONE
 
 
-class HelperPool(ThreadPoolExecutor):
+class HelperPool(ThreadPool):
     """Threads of other services' calls, which have `rpc.slow_peers` see that they wait."""
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
@@ -218,13 +219,13 @@ class HelperPool(ThreadPoolExecutor):
             state.peer = Peer(rpc_event, time.perf_counter())
             try:
                 return super().submit(function, *args)
-            except Exception:  # if it waits for another thread, it ends there as cancelled
+            except Exception:
                 give_up(rpc_event.call)
                 return DONE
         return super().submit(function, *args, **kwargs)
 
 
-class ReadAheadPool(ThreadPoolExecutor):
+class ReadAheadPool(ThreadPool):
     """A thread for each stream, whose next messages are received while it answers.
 
     Args:
@@ -233,7 +234,7 @@ class ReadAheadPool(ThreadPoolExecutor):
     """
 
     def __init__(self, most: int, given_up: Callable[[Metadata], None]) -> None:
-        super().__init__(most, thread_name_prefix="stream")
+        super().__init__(most, "stream")
         self._given_up = given_up
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
@@ -245,7 +246,7 @@ class ReadAheadPool(ThreadPoolExecutor):
         messages = partial(_ReadAhead, rpc_event.call, state)
         call = (respond, rpc_event, state, behavior, messages, *rest)
         try:
-            # The pool's own way keeps a call that it has no new thread for.
+            # Not the pool's own way: a stream must not wait for another's thread.
             Thread(target=function, args=call, name="stream", daemon=True).start()
         except Exception:
             give_up(peer.call)

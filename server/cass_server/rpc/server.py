@@ -48,6 +48,7 @@ from cass_server.rpc.streams import MaskStreams
 from cass_server.scheduling.admission import Admission
 from cass_server.scheduling.batcher import Batcher
 from cass_server.scheduling.compute_pool import ComputePool
+from cass_server.scheduling.thread_pool import ThreadPool
 from cass_server.security.file_watch import FileWatch
 from cass_server.security.tls import TlsFiles
 from cass_server.security.tokens import TokenFile
@@ -87,7 +88,8 @@ def serve(
     """Serve until a signal to stop, then answer what is in flight and return.
 
     For the main thread, which gets the signals. A computation that takes longer than the drain is
-    left to its thread. If the device breaks, serving ends too, so that the process can be replaced.
+    left to its thread. If the device breaks, serving ends too, so that the process can be replaced;
+    if it hangs, at once.
 
     Args:
         settings: of the server, but for the port and the number of processes.
@@ -113,12 +115,17 @@ def serve(
         signal.signal(number, lambda *_: events.put(_STOP))
     if wait_lost is not None:
         _report_end(wait_lost, events, _STOP)
-    is_broken = threading.Event()
+    is_broken, is_hung = threading.Event(), threading.Event()
 
     def on_fatal() -> None:
         is_broken.set()
-        status.end()
+        # First, whatever becomes of the rest.
         events.put(_STOP)
+        status.end()
+
+    def on_hang() -> None:
+        is_hung.set()
+        on_fatal()
 
     limits = Limits.of(settings)
     pool = ComputePool(compute_threads(settings) if IS_SUPPORTED else limits.requests_in_flight)
@@ -135,9 +142,9 @@ def serve(
         by_token=settings.token_file is not None,
         on_fatal=on_fatal,
     )
-    helpers = HelperPool(_HELPER_THREADS, thread_name_prefix="helper")
+    helpers = HelperPool(_HELPER_THREADS, "helper")
     # Threads of its own: those of helpers may all wait for their callers when the server stops.
-    delivery = Delivery(ThreadPoolExecutor(_DELIVERY_THREADS, thread_name_prefix="delivery"))
+    delivery = Delivery(ThreadPool(_DELIVERY_THREADS, "delivery"))
     streams = MaskStreams(answerer, limits, delivery)
     tokens = None if settings.token_file is None else TokenFile(settings.token_file)
     allows = None if tokens is None else tokens.allows
@@ -162,6 +169,7 @@ def serve(
     FileWatch(tokens, tls, metrics, status.set_files).start()
     started = time.monotonic()
     server.start()
+    engine.watch(metrics, on_hang)
     _report_end(engine.warm_up, events, _WARM)
     event = _next(events)
     if isinstance(event, Exception):
@@ -186,6 +194,9 @@ def serve(
     refusing = min(_REFUSING_SECONDS, settings.drain_seconds)
     router.wait_idle(refusing)
     delivery.wait_sent(server, draining + refusing)
+    if is_hung.is_set():
+        # What waits for the device never ends. Cut off, its callers go to another server at once.
+        return int(is_broken.is_set())
     end = draining + settings.drain_seconds
     left = max(0.0, end - time.monotonic())
     stopped = server.stop(left)

@@ -145,6 +145,7 @@ class SlowPeers:
                 _log.debug("peer stalled, call cancelled")
                 peer.call.cancel()
         self._metrics.waiting(receiving, sending, self._answerer.admission.held_bytes)
+        self._metrics.gpu_memory(self._answerer.engine.gpu_memory_bytes())
 
     def _end_half(self, now: float, *, spares_streams: bool = True) -> None:
         """End half of the calls that wait for their peers, and half of the silent streams.

@@ -16,7 +16,14 @@ import numpy as np
 from cass_core.arrays import Array
 from cass_core.boxes import BoxBatch
 from cass_core.inputs import MaskInputs
-from cass_server.exceptions import Cancelled, EngineBroken, Expired, Rejection, Stopping
+from cass_server.exceptions import (
+    Cancelled,
+    EngineBroken,
+    Expired,
+    NotCompiled,
+    Rejection,
+    Stopping,
+)
 
 Output: TypeAlias = tuple[Sequence[Array], Sequence[Array]]
 """Masks and owner maps (none unless requested) of one request, to be filled."""
@@ -100,6 +107,8 @@ class Batcher:
             Cancelled: the caller was gone before the request was computed.
             Stopping: `close` came first.
             EngineBroken: the device is broken, for good.
+            DeviceFull: the device has too little memory for this request.
+            NotCompiled: a kernel has to be compiled for this request.
             Exception: what computing this request, and no other, raised.
         """
         self._enter(request)
@@ -188,9 +197,11 @@ class Batcher:
         except EngineBroken as error:
             self._stop(partial(EngineBroken, *error.args))
             raise
-        except Exception:
+        except Exception as error:
             if len(batch) == 1:
                 raise
+            if isinstance(error, NotCompiled):  # which each of the callers sees to
+                return
             _log.warning("a launch failed", extra={"requests": len(batch)}, exc_info=True)
         finally:
             with self._lock:

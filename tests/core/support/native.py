@@ -56,7 +56,7 @@ def main(capability: int) -> None:
     ):
         for dtype, maps in (("fp32", 1), ("u8", 2), ("bf16", 1)):
             types = {"mask": f"*{dtype}"}
-            types |= {"cells": (("i32", "i32"),) * maps, "columns": ("i32",) * maps}
+            types |= {"cells": (("fp32",) * 4,) * maps, "columns": ("i32",) * maps}
             types |= {"ranges": (("fp32",) * 4,) * maps, "background": "fp32"}
             launched = shape._replace(sizes=maps == 1)
             print(

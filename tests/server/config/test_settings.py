@@ -50,6 +50,7 @@ def test_defaults() -> None:
         "compute_threads": "auto",
         "open_inference": True,
         "drain_seconds": 30,
+        "launch_timeout_seconds": 60.0,
         "log_level": "info",
         "http_port": None,
         "http_origins": None,

@@ -21,7 +21,8 @@ from cass_core.arrays import storage_dtype
 from cass_core.inputs import LossInputs, MaskInputs
 from cass_core.results import wrap_masks
 from cass_core.synthetic import street_boxes
-from cass_server.engines.base import CpuEngine, make_engine
+from cass_server.engines.base import CpuEngine
+from cass_server.engines.choice import devices_of, make_engine
 from tests.support.compare import same
 
 SIZE = (96, 160)
@@ -88,3 +89,22 @@ def test_make_engine_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(make_engine("auto"), CpuEngine)
     with pytest.raises(CassError, match=r"^device cuda: torch finds 0 CUDA devices"):
         make_engine("cuda")
+
+
+@pytest.mark.parametrize(
+    ("choice", "devices"),
+    [
+        ("auto", ["cuda:0", "cuda:1", "cuda:2"]),
+        ("cuda", ["cuda:0", "cuda:1", "cuda:2"]),
+        ("cuda:1", ["cuda:1"]),
+        ("cpu", ["cpu"]),
+    ],
+)
+def test_all_gpus_are_for_workers(
+    monkeypatch: pytest.MonkeyPatch, choice: str, devices: list[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert devices_of(choice) == devices
+    with pytest.raises(CassError, match=r"^device cuda:3: torch finds 3 CUDA devices"):
+        devices_of("cuda:3")

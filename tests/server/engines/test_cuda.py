@@ -3,8 +3,10 @@ engine for CPUs, writes results where they belong, and a broken device is not us
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,9 +20,12 @@ from cass_core.results import HostLoss
 from cass_core.synthetic import street_boxes
 from cass_server.engines import cuda
 from cass_server.engines.base import CpuEngine, Engine
-from cass_server.engines.cuda import CudaEngine, Staging, is_breaking
-from cass_server.exceptions import EngineBroken
+from cass_server.engines.cuda import CudaEngine
+from cass_server.engines.faults import is_breaking
+from cass_server.exceptions import DeviceFull, EngineBroken
+from cass_server.observability.metrics import Metrics
 from cass_server.scheduling.batcher import merge
+from tests.server.support.processes import LIMIT, Gate
 from tests.support.interpreted import kernels
 
 pytest.importorskip("triton", reason="needs Triton, which has wheels for Linux")
@@ -244,54 +249,6 @@ def test_warm_up_and_gauge() -> None:
     assert engine.gpu_memory_bytes() == 0
 
 
-@pytest.mark.parametrize("max_bytes", [1, 5, 24, 1 << 20])
-def test_results_of_any_size_go_through_a_buffer(max_bytes: int) -> None:
-    """Even where neither results nor arrays end where the buffer does."""
-    staging = Staging(None, 1, max_bytes)
-    results = [torch.arange(12.0).reshape(4, 3), torch.arange(6, dtype=torch.uint8)]
-    targets = [
-        (np.zeros((1, 3), np.float32), np.zeros((0, 3), np.float32), np.zeros((3, 3), np.float32)),
-        (np.zeros(4, np.uint8), np.zeros(2, np.uint8)),
-    ]
-    staging.fetch([*results, torch.empty(0), torch.tensor(7.5)], [*targets, (), (np.empty(()),)])
-    for result, parts in zip(results, targets, strict=True):
-        np.testing.assert_array_equal(np.concatenate(parts), result.numpy())
-
-
-def test_buffers_grow_and_are_used_again() -> None:
-    """Up to the bound, by powers of two."""
-    staging = Staging(None, 2, 1000)
-    places = []
-    for wanted, size in ((100, 128), (60, 128), (128, 128), (600, 1000), (5000, 1000), (1, 1000)):
-        with staging.buffer(wanted) as buffer:
-            assert len(buffer) == size
-            places.append(buffer.data_ptr())
-    assert places[0] == places[1] == places[2]
-    assert places[3] == places[4] == places[5]
-
-
-def test_more_callers_than_buffers() -> None:
-    staging = Staging(None, 2, 1 << 12)
-
-    def fetch(value: int) -> bool:
-        array = np.zeros(10_000, np.int32)
-        staging.fetch([torch.full((10_000,), value, dtype=torch.int32)], [(array,)])
-        return bool((array == value).all())
-
-    with ThreadPoolExecutor(8) as executor:
-        assert all(executor.map(fetch, range(64)))
-
-
-def test_a_buffer_comes_back_after_an_error() -> None:
-    staging = Staging(None, 1, 1 << 12)
-    with pytest.raises(ValueError, match="contiguous"):
-        staging.fetch([torch.zeros(4)], [(np.zeros((2, 4), np.float32)[:, :2],)])
-    with pytest.raises(ZeroDivisionError), staging.buffer(4):
-        raise ZeroDivisionError
-    with staging.buffer(4) as buffer:
-        assert len(buffer) == 4
-
-
 @pytest.mark.parametrize(
     ("error", "breaking"),
     [
@@ -369,16 +326,14 @@ def test_a_broken_device_is_not_used_again(monkeypatch: pytest.MonkeyPatch, use:
 
 
 @pytest.mark.parametrize(
-    ("error", "emptied"),
+    "error",
     [
-        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), 1),
-        (torch.AcceleratorError("CUDA error: out of memory\nof pinned memory, say"), 1),
-        (RuntimeError("Triton Error [CUDA]: invalid argument"), 0),
-        (ValueError("CUDA error: not from CUDA"), 0),
+        RuntimeError("Triton Error [CUDA]: invalid argument"),
+        ValueError("CUDA error: not from CUDA"),
     ],
 )
 def test_a_failed_call_leaves_the_device_usable(
-    monkeypatch: pytest.MonkeyPatch, error: Exception, emptied: int
+    monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     faults = Faults(monkeypatch)
     engine = CudaEngine("cpu")
@@ -386,9 +341,102 @@ def test_a_failed_call_leaves_the_device_usable(
     with pytest.raises(type(error)) as caught:
         masks_of(engine, mask_inputs())
     assert caught.value is error
-    assert faults.emptied == emptied
+    assert not faults.emptied
     masks, _ = masks_of(engine, mask_inputs(STREET[:1]))
     assert masks[0].max() == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        torch.AcceleratorError("CUDA error: out of memory\nof pinned memory, say"),
+        RuntimeError("Triton Error [CUDA]: out of memory"),
+    ],
+)
+def test_full_memory_is_a_reason_to_come_again(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """At different times; what the process holds and does not use is given back."""
+    faults, engine, delays = Faults(monkeypatch), CudaEngine("cpu"), set()
+    for use in (compute_masks, compute_loss_of_boxes) * 4:
+        faults.error = error
+        with pytest.raises(DeviceFull) as caught:
+            use(engine)
+        assert caught.value.__cause__ is error
+        assert caught.value.reason == "memory"
+        assert 0.5 <= caught.value.delay <= 1.5
+        delays.add(caught.value.delay)
+    assert faults.emptied == 8
+    assert len(delays) > 4
+    masks, _ = masks_of(engine, mask_inputs(STREET[:1]))
+    assert masks[0].max() == 1
+
+
+def test_a_computation_that_hangs_breaks_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reported once, while its thread waits on; who comes later waits for nothing."""
+    engine, gate, reports = CudaEngine("cpu", 0.2), Gate(), threading.Event()
+    make_masks = cuda.make_masks
+
+    def hang(*args: Any) -> Any:
+        gate.wait()
+        return make_masks(*args)
+
+    monkeypatch.setattr(cuda, "make_masks", hang)
+    engine.watch(Metrics(), reports.set)
+    stuck = threading.Thread(target=compute_masks, args=(engine,), daemon=True)
+    stuck.start()
+    try:
+        assert reports.wait(LIMIT)
+        with pytest.raises(EngineBroken, match=r"^cpu hangs: no answer in 0.2 s$"):
+            compute_loss_of_boxes(engine)
+        assert stuck.is_alive()
+    finally:
+        engine.close()
+        gate.open()
+        stuck.join(LIMIT)
+
+
+def test_device_and_stream_are_made_current_once_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And never changed back: to make another device's stream current makes a context there."""
+    made: list[tuple[str, Any, int]] = []
+    for name in ("set_device", "set_stream"):
+        monkeypatch.setattr(
+            torch.cuda, name, lambda it, name=name: made.append((name, it, threading.get_ident()))
+        )
+    monkeypatch.setattr(torch.cuda, "stream", None)  # not to be called
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 7 << 20)
+    engine, stream = CudaEngine("cpu"), object()
+    engine._stream = stream  # type: ignore[assignment]
+    uses = (compute_masks, compute_loss_of_boxes, compute_masks)
+    for use in uses:
+        use(engine)
+    with ThreadPoolExecutor(1) as executor:
+        for use in uses:
+            executor.submit(use, engine).result()
+    threads = [thread for _, _, thread in made]
+    assert threads[0] == threads[1] != threads[2] == threads[3]
+    assert [entry[:2] for entry in made] == 2 * [
+        ("set_device", torch.device("cpu")),
+        ("set_stream", stream),
+    ]
+    assert engine.gpu_memory_bytes() == 7 << 20
+
+
+def test_memory_is_asked_for_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not by each request."""
+    asked: list[int] = []
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: asked.append(1) or len(asked))
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
+    monkeypatch.setattr(torch.cuda, "set_stream", lambda _: None)
+    clock = 100.0
+    monkeypatch.setattr(cuda, "time", SimpleNamespace(monotonic=lambda: clock))
+    engine = CudaEngine("cpu")
+    engine._stream = object()  # type: ignore[assignment]
+    for seconds, number in ((0.0, 1), (0.4, 1), (0.2, 2), (0.1, 2), (9.0, 3)):
+        clock += seconds
+        compute_masks(engine)
+        assert engine.gpu_memory_bytes() == len(asked) == number
 
 
 def test_weights_agree() -> None:

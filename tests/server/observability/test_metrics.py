@@ -81,6 +81,8 @@ def count_some(metrics: Metrics) -> None:
     metrics.started()
     metrics.rejected("deadline")
     metrics.gpu_memory(1 << 30)
+    metrics.kernel_loaded("compiled")
+    metrics.kernel_compiled(1.5)
 
 
 def test_scrape() -> None:
@@ -104,6 +106,7 @@ def test_scrape() -> None:
         ("cass_received_bytes_total", ()): 4007,
         ("cass_sent_bytes_total", ()): 59000,
         ("cass_gpu_memory_bytes", ()): 1 << 30,
+        ("cass_kernel_variants_total", (("origin", "compiled"),)): 1,
         ("cass_rejections_total", (("reason", "deadline"),)): 1,
         ("cass_build_info", (("device", "cuda:0"), ("version", "1.2.3"))): 1,
         ("cass_workers", ()): 1,
@@ -155,6 +158,20 @@ def test_batches() -> None:
     counts = [1, 1, 2, 2, 2, 2, 2, 2, 3]
     assert buckets(got, "cass_batch_requests") == dict(zip(bounds, counts, strict=True))
     assert value(got, "cass_batch_requests_sum") == 1004
+
+
+def test_kernels() -> None:
+    metrics = Metrics()
+    for seconds in (0.02, 1.5, 3.5):
+        metrics.kernel_compiled(seconds)
+        metrics.kernel_loaded("compiled")
+    metrics.kernel_loaded("cache")
+    got = exposed([metrics])
+    cumulative = buckets(got, "cass_kernel_compile_seconds")
+    assert [cumulative[bound] for bound in ("0.01", "0.02", "1.0", "2.0", "5.0")] == [0, 1, 1, 2, 3]
+    assert value(got, "cass_kernel_compile_seconds_sum") == pytest.approx(5.02)
+    assert value(got, "cass_kernel_variants_total", origin="compiled") == 3
+    assert value(got, "cass_kernel_variants_total", origin="cache") == 1
 
 
 def test_every_series_has_its_own_slot() -> None:

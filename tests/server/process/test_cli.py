@@ -104,6 +104,7 @@ def test_every_wrong_setting_is_reported(monkeypatch: pytest.MonkeyPatch) -> Non
     [
         (["serve", "--prot", "1"], "--prot"),
         (["health", "--timeout", "0"], "'--timeout'"),
+        (["compile-kernels", "--capability", "sm_90"], "must be as in 9.0, got sm_90"),
         (["health", "--tls-key", "k.pem"], "--tls-certificate and --tls-key go together"),
         (["health", "--tls-ca", "/nowhere"], "--tls-ca /nowhere: cannot be read: No such file"),
     ],

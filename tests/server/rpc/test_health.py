@@ -48,6 +48,10 @@ def check(server: Running, service: str = "") -> str:
     return status_name(stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=LIMIT))
 
 
+def refuse(_: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
 class Watch:
     """A stream of statuses."""
 
@@ -187,10 +191,62 @@ def test_a_watch_takes_no_thread(server: Running) -> None:
 def threads_busy() -> int:
     """Threads for watchers that are not where idle threads of a pool wait."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
-    tops = [
-        frame.f_code.co_name
+    callers = [
+        frame.f_back and frame.f_back.f_code.co_name  # of the condition's `wait`
         for ident, frame in sys._current_frames().items()
         if names.get(ident, "").startswith("watchers")
     ]
-    assert tops
-    return sum(top != "_worker" for top in tops)
+    assert callers
+    return sum(caller != "_next" for caller in callers)
+
+
+def test_watchers_are_told_although_no_thread_starts(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the threads that there are; who changes the status hears nothing of it."""
+    watches = [Watch(server) for _ in range(3)]
+    assert [watch.next() for watch in watches] == [DOWN] * 3
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        server.health.set(serving=True)
+        assert [watch.next() for watch in watches] == [UP] * 3
+        server.health.end()
+    for watch in watches:
+        assert watch.next() == DOWN
+        with pytest.raises(StopIteration):
+            watch.next()
+
+
+def test_a_watcher_that_cannot_be_told_keeps_no_other_from_it(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor the status from its change."""
+    watches = [Watch(server) for _ in range(2)]
+    assert [watch.next() for watch in watches] == [DOWN] * 2
+    submit, failed = server.health._telling.submit, []
+
+    def fail_once(*args: Any) -> Any:
+        if not failed:
+            failed.append(args)
+            raise MemoryError
+        return submit(*args)
+
+    monkeypatch.setattr(server.health._telling, "submit", fail_once)
+    server.health.set(serving=True)
+    assert server.health_check() == UP
+    told: list[list[str]] = [[], []]
+
+    def read(watch: Watch, answers: list[str]) -> None:
+        answers.extend(status_name(answer) for answer in watch.call)
+
+    readers = [
+        threading.Thread(target=read, args=both, daemon=True)
+        for both in zip(watches, told, strict=True)
+    ]
+    for reader in readers:
+        reader.start()
+    wait_until(lambda: [UP] in told)
+    server.health.end()
+    for reader in readers:
+        reader.join(LIMIT)
+    assert sorted(told) == [[], [UP, DOWN]]

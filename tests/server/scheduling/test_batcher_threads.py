@@ -19,8 +19,8 @@ from cass_core import MaskSpec, generate_mask
 from cass_core.cpu.backend import compute_masks
 from cass_core.inputs import MaskInputs
 from cass_core.synthetic import street_boxes
-from cass_server.exceptions import Cancelled, Expired, Stopping
-from cass_server.scheduling.batcher import Batcher, Output, merge
+from cass_server.exceptions import Cancelled, Expired, NotCompiled, Stopping
+from cass_server.scheduling.batcher import Batcher, BatchRequest, Output, merge
 from tests.server.support.batches import (
     PATCHES,
     batch_request,
@@ -124,6 +124,48 @@ def test_many_threads_at_once() -> None:
             assert not isinstance(error, Cancelled) or name % 11 == 0
     assert len(sizes) > 1
     assert max(sizes) <= 5
+
+
+def test_a_kernel_that_is_not_compiled_is_each_callers_to_see_to(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It is no failure of the launch that finds it out; after that they share one again."""
+    gate, sizes, seen, is_compiled = Gate(), list[int](), Seen(), threading.Event()
+
+    def compute(inputs: MaskInputs, outputs: Sequence[Output]) -> None:
+        if inputs.dtype == "uint8":
+            gate.wait()
+        elif not is_compiled.is_set():
+            raise NotCompiled("some_kernel", is_compiled.set)
+        fill(inputs, outputs)
+
+    batcher = Batcher(
+        compute, window_seconds=0.01, max_patches=1 << 20, max_boxes=1 << 20, launched=sizes.append
+    )
+
+    def all_at_once(requests: list[BatchRequest]) -> list[BaseException | None]:
+        """What becomes of requests that wait for the same launch."""
+        first = batch_request(9, dtype="uint8")
+        filled = [pool.submit(batcher.fill, first)]
+        gate.wait_held()
+        for one in requests:
+            seen.event.clear()
+            filled.append(pool.submit(batcher.fill, one))
+            assert seen.event.wait(LIMIT)
+        gate.let_go()
+        return [future.exception(LIMIT) for future in filled[1:]]
+
+    requests = [batch_request(name, math.inf, seen) for name in range(1, 4)]
+    with ThreadPoolExecutor(8) as pool:
+        errors = all_at_once(requests)
+        assert sizes == [1, 3, 1, 1, 1]
+        assert not caplog.records
+        for error in errors:
+            assert isinstance(error, NotCompiled)
+            error.compile()
+        assert all_at_once(requests) == [None] * 3
+    assert all(map(is_filled, requests))
+    assert sizes[5:] == [1, 3]
 
 
 def test_closing_amid_many_threads() -> None:

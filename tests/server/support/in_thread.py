@@ -31,6 +31,7 @@ from cass_server.rpc.slow_peers import SlowPeers
 from cass_server.rpc.streams import MaskStreams
 from cass_server.scheduling.admission import Admission
 from cass_server.scheduling.compute_pool import ComputePool
+from cass_server.scheduling.thread_pool import ThreadPool
 from tests.server.support.load import connect
 from tests.server.support.observed import counted
 from tests.server.support.processes import LIMIT, status_name, wait_until
@@ -130,7 +131,7 @@ def running(
     answerer = Answerer(
         engine or CpuEngine(), admission, _deadlines, pool, metrics, by_token=by_token
     )
-    helpers, deliveries = HelperPool(helper_threads), ThreadPoolExecutor(256)
+    helpers, deliveries = HelperPool(helper_threads, "helper"), ThreadPool(256, "delivery")
     delivery = Delivery(deliveries)
     streams = MaskStreams(answerer, limits, delivery)
     status = Health((SERVICE_NAME,), helpers, _deadlines, limits.receive_seconds)
