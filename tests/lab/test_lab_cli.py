@@ -200,8 +200,8 @@ def test_a_workers_error_is_shown(
             "--variant: 'improved,bce' is not known, did you mean 'improved, bce'; one of ",
         ),
         (
-            ["ablate", "--variant", "level_ranges", "--measures", "recall,ap"],
-            "--variant: level_ranges scores several levels, ap is of one",
+            ["ablate", "--variant", "level_ranges, cornernet", "--measures", "recall,ap"],
+            "--variant: level_ranges, cornernet scores several levels, ap is of one",
         ),
         (["ablate", "--stride", "12"], "--stride: must be 4, 8, 16 or 32"),
         (["ablate", "--size", "161x96"], "--size: both sides must be multiples of 8"),
