@@ -43,6 +43,20 @@ class WeightSpec:
         if self.background_weight > _LARGEST:
             check.fail("background_weight", f"must be at most {_LARGEST}")
 
+    @classmethod
+    def recommended(cls) -> WeightSpec:
+        """What docs/ablation.md has the evidence for: each object counts alike.
+
+        The specs' other presets of this name are the defaults, this one is not: it needs
+        ``MaskSpec.merge`` max and the batch as a whole, large objects pay for it, and a request
+        that says nothing of weights means none.
+
+        Example:
+            >>> WeightSpec.recommended()
+            WeightSpec(balance='object', background_weight=1.0)
+        """
+        return cls(balance="object")
+
     def replace(self, **changes: Any) -> WeightSpec:
         """A copy with some options changed, checked like a new one."""
         return dataclasses.replace(self, **changes)

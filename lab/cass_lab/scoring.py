@@ -53,6 +53,9 @@ def load_trained(path: Path, stride: int) -> Trained:
         raise InvalidRequest("--predictor", f"{path} is not a file")
     try:
         saved = torch.load(path, weights_only=True, map_location="cpu")
+        if saved.get("levels", 1) > 1:
+            reason = f"{path} scores {saved['levels']} levels; a predictor of one is needed"
+            raise InvalidRequest("--predictor", reason)
         predictor = Predictor(saved["stride"])
         predictor.load_state_dict(saved["predictor"])
     except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError) as error:

@@ -20,7 +20,7 @@ from optuna.trial import Trial, TrialState
 
 from cass_cli.options import parse_value, require_known
 from cass_core.errors import CassError, InvalidRequest
-from cass_core.specs import LossSpec, MaskSpec
+from cass_core.specs import LossSpec, MaskSpec, WeightSpec
 from cass_lab.reports.tables import markdown, percent_with_spread
 from cass_lab.training.runs import Record
 from cass_lab.training.variants import Variant
@@ -32,13 +32,17 @@ DATABASE = "tune.db"
 # The audit's.
 AUDIT_SPACE = ("small_target_gain=1.2,1.5,2.0", "alpha=1.5,2.0,2.5", "beta=3,4,5")
 
-# A patch is one cell, and a training step takes the mean.
-_MASK_FIELDS = {field.name for field in dataclasses.fields(MaskSpec)} - {"patch_size"}
+# A patch is one cell of one level, and a training step takes the mean.
+_MASK_FIELDS = {field.name for field in dataclasses.fields(MaskSpec)} - {
+    *("patch_size", "level_ranges")
+}
 _LOSS_FIELDS = {field.name for field in dataclasses.fields(LossSpec)} - {"reduction"}
+_WEIGHT_FIELDS = {field.name for field in dataclasses.fields(WeightSpec)}
+_FIELDS = _MASK_FIELDS | _LOSS_FIELDS | _WEIGHT_FIELDS
 
 
 def parse_space(choices: Sequence[str]) -> Space:
-    """``NAME=V1,V2`` with names of `MaskSpec` and `LossSpec`, values as JSON or plain text.
+    """``NAME=V1,V2``: an option of a mask, loss or weight spec, values as JSON or plain text.
 
     Returns:
         The values of each option, each value once.
@@ -54,7 +58,7 @@ def parse_space(choices: Sequence[str]) -> Space:
     space: Space = {}
     for choice in choices:
         name, _, text = choice.partition("=")
-        require_known("--choice", name, sorted(_MASK_FIELDS | _LOSS_FIELDS), choice)
+        require_known("--choice", name, sorted(_FIELDS), choice)
         if name in space:
             raise InvalidRequest("--choice", f"{name} is given twice")
         space[name] = []
@@ -63,10 +67,14 @@ def parse_space(choices: Sequence[str]) -> Space:
                 space[name].append(value)
         if name == "merge" and "sum" in space[name]:
             raise InvalidRequest("--choice", "merge=sum exceeds 1, which no loss takes as a target")
-    # A mask's options do not depend on a loss's, so neither side has to go through the other's.
-    for fields in (_MASK_FIELDS, _LOSS_FIELDS):
+    # No spec's options depend on another's, so none has to go through the others'.
+    for fields in (_MASK_FIELDS, _LOSS_FIELDS, _WEIGHT_FIELDS):
         for options in combinations({name: space[name] for name in space if name in fields}):
             variant_of(options)
+    if "object" in space.get("balance", ()) and set(space.get("merge", ())) - {"max"}:
+        raise InvalidRequest(
+            "--choice", "balance=object needs merge=max, which says whose a patch is"
+        )
     return space
 
 
@@ -92,8 +100,13 @@ def variant_of(options: dict[str, Any]) -> Variant:
     """The improved preset with these options."""
     mask = {name: value for name, value in options.items() if name in _MASK_FIELDS}
     loss = {name: value for name, value in options.items() if name in _LOSS_FIELDS}
-    name = ", ".join(f"{name}={value}" for name, value in options.items())
-    return Variant(name, MaskSpec.improved().replace(**mask), LossSpec.improved().replace(**loss))
+    weights = {name: value for name, value in options.items() if name in _WEIGHT_FIELDS}
+    return Variant(
+        ", ".join(f"{name}={value}" for name, value in options.items()),
+        MaskSpec.improved().replace(**mask),
+        LossSpec.improved().replace(**loss),
+        WeightSpec(**weights),
+    )
 
 
 @contextmanager

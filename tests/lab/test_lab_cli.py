@@ -199,6 +199,10 @@ def test_a_workers_error_is_shown(
             ["ablate", "--variant", "improved,bce"],
             "--variant: 'improved,bce' is not known, did you mean 'improved, bce'; one of ",
         ),
+        (
+            ["ablate", "--variant", "level_ranges, cornernet", "--measures", "recall,ap"],
+            "--variant: level_ranges, cornernet scores several levels, ap is of one",
+        ),
         (["ablate", "--stride", "12"], "--stride: must be 4, 8, 16 or 32"),
         (["ablate", "--size", "161x96"], "--size: both sides must be multiples of 8"),
         (["ablate", "--size", "large"], "--size: must be WIDTHxHEIGHT"),
@@ -208,6 +212,12 @@ def test_a_workers_error_is_shown(
         ),
         (["tune", "--choice", "gain=1"], "--choice: 'gain' is not known; one of 'alpha', "),
         (["tune", "--choice", "beta=-1"], "loss_spec.beta: "),
+        (["tune", "--choice", "level_ranges=1"], "--choice: 'level_ranges' is not known; one of "),
+        (["tune", "--choice", "background_weight=-1"], "weight_spec.background_weight: "),
+        (
+            ["tune", "--choice", "balance=object", "--choice", "merge=max,clipped_sum"],
+            "--choice: balance=object needs merge=max",
+        ),
         (["tune", "--choice", "reduction=sum"], "--choice: 'reduction' is not known; one of "),
     ],
 )

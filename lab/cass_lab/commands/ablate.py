@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cass_cli.options import printable, require_known, takes
+from cass_core.errors import InvalidRequest
 from cass_lab.commands.options import TrainingOptions, run_all
 
 
@@ -48,6 +49,8 @@ def ablate(
         require_known("--measures", name, MEASURES)
     for name in variant or ():
         require_known("--variant", name, VARIANTS)
+        if "ap" in wanted and VARIANTS[name].levels > 1:
+            raise InvalidRequest("--variant", f"{name} scores several levels, ap is of one")
     chosen = [
         v for name, v in VARIANTS.items() if not variant or name == BASELINE or name in variant
     ]
@@ -58,6 +61,7 @@ def ablate(
         for measure in wanted
         for seed in range(options.seeds)
         for v in chosen
+        if measure == "recall" or v.levels == 1
     ]
     records = run_all(options, runs, data, store)
     for report in write_reports(records, chosen, data, stride, store):

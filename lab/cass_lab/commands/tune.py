@@ -23,7 +23,7 @@ def tune(
         list[str] | None,
         typer.Option(
             metavar="NAME=V1,V2",
-            help="Values of an option of target or loss; by default the audit's of "
+            help="Values of an option of target, loss or weights; by default the audit's of "
             "small_target_gain, alpha and beta.",
         ),
     ] = None,

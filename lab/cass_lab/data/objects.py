@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,8 @@ Bools = npt.NDArray[np.bool_]
 
 SIZES = ("< 16 px", "16–32 px", "32–96 px", "≥ 96 px")
 SHAPES = ("tall", "wide", "square")
+# By the longer side in pixels: to which of several levels an object belongs, as FCOS assigns them.
+LEVEL_RANGES = ((0.0, 64.0), (64.0, 128.0), (128.0, 1e9))  # JSON has no infinity
 ELONGATED = 1.5  # the longer side against the shorter
 
 
@@ -50,6 +52,30 @@ def patch_ranges(
         # A box beyond the border has no patch; one that ends on it may reach for the next.
         ranges += [np.minimum(first, count), np.clip(last + 1, np.minimum(first, count), count)]
     return np.stack(ranges, axis=1)
+
+
+def object_levels(xyxy: Floats, ranges: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
+    """The level whose patches count for each object: that of `LEVEL_RANGES`, or the last there is.
+
+    An object that is too thin to have a patch there belongs to a finer level.
+
+    Args:
+        xyxy: ``[M, 4]`` boxes in pixels.
+        ranges: of each level, as of `patch_ranges`; finest first.
+
+    Example:
+        >>> boxes = np.array([[0.0, 0, 9, 64], [0, 0, 65, 40]])
+        >>> fine, coarse = (patch_ranges(boxes, (64, 80), grid) for grid in ((8, 10), (4, 5)))
+        >>> object_levels(boxes, [fine, coarse]).tolist(), object_levels(boxes, [fine]).tolist()
+        ([0, 1], [0, 0])
+    """
+    longer = np.maximum(xyxy[:, 2] - xyxy[:, 0], xyxy[:, 3] - xyxy[:, 1])
+    highest = [high for _, high in LEVEL_RANGES[: len(ranges) - 1]]
+    levels = np.digitize(longer, highest, right=True)
+    for level in range(len(ranges) - 1, 0, -1):
+        r0, r1, c0, c1 = ranges[level].T
+        levels[(levels == level) & ((r0 == r1) | (c0 == c1))] -= 1
+    return levels
 
 
 def size_groups(xyxy: Floats) -> npt.NDArray[np.int64]:

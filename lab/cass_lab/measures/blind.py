@@ -32,9 +32,12 @@ def training_prior(data: tuple[Dataset, Dataset], stride: int) -> ObjectMeasures
     train_ranges, test_ranges = (patch_ranges(d.xyxy, d.image_size, grid) for d in data)
     covered = on_object(train_ranges, train.offsets, grid).sum(0)
     often = covered + covered[:, ::-1]
+    only = np.zeros(len(test.xyxy), np.int64)
     rng = np.random.default_rng(0)
     drawn = [
-        object_measures(_in_random_order(often, len(test), rng), test_ranges, test.offsets)
+        object_measures(
+            [_in_random_order(often, len(test), rng)], [test_ranges], test.offsets, only
+        )
         for _ in range(_DRAWS)
     ]
     return ObjectMeasures(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -48,43 +49,53 @@ def ranks_of(logits: Floats) -> npt.NDArray[np.int64]:
 
 
 def object_measures(
-    scores: Floats, ranges: npt.NDArray[np.int64], offsets: npt.NDArray[np.int64]
+    levels: Sequence[Floats],
+    ranges: Sequence[npt.NDArray[np.int64]],
+    offsets: npt.NDArray[np.int64],
+    level_of: npt.NDArray[np.int64],
 ) -> ObjectMeasures:
     """Recall of each object's patches among those with the largest scores of its image.
 
     Args:
-        scores: ``[N, n_y, n_x]``; of equal ones the first in row-major order is kept first.
-        ranges: ``[M, 4]`` as of `cass_lab.data.objects.patch_ranges`.
+        levels: scores ``[N, n_y, n_x]`` of each level; the patches of all levels compete. Of equal
+            ones the first is kept first, in row-major order and level by level.
+        ranges: of each level, ``[M, 4]`` as of `cass_lab.data.objects.patch_ranges`.
         offsets: ``[N + 1]``: image i has objects ``offsets[i]`` to ``offsets[i + 1] - 1``.
+        level_of: ``[M]`` the level whose patches count for an object.
 
     Returns:
         NaN for an object without any patch.
 
     Example:
         >>> scores = np.arange(20.0).reshape(1, 4, 5)  # the lower right patch is kept first
-        >>> found = object_measures(scores, np.array([[2, 4, 4, 5]]), np.array([0, 1]))
+        >>> low_right = np.array([[2, 4, 4, 5]])
+        >>> found = object_measures([scores], [low_right], np.array([0, 1]), np.array([0]))
         >>> found.recall.tolist()  # of 1, 2, 4, 6 and 10 patches
         [[0.5, 0.5, 0.5, 1.0, 1.0]]
         >>> round(float(found.area[0]), 3)  # ranks 0 and 5: 1 - (0.5 + 5.5) / 2 / 20
         0.85
     """
-    patches = scores.shape[1] * scores.shape[2]
+    grids = [scores.shape[1:] for scores in levels]
+    ends = np.cumsum([height * width for height, width in grids])
+    patches = int(ends[-1])
     counts = [num_kept(patches, keep) for keep in KEEP_RATIOS]
     # Any patch of rank r is kept from r + 1 patches on; trapezia between whole numbers of patches.
     under_curve = 1.0 - (np.arange(patches) + 0.5) / patches
-    recall = np.full((len(ranges), len(counts)), np.nan, np.float32)
-    area = np.full(len(ranges), np.nan, np.float32)
+    recall = np.full((len(level_of), len(counts)), np.nan, np.float32)
+    area = np.full(len(level_of), np.nan, np.float32)
     layers = np.empty((len(counts) + 1, patches))
-    for i, image in enumerate(scores):
-        mine = slice(offsets[i], offsets[i + 1])
-        if mine.start == mine.stop:
+    for i in range(len(offsets) - 1):
+        if offsets[i] == offsets[i + 1]:
             continue
-        rank = ranks_of(image).reshape(-1)
+        rank = ranks_of(np.concatenate([scores[i].reshape(-1) for scores in levels]))
         for layer, count in zip(layers, counts, strict=False):
             layer[:] = rank < count
         layers[-1] = under_curve[rank]
-        means = _range_means(layers.reshape(-1, *image.shape), ranges[mine])
-        recall[mine], area[mine] = means[:-1].T, means[-1]
+        for level, (grid, end) in enumerate(zip(grids, ends, strict=True)):
+            mine = offsets[i] + np.flatnonzero(level_of[offsets[i] : offsets[i + 1]] == level)
+            of_level = layers[:, end - grid[0] * grid[1] : end].reshape(-1, *grid)
+            means = _range_means(of_level, ranges[level][mine])
+            recall[mine], area[mine] = means[:-1].T, means[-1]
     return ObjectMeasures(recall, area)
 
 

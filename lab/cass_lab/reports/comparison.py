@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,12 +46,19 @@ class Comparison:
         records: of runs that measured recall.
         test: what they were measured on.
         store: has their values by object.
+        changes: of each variant, the one that it changes in one respect.
 
     Raises:
         InvalidRequest: the baseline is missing, or a variant has other seeds than it.
     """
 
-    def __init__(self, records: Sequence[Record], test: Dataset, store: Store) -> None:
+    def __init__(
+        self,
+        records: Sequence[Record],
+        test: Dataset,
+        store: Store,
+        changes: Mapping[str, str],
+    ) -> None:
         self.test = test
         self.results = [
             VariantResult(
@@ -62,7 +69,13 @@ class Comparison:
             )
             for name, mine in by_variant(records).items()
         ]
-        self.baseline = next(result for result in self.results if result.name == BASELINE)
+        by_name = {result.name: result for result in self.results}
+        self.baseline = by_name[BASELINE]
+        self.changed = [
+            (result, by_name[changes[result.name]])
+            for result in self.results
+            if changes[result.name] in by_name and changes[result.name] != BASELINE
+        ]
         self.groups = {
             name: members & ~np.isnan(self.baseline.area[0])
             for name, members in groups(test.xyxy, test.labels, test.class_names)
@@ -99,11 +112,12 @@ class Comparison:
         """Mean area under the curves of a group's objects, ``[S]``."""
         return _row_means(result.area[:, self.groups[group]])
 
-    def recall_difference(self, result: VariantResult, group: str, ratio: float) -> Interval:
-        """To the baseline, with its interval; infinite for a group that is not `enough`."""
-        return self._difference(
-            self._of(result, group, ratio), self._of(self.baseline, group, ratio), group
-        )
+    def recall_difference(
+        self, result: VariantResult, group: str, ratio: float, base: VariantResult | None = None
+    ) -> Interval:
+        """To the base, by default the baseline; infinite for a group that is not `enough`."""
+        base = base or self.baseline
+        return self._difference(self._of(result, group, ratio), self._of(base, group, ratio), group)
 
     def area_difference(self, result: VariantResult, group: str) -> Interval:
         """To the baseline, with its interval; infinite for a group that is not `enough`."""

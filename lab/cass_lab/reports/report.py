@@ -64,7 +64,8 @@ def write_reports(
         if not mine:
             continue
         if measure == "recall":
-            comparison = Comparison(mine, data[1], store)
+            changes = {variant.name: variant.changes for variant in variants}
+            comparison = Comparison(mine, data[1], store, changes)
             curves, differences = (
                 store.folder / f"{name}.png" for name in ("recall", "differences")
             )

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from cass_core.specs import MaskSpec
 from cass_lab.data.dataset import Dataset
 from cass_lab.data.objects import SHAPES, SIZES, class_group
 from cass_lab.data.targets import FACTS, box_facts, target_change
@@ -104,7 +105,9 @@ The share of an object's patches among the kept ones, averaged over objects, whe
 image's patches is kept; the area under that curve; objects without any kept patch at {headline}; \
 the expected calibration error of sigmoid(score) as the chance of a patch to be on an object. An \
 object's patches are those whose centre is in its box, context is not among them: a target with \
-less context is nearer to what is measured here. Whether context helps a detector is what AP tells.
+less context is nearer to what is measured here. Whether context helps a detector is what AP \
+tells. Of a predictor of several levels all patches compete, and those of the level count that \
+FCOS assigns the object to by its longer side (up to 64, up to 128 pixels, above).
 
 {markdown(["variant", *ratios, "area", f"vanished at {headline}", "calibration error"], rows)}
 
@@ -116,7 +119,7 @@ than too narrow. Groups of fewer than {LEAST_OBJECTS} objects or {LEAST_IMAGES} 
 intervals; the tables below give nothing but their number.
 
 {markdown(["variant", *ratios, "area"], by_ratio)}
-
+{_changes(comparison)}
 ![Recall against keep ratio, by size](recall.png)
 
 ![Differences of recall](differences.png)
@@ -134,6 +137,30 @@ Taller or wider than 1.5 : 1, or neither.
 ### Recall at {headline} by class
 
 {_by_group(comparison, classes)}"""
+
+
+def _changes(comparison: Comparison) -> str:
+    """Variants beside those that they change in one respect, if there are any."""
+    if not comparison.changed:
+        return ""
+    sizes = [size for size in SIZES if comparison.enough(size)]
+    rows = [
+        [
+            result.name,
+            base.name,
+            *(points(comparison.recall_difference(result, "all", k, base)) for k in KEEP_RATIOS),
+            *(points(comparison.recall_difference(result, s, HEADLINE, base)) for s in sizes),
+        ]
+        for result, base in comparison.changed
+    ]
+    headline = f"{100 * HEADLINE:g} %"
+    head = [f"{100 * ratio:g} %" for ratio in KEEP_RATIOS]
+    head += [f"{size}, {headline}" for size in sizes]
+    return f"""
+Differences to the variant that one thing was changed of, likewise:
+
+{markdown(["variant", "beside", *head], rows)}
+"""
 
 
 def _by_group(comparison: Comparison, titles: dict[str, str]) -> str:
@@ -215,11 +242,11 @@ def _ap_table(detectors: dict[str, list[Record]], name: str) -> str:
 
 def targets_section(variants: Sequence[Variant], train: Dataset, stride: int) -> str:
     """What the variants change in the training data's target, and what its boxes are like."""
-    # Of several variants with one target, the first one's name.
-    names = {variant.mask: variant.name for variant in reversed(variants)}
+    # Of several variants with one target, the first one's name. Ranges only choose a level.
+    names = {_on_one_level(variant.mask): variant.name for variant in reversed(variants)}
     baseline = next(variant.mask for variant in variants if variant.name == BASELINE)
     change_rows = []
-    for mask in dict.fromkeys(variant.mask for variant in variants):
+    for mask in dict.fromkeys(_on_one_level(variant.mask) for variant in variants):
         if mask != baseline:
             change = target_change(train, stride, baseline, mask)
             shares = [percent(change.changed[group]) for group in ("all", *SIZES)]
@@ -243,3 +270,7 @@ the border cuts off a box lies where no patch is), those whose band of context i
 patch on every side, and those with no patch of context at all.
 
 {markdown(["size", "boxes", *FACTS], fact_rows)}"""
+
+
+def _on_one_level(mask: MaskSpec) -> MaskSpec:
+    return mask.replace(level_ranges=None)

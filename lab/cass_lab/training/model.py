@@ -48,9 +48,7 @@ class Predictor(nn.Module):
         self.fine = nn.Sequential(SeparableBlock(CHANNELS), SeparableBlock(CHANNELS))
         self.coarse = nn.Sequential(*(SeparableBlock(CHANNELS) for _ in range(3)))
         self.last = SeparableBlock(CHANNELS)
-        self.score = nn.Linear(CHANNELS, 1)
-        nn.init.zeros_(self.score.weight)
-        nn.init.constant_(self.score.bias, math.log(_PRIOR / (1 - _PRIOR)))
+        self.score = _score()
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Logits and features.
@@ -73,6 +71,39 @@ class Predictor(nn.Module):
         return self.score(x.permute(0, 2, 3, 1))[..., 0], x
 
 
+class LevelPredictor(nn.Module):
+    """A predictor that scores coarser feature maps beside its own, as encoders have them.
+
+    Args:
+        stride: pixels of a patch's side on the finest level.
+        levels: feature maps, each half as large as the one before.
+
+    Example:
+        >>> levels = LevelPredictor(8, 3)(torch.zeros(2, 32, 48, 3, dtype=torch.uint8))
+        >>> [tuple(level.shape) for level in levels]
+        [(2, 4, 6), (2, 2, 3), (2, 1, 2)]
+    """
+
+    def __init__(self, stride: int, levels: int) -> None:
+        super().__init__()
+        self.stride = stride
+        self.finest = Predictor(stride)
+        self.coarser = nn.ModuleList(SeparableBlock(CHANNELS) for _ in range(levels - 1))
+        self.scores = nn.ModuleList(_score() for _ in range(levels - 1))
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """The logits of each level, ``[B, h, w]``, the finest first; images as `Predictor`'s."""
+        scores, x = self.finest(images)
+        levels = [scores]
+        for block, score in zip(self.coarser, self.scores, strict=True):
+            height, width = x.shape[2:]
+            # Of an odd side too the cells are equal parts of the picture, as the target's are.
+            x = nn.functional.adaptive_avg_pool2d(x, (-(-height // 2), -(-width // 2)))
+            x = block(x)
+            levels.append(score(x.permute(0, 2, 3, 1))[..., 0])
+        return levels
+
+
 class SeparableBlock(nn.Module):
     """A residual block: depthwise 3 × 3, then 1 × 1.
 
@@ -90,6 +121,14 @@ class SeparableBlock(nn.Module):
         """``[B, C, h, w]``, channels last in memory, to the same shape."""
         mixed = self.mix(self.norm(self.across(x)).permute(0, 2, 3, 1))
         return x + torch.relu(mixed).permute(0, 3, 1, 2)
+
+
+def _score() -> nn.Linear:
+    """A head that calls the same share of the patches important, whatever it sees."""
+    score = nn.Linear(CHANNELS, 1)
+    nn.init.zeros_(score.weight)
+    nn.init.constant_(score.bias, math.log(_PRIOR / (1 - _PRIOR)))
+    return score
 
 
 def _tiles(x: Tensor, side: int) -> Tensor:

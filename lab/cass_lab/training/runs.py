@@ -21,7 +21,7 @@ import cass_core
 from cass_cli.files import whole_file
 from cass_core.errors import CassError
 from cass_lab.data.dataset import Dataset
-from cass_lab.data.objects import groups, patch_ranges
+from cass_lab.data.objects import groups, object_levels, patch_ranges
 from cass_lab.measures.ap import average_precision
 from cass_lab.measures.keeping import (
     KEEP_RATIOS,
@@ -32,8 +32,8 @@ from cass_lab.measures.keeping import (
 )
 from cass_lab.training.detector import KEEP_RATIOS as DETECTOR_KEEP_RATIOS
 from cass_lab.training.detector import Detector, decode
-from cass_lab.training.model import Predictor
-from cass_lab.training.train import Recipe, save, train
+from cass_lab.training.model import LevelPredictor, Predictor
+from cass_lab.training.train import Recipe, save, scores_of, train
 from cass_lab.training.variants import Variant
 
 # To be raised when networks, training or measures change: results of before are then not reused.
@@ -81,7 +81,8 @@ class Run:
             "seed": self.seed,
             "mask": dataclasses.asdict(self.variant.mask),
             "loss": dataclasses.asdict(self.variant.loss),
-            "object_weighted": self.variant.object_weighted,
+            "weights": dataclasses.asdict(self.variant.weights),
+            "levels": self.variant.levels,
             **dataclasses.asdict(self.recipe),
         }
 
@@ -178,22 +179,23 @@ def carry_out(
     """
     key = run.key(train_data, test_data)
     torch.manual_seed(run.seed)
-    model: Predictor | Detector = (
-        Predictor(run.stride)
-        if run.measure == "recall"
-        else Detector(run.stride, len(train_data.class_names))
-    )
+    model = _network(run, train_data)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     checkpoint = store.checkpoint(key)
     seconds = train(model, run.variant, train_data, run.recipe, run.seed, checkpoint, step_done)
     if isinstance(model, Detector):
         results = _detector_results(model, test_data, run.recipe.device)
-        predictor = model.predictor
+        predictor: Predictor | LevelPredictor = model.predictor
     else:
-        scores = score_images(model, test_data, run.recipe.device)
-        results = _recall_results(scores, test_data, store.objects(key))
+        levels = score_images(model, test_data, run.recipe.device)
+        results = _recall_results(levels, test_data, store.objects(key))
         predictor = model
-    save({"stride": run.stride, "predictor": predictor.state_dict()}, store.model(run, key))
+    trained = {
+        "stride": run.stride,
+        "levels": run.variant.levels,
+        "predictor": predictor.state_dict(),
+    }
+    save(trained, store.model(run, key))
     checkpoint.unlink(missing_ok=True)
     step_done()
     return {
@@ -205,23 +207,41 @@ def carry_out(
     }
 
 
-def score_images(predictor: Predictor, data: Dataset, device: str) -> npt.NDArray[np.float32]:
-    """The logits of all images, ``[N, n_y, n_x]``."""
+def _network(run: Run, data: Dataset) -> Predictor | LevelPredictor | Detector:
+    if run.measure == "ap":
+        return Detector(run.stride, len(data.class_names))
+    if run.variant.levels > 1:
+        return LevelPredictor(run.stride, run.variant.levels)
+    return Predictor(run.stride)
+
+
+def score_images(
+    predictor: Predictor | LevelPredictor, data: Dataset, device: str
+) -> list[npt.NDArray[np.float32]]:
+    """The logits of all images on each level, ``[N, n_y, n_x]``."""
     pixels = data.pixels()
     with torch.inference_mode():
         parts = [
-            predictor(torch.from_numpy(pixels[i : i + _BATCH].copy()).to(device))[0].cpu().numpy()
+            scores_of(predictor, torch.from_numpy(pixels[i : i + _BATCH].copy()).to(device))
             for i in range(0, len(data), _BATCH)
         ]
-    return np.concatenate(parts)
+    return [
+        np.concatenate([part.cpu().numpy() for part in level]) for level in zip(*parts, strict=True)
+    ]
 
 
 def _recall_results(
-    scores: npt.NDArray[np.float32], data: Dataset, objects: Path
+    levels: list[npt.NDArray[np.float32]], data: Dataset, objects: Path
 ) -> dict[str, Any]:
-    grid = (scores.shape[1], scores.shape[2])
-    ranges = patch_ranges(data.xyxy, data.image_size, grid)
-    measured = object_measures(scores, ranges, data.offsets)
+    grids = [(scores.shape[1], scores.shape[2]) for scores in levels]
+    ranges = [patch_ranges(data.xyxy, data.image_size, grid) for grid in grids]
+    level_of = object_levels(data.xyxy, ranges)
+    measured = object_measures(levels, ranges, data.offsets, level_of)
+    covered = [
+        on_object(mine, data.offsets, grid).reshape(len(data), -1)
+        for mine, grid in zip(ranges, grids, strict=True)
+    ]
+    flat = [scores.reshape(len(data), -1) for scores in levels]
     with whole_file(objects) as file:
         np.savez(file, recall=measured.recall, area=measured.area)
     return {
@@ -229,7 +249,7 @@ def _recall_results(
             name: summary(measured, members)
             for name, members in groups(data.xyxy, data.labels, data.class_names)
         },
-        "calibration_error": calibration_error(scores, on_object(ranges, data.offsets, grid)),
+        "calibration_error": calibration_error(np.concatenate(flat, 1), np.concatenate(covered, 1)),
     }
 
 

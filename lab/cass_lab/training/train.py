@@ -17,11 +17,10 @@ from torch import Tensor
 
 from cass_cli.files import whole_file
 from cass_core.boxes import BoxBatch
-from cass_core.masks import generate_mask
 from cass_core.nn import CassLoss
 from cass_lab.data.dataset import Dataset
 from cass_lab.training.detector import KEEP_RATIOS, Detector, detection_loss
-from cass_lab.training.model import Predictor
+from cass_lab.training.model import LevelPredictor, Predictor
 from cass_lab.training.variants import Variant
 
 # Weight of the CASS loss beside the detector's, as in the method.
@@ -49,7 +48,7 @@ class Recipe:
 
 
 def train(
-    model: Predictor | Detector,
+    model: Predictor | LevelPredictor | Detector,
     variant: Variant,
     data: Dataset,
     recipe: Recipe,
@@ -103,10 +102,9 @@ def train(
                 keep = float(rng.choice(KEEP_RATIOS))
                 output = model(images, keep)
                 loss = detection_loss(output, boxes, labels, model.stride)
-                loss = loss + _AUXILIARY_WEIGHT * _cass_loss(variant, output.scores, boxes, data)
+                loss = loss + _AUXILIARY_WEIGHT * _cass_loss(variant, [output.scores], boxes, data)
             else:
-                scores, _ = model(images)
-                loss = _cass_loss(variant, scores, boxes, data)
+                loss = _cass_loss(variant, scores_of(model, images), boxes, data)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(model.parameters(), _LARGEST_GRADIENT)
@@ -123,6 +121,14 @@ def train(
     return time.monotonic() - started
 
 
+def scores_of(model: Predictor | LevelPredictor, images: Tensor) -> list[Tensor]:
+    """The logits of each level, ``[B, h, w]``; images as `Predictor.forward` takes them."""
+    scores: list[Tensor] = (
+        model(images) if isinstance(model, LevelPredictor) else [model(images)[0]]
+    )
+    return scores
+
+
 def one_cycle(progress: float) -> float:
     """Share of the largest learning rate: up in a quarter of the steps, then down to nothing.
 
@@ -133,30 +139,6 @@ def one_cycle(progress: float) -> float:
     if progress < _WARM_UP:
         return 0.04 + 0.96 * progress / _WARM_UP
     return float(0.5 + 0.5 * np.cos(np.pi * (progress - _WARM_UP) / (1 - _WARM_UP)))
-
-
-def object_weights(
-    variant: Variant, boxes: BoxBatch, data: Dataset, grid: tuple[int, int]
-) -> Tensor:
-    """Weights ``[B, n_y, n_x]`` that give each object of a batch the same share of the loss.
-
-    An object's patches are those that its box gave their value. They share one object's part of
-    what all such patches weigh without weights; the background keeps weight 1.
-
-    Args:
-        variant: its target decides which patch is whose; needs ``merge="max"``.
-        boxes: of the batch.
-        data: for the size of the images.
-        grid: (n_y, n_x).
-    """
-    _, owner = generate_mask(boxes, data.image_size, grid, variant.mask, return_owner=True)
-    owned = owner >= 0
-    first = np.cumsum(boxes.counts) - boxes.counts
-    owners = (owner + np.asarray(first)[:, None, None])[owned]
-    patches = np.bincount(owners, minlength=boxes.num_boxes)
-    weights = np.ones(owner.shape, np.float32)
-    weights[owned] = owned.sum() / max(1, np.count_nonzero(patches)) / patches[owners]
-    return torch.from_numpy(weights)
 
 
 def save(state: object, path: Path) -> None:
@@ -179,14 +161,11 @@ def _load(checkpoint: Path, device: str) -> dict[str, Any] | None:
     return saved
 
 
-def _cass_loss(variant: Variant, scores: Tensor, boxes: BoxBatch, data: Dataset) -> Tensor:
-    grid = (scores.shape[1], scores.shape[2])
-    if not variant.object_weighted:
-        loss: Tensor = CassLoss(variant.mask, variant.loss)(scores, boxes, data.image_size, grid)
-        return loss
-    single = variant.loss.replace(reduction="none")
-    each: Tensor = CassLoss(variant.mask, single)(scores, boxes, data.image_size, grid)
-    return (each * object_weights(variant, boxes, data, grid).to(each.device)).mean()
+def _cass_loss(variant: Variant, levels: list[Tensor], boxes: BoxBatch, data: Dataset) -> Tensor:
+    grids = [(scores.shape[1], scores.shape[2]) for scores in levels]
+    loss = CassLoss(variant.mask, variant.loss, variant.weights)
+    value: Tensor = loss(levels, boxes, data.image_size, grids)
+    return value
 
 
 def _batch(

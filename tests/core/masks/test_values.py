@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from cass_core import LossSpec, MaskSpec, generate_mask
+from cass_core import LossSpec, MaskSpec, WeightSpec, generate_mask
 from tests.core.support import reference
 from tests.core.support.paths import MakeMask, both_paths
 
@@ -471,6 +471,8 @@ def test_presets() -> None:
     assert LossSpec.baseline() == LossSpec(kind="mse")
     cas_detr = LossSpec(kind="varifocal", weight=2, gamma=4, logit_clamp=8, reduction="mean")
     assert LossSpec.cas_detr() == cas_detr
+    assert WeightSpec.recommended() == WeightSpec(balance="object", background_weight=1)
+    assert WeightSpec() == WeightSpec(balance="patch", background_weight=1)
 
 
 def test_torch_in_torch_out() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from cass_core import MaskSpec, generate_mask
 from cass_core.synthetic import street_boxes
-from cass_lab.data.objects import groups, patch_ranges, shape_groups, size_groups
+from cass_lab.data.objects import groups, object_levels, patch_ranges, shape_groups, size_groups
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,19 @@ def test_patches_are_the_core_of_the_target() -> None:
             core = generate_mask([box[None]], (96, 160), (12, 20), spec)[0]
             assert core[r0:r1, c0:c1].all()
             assert core.sum() == (r1 - r0) * (c1 - c0)
+
+
+def test_levels_are_those_of_fcos() -> None:
+    sides = [(8, 8), (64, 9), (65, 60), (9, 128), (129, 140), (400, 3)]
+    boxes = np.array([[0, 0, width, height] for width, height in sides], float)
+    ranges = [patch_ranges(boxes, (256, 512), (256 // s, 512 // s)) for s in (8, 16, 32)]
+    assert object_levels(boxes, ranges).tolist() == [0, 0, 1, 1, 2, 2]
+    assert object_levels(boxes, ranges[:2]).tolist() == [0, 0, 1, 1, 1, 1]
+    # Beyond the border there is no patch of 16 or 32 pixels, but one of 8.
+    thin = np.array([[0, 251, 200, 275]], float)
+    ranges = [patch_ranges(thin, (256, 512), (256 // s, 512 // s)) for s in (8, 16, 32)]
+    assert [bool((r[:, 1] > r[:, 0]).all()) for r in ranges] == [True, False, False]
+    assert object_levels(thin, ranges).tolist() == [0]
 
 
 def test_groups() -> None:

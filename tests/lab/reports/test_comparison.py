@@ -29,10 +29,10 @@ def drawn() -> Dataset:
 
 
 def compared(folder: Path, seeds: int) -> Comparison:
-    """A variant whose recall is 0.25 better than the baseline's for each object and seed."""
+    """Each variant's recall is 0.25 better than the one's before for each object and seed."""
     store, records = Store(folder), []
     (folder / "objects").mkdir(exist_ok=True)
-    for name, recall in (("baseline", 0.5), ("better", 0.75)):
+    for name, recall in (("baseline", 0.5), ("better", 0.75), ("best", 1.0)):
         for seed in range(seeds):
             key = f"{name}{seed}"
             np.savez(
@@ -42,7 +42,8 @@ def compared(folder: Path, seeds: int) -> Comparison:
             )
             record: dict[str, Any] = {"key": key, "variant": name, "settings": {"seed": seed}}
             records.append({**record, "results": {"calibration_error": 0.1}})
-    return Comparison(records, drawn(), store)
+    changes = {"baseline": "baseline", "better": "baseline", "best": "better"}
+    return Comparison(records, drawn(), store, changes)
 
 
 def test_few_objects_are_not_compared(tmp_path: Path) -> None:
@@ -60,14 +61,18 @@ def test_the_tables_give_their_number_alone(tmp_path: Path) -> None:
     lines = recall_section(compared(tmp_path, 2), training_prior(data, 8)).splitlines()
     by_shape = lines.index("| variant | tall | square |")
     by_class = lines.index("| variant | tall | pole |")
-    assert lines[by_shape + 2 : by_shape + 6] == [
+    assert lines[by_shape + 2 : by_shape + 7] == [
         "| objects | 3 | 24 |",
         "| images with them | 3 | 12 |",
         "| baseline | – | 50.0 ± 0.0 |",
         "| better | – | **+25.0** [+25.0, +25.0] |",
+        "| best | – | **+50.0** [+50.0, +50.0] |",
     ]
     assert lines[by_class + 2] == "| objects | 24 | 3 |"
     assert lines[by_class + 5] == "| better | **+25.0** [+25.0, +25.0] | – |"
+    beside = lines.index("| variant | beside | 5 % | 10 % | 20 % | 30 % | 50 % | < 16 px, 10 % |")
+    assert lines[beside + 2] == "| best | better" + " | **+25.0** [+25.0, +25.0]" * 6 + " |"
+    assert lines[beside + 3] == ""
     assert "| *chance* | 5.0 | 10.0 | 20.0 | 30.0 | 50.0 | 50.0 | – | – |" in lines
 
 

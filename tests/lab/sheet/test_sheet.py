@@ -333,10 +333,11 @@ def test_command(page: Path, stretched: Dataset, predictor: Path, tmp_path: Path
     trained = load_trained(predictor, 8)
     assert trained.image_size == SIZE
     one_by_one = np.stack([trained.logits(picture) for picture in stretched.pixels()])
-    scores = score_images(trained.predictor, stretched, "cpu")
+    (scores,) = score_images(trained.predictor, stretched, "cpu")
     np.testing.assert_allclose(one_by_one, scores, atol=1e-5)
     ranges = patch_ranges(stretched.xyxy, SIZE, grid)
-    recall = object_measures(one_by_one, ranges, stretched.offsets).recall
+    only = np.zeros(len(ranges), np.int64)
+    recall = object_measures([one_by_one], [ranges], stretched.offsets, only).recall
     for k, ratio in enumerate(KEEP_RATIOS):
         keep = str(round(100 * ratio))
         there = recall[~np.isnan(recall[:, k]), k]

@@ -11,15 +11,13 @@ import torch
 
 from cass_core import CassError
 from cass_lab.data.dataset import Dataset
-from cass_lab.data.objects import patch_ranges
 from cass_lab.measures.blind import training_prior
 from cass_lab.measures.keeping import ObjectMeasures
 from cass_lab.training.detector import Detector
 from cass_lab.training.model import Predictor
 from cass_lab.training.runs import Run, Store, carry_out, score_images, summary
-from cass_lab.training.train import Recipe, object_weights, save, train
+from cass_lab.training.train import Recipe, save, train
 from cass_lab.training.variants import VARIANTS
-from tests.lab.support.drawn import boxes_alone
 
 RECIPE = Recipe(epochs=12, batch_size=4, learning_rate=0.01, device="cpu")
 Data = tuple[Dataset, Dataset]
@@ -30,7 +28,7 @@ def predictor(seed: int) -> Predictor:
     return Predictor(8)
 
 
-@pytest.mark.parametrize("name", ["baseline", "improved", "object weights, bce"])
+@pytest.mark.parametrize("name", ["baseline", "object weights, bce", "level_ranges, cornernet"])
 def test_a_predictor_learns(name: str, data: Data, tmp_path: Path) -> None:
     run = Run(VARIANTS[name], "recall", 0, 8, RECIPE)
     store = Store(tmp_path)
@@ -140,16 +138,6 @@ def test_the_head_sees_kept_patches_alone(data: Data) -> None:
     for features in seen:
         assert not features.permute(0, 2, 3, 1)[~output.kept].any()
     assert (output.scores[0][~output.kept[0]] <= output.scores[0][output.kept[0]].min()).all()
-
-
-def test_object_weights() -> None:
-    # Without a band: 1 patch, 4 patches, and another image's 1; 6 patches, 3 objects, 2 each.
-    data = boxes_alone([[[0, 0, 8, 8], [16, 16, 32, 32]], [[8, 8, 16, 16]]], (32, 32))
-    weights = object_weights(VARIANTS["no band, bce"], data.boxes(), data, (4, 4))
-    assert weights[0].tolist() == [[2, 1, 1, 1], [1, 1, 1, 1], [1, 1, 0.5, 0.5], [1, 1, 0.5, 0.5]]
-    assert weights[1, 1, 1] == 2
-    assert weights.sum() == pytest.approx(32)
-    assert patch_ranges(data.xyxy, (32, 32), (4, 4))[1].tolist() == [2, 4, 2, 4]
 
 
 def test_results_on_a_full_disk(tmp_path: Path) -> None:
