@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageChops
 
-from tests.e2e.pages import ROOT, command_lines, page, programs
+from tests.e2e.drawn_coco import write_coco
+from tests.e2e.pages import ROOT, commands, page, programs
+from tests.support.programs import ended
 from tests.support.servers import ServerProcess
 
 START = page("docs/start.md")
@@ -43,11 +45,14 @@ def test_start(server: ServerProcess, tmp_path: Path, monkeypatch: pytest.Monkey
     assert found == "(1, 8, 8) 1.0\n"
 
 
-def test_start_has_the_commands_of_the_readme() -> None:
-    """Which tests/e2e/test_readme.py runs."""
-    shown = {line for line in command_lines(START) if line.startswith(("cass plot", "cass sheet"))}
-    assert len(shown) == 2
-    assert shown <= set(command_lines(page("README.md")))
+def test_pictures_of_start(tmp_path: Path) -> None:
+    """On drawn scenes, in the folder that the commands name; tests/e2e/test_readme.py has the sheet."""
+    write_coco(tmp_path / "instances.json", tmp_path / "pictures", (41, 42))
+    plot, sheet = (command for command in commands(START) if command[1] in ("plot", "sheet"))
+    assert sheet in commands(page("README.md"))
+    assert ended("-m", "cass_cli", *plot[1:], cwd=tmp_path).returncode == 0
+    with Image.open(tmp_path / plot[plot.index("--out") + 1]) as picture:
+        assert picture.width > 640
 
 
 def test_method() -> None:

@@ -104,8 +104,8 @@ COVERED: dict[str, dict[str, str]] = {
     },
     "docs/start.md": {
         "pip install": INSTALL,
-        "cass plot": "tests/e2e/test_first_pages.py::test_start_has_the_commands_of_the_readme",
-        "cass sheet": "tests/e2e/test_first_pages.py::test_start_has_the_commands_of_the_readme",
+        "cass plot": "tests/e2e/test_first_pages.py::test_pictures_of_start",
+        "cass sheet": "tests/e2e/test_first_pages.py::test_pictures_of_start",
         "cass-server serve": "not: so the servers of tests are started, but for the port",
         "cass info": f"{HERE}::test_info",
     },
