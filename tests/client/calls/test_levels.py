@@ -44,8 +44,7 @@ def of_both_clients(target: str, *arguments: Any, **options: Any) -> list[LossRe
 
 @pytest.mark.parametrize("reduction", ["none", "mean", "sum", "per_object"])
 @pytest.mark.parametrize("shapes", SHAPES)
-@pytest.mark.parametrize("kind", [list, tuple, "tensors"])
-@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(("kind", "weighted"), [(list, False), (tuple, True), ("tensors", True)])
 def test_levels(address: str, reduction: Any, shapes: str, kind: Any, weighted: bool) -> None:
     tensors = kind == "tensors"
     form: Any = list if tensors else kind
