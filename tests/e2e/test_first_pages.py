@@ -46,7 +46,7 @@ def test_start(server: ServerProcess, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_pictures_of_start(tmp_path: Path) -> None:
-    """On drawn scenes, in the folder that the commands name; tests/e2e/test_readme.py has the sheet."""
+    """On drawn scenes, as the commands name them; test_readme.py runs the sheet."""
     write_coco(tmp_path / "instances.json", tmp_path / "pictures", (41, 42))
     plot, sheet = (command for command in commands(START) if command[1] in ("plot", "sheet"))
     assert sheet in commands(page("README.md"))

@@ -30,8 +30,9 @@ def test_readme_is_short() -> None:
     "path", [p for p in EVERY_PAGE if "ablation" not in p.parts], ids=lambda p: p.name
 )
 def test_lines_are_short(path: Path) -> None:
+    """But rows of tables, which cannot be broken."""
     lines = path.read_text(encoding="utf-8").splitlines()
-    assert [line for line in lines if len(line) > 100] == []
+    assert [line for line in lines if len(line) > 100 and not line.startswith("|")] == []
 
 
 def test_training_loop() -> None:
