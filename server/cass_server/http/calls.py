@@ -9,16 +9,18 @@ from contextlib import contextmanager
 
 from cass_server.exceptions import Overloaded, Rejection, Stopping, Unauthenticated
 from cass_server.http.exchange import Exchange
-from cass_server.observability.call import Call, Metadata
+from cass_server.observability.call import Call, CallContext, Metadata
 from cass_server.observability.methods import COMPUTED_METHODS
 from cass_server.observability.request_metadata import server_timing, wants_timings
-from cass_server.rpc.answerer import Answerer
-from cass_server.rpc.requests import Reader
+from cass_server.rpc.answerer import Answerer, gone
+from cass_server.rpc.requests import Reader, Request
 from cass_server.rpc.status import clear_tracebacks, code_of
 from cass_server.scheduling.admission import Caller
 
 # What JSON takes at most once it is read, for each of its bytes: of short numbers, measured.
 JSON_SHARE = 16
+# Larger texts take tens of milliseconds.
+_LARGE_JSON_BYTES = 1 << 18
 
 
 class Calls:
@@ -93,6 +95,8 @@ class Calls:
             )
         except Rejection as error:
             raise Failed(error, self.refuse(method, exchange, error)) from None
+        if share > 1 and len(data) > _LARGE_JSON_BYTES:
+            read = self._in_turn(read, context)
         message = await self._in_pool(
             call, exchange, lambda: answerer.answer(call, read, data, context), len(data)
         )
@@ -114,6 +118,19 @@ class Calls:
             lambda: answerer.answer(call, read, data, exchange.context, streamed=True),
             len(data),
         )
+
+    def _in_turn(self, read: Reader, context: CallContext) -> Reader:
+        """The reader of what takes long to read, so that others have a slot meanwhile."""
+
+        def check() -> None:
+            if not context.is_active() or context.time_remaining() <= 0:
+                raise gone(context)
+
+        def read_heavy(data: bytes) -> Request:
+            with self.answerer.pool.heavy(check):
+                return read(data)
+
+        return read_heavy
 
     async def _in_pool(
         self, call: Call, exchange: Exchange, answer: Callable[[], bytes], size: int

@@ -19,6 +19,8 @@ REJECTED_SETTINGS = {
     "port": "a replica takes a free port",
     "workers": "a replica is one process",
     "metrics_host": "a replica serves metrics on its node's address",
+    "http_port": "replicas answer by gRPC, as those who find them on the cluster call",
+    "http_origins": "replicas answer by gRPC, as those who find them on the cluster call",
 }
 """Settings that replicas do not take, each with the reason."""
 

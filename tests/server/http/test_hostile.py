@@ -194,6 +194,28 @@ def test_one_connection_has_its_share_of_the_bytes() -> None:
         assert service.post("/v1/loss", large).status == 200
 
 
+def test_large_texts_leave_a_slot_to_others() -> None:
+    """Of two slots one reads them, however many there are."""
+    logits = {"logits": np.zeros((1, 300_000)).tolist(), "target": [[0]]}
+    body, statuses = json.dumps(logits).encode(), []
+    with running_http(slots=2) as service:
+
+        def ask() -> None:
+            statuses.append(service.post("/v1/loss", body).status)
+
+        threads = [threading.Thread(target=ask) for _ in range(3)]
+        with service.pool.heavy(lambda: None):  # as if one were being read
+            for thread in threads:
+                thread.start()
+            service.wait_in_flight(3)
+            assert answered_well(service)
+            assert not statuses
+        for thread in threads:
+            thread.join(LIMIT)
+        assert statuses == [400] * 3
+        service.assert_all_is_given_back()
+
+
 def test_tokens() -> None:
     """Health and the description need none."""
 

@@ -26,6 +26,7 @@ pytestmark = pytest.mark.timeout(90)
             --metrics-host (command line): not on a Ray cluster: """
             + "a replica serves metrics on its node's address\n",
         ),
+        (["--http-port", "0"], "--http-port (command line): not on a Ray cluster: replicas answer"),
         (["--device", "cuda"], "--device (command line): cuda needs --num-gpus\n"),
         (["--num-gpus", "1.5"], "--num-gpus 1.5: must be a whole number, or below 1\n"),
         (["--num-cpus", "0.00001"], "--num-cpus 1e-05: must be 0, or at least 0.0001\n"),
@@ -65,6 +66,7 @@ def test_help_lists_what_replicas_have() -> None:
     assert "--workers" not in shown
     assert "--metrics-port" in shown
     assert "--metrics-host" not in shown
+    assert "--http-port" not in shown
 
 
 @pytest.mark.parametrize("from_environment", [False, True])

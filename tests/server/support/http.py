@@ -70,6 +70,7 @@ class Running:
     address: str
     metrics: Metrics
     admission: Admission
+    pool: ComputePool
     application: HttpApplication
 
     def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
@@ -109,6 +110,10 @@ class Running:
             if key[0] == name
         }
 
+    def wait_in_flight(self, number: int) -> None:
+        """Return once so many requests are taken and not yet answered."""
+        wait_until(lambda: counted(self.metrics).get(("cass_requests_in_flight",), 0) == number)
+
     def wait_ended(self, method: str, code: str, number: int = 1) -> None:
         """Return once so many requests have ended so."""
         wait_until(lambda: self.ended().get((method, code)) == number)
@@ -139,9 +144,10 @@ def running_http(
     """A service on a loopback port; see `tests.server.support.in_thread.running`."""
     limits, metrics = limits or Limits(), Metrics()
     admission = Admission(limits)
+    pool = ComputePool(slots)
     answerer = Answerer(
-        engine or CpuEngine(), admission, _deadlines, ComputePool(slots), metrics, by_token=by_token
+        engine or CpuEngine(), admission, _deadlines, pool, metrics, by_token=by_token
     )
     application = HttpApplication(answerer, allows, origins, is_serving)
     with serving(application, limits=limits) as address:
-        yield Running(address, metrics, admission, application)
+        yield Running(address, metrics, admission, pool, application)
