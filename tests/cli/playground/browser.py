@@ -136,6 +136,16 @@ class Browser:
             clickCount=1,
         )
 
+    def swipe(self, *points: tuple[float, float]) -> None:
+        """As `drag`, with a finger."""
+        self.send("Emulation.setTouchEmulationEnabled", enabled=True)
+        for kind, point in zip(
+            ("touchStart", *["touchMove"] * (len(points) - 1)), points, strict=True
+        ):
+            at = {"x": point[0], "y": point[1]}
+            self.send("Input.dispatchTouchEvent", type=kind, touchPoints=[at])
+        self.send("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+
     def press(self, key: str, *, text: str = "", modifiers: int = 0) -> None:
         """Press a key, 1 for Alt, 2 for Control and 8 for Shift with it."""
         codes = {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Tab": 9}

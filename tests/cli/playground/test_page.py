@@ -158,6 +158,26 @@ def test_draw_move_resize_delete(page: Browser) -> None:
 
 @needs_browser
 @pytest.mark.timeout(300)
+def test_with_a_finger(page: Browser) -> None:
+    """It moves what it is on, and scrolls the page elsewhere."""
+    page.resize(390, 700, touch=True)
+    settle(page)
+    near = STREET.boxes[29]
+    x, y = ((near[:2] + near[2:]) / 2).tolist()
+    page.swipe(*(on_pane(page, x + by, y - by, "a") for by in (0, 30, 60, 90, 120)))
+    settle(page)
+    moved = boxes_of(page)
+    np.testing.assert_allclose(moved[29], near + np.array([120, -120, 120, -120]), atol=8)
+    np.testing.assert_array_equal(moved[:29], STREET.boxes[:29])
+    np.testing.assert_array_equal(mask_of(page), core(moved, MaskSpec())[0])
+    assert page.run("scrollY") == 0
+    page.swipe(*(on_pane(page, 900, 100 - by, "a") for by in (0, 50, 150, 300, 500)))
+    page.until("scrollY > 50")
+    np.testing.assert_array_equal(boxes_of(page), moved)
+
+
+@needs_browser
+@pytest.mark.timeout(300)
 def test_sliders(page: Browser) -> None:
     page.run("document.getElementById('option-base_sigma').focus()")
     for _ in range(5):
