@@ -20,7 +20,7 @@ from typing import Any
 EXPLAINED: Mapping[str, str] = {}
 """Why a vulnerability, by its identifier, does not concern this project."""
 
-_UNREACHED = "ConnectionError"
+_UNREACHED = re.compile("ConnectionError|Timeout|ProxyError|SSLError")
 """In the traceback with which pip-audit ends when the service does not answer."""
 
 
@@ -82,7 +82,7 @@ def main() -> None:
             text=True,
             check=False,
         )
-    if _UNREACHED in done.stderr:
+    if not done.stdout and _UNREACHED.search(done.stderr):
         print(f"not checked: {done.stderr.strip().splitlines()[-1]}")
         sys.exit(required)
     if not done.stdout:

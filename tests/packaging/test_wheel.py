@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -180,6 +181,25 @@ def test_the_light_client_with_the_newest_versions(
 ) -> None:
     programs = environment("highest", python=newest_python())
     assert asked(programs, server, tmp_path) == ANSWER
+
+
+def test_masks_and_pictures_with_the_lowest_versions(
+    environment: Environment, tmp_path: Path
+) -> None:
+    """In the process, without a server: `cass[plot]` brings the core."""
+    programs = environment("lowest-direct", "plot")
+    image = {"id": 1, "file_name": "1.png", "width": 64, "height": 64}
+    box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [8, 8, 24, 24], "area": 576}
+    content = {"images": [image], "annotations": [box | {"iscrowd": 0}]}
+    content |= {"categories": [{"id": 1, "name": "cone"}]}
+    (tmp_path / "boxes.json").write_text(json.dumps(content), encoding="utf-8")
+    for command in (
+        ("mask", "boxes.json", "--stride", "8", "--server", "local:", "--out", "masks.npz"),
+        ("plot", "boxes.json", "--image", "1", "--out", "1.png"),
+    ):
+        subprocess.run([programs / "cass", *command], cwd=tmp_path, timeout=300, check=True)
+    assert (tmp_path / "masks.npz").stat().st_size > 0
+    assert (tmp_path / "1.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_server_with_the_lowest_versions(environment: Environment, tmp_path: Path) -> None:
