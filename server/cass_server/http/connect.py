@@ -5,7 +5,7 @@ Messages pass through it as bytes: what reads them for gRPC reads them here.
 
 from __future__ import annotations
 
-import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from typing import Any
@@ -86,7 +86,7 @@ class _Admission(MetadataInterceptor[None]):
         exchange, name = current.get(), ctx.method.name
         timeout = ctx.timeout_ms
         if timeout is not None:
-            exchange.context.expires = asyncio.get_running_loop().time() + timeout / 1e3
+            exchange.context.expires = time.monotonic() + timeout / 1e3
         try:
             self._calls.check(name, exchange)
         except Exception as error:

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 from cass.contract import REQUEST_ID_KEY
 from cass_server.exceptions import Cancelled, Expired, Stopping
+from cass_server.http.context import HttpContext
 from cass_server.http.errors import SlowBody, TooLarge, error_answer
 from cass_server.observability.call import Metadata
 from cass_server.rpc.answerer import Answerer
@@ -34,46 +35,6 @@ _DISCARD_SECONDS, _DISCARD_SHARE = 2.0, 4
 _LOOK_SECONDS = 0.5
 _NO_CONTENT = 204
 _MAX_DIGITS = 10  # as Connect has it
-
-
-class HttpContext:
-    """A call's state, for the thread that computes; see `CallContext`."""
-
-    def __init__(self) -> None:
-        self.expires = math.inf
-        """The caller's deadline, on the monotonic clock."""
-        self._is_active = True
-        self._callbacks: list[Callable[[], Any]] = []
-
-    def is_active(self) -> bool:
-        """See `CallContext`."""
-        return self._is_active
-
-    def time_remaining(self) -> float:
-        """See `CallContext`."""
-        return max(0.0, self.expires - time.monotonic())
-
-    def add_callback(self, callback: Callable[[], Any], /) -> bool:
-        """See `CallContext`; `end` may come from the event loop meanwhile."""
-        self._callbacks.append(callback)
-        if self._is_active:
-            return True
-        # Whoever takes it off the list calls it.
-        try:
-            self._callbacks.remove(callback)
-        except ValueError:
-            return True
-        return False
-
-    def cancel(self) -> None:
-        """Nobody waits for the answer."""
-        self._is_active = False
-
-    def end(self) -> None:
-        """The answer is taken, or nobody waits for it."""
-        self._is_active = False
-        while self._callbacks:
-            self._callbacks.pop()()
 
 
 class Exchange:
