@@ -16,7 +16,7 @@ import transformers as hf
 import typer
 from PIL import Image
 
-from cass_client import CassClient, xyxy_boxes
+from cass_client import CassClient, WeightSpec, xyxy_boxes
 from cass_client.torch import MaskCollate
 from cass_core import MaskLoss, generate_mask
 from cass_core.plotting.predictions import plot_kept
@@ -38,12 +38,11 @@ def scenes(data: Path | None) -> list[tuple[Any, Any]]:
     return [pair for pair in pairs if pair[1]][:IMAGES]
 
 
-def processed(index: int, image: Any, boxes: Any) -> dict[str, Any]:
+def processed(i: int, image: Any, boxes: Any) -> dict[str, Any]:
     """A sample as the detector's processor makes it of COCO annotations."""
-    objects = [{"bbox": b, "category_id": 0, "area": b[2] * b[3], "iscrowd": 0} for b in boxes]
-    target = {"image_id": index, "annotations": objects}
+    rows = [{"bbox": b, "category_id": 0, "area": b[2] * b[3], "iscrowd": 0} for b in boxes]
     processor = hf.RTDetrImageProcessor(size={"height": SIZE[0], "width": SIZE[1]})
-    made = processor(image, annotations=target, return_tensors="pt")
+    made = processor(image, annotations={"image_id": i, "annotations": rows}, return_tensors="pt")
     return {key: value[0] for key, value in made.items()}
 
 
@@ -70,10 +69,10 @@ class CassTrainer(hf.Trainer):  # type: ignore[misc]
 
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
         """The detector's, and that of the token scores against the masks."""
-        masks = inputs.pop("masks")
+        masks, weights = inputs.pop("masks"), inputs.pop("weights")
         outputs = model(**inputs)
         scores = [model.token_head(level) for level in outputs.encoder_last_hidden_state]
-        loss = outputs.loss + 20 * MaskLoss()(scores, masks)
+        loss = outputs.loss + 20 * MaskLoss()(scores, masks, weights=weights)
         return (loss, outputs) if return_outputs else loss
 
 
@@ -108,7 +107,8 @@ def main(
         str(out.parent), max_steps=steps, per_device_train_batch_size=8, learning_rate=2e-3,
         dataloader_num_workers=2, remove_unused_columns=False, save_strategy="no", report_to=[],
         logging_steps=25, disable_tqdm=True, use_cpu=True)  # fmt: skip
-    collate = MaskCollate(CassClient(server), strides=STRIDES, collate_fn=collate_fn)
+    options = {"collate_fn": collate_fn, "weight_spec": WeightSpec.recommended()}
+    collate = MaskCollate(CassClient(server), strides=STRIDES, **options)
     model = detector()
     CassTrainer(model, arguments, data_collator=collate, train_dataset=samples[tested:]).train()
     found = [recall(model, pairs[i][0], samples[i], None if i else out) for i in range(tested)]

@@ -3,8 +3,9 @@
     python examples/torch_detection.py --server localhost:50051
 
 Samples are (image, target) as torchvision's detection sets give them. `MaskCollate` asks for the
-masks of a batch in the worker that loads it. With ``--remote-loss`` the loader makes no masks, and
-the server computes the loss with its gradient from the boxes instead; the values are the same.
+masks of a batch in the worker that loads it, and for weights by which each object has the same
+share of the loss. With ``--remote-loss`` the loader makes no masks, and the server computes the
+loss with its gradient from the boxes instead; the values are the same.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import typer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from cass_client import CassClient, LossSpec, MaskSpec
+from cass_client import CassClient, LossSpec, MaskSpec, WeightSpec
 from cass_client.torch import MaskCollate, RemoteCassLoss
 from cass_core import MaskLoss
 from cass_core.synthetic import LABELS, street_scene
@@ -26,6 +27,7 @@ IMAGES, BOXES, BATCH, EPOCHS = 48, 8, 8, 4
 IMAGE_SIZE, FEATURE_MAP = (96, 160), (12, 20)
 MASKS = MaskSpec()
 LOSS = LossSpec()
+WEIGHTS = WeightSpec.recommended()
 
 Sample = tuple[Tensor, dict[str, Tensor]]
 
@@ -74,20 +76,23 @@ def main(
         generator=torch.Generator().manual_seed(0),
         num_workers=2,
         persistent_workers=True,
-        collate_fn=without_masks if remote_loss else MaskCollate(client, FEATURE_MAP, MASKS),
+        collate_fn=without_masks
+        if remote_loss
+        else MaskCollate(client, FEATURE_MAP, MASKS, weight_spec=WEIGHTS),
     )
-    from_boxes, from_mask = RemoteCassLoss(client, MASKS, LOSS), MaskLoss(LOSS)
+    from_boxes, from_mask = RemoteCassLoss(client, MASKS, LOSS, WEIGHTS), MaskLoss(LOSS)
     network = token_scorer()
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
     for epoch in range(EPOCHS):
         losses = []
-        for images, targets, *masks in batches:
+        for images, targets, *masks_and_weights in batches:
             logits = network(images)
             optimizer.zero_grad()
             if remote_loss:
                 loss = from_boxes(logits, [t["boxes"] for t in targets], IMAGE_SIZE, FEATURE_MAP)
             else:
-                loss = from_mask(logits, masks[0])
+                masks, weights = masks_and_weights
+                loss = from_mask(logits, masks, weights=weights)
             loss.backward()
             optimizer.step()
             losses.append(loss.item())

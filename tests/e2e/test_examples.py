@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from cass_core import LossSpec, MaskSpec, compute_loss, generate_mask
+from cass_core import LossSpec, MaskSpec, WeightSpec, compute_loss, generate_mask
 from cass_core.synthetic import street_boxes
 from tests.e2e.clients.building import CLIENTS
 from tests.e2e.pages import ROOT, page, programs
@@ -78,7 +78,8 @@ def test_torch_detection(server: ServerProcess) -> None:
     start = answered(server)
     told = run("torch_detection.py", "--server", server.address)
     between = answered(server)
-    assert between - start == {"GenerateMask": 24, "images": 192}
+    # Weights are a feature that each worker's client asks after.
+    assert between - start == {"GenerateMask": 24, "images": 192, "GetServerInfo": 2}
     first, means_ = zip(*re.findall(r"first loss ([\d.]+), mean ([\d.]+)", told), strict=True)
     assert len(first) == 4
     assert float(means_[-1]) < 0.9 * float(means_[0])
@@ -90,12 +91,13 @@ def test_torch_detection(server: ServerProcess) -> None:
         generator=torch.Generator().manual_seed(0),
     )
     boxes = [street_boxes(1, 8, image_size=(96, 160), seed=int(i))[0] for i in next(iter(order))]
-    masks = generate_mask(boxes, (96, 160), (12, 20), SPEC)
-    expected = compute_loss(np.zeros_like(masks), masks, LossSpec()).loss
+    weighted = {"weight_spec": WeightSpec("object"), "return_weights": True}
+    masks, weights = generate_mask(boxes, (96, 160), (12, 20), SPEC, **weighted)
+    expected = compute_loss(np.zeros_like(masks), masks, LossSpec(), weights=weights).loss
     assert float(first[0]) == pytest.approx(float(expected), abs=1e-6)
     # The server's loss trains the same network.
     assert run("torch_detection.py", "--server", server.address, "--remote-loss") == told
-    assert answered(server) - between == {"ComputeLoss": 24, "images": 192}
+    assert answered(server) - between == {"ComputeLoss": 24, "images": 192, "GetServerInfo": 1}
 
 
 @pytest.mark.slow
