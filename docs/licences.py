@@ -20,7 +20,7 @@ from packaging.requirements import Requirement
 DOCUMENT = Path(__file__).with_name("licences.md")
 CUDA_LOCK = Path(__file__).resolve().parents[1] / "docker" / "locked" / "cuda.txt"
 
-EXTRAS = ("", "core", "server", "telemetry", "torch", "plot", "lab", "ray")
+EXTRAS = ("", "core", "server", "http", "playground", "telemetry", "torch", "plot", "lab", "ray")
 """In the order of installations that grow; a package is listed with the first that brings it."""
 
 PERMISSIVE = {

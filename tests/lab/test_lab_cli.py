@@ -244,7 +244,7 @@ def test_commands_are_an_entry_point() -> None:
     assert "..." not in listed  # no summary is cut
     commands = listed.split("\n  ")
     assert [line.split()[0] for line in commands if line[:1].strip()] == [
-        "mask", "plot", "info", "ablate", "tune", "sheet",
+        "mask", "plot", "info", "playground", "ablate", "tune", "sheet",
     ]  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-m", "cass_cli", "plot", "--help"],

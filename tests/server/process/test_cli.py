@@ -45,6 +45,7 @@ def test_help_has_every_setting() -> None:
     assert [line for line in lines if line.endswith(":") and line[0] != " "] == [
         "Options:",
         "Server:",
+        "HTTP:",
         "Security:",
         "Limits:",
         "Connections:",

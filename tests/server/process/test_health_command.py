@@ -112,7 +112,7 @@ def test_a_full_disk_is_one_line(arguments: tuple[str, ...]) -> None:
 
 def test_commands_are_listed_whole() -> None:
     lines = cass_server("--help").stdout.partition("Commands:\n")[2].splitlines()
-    assert [line.split()[0] for line in lines] == ["serve", "ray", "health"]
+    assert [line.split()[0] for line in lines] == ["serve", "ray", "compile-kernels", "health"]
     assert all(line.endswith(".") and not line.endswith("...") for line in lines)
 
 

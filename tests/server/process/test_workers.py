@@ -98,7 +98,8 @@ def test_a_worker_killed_under_load(server: ServerProcess) -> None:
     for caller in found[1]:
         assert caller.record.errors == []
     for caller in found[0]:
-        assert set(caller.record.codes) == {"UNAVAILABLE"}
+        # None where gRPC itself sends again what the worker had not begun with.
+        assert set(caller.record.codes) <= {"UNAVAILABLE"}
     assert [number for caller in everybody for number in caller.record.wrong] == []
 
     wait_until(lambda: in_flight(server) == 0, server)
