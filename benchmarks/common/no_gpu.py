@@ -36,12 +36,16 @@ def compiling(capability: int) -> Iterator[list[Kernel]]:
     """
     from triton.runtime.driver import driver
 
+    from cass_core.ops.launch import COMPILED
+
     kernels: list[Kernel] = []
+    COMPILED.clear()  # by the device of the tensors, which is the CPU for every capability
     driver.set_active(_Driver(capability, kernels))
     try:
         yield kernels
     finally:
         driver._active = None  # without a GPU there is no default
+        COMPILED.clear()
 
 
 class _Driver:
