@@ -62,7 +62,9 @@ def launch_weighted_masks(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
                 patches = rows * columns
                 count = given.batch * patches
                 arrays = owner, given.offsets, shares, weights
-                launch(share_kernel, -(-count // _BLOCK), *arrays, start, patches, count, _BLOCK)
+                programs = -(-count // _BLOCK)
+                numbers = start, patches, count
+                launch(share_kernel, programs, *arrays, *numbers, _BLOCK, warps=4)
                 start += count
     return mask, owner if given.return_owner else owner[:0], weights
 
