@@ -26,7 +26,7 @@ SPECS = (
         temperature="size_scaled",
         use_subpixel_offset=False,
         merge="clipped_sum",
-        level_ranges=((0, 64), (64, 512)),
+        level_ranges=((0, 64), (64, 256), (256, 512)),
     ),
     MaskSpec(decay_type="linear", merge="sum"),
     MaskSpec(use_anisotropic_gaussian=False, decay_type="linear"),
