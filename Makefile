@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 PIP := $(BIN)/pip install --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all stacks-test ray-test check lint types proto proto-check docs-check bench bench-rpc bench-loader bench-ray bench-overload bench-fleet soak gpu-check docker-test docker-locks inference-clients client-test dist sbom audit image-check image-push docs-pages docs site clean
+.PHONY: help setup demo test test-all stacks-test ray-test check lint types proto proto-check docs-check bench bench-rpc bench-loader bench-ray bench-overload bench-fleet soak gpu-check gpu-static docker-test docker-locks inference-clients client-test dist sbom audit image-check image-push docs-pages docs site clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -159,6 +159,9 @@ soak: $(READY) ## all kinds of callers for MINUTES; fails if memory grows or an 
 # With the packages that are there: a plain installation of torch for CUDA is enough.
 gpu-check: ## on a CUDA machine: kernels natively, sanitizer, GPU benchmarks, one JSON (OUT)
 	$(PYTHON) -m tests.gpu $(if $(OUT),--out $(OUT))
+
+gpu-static: $(READY) ## the kernels' registers, spills, widths and instructions, without a GPU (OUT, BESIDE)
+	$(BIN)/python -m benchmarks.core.gpu_static $(if $(OUT),--out $(OUT)) $(if $(BESIDE),--beside $(BESIDE))
 
 # SERVER_IMAGE and CLIENT_IMAGE name images that are there already; else they are built.
 docker-test: $(READY) ## the container images, built and run with docker or podman (ARGS)

@@ -17,16 +17,18 @@ from cass_core.inputs import MaskInputs, check_ranges, check_sizes, check_spec
 from cass_core.levels import check_levels, flat_levels, in_form_of, split_logits, sum_levels
 from cass_core.ops.backend import (
     DeviceBoxes,
-    boxes_loss,
     is_on_device,
     make_masks,
     offsets_of,
     to_device,
 )
+from cass_core.ops.registration import differentiable_loss
 from cass_core.ops.spec_args import loss_options, mask_options
 from cass_core.specs import LossSpec, MaskSpec, WeightSpec, normalizer_of
 
 T = TypeVar("T")
+
+_EQUAL_WEIGHTS = WeightSpec()
 
 
 class CassLoss(nn.Module):
@@ -113,7 +115,7 @@ class CassLoss(nn.Module):
         levels = split_logits(logits, maps, single, self.mask_spec.patch_size, batch.num_images)
         num_boxes = batch.num_boxes if num_boxes is None else num_boxes
         given = valid_region, ignore, box_weights
-        if self.weight_spec != WeightSpec() or any(value is not None for value in given):
+        if self.weight_spec != _EQUAL_WEIGHTS or any(value is not None for value in given):
             (row,) = flat_levels(levels)
             options = self.weight_spec, *given
             target, weights = _untraced(
@@ -124,17 +126,16 @@ class CassLoss(nn.Module):
 
         def loss_of(index: int, spec: LossSpec, num_boxes: float | None) -> Tensor:
             level = levels[index]
-            value: Tensor
-            value, _, _ = boxes_loss(
+            return differentiable_loss(
+                "boxes_loss",
                 level,
-                placed,
+                *placed,
                 list(maps[index]),
-                mask_options(self.mask_spec.of_level(index)),
-                loss_options(spec),
+                *mask_options(self.mask_spec.of_level(index)),
+                *loss_options(spec),
                 normalizer_of(spec, level.numel(), num_boxes),
                 _grad_dtype(level),
             )
-            return value
 
         return sum_levels(loss_of, levels, self.loss_spec, num_boxes, logits)
 
@@ -192,11 +193,10 @@ class MaskLoss(nn.Module):
         is_eager = not torch.compiler.is_compiling()
         if is_eager:
             warn_of_ones(target, "mask")
-        value: Tensor
         if given is None:
             normalizer = normalizer_of(self.loss_spec, row.numel(), num_boxes)
             options = *loss_options(self.loss_spec), normalizer, _grad_dtype(row)
-            value, _, _ = torch.ops.cass.loss(row, target.detach(), *options)
+            value = differentiable_loss("loss", row, target.detach(), *options)
         else:
             given = torch.as_tensor(check_loss_weights(given, row, read=is_eager))
             value = _weighted_loss(row, target.detach(), given, self.loss_spec, num_boxes)
@@ -223,9 +223,7 @@ def _weighted_loss(
 ) -> Tensor:
     normalizer = normalizer_of(spec, logits.numel(), num_boxes)
     options = *loss_options(spec), normalizer, _grad_dtype(logits)
-    value: Tensor
-    value, _, _, _ = torch.ops.cass.weighted_loss(logits, target, weights, *options)
-    return value
+    return differentiable_loss("weighted_loss", logits, target, weights, *options)
 
 
 def _weighted_target(

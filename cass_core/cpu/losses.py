@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from cass_core.cpu.jit import inline, kernel
-from cass_core.enums import KINDS
+from cass_core.specs.enums import KINDS
 
 _MSE, _BCE, _FOCAL = KINDS["mse"], KINDS["bce"], KINDS["focal"]
 _CORNERNET, _QUALITY_FOCAL = KINDS["cornernet"], KINDS["quality_focal"]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from cass_core.cpu.jit import inline, kernel
-from cass_core.enums import MERGES, TEMPERATURES
+from cass_core.specs.enums import MERGES, TEMPERATURES
 
 _SIZE_SCALED, _SMALL_GAIN = TEMPERATURES["size_scaled"], TEMPERATURES["small_gain"]
 _MAX, _CLIPPED_SUM = MERGES["max"], MERGES["clipped_sum"]

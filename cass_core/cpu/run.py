@@ -18,10 +18,10 @@ from cass_core.cpu.loss_weights import clamp_logits, settle
 from cass_core.cpu.losses import loss_and_gradient
 from cass_core.cpu.masks import mask_images
 from cass_core.cpu.small import SHORT_WORK, THREAD_PATCHES, SmallFill
-from cass_core.enums import KINDS, MERGES, TEMPERATURES
 from cass_core.grid import FeatureMap, Sizes
 from cass_core.inputs import MaskInputs
 from cass_core.specs import LossSpec, MaskSpec
+from cass_core.specs.enums import KINDS, MERGES, TEMPERATURES
 
 _NO_WEIGHTS = read_only(np.empty(0, np.float32))
 # More than an image has; the sum of two fits into 64 bits.

@@ -156,28 +156,14 @@ def take_loss(
             logits, target.detach(), choices, numbers, normalizer, grad_dtype
         )
     else:
-        loss, total, grad = boxes_loss(
+        loss, total, grad = torch.ops.cass.boxes_loss(
             logits,
-            to_device(target.boxes, target.sizes, logits.device),
+            *to_device(target.boxes, target.sizes, logits.device),
             list(target.maps[0]),
-            mask_options(target.spec),
-            (choices, numbers),
+            *mask_options(target.spec),
+            choices,
+            numbers,
             normalizer,
             grad_dtype,
         )
     return LossResult(loss, total, normalizer, grad if return_grad else None)
-
-
-def boxes_loss(
-    logits: Tensor,
-    boxes: DeviceBoxes,
-    feature_map: list[int],
-    mask: tuple[list[int], list[float]],
-    loss: tuple[list[int], list[float]],
-    normalizer: float,
-    grad_dtype: torch.dtype | None,
-) -> Any:
-    """Loss, sum and gradient straight from boxes; see `cass_core.ops.registration`."""
-    return torch.ops.cass.boxes_loss(
-        logits, *boxes, feature_map, *mask, *loss, normalizer, grad_dtype
-    )

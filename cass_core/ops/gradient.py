@@ -12,6 +12,10 @@ def keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     """Keep what `backward_of` needs; the loss is the first output and the gradient the third."""
     _, total, grad, *others = output
     ctx.mark_non_differentiable(total, grad, *others)
+    _keep(ctx, inputs, grad)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], grad: Tensor) -> None:
     ctx.set_materialize_grads(False)
     ctx.tensors_at = [i for i, value in enumerate(inputs) if isinstance(value, Tensor)]
     ctx.plain_inputs = [None if isinstance(value, Tensor) else value for value in inputs]
@@ -19,7 +23,7 @@ def keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     ctx.save_for_backward(grad, *(inputs[i] for i in ctx.tensors_at))
 
 
-def _gradient(operator: Any, ctx: Any, of_loss: Tensor) -> Any:
+def _gradient(operator: Any, scale: Any, ctx: Any, of_loss: Tensor) -> Any:
     grad, logits, *others = ctx.saved_tensors
     if grad.shape != logits.shape:
         raise RuntimeError("this CASS loss was computed without grad_dtype, so without a gradient")
@@ -39,7 +43,7 @@ def _gradient(operator: Any, ctx: Any, of_loss: Tensor) -> Any:
         return (grad * of_loss).to(logits.dtype)
     ctx.is_spent = True
     # In place, and nothing is touched where the factor is 1: the gradient is written once.
-    torch.ops.cass.scale_(grad, of_loss)
+    scale(grad, of_loss)
     return grad
 
 
@@ -66,7 +70,36 @@ def backward_of(operator: Any) -> Any:
     """The backward pass of an operator whose first input are the logits."""
 
     def backward(ctx: Any, of_loss: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
-        gradient = None if of_loss is None else _gradient(operator, ctx, of_loss)
+        scale = torch.ops.cass.scale_
+        gradient = None if of_loss is None else _gradient(operator, scale, ctx, of_loss)
         return gradient, *(None for _ in ctx.plain_inputs[1:])
 
     return backward
+
+
+class Launched(torch.autograd.Function):
+    """A loss by its launches alone, of one gradient: an operator would take longer than they do."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, logits: Tensor, launch: Any, scale: Any, arguments: tuple[Any, ...]
+    ) -> Tensor:
+        """The loss.
+
+        Args:
+            launch: gives loss, sum and gradient for the logits and the arguments.
+            scale: multiplies a gradient by a scalar in place.
+        """
+        loss: Tensor
+        loss, _, grad, *_ = launch(logits, *arguments)
+        _keep(ctx, (logits, *arguments), grad)
+        ctx.launch, ctx.scale = launch, scale
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, of_loss: Tensor | None) -> tuple[Tensor | None, ...]:
+        """The gradient of the logits."""
+        none = None, None, None
+        if of_loss is None:
+            return None, *none
+        return _gradient(ctx.launch, ctx.scale, ctx, of_loss), *none

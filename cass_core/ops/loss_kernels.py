@@ -48,7 +48,7 @@ def _write(
         _number(heads, rests, 2, s.dtype),
         _number(heads, rests, 3, s.dtype),
     )
-    loss, slope = loss_and_slope(s, y, parameters, LOSS.kind, LOSS.whole)
+    loss, slope = loss_and_slope(s, y, parameters, LOSS)
     if LOSS.clamp:
         slope = tl.where(is_beyond, 0.0, slope)
     if LOSS.weighted:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from cass_core.enums import KINDS
+from cass_core.specs.enums import KINDS
 
 _MSE = tl.constexpr(KINDS["mse"])
 _BCE = tl.constexpr(KINDS["bce"])
@@ -31,9 +31,9 @@ def _exp(x: tl.tensor) -> tl.tensor:
         result = tl.exp(x)
     else:
         # 2^n e^r with r in [-0.35, 0.35]. Adding the magic number leaves n in the low bits.
-        shifted = x * _LOG2_E + _MAGIC
+        shifted = tl.fma(x, _LOG2_E, _MAGIC)
         n = shifted - _MAGIC
-        r = (x - n * _LN2_HEAD) - n * _LN2_REST
+        r = tl.fma(n, -_LN2_REST, tl.fma(n, -_LN2_HEAD, x))
         power_of_two = (shifted.to(tl.int32, bitcast=True) << 23) + 0x3F800000
         result = tl.exp2(r * _LOG2_E) * power_of_two.to(tl.float32, bitcast=True)
         result = tl.where(x >= -87.0, result, 0.0)
@@ -41,23 +41,28 @@ def _exp(x: tl.tensor) -> tl.tensor:
 
 
 @triton.jit
-def _log1p(t: tl.tensor) -> tl.tensor:
-    """log(1 + t) for t in [0, 1]."""
+def _sigmoid(t: tl.tensor) -> tl.tuple:
+    """1 / (1 + t) and log(1 + t) for t in [0, 1]."""
+    whole = 1.0 + t
     if t.dtype == tl.float64:
-        whole = 1.0 + t
-        result = tl.log(whole) - ((whole - 1.0) - t) / whole
+        large = 1.0 / whole
+        log = tl.log(whole) - ((whole - 1.0) - t) / whole
     else:
-        # 2 atanh(t / (2 + t)), its series cut below 1e-8.
-        z = t / (2.0 + t)
+        # The logarithm is 2 atanh(z), z being t / (2 + t), its series cut below 1e-8. Both
+        # quotients have one reciprocal.
+        beyond = 2.0 + t
+        inverse = 1.0 / (whole * beyond)
+        large = beyond * inverse
+        z = t * (whole * inverse)
         s = z * z
-        result = tl.fma(s, 1.0 / 15.0, 1.0 / 13.0)
-        result = tl.fma(result, s, 1.0 / 11.0)
-        result = tl.fma(result, s, 1.0 / 9.0)
-        result = tl.fma(result, s, 1.0 / 7.0)
-        result = tl.fma(result, s, 1.0 / 5.0)
-        result = tl.fma(result, s, 1.0 / 3.0)
-        result = 2.0 * (z + z * s * result)
-    return result
+        rest = tl.fma(s, 1.0 / 15.0, 1.0 / 13.0)
+        rest = tl.fma(rest, s, 1.0 / 11.0)
+        rest = tl.fma(rest, s, 1.0 / 9.0)
+        rest = tl.fma(rest, s, 1.0 / 7.0)
+        rest = tl.fma(rest, s, 1.0 / 5.0)
+        rest = tl.fma(rest, s, 1.0 / 3.0)
+        log = 2.0 * tl.fma(z * s, rest, z)
+    return large, log
 
 
 @triton.jit
@@ -89,7 +94,7 @@ def _power_of_log(
 
 @triton.jit
 def loss_and_slope(
-    s: tl.tensor, y: tl.tensor, parameters: tl.tuple, KIND: tl.constexpr, WHOLE: tl.constexpr
+    s: tl.tensor, y: tl.tensor, parameters: tl.tuple, LOSS: tl.constexpr
 ) -> tl.tuple:
     """Loss of logits ``s`` against targets ``y`` of the same shape and dtype, and its slope.
 
@@ -98,13 +103,12 @@ def loss_and_slope(
 
     Args:
         parameters: alpha, beta, gamma, weight, of the dtype of ``s``.
-        KIND, WHOLE: as of `cass_core.ops.spec_args.Loss`.
+        LOSS: a `cass_core.ops.spec_args.Loss`.
     """
     alpha, beta, gamma, weight = parameters
     t = _exp(-tl.abs(s))
-    large = 1.0 / (1.0 + t)
+    large, softplus = _sigmoid(t)
     small = t * large
-    softplus = _log1p(t)
     # 0, or NaN where something is wrong.
     check = tl.where((y >= 0.0) & (y <= 1.0), s - s, float("nan"))
     positive = s >= 0.0
@@ -114,53 +118,56 @@ def loss_and_slope(
     log_q = tl.where(positive, -s, 0.0) - softplus
     # p - y, without cancellation at y = 1.
     diff = tl.where(positive, (1.0 - y) - q, p - y)
-    if KIND == _MSE:
+    if LOSS.kind == _MSE:
         loss = diff * diff
         slope = 2.0 * diff * p * q
-    elif KIND == _BCE:
-        loss = -(y * log_p + (1.0 - y) * log_q)
+    elif LOSS.kind == _BCE:
+        loss = -tl.fma(y, log_p, (1.0 - y) * log_q)
         slope = diff
-    elif KIND == _FOCAL:
-        on = y * _power_of_log(q, log_q, alpha, WHOLE[0])
-        off = (1.0 - y) * _power_of_log(p, log_p, beta, WHOLE[1])
-        loss = -on * log_p - off * log_q
-        slope = on * (alpha * p * log_p - q) + off * (p - beta * q * log_q)
-    elif KIND == _CORNERNET:
+    elif LOSS.kind == _FOCAL:
+        on = y * _power_of_log(q, log_q, alpha, LOSS.alpha)
+        off = (1.0 - y) * _power_of_log(p, log_p, beta, LOSS.beta)
+        loss = -tl.fma(on, log_p, off * log_q)
+        rise = tl.fma(-beta * q, log_q, p)
+        slope = tl.fma(on, tl.fma(alpha * p, log_p, -q), off * rise)
+    elif LOSS.kind == _CORNERNET:
         is_one = y == 1.0
-        on = tl.where(is_one, _power_of_log(q, log_q, alpha, WHOLE[0]), 0.0)
-        off = _power(1.0 - y, beta, WHOLE[1]) * _power_of_log(p, log_p, alpha, WHOLE[0])
+        on = tl.where(is_one, _power_of_log(q, log_q, alpha, LOSS.alpha), 0.0)
+        off = _power(1.0 - y, beta, LOSS.beta) * _power_of_log(p, log_p, alpha, LOSS.alpha)
         off = tl.where(is_one, 0.0, off)
-        loss = -on * log_p - off * log_q
-        slope = on * (alpha * p * log_p - q) + off * (p - alpha * q * log_q)
-    elif KIND == _QUALITY_FOCAL:
+        loss = -tl.fma(on, log_p, off * log_q)
+        rise = tl.fma(-alpha * q, log_q, p)
+        slope = tl.fma(on, tl.fma(alpha * p, log_p, -q), off * rise)
+    elif LOSS.kind == _QUALITY_FOCAL:
         size = tl.abs(diff)
-        bce = -(y * log_p + (1.0 - y) * log_q)
-        scale = _power(size, gamma, WHOLE[2])
-        if WHOLE[2] == 0:
+        bce = -tl.fma(y, log_p, (1.0 - y) * log_q)
+        scale = _power(size, gamma, LOSS.gamma)
+        if LOSS.gamma == 0:
             rise = size * 0.0
-        elif WHOLE[2] > 0:
-            rise = gamma * _power(size, gamma - 1.0, WHOLE[2] - 1)
+        elif LOSS.gamma > 0:
+            rise = gamma * _power(size, gamma - 1.0, LOSS.gamma - 1)
         else:
             rise = gamma * scale / tl.where(size > 0.0, size, 1.0)
         # The slope of |p - y| ^ gamma; where it may not exist, at p = y, 0.
         rise = tl.where(diff > 0.0, rise, tl.where(diff < 0.0, -rise, 0.0))
         loss = scale * bce
-        slope = rise * p * q * bce + scale * diff
-    elif KIND == _VARIFOCAL:
-        background = weight * _power_of_log(p, log_p, gamma, WHOLE[2])
-        loss = tl.where(y > 0.0, -y * (y * log_p + (1.0 - y) * log_q), -background * log_q)
-        slope = tl.where(y > 0.0, y * diff, background * (p - gamma * q * log_q))
+        slope = tl.fma(rise * p * q, bce, scale * diff)
+    elif LOSS.kind == _VARIFOCAL:
+        background = weight * _power_of_log(p, log_p, gamma, LOSS.gamma)
+        bce = -tl.fma(y, log_p, (1.0 - y) * log_q)
+        loss = tl.where(y > 0.0, y * bce, -background * log_q)
+        slope = tl.where(y > 0.0, y * diff, background * tl.fma(-gamma * q, log_q, p))
     else:  # soft_focal
         # 1 - q of its formula, without cancellation.
-        miss = p * (1.0 - y) + q * y
-        bce = -(y * log_p + (1.0 - y) * log_q)
-        scale = _power(miss, gamma, WHOLE[2])
-        if WHOLE[2] == 0:
+        miss = tl.fma(p, 1.0 - y, q * y)
+        bce = -tl.fma(y, log_p, (1.0 - y) * log_q)
+        scale = _power(miss, gamma, LOSS.gamma)
+        if LOSS.gamma == 0:
             rise = miss * 0.0
-        elif WHOLE[2] > 0:
-            rise = gamma * _power(miss, gamma - 1.0, WHOLE[2] - 1)
+        elif LOSS.gamma > 0:
+            rise = gamma * _power(miss, gamma - 1.0, LOSS.gamma - 1)
         else:
             rise = gamma * scale / tl.where(miss > 0.0, miss, 1.0)
         loss = weight * scale * bce
-        slope = weight * (rise * p * q * (1.0 - 2.0 * y) * bce + scale * diff)
+        slope = weight * tl.fma(rise * p * q * (1.0 - 2.0 * y), bce, scale * diff)
     return loss + check, slope + check

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from cass_core.grid import patch_grid
-from cass_core.ops.launch import on_device
+from cass_core.ops.launch import TILE, MaskArguments, launch
 from cass_core.ops.loss_kernels import boxes_kernel, finish_kernel, target_kernel
 from cass_core.ops.spec_args import (
     Loss,
     is_mean,
     is_per_patch,
-    kernel_numbers,
-    kernel_ranges,
-    kernel_shape,
     split_numbers,
 )
-from cass_core.ops.tiles import BLOCK_X, WARPS
 
 _BLOCK = 1024
-_SUMS = 1024
-# Half the mask's tile: what a loss needs beside the target does not fit the registers otherwise.
-_BLOCK_Y = 16
+# That the last kernel adds at once, and its warps: few rounds, as they wait for each other.
+_SUMS = 4096
+_SUM_WARPS = 16
 
 
 def launch_loss(
@@ -58,23 +56,25 @@ def _launch_target(
     logits, target = logits.contiguous(), target.contiguous()
     programs = -(-logits.numel() // _BLOCK)
     out = _Outputs(logits, programs, choices, numbers, normalizer, grad_dtype, divisor)
-    if out.programs:
-        with on_device(logits):
-            target_kernel[(out.programs,)](
-                logits,
-                target,
-                target if weights is None else weights.contiguous(),
-                out.loss,
-                out.grad,
-                out.sums,
-                out.divisor,
-                logits.numel(),
-                out.heads,
-                out.rests,
-                LOSS=out.variant,
-                BLOCK=_BLOCK,
-            )
-    return out.finish(logits)
+    if programs:
+        launch(
+            target_kernel,
+            programs,
+            logits,
+            target,
+            target if weights is None else weights.contiguous(),
+            out.loss,
+            out.grad,
+            out.sums,
+            out.divisor,
+            logits.numel(),
+            out.heads,
+            out.rests,
+            out.variant,
+            _BLOCK,
+            warps=4,
+        )
+    return out.finish()
 
 
 def launch_weighted_loss(
@@ -100,55 +100,41 @@ def launch_weighted_loss(
     return *out, divisor
 
 
-def launch_boxes_loss(
-    logits: Tensor,
-    xyxy: Tensor,
-    offsets: Tensor,
-    sizes: Tensor | None,
-    image_size: list[int],
-    feature_map: list[int],
-    mask_choices: list[int],
-    mask_numbers: list[float],
-    choices: list[int],
-    numbers: list[float],
-    normalizer: float,
-    grad_dtype: torch.dtype | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """As `launch_loss`, the target being made from boxes; see `launch_masks` for those."""
-    patch = mask_choices[0]
-    h, w = feature_map
-    rows, columns = patch_grid((h, w), patch)
-    tiles = (offsets.shape[0] - 1) * -(-rows // _BLOCK_Y) * -(-columns // BLOCK_X)
+def launch_boxes_loss(logits: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """As `launch_loss`, the target being made from boxes.
+
+    Args:
+        logits: of a patch each.
+        arguments: the first seven of `cass_core.ops.launch.MaskArguments`, with one feature map,
+            and the last four of `launch_loss`.
+    """
+    given = MaskArguments(*(*arguments[:-4], torch.float32, False))
+    levels = given.levels()
     logits = logits.contiguous()
-    out = _Outputs(logits, tiles, choices, numbers, normalizer, grad_dtype)
+    tiles = given.batch * levels.tiles
+    out = _Outputs(logits, tiles, *arguments[-4:])
     if tiles:
-        with on_device(logits):
-            boxes_kernel[(tiles,)](
-                logits,
-                xyxy,
-                offsets,
-                xyxy if sizes is None else sizes,
-                out.loss,
-                out.grad,
-                out.sums,
-                *image_size,
-                patch,
-                h,
-                w,
-                columns,
-                kernel_numbers(mask_choices, mask_numbers),
-                kernel_ranges(mask_numbers, 1)[0],
-                out.heads,
-                out.rests,
-                SHAPE=kernel_shape(mask_choices, mask_numbers, sizes is not None),
-                LOSS=out.variant,
-                BLOCK_Y=_BLOCK_Y,
-                BLOCK_X=BLOCK_X,
-                num_warps=WARPS,
-                # Boxes are placed as on the CPU, to the last bit of float64.
-                enable_fp_fusion=False,
-            )
-    return out.finish(logits)
+        launch(
+            boxes_kernel,
+            tiles,
+            logits,
+            *given.boxes,
+            out.loss,
+            out.grad,
+            out.sums,
+            *given.image_size,
+            given.choices[0],
+            *given.maps[0],
+            levels.columns[0],
+            levels.numbers,
+            levels.ranges[0],
+            out.heads,
+            out.rests,
+            levels.shape,
+            out.variant,
+            *TILE,
+        )
+    return out.finish()
 
 
 class _Outputs:
@@ -164,10 +150,12 @@ class _Outputs:
         grad_dtype: torch.dtype | None,
         divisor: Tensor | None = None,
     ) -> None:
-        per_patch = is_per_patch(choices)
+        heads, rests, variant = _described(
+            tuple(choices), tuple(numbers), grad_dtype is not None, divisor is not None
+        )
         real = torch.float64 if logits.dtype == torch.float64 else torch.float32
         self.programs = programs
-        self.loss = logits.new_empty(logits.shape if per_patch else (), dtype=real)
+        self.loss = logits.new_empty(logits.shape if variant.per_patch else (), dtype=real)
         self.sum = logits.new_empty((), dtype=real)
         self.grad = (
             logits.new_empty(0)
@@ -176,30 +164,35 @@ class _Outputs:
         )
         self.sums = logits.new_empty(programs, dtype=torch.float64)
         self.divisor = self.sums if divisor is None else divisor
-        self.heads, self.rests = split_numbers([*numbers, normalizer])
-        whole = tuple(int(n) if n in (0, 1, 2, 3, 4) else -1 for n in numbers[:3])
-        self.variant = Loss(
-            choices[0],
-            whole,
-            per_patch,
-            grad_dtype is not None,
-            numbers[4] > 0,
-            divisor is not None,
-        )
+        (head,), (rest,) = split_numbers([normalizer])
+        self.heads, self.rests, self.variant = (*heads, head), (*rests, rest), variant
 
-    def finish(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def finish(self) -> tuple[Tensor, Tensor, Tensor]:
         """Add up; loss, sum, gradient."""
-        with on_device(logits):
-            finish_kernel[(1,)](
-                self.sums,
-                self.loss,
-                self.sum,
-                self.divisor,
-                self.programs,
-                self.heads,
-                self.rests,
-                PER_PATCH=self.variant.per_patch,
-                WEIGHTED=self.variant.weighted,
-                BLOCK=_SUMS,
-            )
+        launch(
+            finish_kernel,
+            1,
+            self.sums,
+            self.loss,
+            self.sum,
+            self.divisor,
+            self.programs,
+            self.heads,
+            self.rests,
+            self.variant.per_patch,
+            self.variant.weighted,
+            _SUMS,
+            warps=_SUM_WARPS,
+        )
         return self.loss, self.sum, self.grad
+
+
+@functools.lru_cache(maxsize=64)
+def _described(
+    choices: tuple[int, ...], numbers: tuple[float, ...], grad: bool, weighted: bool
+) -> tuple[tuple[float, ...], tuple[float, ...], Loss]:
+    """The numbers of a loss as kernels are launched with them, and what is compiled in."""
+    alpha, beta, gamma = (int(n) if n in (0, 1, 2, 3, 4) else -1 for n in numbers[:3])
+    flags = is_per_patch(choices), grad, numbers[4] > 0, weighted
+    variant = Loss(choices[0], alpha, beta, gamma, *flags)
+    return *split_numbers(numbers), variant

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import torch
+from typing import Any
+
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from cass_core.grid import patch_grid
-from cass_core.ops.launch import on_device
-from cass_core.ops.spec_args import kernel_cells, kernel_numbers, kernel_ranges, kernel_shape
-from cass_core.ops.tiles import BLOCK_X, BLOCK_Y, WARPS, locate, sides, soft_tile
+from cass_core.ops.launch import TILE, MaskArguments, launch
+from cass_core.ops.tiles import locate, sides, soft_tile
 
 
 @triton.jit(do_not_specialize=["batch", "height", "width", "patch"])
@@ -72,61 +71,31 @@ def _mask_kernel(
             if OWNER:
                 tl.store(owners + offset, owner, mask=inside)
         tile -= tiles
-        map_start += (batch * rows).to(tl.int64) * columns[i]
+        map_start += batch.to(tl.int64) * rows * columns[i]
 
 
-def launch_masks(
-    xyxy: Tensor,
-    offsets: Tensor,
-    sizes: Tensor | None,
-    image_size: list[int],
-    feature_maps: list[int],
-    choices: list[int],
-    numbers: list[float],
-    dtype: torch.dtype,
-    return_owner: bool,
-) -> tuple[Tensor, Tensor]:
+def launch_masks(*arguments: Any) -> tuple[Tensor, Tensor]:
     """Masks of all feature maps, one after the other in one flat tensor; and their owners.
 
     Args:
-        xyxy: ``[M, 4]`` float32.
-        offsets: ``[B + 1]`` int32.
-        sizes: ``[B, 2]`` float64 heights and widths; None where `image_size` is every image's.
-        image_size: height and width.
-        feature_maps: h and w of each map in turn.
-        choices, numbers: as `cass_core.ops.spec_args.mask_options` gives them.
-        dtype: of the masks.
-        return_owner: whether owners are requested; else they come empty.
+        arguments: as `cass_core.ops.launch.MaskArguments` has them.
     """
-    batch = offsets.shape[0] - 1
-    patch = choices[0]
-    cells = tuple(zip(feature_maps[::2], feature_maps[1::2], strict=True))
-    grids = [patch_grid(pair, patch) for pair in cells]
-    size = batch * sum(rows * columns for rows, columns in grids)
-    mask = torch.empty(size, dtype=dtype, device=xyxy.device)
-    owner = torch.empty(size if return_owner else 0, dtype=torch.int32, device=xyxy.device)
-    tiles = batch * sum(-(-rows // BLOCK_Y) * -(-columns // BLOCK_X) for rows, columns in grids)
-    if tiles:
-        with on_device(xyxy):
-            _mask_kernel[(tiles,)](
-                xyxy,
-                offsets,
-                xyxy if sizes is None else sizes,
-                mask,
-                owner,
-                batch,
-                *image_size,
-                patch,
-                kernel_cells(cells),
-                tuple(columns for _, columns in grids),
-                kernel_numbers(choices, numbers),
-                kernel_ranges(numbers, len(cells)),
-                SHAPE=kernel_shape(choices, numbers, sizes is not None),
-                OWNER=return_owner,
-                BLOCK_Y=BLOCK_Y,
-                BLOCK_X=BLOCK_X,
-                num_warps=WARPS,
-                # Boxes are placed and values made whole as on the CPU, to the last bit.
-                enable_fp_fusion=False,
-            )
+    given = MaskArguments(*arguments)
+    levels = given.levels()
+    mask, owner = given.outputs(given.return_owner)
+    if mask.shape[0]:
+        launch(
+            _mask_kernel,
+            given.batch * levels.tiles,
+            *given.boxes,
+            mask,
+            owner,
+            given.batch,
+            *given.image_size,
+            given.choices[0],
+            *levels[:4],
+            levels.shape,
+            given.return_owner,
+            *TILE,
+        )
     return mask, owner

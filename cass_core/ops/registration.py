@@ -20,9 +20,9 @@ from cass_core.boxes import BoxBatch
 from cass_core.checks.weighting import Weighting
 from cass_core.cpu.backend import compute_losses, compute_masks
 from cass_core.errors import CassError
-from cass_core.grid import patch_grid
 from cass_core.inputs import LossInputs, MaskInputs, check_options
-from cass_core.ops.gradient import backward_of, keep
+from cass_core.ops.gradient import Launched, backward_of, keep
+from cass_core.ops.launch import MaskArguments
 from cass_core.ops.spec_args import is_per_patch, loss_spec, mask_spec
 from cass_core.specs import WeightSpec
 
@@ -77,26 +77,34 @@ _NAMES = ("masks", "weighted_masks", "loss", "boxes_loss", "weighted_loss", "sca
 CUDA = {name: partial(_launch, name) for name in _NAMES}
 """What each operator does on CUDA."""
 
+LAUNCHED = {"cuda"}
+"""Kinds of devices whose tensors these are for."""
+
+
+def differentiable_loss(name: str, logits: Tensor, *arguments: Any) -> Tensor:
+    """The first output of an operator of losses, by the shortest way that the logits allow."""
+    if (
+        type(logits) is Tensor  # neither traced nor batched
+        and logits.device.type in LAUNCHED
+        and not torch.compiler.is_compiling()
+    ):
+        loss: Tensor = Launched.apply(logits, CUDA[name], CUDA["scale_"], arguments)
+        return loss
+    found: Tensor = getattr(torch.ops.cass, name)(logits, *arguments)[0]
+    return found
+
 
 # Anywhere else: on the host.
 
 
-def _mask_inputs(
-    xyxy: Tensor,
-    offsets: Tensor,
-    sizes: Tensor | None,
-    image_size: list[int],
-    feature_maps: list[int],
-    choices: list[int],
-    numbers: list[float],
-    dtype: torch.dtype,
-    return_owner: bool,
-) -> MaskInputs:
-    boxes = _boxes_of(xyxy, offsets)
-    where = np.array([image_size], np.float64) if sizes is None else sizes.cpu().numpy()
-    maps = list(zip(feature_maps[::2], feature_maps[1::2], strict=True))
-    name = str(dtype).removeprefix("torch.")
-    options = maps, False, mask_spec(choices, numbers), name, return_owner
+def _mask_inputs(*arguments: Any) -> MaskInputs:
+    given = MaskArguments(*arguments)
+    boxes = _boxes_of(given.xyxy, given.offsets)
+    sizes = given.sizes
+    where = np.array([given.image_size], np.float64) if sizes is None else sizes.cpu().numpy()
+    name = str(given.dtype).removeprefix("torch.")
+    spec = mask_spec(given.choices, given.numbers)
+    options = list(given.maps), False, spec, name, given.return_owner
     check_options(boxes.num_images, *options)
     return MaskInputs(boxes, where, *options)
 
@@ -205,22 +213,9 @@ for _name, _function in CUDA.items():
 
 
 @torch.library.register_fake("cass::masks", lib=_library)
-def _fake_masks(
-    xyxy: Tensor,
-    offsets: Tensor,
-    sizes: Tensor | None,
-    image_size: list[int],
-    feature_maps: list[int],
-    choices: list[int],
-    numbers: list[float],
-    dtype: torch.dtype,
-    return_owner: bool,
-) -> tuple[Tensor, Tensor]:
-    pairs = zip(feature_maps[::2], feature_maps[1::2], strict=True)
-    grids = [patch_grid(pair, choices[0]) for pair in pairs]
-    count = (offsets.shape[0] - 1) * sum(rows * columns for rows, columns in grids)
-    owners = xyxy.new_empty(count if return_owner else 0, dtype=torch.int32)
-    return xyxy.new_empty(count, dtype=dtype), owners
+def _fake_masks(*arguments: Any) -> tuple[Tensor, Tensor]:
+    given = MaskArguments(*arguments)
+    return given.outputs(given.return_owner)
 
 
 @torch.library.register_fake("cass::weighted_masks", lib=_library)

@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from cass_core.ops.launch import on_device
+from cass_core.ops.launch import launch
 
 _BLOCK = 1024
 # Enough to fill any device, and few enough that starting them in vain costs little.
@@ -31,5 +31,4 @@ def launch_scale(grad: Tensor, outer: Tensor) -> None:
     """Multiply ``grad``, contiguous, by the scalar ``outer`` on its device, in place."""
     programs = min(-(-grad.numel() // _BLOCK), _PROGRAMS)
     if programs:
-        with on_device(grad):
-            _scale_kernel[(programs,)](grad, outer, grad.numel(), BLOCK=_BLOCK)
+        launch(_scale_kernel, programs, grad, outer, grad.numel(), _BLOCK, warps=4)

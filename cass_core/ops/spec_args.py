@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cass_core.enums import KINDS, MERGES, TEMPERATURES
 from cass_core.specs import LossSpec, MaskSpec
+from cass_core.specs.enums import KINDS, MERGES, TEMPERATURES
 
 LARGEST = 3e38
 """Of the numbers that the kernels take: float32's largest, nearly; they want no infinities."""
@@ -122,8 +122,8 @@ class Loss(NamedTuple):
     """What is compiled into a kernel that takes losses.
 
     Attributes:
-        kind: as in `cass_core.enums.KINDS`.
-        whole: alpha, beta, gamma where they are whole and at most 4, else -1.
+        kind: as in `cass_core.specs.enums.KINDS`.
+        alpha, beta, gamma: where they are whole and at most 4, else -1.
         per_patch: whether each patch's loss is stored.
         grad: whether the gradient is.
         clamp: whether logits are clamped.
@@ -131,7 +131,9 @@ class Loss(NamedTuple):
     """
 
     kind: int
-    whole: tuple[int, ...]
+    alpha: int
+    beta: int
+    gamma: int
     per_patch: bool
     grad: bool
     clamp: bool

@@ -8,14 +8,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from cass_core.enums import MERGES
-from cass_core.ops.geometry import box_on_tile
+from cass_core.ops.geometry import box_on_tile, place_boxes
+from cass_core.specs.enums import MERGES
 
-# A program makes one tile, with one warp: what it works out for a box is then done once a tile.
-# 32 x 32 patches are 32 registers a lane, in 4 columns of 8 rows where a row can be written wide.
-BLOCK_Y = 32
-BLOCK_X = 32
-WARPS = 1
 # Boxes that are looked at together; one bit of an int32 each.
 _BOXES = tl.constexpr(32)
 # Neighbouring columns that lie in neighbouring lanes.
@@ -55,8 +50,8 @@ def _tile_patches(BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr) -> tl.tuple:
     """Row and column of every patch of a tile, which is a ``[BLOCK_X / 8, BLOCK_Y, 8]`` tensor.
 
     Triton spreads such a tensor over a warp as 4 rows of 8 columns, so that a lane holds 4 columns
-    of 8 rows and works out 12 positions for 32 patches; of a ``[32, 32]`` one it would hold one
-    column of 32 rows, and work out 33.
+    of 4 rows and works out 8 positions for 16 patches; of a ``[16, 32]`` one it would hold one
+    column of 16 rows, and work out 17.
     """
     group = tl.arange(0, BLOCK_X // _LANES)[:, None, None]
     lane = tl.arange(0, _LANES)[None, None, :]
@@ -115,8 +110,8 @@ def image_of(
         inverse_y = cells[0] / tl.load(sizes + 2 * image)
         inverse_x = cells[1] / tl.load(sizes + 2 * image + 1)
     else:
-        inverse_y = cells[0].to(tl.float64) / image_size[0].to(tl.float64)
-        inverse_x = cells[1].to(tl.float64) / image_size[1].to(tl.float64)
+        inverse_y = tl.cast(cells[0], tl.float64) / image_size[0].to(tl.float64)
+        inverse_x = tl.cast(cells[1], tl.float64) / image_size[1].to(tl.float64)
     return begin, end, inverse_y, inverse_x
 
 
@@ -177,7 +172,7 @@ def soft_tile(
         image_size: height and width of every image; without meaning where SHAPE.sizes is true.
         cells: (h, w) of the map.
         patch: cells of a patch's side.
-        numbers, SHAPE: as of `cass_core.ops.geometry.box_on_tile`.
+        numbers, SHAPE: as of `cass_core.ops.geometry.place_boxes`.
         bounds: as of `is_of_level`; without meaning where SHAPE.ranges is false.
     """
     expansion, min_size = numbers[2], numbers[3]
@@ -196,28 +191,31 @@ def soft_tile(
     lane = tl.arange(0, _BOXES)
     start = begin
     while start < end:
-        sides = xyxy + 4 * (start + lane)
+        corners = xyxy + 4 * (start + lane)
         live = start + lane < end
-        x1 = tl.load(sides, mask=live, other=0.0)
-        y1 = tl.load(sides + 1, mask=live, other=0.0)
-        x2 = tl.load(sides + 2, mask=live, other=0.0)
-        y2 = tl.load(sides + 3, mask=live, other=0.0)
+        x1 = tl.load(corners, mask=live, other=0.0)
+        y1 = tl.load(corners + 1, mask=live, other=0.0)
+        x2 = tl.load(corners + 2, mask=live, other=0.0)
+        y2 = tl.load(corners + 3, mask=live, other=0.0)
         if SHAPE.ranges:
             live &= is_of_level(x1, y1, x2, y2, bounds)
         near_x = _may_reach(x1, x2, inverse_x.to(tl.float32), left, right, expansion, min_size)
         near_y = _may_reach(y1, y2, inverse_y.to(tl.float32), top, bottom, expansion, min_size)
         left_over = tl.sum(tl.where(live & near_x & near_y, 1 << lane, 0), axis=0)
-        while left_over != 0:
-            box = start + _bit_index(left_over & -left_over)
-            left_over &= left_over - 1
-            inverse = (inverse_y, inverse_x)
-            found = box_on_tile(xyxy + 4 * box, (y, x), inverse, (top, left), cells, numbers, SHAPE)
-            if SHAPE.merge != _MAX:
-                value += found
-            else:
-                if OWNER:
-                    owner = tl.where(found > value, box - begin, owner)
-                value = tl.maximum(value, found)
+        if left_over != 0:
+            placed = place_boxes(
+                (x1, y1, x2, y2), (inverse_y, inverse_x), (top, left), cells, numbers, SHAPE
+            )
+            while left_over != 0:
+                index = _bit_index(left_over & -left_over)
+                left_over &= left_over - 1
+                found = box_on_tile((y, x), index, placed, SHAPE)
+                if SHAPE.merge != _MAX:
+                    value += found
+                else:
+                    if OWNER:
+                        owner = tl.where(found > value, start + index - begin, owner)
+                    value = tl.maximum(value, found)
         start += _BOXES
     if SHAPE.merge == _CLIPPED_SUM:
         value = tl.minimum(value, 1.0)

@@ -77,15 +77,15 @@ def _left_out(
             min_size = tl.cast(numbers[3], tl.float64) + numbers[1]
             box = begin
             while box < end:
-                sides = xyxy + 4 * box
-                x1 = tl.load(sides)
-                y1 = tl.load(sides + 1)
-                x2 = tl.load(sides + 2)
-                y2 = tl.load(sides + 3)
+                corners = xyxy + 4 * box
+                x1 = tl.load(corners)
+                y1 = tl.load(corners + 1)
+                x2 = tl.load(corners + 2)
+                y2 = tl.load(corners + 3)
                 low, high = _side(y1, y2, inverse_y, min_size)
                 near, far = _side(x1, x2, inverse_x, min_size)
-                high = tl.minimum(high, cells[0].to(tl.float64))
-                far = tl.minimum(far, cells[1].to(tl.float64))
+                high = tl.minimum(high, tl.cast(cells[0], tl.float64))
+                far = tl.minimum(far, tl.cast(cells[1], tl.float64))
                 core = _within(y, low, high, top) & _within(x, near, far, left)
                 if SHAPE.ranges:
                     core = tl.where(is_of_level(x1, y1, x2, y2, bounds), core, False)
@@ -162,7 +162,7 @@ def weighted_kernel(
                 value = (value * 255.0 + 8388608.0) - 8388608.0
             tl.store(mask + offset, value.to(mask.dtype.element_ty), mask=inside)
         tile -= tiles
-        map_start += (batch * rows).to(tl.int64) * columns[i]
+        map_start += batch.to(tl.int64) * rows * columns[i]
 
 
 @triton.jit(do_not_specialize=["start", "per_image", "count"])

@@ -13,6 +13,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 
 from cass_core.errors import CassError
+from cass_core.ops.launch import COMPILED
 from cass_core.ops.registration import CUDA
 from cass_server.engines.cuda import CudaEngine
 from cass_server.engines.warm_up import first_calls, further_calls, warm_up
@@ -60,10 +61,14 @@ class NoDevice:
 def launching_nothing(capability: int) -> Iterator[None]:
     """Within it the operators of `cass_core.ops` prepare the launches for CPU tensors on a GPU."""
     triton.runtime.driver.set_active(NoDevice(capability))
+    COMPILED.clear()  # by the tensors' device, which is the CPU for every capability
     with torch.library._scoped_library("cass", "IMPL") as library:
         for name, function in CUDA.items():
             library.impl(name, function, "CPU")
-        yield
+        try:
+            yield
+        finally:
+            COMPILED.clear()
 
 
 def fill(capability: int, processes: int) -> tuple[int, int]:

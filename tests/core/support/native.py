@@ -1,107 +1,91 @@
-"""Compiles the kernels for NVIDIA GPUs, which needs none; run by `test_native_kernels`.
+"""Compiles the kernels for NVIDIA GPUs, which needs none; run by `test_native`.
 
 Triton's interpreter takes what its compiler refuses, such as a loop that changes a variable's
-type. Run with a capability as its argument; prints a line for each variant.
+type. Run with a capability as its argument; prints a line for each kernel of each variant.
 """
 
 from __future__ import annotations
 
+import itertools
 import sys
+from collections.abc import Iterator
 from typing import Any
 
-import triton
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
+import torch
 
-from cass_core.enums import KINDS, MERGES, TEMPERATURES
-from cass_core.ops import loss_kernels, masks, scale, weight_kernels
-from cass_core.ops.spec_args import Loss, Shape, Weigh
+from benchmarks.common.no_gpu import compiling
+from cass_core import LossSpec, MaskSpec
+from cass_core.ops.registration import CUDA
+from cass_core.ops.spec_args import loss_options, mask_options
+from cass_core.specs.enums import KINDS
 
-# What a launch passes: pointers, whole numbers, tuples of floats.
-POINTERS = {"xyxy": "*fp32", "offsets": "*i32", "sizes": "*fp64", "owners": "*i32"}
-POINTERS |= {"valid_region": "*fp32", "ignored": "*fp32", "ignored_offsets": "*i32"}
-POINTERS |= {"weights": "*fp32", "counts": "*i32", "shares": "*fp32", "divisor": "*fp64"}
-WHOLE = ("batch", "height", "width", "patch", "h", "w", "columns", "count")
-TUPLES = {"numbers": ("fp32",) * 10, "heads": ("fp32",) * 6, "rests": ("fp32",) * 6}
-TUPLES |= {"bounds": ("fp32",) * 4}
-SHAPE = Shape(True, True, TEMPERATURES["small_gain"], True, MERGES["max"], False, ranges=False)
-LOSS = Loss(KINDS["focal"], (2, 4, 2), per_patch=False, grad=True, clamp=False, weighted=False)
+SPECS = (
+    MaskSpec(temperature="small_gain"),
+    MaskSpec(
+        use_anisotropic_gaussian=False,
+        temperature="size_scaled",
+        use_subpixel_offset=False,
+        merge="clipped_sum",
+        level_ranges=((0, 64), (64, 256), (256, 512)),
+    ),
+    MaskSpec(decay_type="linear", merge="sum"),
+    MaskSpec(use_anisotropic_gaussian=False, decay_type="linear"),
+)
+DTYPES = {"uint8": torch.uint8, "bfloat16": torch.bfloat16, "float32": torch.float32}
+MAPS = ([20, 32], [20, 37, 5, 1, 1, 7])
 
 
-def build(kernel: Any, capability: int, types: dict[str, Any], **constants: Any) -> str:
-    """Compile a kernel for a capability such as 90; its name and that."""
-    signature: dict[str, Any] = {}
-    for name in kernel.arg_names:
-        if name in constants:
-            signature[name] = "constexpr"
-        else:
-            signature[name] = (POINTERS | TUPLES | types).get(name, "i32")
-    source = ASTSource(
-        kernel,
-        signature=signature,
-        constexprs={(kernel.arg_names.index(name),): v for name, v in constants.items()},
-    )
-    built = triton.compile(source, target=GPUTarget("cuda", capability, 32))
-    assert built.asm["cubin"]
-    return f"{built.metadata.name} sm_{capability}"
+def arguments() -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """Operators and what to call them with; between them the calls take every branch."""
+    xyxy, offsets = torch.zeros(4, 4), torch.tensor([0, 2, 4], dtype=torch.int32)
+    sizes = torch.ones(2, 2, dtype=torch.float64)
+    for spec, (n, dtype) in itertools.product(SPECS, enumerate(DTYPES.values())):
+        if spec.merge == "sum" and dtype == torch.uint8:
+            continue
+        owned = spec.merge == "max" and dtype == torch.float32
+        maps = MAPS[1] if spec.level_ranges else MAPS[n % 2]
+        boxes = xyxy, offsets, sizes if n == 1 else None, [40, 50]
+        mask = *boxes, maps, *mask_options(spec), dtype, owned
+        yield "masks", mask
+        regions = (
+            (sizes.float().repeat(1, 2) if n else None),
+            *((xyxy, offsets) if n else (None,) * 2),
+        )
+        weight = (torch.ones(4), n == 1) if spec.merge == "max" else (None, False)
+        yield "weighted_masks", (*mask, *regions, *weight, 0.5)
+    for (logits, target), kind in itertools.product(
+        (("float32", "float32"), ("float16", "uint8"), ("float64", "bfloat16")), KINDS
+    ):
+        n = KINDS[kind]
+        spec_of_loss = LossSpec(
+            kind=kind,  # type: ignore[arg-type]
+            alpha=2.5 if n % 2 else 2,
+            gamma=n % 3,
+            reduction="none" if n % 2 else "mean",
+            logit_clamp=4.0 if n % 4 == 3 else None,
+        )
+        grad = None if n == 1 else torch.float64 if logits == "float64" else torch.float32
+        loss = *loss_options(spec_of_loss), 7.0, grad
+        of = torch.zeros(2, 20, 32, dtype=getattr(torch, logits))
+        other = torch.zeros(2, 20, 32, dtype=getattr(torch, target))
+        yield "loss", (of, other, *loss)
+        yield "weighted_loss", (of, other, torch.ones(2, 20, 32), *loss)
+        if n > 2:
+            continue
+        for columns in (32, 37, 1):
+            of = torch.zeros(2, 20, columns, dtype=of.dtype)
+            boxes = xyxy, offsets, sizes if columns == 1 else None, [40, 50]
+            yield "boxes_loss", (of, *boxes, [20, columns], *mask_options(SPECS[0]), *loss)
+        yield "scale_", (of, torch.ones((), dtype=of.dtype))
 
 
 def main(capability: int) -> None:
-    """Variants that between them take every branch."""
-    for shape in (
-        SHAPE,
-        Shape(False, True, TEMPERATURES["size_scaled"], False, MERGES["clipped_sum"], False, True),
-        Shape(True, False, TEMPERATURES["fixed"], True, MERGES["sum"], False, False),
-        SHAPE._replace(anisotropic=False, gaussian=False),
-    ):
-        for dtype, maps in (("fp32", 1), ("u8", 2), ("bf16", 1)):
-            types = {"mask": f"*{dtype}"}
-            types |= {"cells": (("fp32",) * 4,) * maps, "columns": ("i32",) * maps}
-            types |= {"ranges": (("fp32",) * 4,) * maps, "background": "fp32"}
-            launched = shape._replace(sizes=maps == 1)
-            print(
-                build(
-                    masks._mask_kernel, capability, types,
-                    SHAPE=launched, OWNER=shape.merge == 0, BLOCK_Y=32, BLOCK_X=32,
-                )
-            )  # fmt: skip
-            weigh = Weigh(shape.merge == 0, shape.merge == 0, maps == 1, dtype != "u8")
-            print(
-                build(
-                    weight_kernels.weighted_kernel, capability, types,
-                    SHAPE=launched, WEIGH=weigh, BLOCK_Y=16, BLOCK_X=32,
-                )
-            )  # fmt: skip
-    print(build(weight_kernels.share_kernel, capability, {}, BLOCK=1024))
-    for logits, target, grad in (
-        ("fp32", "fp32", "fp32"), ("fp16", "u8", "fp32"), ("fp64", "bf16", "fp64")
-    ):  # fmt: skip
-        types = {"logits": f"*{logits}", "target": f"*{target}", "grad": f"*{grad}"}
-        types |= {"losses": f"*{grad}", "sums": "*fp64"}
-        for kind in KINDS.values():
-            flags = bool(kind % 2), True, kind % 3 == 0, kind % 4 < 2
-            loss = Loss(kind, (2, -1, kind % 3 - 1), *flags)
-            print(build(loss_kernels.target_kernel, capability, types, LOSS=loss, BLOCK=1024))
-        print(
-            build(
-                loss_kernels.boxes_kernel, capability, types,
-                SHAPE=SHAPE, LOSS=LOSS, BLOCK_Y=16, BLOCK_X=32,
-            )
-        )  # fmt: skip
-        finish = {"sums": "*fp64", "loss": f"*{grad}", "whole": f"*{grad}"}
-        constants = {"PER_PATCH": 0, "WEIGHTED": int(grad == "fp64"), "BLOCK": 1024}
-        print(build(loss_kernels.finish_kernel, capability, finish, **constants))
-        # A launch compiles in a width or a count of 1.
-        single = {name: kind for name, kind in types.items() if name != "target"}
-        print(
-            build(
-                loss_kernels.boxes_kernel, capability, single,
-                SHAPE=SHAPE._replace(sizes=True), LOSS=LOSS, BLOCK_Y=16, BLOCK_X=32, columns=1,
-            )
-        )  # fmt: skip
-        print(build(loss_kernels.target_kernel, capability, types, LOSS=LOSS, BLOCK=1024, count=1))
-        factor = {"grad": f"*{grad}", "outer": f"*{grad}"}
-        print(build(scale._scale_kernel, capability, factor, BLOCK=1024))
+    """Print what was compiled."""
+    for name, given in arguments():
+        with compiling(capability) as kernels:
+            CUDA[name](*given)
+        for kernel in kernels:
+            print(f"{kernel.name} sm_{capability}")
 
 
 if __name__ == "__main__":
