@@ -107,7 +107,7 @@ def main(
         str(out.parent), max_steps=steps, per_device_train_batch_size=8, learning_rate=2e-3,
         dataloader_num_workers=2, remove_unused_columns=False, save_strategy="no", report_to=[],
         logging_steps=25, disable_tqdm=True, use_cpu=True)  # fmt: skip
-    options = {"collate_fn": collate_fn, "weight_spec": WeightSpec.recommended()}
+    options: Any = {"collate_fn": collate_fn, "weight_spec": WeightSpec.recommended()}
     collate = MaskCollate(CassClient(server), strides=STRIDES, **options)
     model = detector()
     CassTrainer(model, arguments, data_collator=collate, train_dataset=samples[tested:]).train()
