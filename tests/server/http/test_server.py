@@ -65,10 +65,10 @@ def posted(address: str, body: Any, *arguments: str, scheme: str = "http") -> tu
     return status, json.loads(text)
 
 
-def asked(address: str) -> int:
-    """The status of a request for a mask."""
+def asked(address: str, method: str = "POST", path: str = "/v1/masks") -> int:
+    """The status of a request for a mask, or of another."""
     with contextlib.closing(HTTPConnection(address, timeout=LIMIT)) as connection:
-        connection.request("POST", "/v1/masks", json.dumps(BOXES), {"content-type": JSON})
+        connection.request(method, path, json.dumps(BOXES), {"content-type": JSON})
         return answer_of(connection.getresponse()).status
 
 
@@ -167,13 +167,15 @@ def test_a_drain_answers_what_is_in_flight(tmp_path: Path) -> None:
         wait_until((tmp_path / "waiting").exists, server)
         server.process.send_signal(signal.SIGTERM)
 
-        def is_refused() -> bool:
+        def is_refused(*request: str) -> bool:
             try:
-                return asked(address) == 503
+                return asked(address, *request) == 503
             except OSError:
                 return True
 
-        wait_until(is_refused)
+        # A mask that comes before the signal is acted on waits as the other does.
+        wait_until(lambda: is_refused("GET", "/v1/info"), server)
+        assert is_refused()
         (tmp_path / "go").touch()
         assert _states(address, [call]) == [200]
         assert server.stop() == 0
