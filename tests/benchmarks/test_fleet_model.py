@@ -57,7 +57,7 @@ def test_a_closed_loop_is_that_of_mean_value_analysis(loaders: int, think: float
 
 
 @pytest.mark.parametrize("used", [0.5, 0.8])
-@pytest.mark.parametrize("stages", [1, 16])
+@pytest.mark.parametrize("stages", [1, pytest.param(16, marks=pytest.mark.slow)])
 def test_many_loaders_are_a_queue_of_chance_arrivals(used: float, stages: int) -> None:
     # So many that one more under way is no fewer to come: arrivals by chance, M/D/1.
     loaders, think = 1000, 1000 * SECONDS / used

@@ -167,6 +167,7 @@ def test_threads_end_with_the_streams_of_an_open_client(server: ServerProcess) -
         assert_right([ask(client, 1)], [1])
 
 
+@pytest.mark.slow
 def test_a_stream_may_take_longer_than_a_call(server: ServerProcess, stream: Stream) -> None:
     """While the caller works with an answer, and while answers come."""
     end = time.monotonic() + 2.5

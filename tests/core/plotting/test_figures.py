@@ -322,7 +322,14 @@ def shown_size(figure: Figure, panel: int) -> tuple[float, float]:
     return extent.width, extent.height
 
 
-@pytest.mark.parametrize("size", [(736, 1280), (1280, 736), (40, 60)])
+@pytest.mark.parametrize(
+    "size",
+    [
+        (736, 1280),
+        pytest.param((1280, 736), marks=pytest.mark.slow),
+        pytest.param((40, 60), marks=pytest.mark.slow),
+    ],
+)
 def test_panels_are_as_large_as_the_picture(size: tuple[int, int]) -> None:
     box = [[5, 5, 9, 9]]
     for figure, panels in [
