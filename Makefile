@@ -157,8 +157,8 @@ soak: $(READY) ## all kinds of callers for MINUTES; fails if memory grows or an 
 	$(BIN)/python -m benchmarks.load.soak --minutes $(MINUTES) $(if $(OUT),--out $(OUT))
 
 # With the packages that are there: a plain installation of torch for CUDA is enough.
-gpu-check: ## on a CUDA machine: kernels natively, sanitizer, GPU benchmarks, one JSON (OUT)
-	$(PYTHON) -m tests.gpu $(if $(OUT),--out $(OUT))
+gpu-check: ## on a CUDA machine: kernels natively, sanitizer, GPU benchmarks, one JSON (OUT, ARGS)
+	$(PYTHON) -m tests.gpu $(if $(OUT),--out $(OUT)) $(ARGS)
 
 gpu-static: $(READY) ## the kernels' registers, spills, widths and instructions, without a GPU (OUT, BESIDE)
 	$(BIN)/python -m benchmarks.core.gpu_static $(if $(OUT),--out $(OUT)) $(if $(BESIDE),--beside $(BESIDE))

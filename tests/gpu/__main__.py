@@ -79,8 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.sanitized:
             training.launch_everything(setup)
             return 0
-        outcomes = _check(setup)
-    figures = gpu_speed.figures() if setup.native else []
+        outcomes = _check(setup, _chosen(args))
+    figures = gpu_speed.figures() if setup.native and not args.no_speed else []
     for figure in figures:
         print(figure)
     if args.out is not None:
@@ -105,6 +105,12 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         default=_ROOT.parent / "shared",
         help="folder with the conformance answers (default: ../shared beside the checkout)",
     )
+    names = [check.run.__name__ for check in CHECKS]
+    parser.add_argument(
+        "--only", nargs="+", choices=names, metavar="CHECK", help=f"of {', '.join(names)}"
+    )
+    parser.add_argument("--no-speed", action="store_true", help="no benchmark")
+    parser.add_argument("--no-sanitizer", action="store_true", help="no compute-sanitizer")
     # For work on this script where there is no GPU: few cases, no speed.
     parser.add_argument("--interpret", action="store_true", help=argparse.SUPPRESS)
     # What the sanitizer runs.
@@ -112,12 +118,23 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _check(setup: Setup) -> list[Outcome]:
-    """Run all checks, printing each as it ends."""
+def _chosen(args: argparse.Namespace) -> list[Check]:
+    """The checks to run; benchmarks are of a server too."""
+    left_out = [memcheck, racecheck] if args.no_sanitizer else []
+    left_out += [server.server_speed] if args.no_speed else []
+    return [
+        check
+        for check in CHECKS
+        if (args.only is None or check.run.__name__ in args.only) and check.run not in left_out
+    ]
+
+
+def _check(setup: Setup, chosen: Sequence[Check]) -> list[Outcome]:
+    """Run the checks, printing each as it ends."""
     if not setup.native:
         print("Triton's interpreter on the CPU: a seeded choice of the cases, no speed")
     outcomes = []
-    for check in CHECKS:
+    for check in chosen:
         outcome = _outcome(check, setup)
         outcomes.append(outcome)
         line = f"{_SIGNS[outcome.outcome]} {outcome.name:22}{outcome.seconds:7.1f} s"

@@ -24,6 +24,8 @@ T = TypeVar("T")
 
 SIZE = (736, 1280)
 CELLS = (23, 40)
+ALIGNED = (23, 48)
+"""Columns that are a multiple of 16, for which kernels are compiled apart."""
 FINE = MaskSpec(patch_size=1)
 HALVES: Mapping[str, torch.dtype] = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 

@@ -47,6 +47,15 @@ def test_its_checks_pass_in_the_interpreter(shared: Path, tmp_path: Path) -> Non
     assert outcomes.count("passed") >= 12
 
 
+def test_some_of_the_checks() -> None:
+    done = run("--interpret", "--only", "empty_images", "memcheck", "--no-sanitizer")
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    assert [line.split()[1] for line in done.stdout.splitlines()[1:-1]] == ["empty_images"]
+    refused = run("--only", "nothing")
+    assert refused.returncode == 2
+    assert "invalid choice: 'nothing'" in refused.stderr
+
+
 def test_without_a_gpu_it_says_so() -> None:
     root = Path(__file__).parents[2]
     done = ended("-m", "tests.gpu", env={"CUDA_VISIBLE_DEVICES": ""}, cwd=root)

@@ -14,7 +14,7 @@ from cass_core.ops.backend import to_device
 from cass_core.ops.spec_args import loss_options, mask_options
 from cass_core.specs import Reduction
 from cass_core.synthetic import street_boxes
-from tests.gpu.setup import CELLS, FINE, HALVES, SIZE, Setup, capture, close, same
+from tests.gpu.setup import ALIGNED, CELLS, FINE, HALVES, SIZE, Setup, capture, close, same
 
 
 def outer_gradients(setup: Setup) -> None:
@@ -164,7 +164,7 @@ def _loss_of(setup: Setup, reduction: Reduction = "per_object") -> tuple[CassLos
 def launch_everything(setup: Setup) -> None:
     """Small launches of every kernel, at odd sizes: what the sanitizer watches."""
     boxes, sizes = street_boxes(3, 40, image_size=SIZE), [SIZE, (700, 1200), (1, 1)]
-    for maps in ([CELLS], [(1, 1)], [(33, 65), (7, 129), (32, 32)]):
+    for maps in ([CELLS], [ALIGNED], [(1, 1)], [(33, 65), (7, 129), (32, 32)]):
         for name in ("float32", "uint8", *HALVES):
             setup.masks(boxes, sizes, maps, FINE, name)
         setup.owned(boxes, SIZE, maps[0], FINE)
