@@ -261,9 +261,7 @@ def _schemas() -> dict[str, Any]:
             "type": "object",
             "properties": {
                 name: {"type": "object", "additionalProperties": _ref(kind)}
-                for name, kind in zip(
-                    ("mask_spec", "loss_spec", "weight_spec"), _SPECS, strict=True
-                )
+                for name, kind in zip(_SPEC_FIELDS, _SPECS, strict=True)
             },
         },
         "Health": _object({"status": {"enum": ["SERVING", "NOT_SERVING"]}}, ("status",)),
