@@ -20,8 +20,8 @@ from cass_server.rpc.requests import Reader
 from cass_server.rpc.servicer import server_info
 
 MAX_JSON_BYTES = 4 << 20
-"""The most bytes of a request in JSON: no other Python thread runs while it is parsed, which takes a
-tenth of a second for so many."""
+"""The most bytes of a request in JSON. No other Python thread runs while it is parsed, which takes
+a tenth of a second for so many."""
 
 
 class Path(NamedTuple):
