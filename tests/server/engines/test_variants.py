@@ -29,8 +29,7 @@ PROGRAM = """
     from cass_server.engines import compiler, kernel_cache
     from cass_server.engines.cuda import CudaEngine
     from cass_server.exceptions import NotCompiled
-    from cass_server.observability.metrics import Metrics
-    from cass_server.observability.metrics import STARTS
+    from cass_server.observability.metrics import STARTS, Metrics
 
     boxes = BoxBatch.from_list([[[2, 2, 6, 6]], [[1, 1, 5, 7]]])
     one = MaskInputs.check(boxes, (8, 8), [(8, 16)], MaskSpec(patch_size=1), "uint8", False)
