@@ -138,10 +138,15 @@ def listening_sockets(host: str, port: int, *, shared: bool) -> list[socket.sock
         CassError: as `reserve_port`.
     """
     options = (socket.SO_REUSEADDR, *((socket.SO_REUSEPORT,) if shared else ()))
-    made = _bound(host, port, lambda family, address: _bind(family, address, *options))
-    for one in made:
-        one.listen(_BACKLOG)
-    return made
+
+    def listen(family: int, address: tuple[Any, ...]) -> socket.socket:
+        with contextlib.ExitStack() as stack:
+            made = stack.enter_context(_bind(family, address, *options))
+            made.listen(_BACKLOG)
+            stack.pop_all()
+        return made
+
+    return _bound(host, port, listen)
 
 
 @contextlib.contextmanager

@@ -65,5 +65,7 @@ class Watchdog:
             # Twice: in a process that was stopped all seem late at the first look.
             if seen & late:
                 on_late()
-                return
+                break
             late = seen
+        if self._closed.is_set():  # perhaps since the last look began, which would end the process
+            faulthandler.cancel_dump_traceback_later()

@@ -20,10 +20,9 @@ from cass_server.rpc.deadlines import Deadlines
 from cass_server.scheduling.admission import Admission
 from cass_server.scheduling.compute_pool import ComputePool
 
-# As many as a server of its own has, of a core.
+# Of the compute pool, as `cass-server` has them on one core.
 _THREADS = 2
-
-
+# Characters of a path in the log.
 _PATH_LENGTH = 200
 
 _log = logging.getLogger(__name__)
@@ -61,7 +60,7 @@ class HttpApplication:
         current.set(exchange)
         try:
             await self._answer(exchange)
-        except Exception as error:  # of which no part of the service should have any
+        except Exception as error:  # a fault of ours: refusals are answered below
             _log.exception("request failed", extra={"path": scope["path"][:_PATH_LENGTH]})
             if not exchange.has_started:
                 await exchange.fail(error)
@@ -92,7 +91,7 @@ def app(
     """An ASGI application that computes in this process, for `serving` or any ASGI server.
 
     Args:
-        engine: where to compute; see `cass_server.engines.base.make_engine`.
+        engine: where to compute; see `cass_server.engines.choice.make_engine`.
         limits: of requests.
         allows: whether a caller may, by the request's headers (names in lower case); None lets
             everybody.

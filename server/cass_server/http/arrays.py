@@ -40,7 +40,7 @@ def array_of(value: Any, field: str, dtypes: Sequence[str]) -> tuple[Array, str]
         given = np.asarray(value)
     except ValueError:
         raise InvalidRequest(field, "has lists of different lengths") from None
-    if given.dtype.kind not in "iuf" or isinstance(value, str):
+    if given.dtype.kind not in "iuf":
         if given.size:
             raise InvalidRequest(field, _FORM)
         given = given.astype(np.float32)
@@ -71,7 +71,7 @@ def bytes_of(value: Any, field: str) -> bytes:
         raise InvalidRequest(field, "must be base64")
     try:
         return binascii.a2b_base64(value, strict_mode=True)
-    except ValueError as error:  # which is of binascii, or that it is not ASCII
+    except ValueError as error:  # binascii's own, or for what is not ASCII
         raise InvalidRequest(field, f"is not base64: {error}") from None
 
 

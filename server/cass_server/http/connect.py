@@ -201,9 +201,10 @@ class ConnectService(ConnectASGIApplication[None]):
 
 def _is_text(headers: Sequence[tuple[bytes, bytes]]) -> bool:
     try:
-        return all(name.decode() and value.decode() is not None for name, value in headers)
+        b"\n".join(part for header in headers for part in header).decode()
     except UnicodeDecodeError:
         return False
+    return True
 
 
 def _method(name: str) -> MethodInfo[bytes, bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +17,8 @@ class HttpContext:
         """The caller's deadline, on the monotonic clock."""
         self._is_active = True
         self._callbacks: list[Callable[[], Any]] = []
+        # Callbacks come from the thread that computes, `end` from the event loop.
+        self._lock = threading.Lock()
 
     def is_active(self) -> bool:
         """See `CallContext`."""
@@ -26,16 +29,12 @@ class HttpContext:
         return max(0.0, self.expires - time.monotonic())
 
     def add_callback(self, callback: Callable[[], Any], /) -> bool:
-        """See `CallContext`; `end` may come from the event loop meanwhile."""
-        self._callbacks.append(callback)
-        if self._is_active:
-            return True
-        # Whoever takes it off the list calls it.
-        try:
-            self._callbacks.remove(callback)
-        except ValueError:
-            return True
-        return False
+        """See `CallContext`."""
+        with self._lock:
+            if not self._is_active:
+                return False
+            self._callbacks.append(callback)
+        return True
 
     def cancel(self) -> None:
         """Nobody waits for the answer."""
@@ -43,6 +42,8 @@ class HttpContext:
 
     def end(self) -> None:
         """The answer is taken, or nobody waits for it."""
-        self._is_active = False
-        while self._callbacks:
-            self._callbacks.pop()()
+        with self._lock:
+            self._is_active = False
+            callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback()

@@ -31,7 +31,7 @@ _DETAILS = "grpc-status-details-bin"
 
 
 class HttpRejection(Rejection):
-    """A request that HTTP has a status of its own for."""
+    """A refusal with an HTTP status of its own, not that of its gRPC code."""
 
     status: ClassVar[int]
 
@@ -56,7 +56,7 @@ class WrongMethod(HttpRejection):
 
 
 class WrongType(HttpRejection):
-    """The body is said to be something else than what is read here."""
+    """The content type is not one that the path reads."""
 
     code, status = grpc.StatusCode.UNIMPLEMENTED, 415
 
@@ -116,7 +116,7 @@ def error_answer(error: Exception) -> ErrorAnswer:
 
 
 def connect_error(error: Exception) -> ConnectError:
-    """The error as Connect and gRPC-Web tell it, with the details that gRPC's callers get."""
+    """The error for callers by Connect and gRPC-Web, with the details that gRPC's callers get."""
     status = status_of(error)
     packed = dict(status.trailing_metadata or ()).get(_DETAILS, b"")
     details = [

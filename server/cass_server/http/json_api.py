@@ -20,11 +20,11 @@ from cass_server.rpc.requests import Reader
 from cass_server.rpc.servicer import server_info
 
 MAX_JSON_BYTES = 4 << 20
-"""The most bytes of a request in JSON, which is parsed in one go, while no other thread runs: of so
-many in a tenth of a second."""
+"""The most bytes of a request in JSON. No other Python thread runs while it is parsed, which takes
+a tenth of a second for so many."""
 
 
-class Path(NamedTuple):
+class Route(NamedTuple):
     """What answers requests to a path.
 
     Attributes:
@@ -51,36 +51,35 @@ class JsonApi:
         self.paths = {
             "/v1/masks": self._computed("GenerateMask", masks),
             "/v1/loss": self._computed("ComputeLoss", losses),
-            "/v1/info": Path("GET", "GetServerInfo", self._answer_info),
-            "/v1/presets": Path("GET", "", partial(_answer, body=to_json(_presets()))),
-            "/healthz": Path("GET", "", self._answer_health),
-            "/openapi.json": Path("GET", "", partial(_answer, body=to_json(document()))),
+            "/v1/info": Route("GET", "GetServerInfo", self._answer_info),
+            "/v1/presets": Route("GET", "", partial(_answer, body=to_json(_presets()))),
+            "/healthz": Route("GET", "", self._answer_health),
+            "/openapi.json": Route("GET", "", partial(_answer, body=to_json(document()))),
         }
 
-    async def answer(self, path: Path, exchange: Exchange) -> None:
-        """Answer a request to one of the paths."""
+    async def answer(self, route: Route, exchange: Exchange) -> None:
+        """Answer a request to the path of a route."""
         method = exchange.scope["method"]
-        if method != path.method and (path.method, method) != ("GET", "HEAD"):
-            await exchange.fail(WrongMethod(path.method))
+        if method != route.method and (route.method, method) != ("GET", "HEAD"):
+            await exchange.fail(WrongMethod(route.method))
             return
-        if not path.rpc:
-            await path.answer(exchange)
+        if not route.rpc:
+            await route.answer(exchange)
             return
+        exchange.take_deadline()
         try:
-            exchange.take_deadline()
-            try:
-                if path.method == "POST":
-                    _check_type(exchange)
-                self._calls.check(path.rpc, exchange)
-                await path.answer(exchange)
-            except (Failed, OSError):
-                raise
-            except Exception as error:
-                raise Failed(error, self._calls.refuse(path.rpc, exchange, error)) from error
+            if route.method == "POST":
+                _check_type(exchange)
+            self._calls.check(route.rpc, exchange)
+            await route.answer(exchange)
         except Failed as failed:
             await exchange.fail(failed.cause, failed.identity)
+        except OSError:  # of the connection: nobody takes an answer
+            raise
+        except Exception as error:
+            await exchange.fail(error, self._calls.refuse(route.rpc, exchange, error))
 
-    def _computed(self, rpc: str, read: Reader) -> Path:
+    def _computed(self, rpc: str, read: Reader) -> Route:
         async def answer(exchange: Exchange) -> None:
             most = min(self._calls.limits.message_bytes, MAX_JSON_BYTES)
             data = await exchange.body(most)
@@ -91,7 +90,7 @@ class JsonApi:
                 raise Failed(error, "") from None
             await exchange.answer(200, body)
 
-        return Path("POST", rpc, answer)
+        return Route("POST", rpc, answer)
 
     async def _answer_info(self, exchange: Exchange) -> None:
         self._calls.note("GetServerInfo", exchange, 0, len(self._info))

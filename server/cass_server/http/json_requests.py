@@ -147,7 +147,7 @@ def _parsed(data: bytes, limits: Limits) -> Any:
 
 @contextmanager
 def _short_errors() -> Iterator[None]:
-    """Within, what an error tells of a request is not as long as that may be."""
+    """Within it, errors quote a limited part of a request, however long that is."""
     try:
         yield
     except InvalidRequest as error:
@@ -241,7 +241,7 @@ def _spec(kind: type[S], field: str, value: Any, maps: Sequence[FeatureMap] = ()
         reason = f"must be one of {', '.join(PRESETS)}, got {shown(preset)}"
         raise InvalidRequest(f"{field}.preset" if isinstance(value, Mapping) else field, reason)
     ranges = options.get("level_ranges")
-    if isinstance(ranges, list):  # of which null is without an end
+    if isinstance(ranges, list):  # where an upper bound of null is infinite
         check_ranges(len(ranges), maps)
         options["level_ranges"] = [
             [pair[0], math.inf] if isinstance(pair, list) and pair[1:] == [None] else pair

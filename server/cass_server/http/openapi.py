@@ -86,7 +86,7 @@ def _get(name: str, summary: str, answer: str) -> dict[str, Any]:
 
 def _post(name: str, summary: str, request: str, answer: str) -> dict[str, Any]:
     headers = (
-        ("connect-timeout-ms", "integer", "Milliseconds until the answer is not wanted any more."),
+        ("connect-timeout-ms", "integer", "The caller's deadline, in milliseconds from now."),
         ("x-request-id", "string", "An id for logs."),
         ("cass-timings", "string", "Asks for the header server-timing, whatever the value."),
     )
@@ -151,7 +151,7 @@ def _level_ranges(text: str) -> dict[str, Any]:
     return {
         "type": ["array", "null"],
         "items": pair,
-        "description": f"{text} As high null is infinite.",
+        "description": f"{text} An upper bound of null is infinite.",
     }
 
 
@@ -209,7 +209,9 @@ def _schemas() -> dict[str, Any]:
         "mask_spec": {"anyOf": [_ref("MaskSpec"), spec, _NULL]},
         "weight_spec": {"anyOf": [_ref("WeightSpec"), _NULL]},
         "valid_region": _array(floats, "[B, 4]: x1, y1, x2, y2 of the picture in each image."),
-        "ignore": _boxes("Regions of each image whose background nobody vouches for."),
+        "ignore": _boxes(
+            "Regions of each image without annotations: their background has weight 0."
+        ),
         "box_weights": _array(floats, "A list for each image, or [M] for all boxes."),
     }
     masks = {
@@ -261,9 +263,7 @@ def _schemas() -> dict[str, Any]:
             "type": "object",
             "properties": {
                 name: {"type": "object", "additionalProperties": _ref(kind)}
-                for name, kind in zip(
-                    ("mask_spec", "loss_spec", "weight_spec"), _SPECS, strict=True
-                )
+                for name, kind in zip(_SPEC_FIELDS, _SPECS, strict=True)
             },
         },
         "Health": _object({"status": {"enum": ["SERVING", "NOT_SERVING"]}}, ("status",)),

@@ -14,7 +14,7 @@ _log = logging.getLogger(__name__)
 
 
 class HttpServer:
-    """Answers over HTTP from the time it is made until `stop`; a `cass_server.rpc` listener."""
+    """Answers over HTTP from the time it is made until `stop`: a `servicer.Listener`."""
 
     def __init__(self, application: HttpApplication, listener: Listener) -> None:
         self.close = application.close

@@ -25,7 +25,8 @@ from prometheus_client.utils import floatToGoString
 
 from cass_core.errors import CassError
 from cass_server.config.address import address_of
-from cass_server.observability.metrics import FAMILIES, STARTS, Family, Metrics
+from cass_server.observability.families import FAMILIES, Family
+from cass_server.observability.metrics import STARTS, Metrics
 
 
 class WorkerMetrics(Collector):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from cass_server.observability.families import SECONDS
 from cass_server.observability.methods import METHODS
-from cass_server.observability.metrics import SECONDS, STARTS, Metrics
+from cass_server.observability.metrics import STARTS, Metrics
 
 _FIRST = STARTS["cass_request_duration_seconds"]
 _WIDTH = len(SECONDS) + 2

@@ -14,12 +14,8 @@ from queue import Empty, SimpleQueue
 from typing import TypeAlias, cast
 
 import grpc
-from google.protobuf import descriptor_pool
-from grpc_health.v1 import health_pb2
-from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
 from cass.contract import SERVICE_NAME
-from cass.v1 import cass_pb2 as pb
 from cass_core.cpu.cores import core_count
 from cass_core.errors import CassError
 from cass_server.config.address import (
@@ -41,6 +37,7 @@ from cass_server.rpc.deadlines import Deadlines
 from cass_server.rpc.delivery import Delivery
 from cass_server.rpc.health import Health
 from cass_server.rpc.receiving import IS_SUPPORTED, HelperPool, MessageFirst
+from cass_server.rpc.reflection import add_reflection
 from cass_server.rpc.router import Router
 from cass_server.rpc.servicer import CassService, Host, Listener, Service
 from cass_server.rpc.slow_peers import SlowPeers
@@ -154,7 +151,10 @@ def serve(
     names = (SERVICE_NAME, *(other.name for other in others))
     status = Health(names, helpers, deadlines, limits.receive_seconds)
     router = Router(service, allows, helpers)
-    _add_helpers(router, status, settings, others)
+    router.add_registered_method_handlers(health.SERVICE_NAME, status.handlers())
+    add_reflection(router, others)
+    if settings.channelz:
+        _add_channelz(router)
     server = grpc.server(
         # What gRPC uses of a pool is `submit`.
         cast(ThreadPoolExecutor, MessageFirst(pool, delivery)),
@@ -262,25 +262,10 @@ def _batcher(settings: Settings, engine: Engine, metrics: Metrics) -> Batcher | 
     )
 
 
-def _add_helpers(
-    router: Router, status: Health, settings: Settings, others: Sequence[Service]
-) -> None:
-    """Adds health checks, reflection, and channelz if it is set."""
-    router.add_registered_method_handlers(health.SERVICE_NAME, status.handlers())
-    names = [SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME]
-    names += [other.name for other in others]
-    if settings.channelz:
-        from grpc_channelz.v1 import channelz, channelz_pb2_grpc
+def _add_channelz(router: Router) -> None:
+    from grpc_channelz.v1 import channelz, channelz_pb2_grpc
 
-        channelz_pb2_grpc.add_ChannelzServicer_to_server(channelz.ChannelzServicer(), router)
-    # Ours are in a pool of their own.
-    pool = descriptor_pool.DescriptorPool()
-    files = [pb.DESCRIPTOR, health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR]
-    for file in (*files, *(other.file for other in others)):
-        pool.AddSerializedFile(file.serialized_pb)
-    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
-        reflection.ReflectionServicer(names, pool), router
-    )
+    channelz_pb2_grpc.add_ChannelzServicer_to_server(channelz.ChannelzServicer(), router)
 
 
 def _tls_files(settings: Settings) -> TlsFiles | None:

@@ -5,13 +5,18 @@ The engine launches nothing here, but prepares all launches as for GPUs of two a
 
 from __future__ import annotations
 
+import os
+import pickle
 import shutil
+import signal
+import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
 
-from tests.support.programs import printed
+from tests.support.programs import LIMIT, printed
 
 pytest.importorskip("triton", reason="needs Triton, which has wheels for Linux")
 
@@ -24,8 +29,7 @@ PROGRAM = """
     from cass_server.engines import compiler, kernel_cache
     from cass_server.engines.cuda import CudaEngine
     from cass_server.exceptions import NotCompiled
-    from cass_server.observability.metrics import Metrics
-    from cass_server.observability.metrics import STARTS
+    from cass_server.observability.metrics import STARTS, Metrics
 
     boxes = BoxBatch.from_list([[[2, 2, 6, 6]], [[1, 1, 5, 7]]])
     one = MaskInputs.check(boxes, (8, 8), [(8, 16)], MaskSpec(patch_size=1), "uint8", False)
@@ -116,6 +120,45 @@ def test_what_cannot_be_compiled_aside_is_logged(
         "a kernel cannot be compiled aside"
     ] * 2
     assert told in vars(caplog.records[0])["reason"]
+
+
+@pytest.mark.slow
+def test_a_compiler_whose_server_has_ended_ends_in_silence() -> None:
+    """Also if that was while it compiled: nobody takes the answer."""
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "cass_server.engines.compiler"],
+        input=pickle.dumps("no variant, whose error is the answer"),
+        stdout=write,
+        stderr=subprocess.PIPE,
+        timeout=LIMIT,
+        check=False,
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_compiler_that_does_not_end_by_itself_is_ended() -> None:
+    from cass_server.engines.compiler import Compiler
+    from cass_server.engines.variants import Variant
+
+    program = """
+        import pickle, signal, sys
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        pickle.load(sys.stdin.buffer)
+        pickle.dump("", sys.stdout.buffer)
+        sys.stdout.flush()
+        signal.pause()
+    """
+    compiled: list[float] = []
+    compiler = Compiler(1, compiled.append, (sys.executable, "-c", textwrap.dedent(program)))
+    compiler.compile(Variant("some.module", "kernel", {}, {}, {}, {}, ("cuda", 90, 32)))
+    assert len(compiled) == 1
+    process = compiler._free.queue[-1]
+    compiler.close()
+    assert process is not None
+    assert process._process.returncode == -signal.SIGKILL
 
 
 def test_a_compiler_that_cannot_start_is_logged(caplog: pytest.LogCaptureFixture) -> None:

@@ -110,6 +110,30 @@ def test_of_several_computations_one_is_late(
     hanging.join(LIMIT)
 
 
+def test_one_that_is_closed_while_it_looks_ends_no_process(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The timer that would end the process is not left running by a look that had begun."""
+    running = threading.Event()
+    cancelled: list[bool] = []
+    watchdog = Watchdog(SECONDS)
+
+    def arm(*_: object, **__: object) -> None:
+        watchdog.close()
+        running.set()
+
+    def cancel() -> None:
+        cancelled.append(running.is_set())
+        running.clear()
+
+    fake = SimpleNamespace(dump_traceback_later=arm, cancel_dump_traceback_later=cancel)
+    monkeypatch.setattr(module, "faulthandler", fake)
+    watchdog.start(lambda: None)
+    wait_until(lambda: len(cancelled) == 2)
+    assert cancelled == [False, True]
+    assert not running.is_set()
+
+
 def test_a_process_that_is_stuck_as_a_whole_ends() -> None:
     """With exit code 1, and with what its threads did on standard error."""
     done = ended("-c", STUCK)

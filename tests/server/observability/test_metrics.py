@@ -19,14 +19,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from cass_core.errors import CassError
 from cass_server.observability import metrics as metrics_module
 from cass_server.observability.call import Call
-from cass_server.observability.metrics import (
-    CODES,
-    FAMILIES,
-    METHODS,
-    REJECTIONS,
-    Metrics,
-    shared_memory,
-)
+from cass_server.observability.families import CODES, FAMILIES, REJECTIONS
+from cass_server.observability.methods import METHODS
+from cass_server.observability.metrics import Metrics, shared_memory
 from cass_server.observability.prometheus import WorkerMetrics, serve_metrics
 from tests.server.support.observed import Samples, exposed, samples, value
 from tests.server.support.processes import LIMIT

@@ -18,7 +18,7 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health import HealthServicer
 
 from cass_core.errors import CassError
-from cass_server.config.address import reserve_port
+from cass_server.config.address import listening_sockets, reserve_port
 from cass_server.process.supervisor import Backoff, Supervisor
 from cass_server.process.worker_channel import WorkerChannel
 from tests.server.support.processes import LIMIT, health
@@ -263,6 +263,28 @@ def test_a_port_on_which_somebody_listens(host: str, shared: bool) -> None:
         every = "::" if ":" in host else "0.0.0.0"
         with pytest.raises(CassError, match=f":{port}: Address already in use"):
             reserve_port(every, port)
+
+
+def test_a_port_on_which_somebody_listens_at_the_last_moment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """SO_REUSEADDR lets two bind to it, of whom the first to listen has it."""
+    made: list[socket.socket] = []
+    listen = socket.socket.listen
+
+    def late(self: socket.socket, backlog: int) -> None:
+        made.append(self)
+        with socket.socket() as first:
+            first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            first.bind(self.getsockname())
+            listen(first)
+            listen(self, backlog)
+
+    monkeypatch.setattr(socket.socket, "listen", late)
+    with pytest.raises(CassError, match=r"^cannot listen on 127.0.0.1:0: Address already in use$"):
+        listening_sockets("127.0.0.1", 0, shared=False)
+    (own,) = made
+    assert own.fileno() == -1
 
 
 def test_a_port_that_another_supervisor_holds() -> None:

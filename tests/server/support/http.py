@@ -20,7 +20,7 @@ from cass_server.rpc.answerer import Answerer
 from cass_server.rpc.deadlines import Deadlines
 from cass_server.scheduling.admission import Admission
 from cass_server.scheduling.compute_pool import ComputePool
-from tests.server.support.observed import counted
+from tests.server.support.observed import Counted
 from tests.server.support.processes import LIMIT, wait_until
 
 JSON = "application/json"
@@ -64,7 +64,7 @@ def _refuse(constant: str) -> None:
 
 
 @dataclass(frozen=True)
-class Running:
+class Running(Counted):
     """A service, and those of its parts that a test may look at."""
 
     address: str
@@ -101,26 +101,13 @@ class Running:
             peer.sendall(part)
         return peer
 
-    def ended(self) -> dict[tuple[str, str], float]:
-        """Requests by method and code."""
-        name = "cass_requests_total"
-        return {
-            (key[2], key[1]): number
-            for key, number in counted(self.metrics).items()
-            if key[0] == name
-        }
-
-    def wait_in_flight(self, number: int) -> None:
-        """Return once so many requests are taken and not yet answered."""
-        wait_until(lambda: counted(self.metrics).get(("cass_requests_in_flight",), 0) == number)
-
     def wait_ended(self, method: str, code: str, number: int = 1) -> None:
         """Return once so many requests have ended so."""
         wait_until(lambda: self.ended().get((method, code)) == number)
 
     def assert_all_is_given_back(self) -> None:
-        """Fails unless soon nothing counts as in flight."""
-        wait_until(lambda: ("cass_requests_in_flight",) not in counted(self.metrics))
+        """Fails unless soon neither a request nor a byte counts as in flight."""
+        self.wait_in_flight(0)
         wait_until(lambda: self.admission.held_bytes == 0)
 
 

@@ -33,7 +33,7 @@ from cass_server.scheduling.admission import Admission
 from cass_server.scheduling.compute_pool import ComputePool
 from cass_server.scheduling.thread_pool import ThreadPool
 from tests.server.support.load import connect
-from tests.server.support.observed import counted
+from tests.server.support.observed import Counted
 from tests.server.support.processes import LIMIT, status_name, wait_until
 from tests.server.support.requests import mask_request
 
@@ -45,7 +45,7 @@ _deadlines = Deadlines()
 
 
 @dataclass(frozen=True)
-class Running:
+class Running(Counted):
     """A server, and those of its parts that a test may look at or stop.
 
     Attributes:
@@ -62,19 +62,6 @@ class Running:
     health: Health
     router: Router
     slow_peers: SlowPeers
-
-    def counted(self) -> dict[tuple[str, ...], float]:
-        """Metrics that are not 0, by name and the values of the labels, without times."""
-        return counted(self.metrics)
-
-    def ended(self) -> dict[tuple[str, str], float]:
-        """Requests by method and code."""
-        name = "cass_requests_total"
-        return {(key[2], key[1]): n for key, n in self.counted().items() if key[0] == name}
-
-    def wait_in_flight(self, number: int) -> None:
-        """Return once so many requests are taken and not yet answered."""
-        wait_until(lambda: self.counted().get(("cass_requests_in_flight",), 0) == number)
 
     def has_room(self, side: int = 4) -> bool:
         """Whether a request for a map with so many cells along each side is answered now."""

@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from cass_server.observability.metrics import Metrics
 from cass_server.observability.prometheus import WorkerMetrics
-from tests.server.support.processes import LIMIT
+from tests.server.support.processes import LIMIT, wait_until
 from tests.support.servers import ServerProcess
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -46,6 +46,25 @@ def counted(metrics: Metrics) -> dict[tuple[str, ...], float]:
         for (name, labels), value in exposed([metrics]).items()
         if value and "_seconds" not in name and name not in {"cass_build_info", "cass_workers"}
     }
+
+
+class Counted:
+    """A server in the test's process, by its ``metrics``."""
+
+    metrics: Metrics
+
+    def counted(self) -> dict[tuple[str, ...], float]:
+        """Metrics that are not 0, by name and the values of the labels, without times."""
+        return counted(self.metrics)
+
+    def ended(self) -> dict[tuple[str, str], float]:
+        """Requests by method and code."""
+        name = "cass_requests_total"
+        return {(key[2], key[1]): n for key, n in self.counted().items() if key[0] == name}
+
+    def wait_in_flight(self, number: int) -> None:
+        """Return once so many requests are taken and not yet answered."""
+        wait_until(lambda: self.counted().get(("cass_requests_in_flight",), 0) == number)
 
 
 def value(samples: Samples, name: str, **labels: str) -> float:
