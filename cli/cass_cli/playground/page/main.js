@@ -252,7 +252,7 @@ async function start() {
   );
   Object.assign(config, {
     presets: Object.fromEntries(names.map((name) => [name, presets[name]])),
-    weights: weights.recommended,
+    weights: weights.default,
     target,
     where: target === "local:" ? "In this process" : target,
   });
