@@ -9,6 +9,7 @@ The Dockerfile and the stack name exact tags, docker/images.txt the digests of t
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
 import sys
@@ -123,7 +124,7 @@ def digest_of(image: Image, reference: str) -> str:
         if error.code == 404:
             raise NotThereError from None
         raise NotCheckedError(f"HTTP {error.code} from {host}") from None
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, http.client.HTTPException, ValueError, TypeError, KeyError) as error:
         raise NotCheckedError(f"{host}: {error}") from None
     found = headers["Docker-Content-Digest"]
     if not found:

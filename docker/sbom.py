@@ -14,8 +14,9 @@ from typing import Any
 
 def component(distribution: Distribution) -> dict[str, Any]:
     """One package, with its licence as it states it."""
-    name = re.sub(r"[-_.]+", "-", distribution.metadata["Name"]).lower()
-    told = distribution.metadata
+    fields = distribution.metadata
+    # https://packaging.python.org/en/latest/specifications/name-normalization
+    name = re.sub(r"[-_.]+", "-", fields["Name"]).lower()
     found = {
         "type": "library",
         "bom-ref": f"{name}=={distribution.version}",
@@ -24,11 +25,11 @@ def component(distribution: Distribution) -> dict[str, Any]:
         # https://github.com/package-url/purl-spec; local versions have a plus sign.
         "purl": f"pkg:pypi/{name}@{distribution.version.replace('+', '%2B')}",
     }
-    if told["License-Expression"]:
-        return found | {"licenses": [{"expression": told["License-Expression"]}]}
+    if fields["License-Expression"]:
+        return found | {"licenses": [{"expression": fields["License-Expression"]}]}
     # Some have their licence's whole text there.
-    stated = (told["License"] or "").split("\n")[0]
-    classifiers = [c for c in told.get_all("Classifier") or [] if c.startswith("License :: ")]
+    stated = (fields["License"] or "").split("\n")[0]
+    classifiers = [c for c in fields.get_all("Classifier") or [] if c.startswith("License :: ")]
     names = [stated] if 0 < len(stated) < 80 else [c.split(" :: ")[-1] for c in classifiers]
     return found | {"licenses": [{"license": {"name": each}} for each in names]}
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 DOCUMENT = Path(__file__).with_name("licences.md")
 CUDA_LOCK = Path(__file__).resolve().parents[1] / "docker" / "locked" / "cuda.txt"
@@ -77,21 +78,16 @@ class Package(NamedTuple):
     licence: str
 
 
-def normalized(name: str) -> str:
-    """https://packaging.python.org/en/latest/specifications/name-normalization/."""
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
 def licence_of(name: str) -> str:
     """An SPDX expression for the licence of an installed package, as far as it says."""
     if name in _READ:
         return _READ[name]
-    told = metadata.metadata(name)
-    if "License-Expression" in told:
-        return str(told["License-Expression"])
-    stated = told["License"].split("\n")[0] if "License" in told else ""
+    fields = metadata.metadata(name)
+    if "License-Expression" in fields:
+        return str(fields["License-Expression"])
+    stated = fields["License"].split("\n")[0] if "License" in fields else ""
     if not stated or len(stated) > 40:  # some have the whole text there
-        classifiers: list[str] = told.get_all("Classifier") or []
+        classifiers: list[str] = fields.get_all("Classifier") or []
         classified = [c.rpartition(" :: ")[2] for c in classifiers if c.startswith("License :: ")]
         stated = " AND ".join(classified)
     return _SAME.get(stated, stated)
@@ -108,7 +104,7 @@ def brought(extra: str) -> dict[str, Package]:
             marker = requirement.marker
             if marker and not any(marker.evaluate({"extra": e}) for e in ("", *extras)):
                 continue
-            key = normalized(requirement.name), frozenset(requirement.extras)
+            key = canonicalize_name(requirement.name), frozenset(requirement.extras)
             if key in seen:
                 continue
             seen.add(key)

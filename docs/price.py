@@ -18,7 +18,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cass_cli.coco import read_coco
-from cass_core import BoxBatch, MaskSpec, boxes_without_patch
+from cass_cli.options import feature_map
+from cass_core import MaskSpec, boxes_without_patch
 from cass_lab.data.objects import SIZES
 from cass_lab.reports.comparison import LEAST_OBJECTS
 from cass_lab.training.runs import Record
@@ -58,11 +59,9 @@ def without_patch(coco: Path) -> list[float]:
     file = read_coco(coco)
     lost = np.zeros(len(PATCH_SIZES))
     for i in range(len(file.image_ids)):
-        height, width = file.size(i)
-        grid = -(-height // STRIDE), -(-width // STRIDE)
+        grid = feature_map(file.size(i), STRIDE)
         padded = grid[0] * STRIDE, grid[1] * STRIDE
-        xyxy = np.asarray(file.xyxy[file.offsets[i] : file.offsets[i + 1]], np.float32)
-        boxes = BoxBatch(xyxy, np.array([len(xyxy)]))
+        boxes = file.boxes(i, i + 1)
         for k, side in enumerate(PATCH_SIZES):
             lost[k] += boxes_without_patch(boxes, padded, grid, MaskSpec(patch_size=side)).sum()
     return [float(share) for share in 100 * lost / len(file.xyxy)]

@@ -28,15 +28,15 @@ class Preset(StrEnum):
     cas_detr = "cas_detr"
 
 
+COCO_FILE: dict[str, Any] = {
+    "metavar": "FILE.json",
+    "exists": True,
+    "dir_okay": False,
+    "readable": True,
+}
+"""Of every argument and option that is an annotations file."""
 CocoArgument = Annotated[
-    Path,
-    typer.Argument(
-        metavar="FILE.json",
-        exists=True,
-        dir_okay=False,
-        readable=True,
-        help="COCO object-detection annotations.",
-    ),
+    Path, typer.Argument(**COCO_FILE, help="COCO object-detection annotations.")
 ]
 ImagesOption = Annotated[
     Path | None,

@@ -22,7 +22,6 @@ MODULES = {
     "cass_client.ray": "the client in Ray Data",
 }
 
-
 Read = griffe.Object | griffe.Alias
 PACKAGES = ("cass", "cass_core", "cass_client")
 
@@ -61,7 +60,7 @@ def public_objects(module: Read) -> Iterator[Read]:
 
 
 def _is_public_member(member: Read) -> bool:
-    # What a class's `Attributes:` tell of needs no docstring of its own.
+    # Attributes are described under `Attributes:` in the docstring of their class.
     return not member.name.startswith("_") and not member.is_alias and (
         member.is_function or "property" in member.labels
     )  # fmt: skip

@@ -22,6 +22,7 @@ import api
 import notebook
 import stage
 from navigation import check_nav, listed
+from packaging.version import InvalidVersion, Version
 
 HERE = Path(__file__).parent
 FOLDERS = [stage.ROOT, *(stage.ROOT / part for part in ("client", "proto"))]
@@ -63,7 +64,7 @@ def _title(text: str) -> str:
 
 
 def configure(names: set[str], titles: dict[str, str]) -> dict[str, Any]:
-    """What the generator is told."""
+    """The generator's configuration, with the pages and folders that are there."""
     config: dict[str, Any] = tomllib.loads((HERE / "zensical.toml").read_text(encoding="utf-8"))
     project: dict[str, Any] = config["project"]
     project["nav"] = listed(project["nav"], names, titles)
@@ -75,8 +76,8 @@ def configure(names: set[str], titles: dict[str, str]) -> dict[str, Any]:
     return project | {"docs_dir": "pages", "site_dir": "site"}
 
 
-def tell_of_chinese(built: Path) -> None:
-    """The generator knows one language a site: pages say theirs, and search parts Chinese words."""
+def mark_chinese(built: Path) -> None:
+    """Set what the generator sets for one language a site: that of pages, and that of search."""
     for page in (built / "zh").rglob("*.html"):
         text = page.read_text(encoding="utf-8")
         page.write_text(text.replace('<html lang="en"', '<html lang="zh-CN"', 1), encoding="utf-8")
@@ -91,8 +92,8 @@ def publish(built: Path, out: Path, name: str) -> None:
     shutil.rmtree(out / name, ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)
     shutil.move(built, out / name)
-    found = sorted((p.name for p in out.iterdir() if (p / "index.html").exists()), key=_order)
-    found = [name for name in reversed(found) if name != "latest"]
+    names = {path.parent.name for path in out.glob("*/index.html")} - {"latest"}
+    found = sorted(names, key=_order, reverse=True)
     entries = [{"version": v, "title": v, "aliases": ["latest"][: v == found[0]]} for v in found]
     (out / "versions.json").write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
     (out / "latest").mkdir(exist_ok=True)
@@ -100,9 +101,12 @@ def publish(built: Path, out: Path, name: str) -> None:
     (out / "index.html").write_text(REDIRECT.format(f"{found[0]}/"), encoding="utf-8")
 
 
-def _order(name: str) -> list[tuple[int, str]]:
-    """Of versions: numbers by their size."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"[.\-]", name)]
+def _order(name: str) -> tuple[bool, Version]:
+    """Versions by PEP 440, after names that are none, such as a branch's."""
+    try:
+        return True, Version(name)
+    except InvalidVersion:
+        return False, Version("0")
 
 
 def main(out: Path) -> None:
@@ -120,7 +124,7 @@ def main(out: Path) -> None:
     done = subprocess.run([generator, "build", "--strict", "--clean"], cwd=work, check=False)
     if done.returncode:
         sys.exit(done.returncode)
-    tell_of_chinese(work / "site")
+    mark_chinese(work / "site")
     publish(work / "site", out, version())
     print(f"{out / version()}: {len(names)} pages")
 

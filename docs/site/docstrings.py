@@ -1,4 +1,4 @@
-"""What mkdocstrings does not know of our docstrings, told to griffe as an extension."""
+"""An extension of griffe: rewrites docstrings into the sections that mkdocstrings knows."""
 
 from __future__ import annotations
 

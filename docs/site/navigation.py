@@ -33,8 +33,7 @@ def targets(nav: list[Any]) -> Iterator[str]:
 
 def check_nav(nav: list[Any], names: set[str], elsewhere: list[str]) -> None:
     """Raises where a page is in no navigation."""
-    lost = names - set(targets(nav))
-    lost = {name for name in lost if not name.startswith(tuple(elsewhere))}
+    lost = {name for name in names - set(targets(nav)) if not name.startswith(tuple(elsewhere))}
     if lost:
         pages = ", ".join(sorted(lost))
         raise stage.PageError(f"in no entry of `nav` in docs/site/zensical.toml: {pages}")

@@ -37,7 +37,6 @@ _CHINESE_BREAK = re.compile(r"(?<=[\u3000-\u9fff\uff00-\uffef])\n(?=[\u3000-\u9f
 _LANGUAGES = {"h": "cpp", "py": "python", "ts": "typescript", "yml": "yaml"}
 _KNOWN = ("cpp", "go", "json", "proto", "toml", "yaml")
 
-
 Render = Callable[[str, str], str]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import runpy
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,13 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 LICENCES = runpy.run_path(str(ROOT / "docs" / "licences.py"))
 Package = LICENCES["Package"]
+
+
+def test_every_extra_is_on_the_page() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"].keys() - {"all", "dev"}
+    page = (ROOT / "docs" / "licences.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^## `cass\[(\w+)\]`$", page, re.MULTILINE)) == extras
 
 
 @pytest.mark.parametrize("image", ["client", "cpu", "cuda"])

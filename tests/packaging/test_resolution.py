@@ -1,9 +1,10 @@
-"""That every extra can be installed, at its floors, and every image, by what registries tell."""
+"""Every extra can be installed at its floors, and every image, by what registries have."""
 
 from __future__ import annotations
 
 import re
 import subprocess
+import tomllib
 
 import pytest
 
@@ -11,7 +12,8 @@ from tests.packaging.test_wheel import ROOT, TOOLS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
-EXTRAS = ("core", "server", "telemetry", "torch", "plot", "lab", "ray")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+EXTRAS = sorted(PROJECT["optional-dependencies"].keys() - {"all", "dev"})
 
 
 def uv(*arguments: object) -> str:

@@ -76,6 +76,20 @@ def test_versions(built: Path) -> None:
     assert "url=../0.10.0/" in (built / "latest" / "index.html").read_text(encoding="utf-8")
 
 
+def test_the_latest_version_is_a_release(tmp_path: Path) -> None:
+    out, built = tmp_path / "site", tmp_path / "built"
+    for folder in (built, *(out / name for name in ("main", "1.2.0.dev3", "1.2.0rc1", "1.10.0"))):
+        folder.mkdir(parents=True)
+        (folder / "index.html").touch()
+    done = ended("-c", "import build; from pathlib import Path;"
+                 f"build.publish(Path({str(built)!r}), Path({str(out)!r}), '1.2.0')")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    listed = json.loads((out / "versions.json").read_text(encoding="utf-8"))
+    expected = ["1.10.0", "1.2.0", "1.2.0rc1", "1.2.0.dev3", "main"]
+    assert [v["version"] for v in listed] == expected
+    assert [v["aliases"] for v in listed] == [["latest"], [], [], [], []]
+
+
 def test_nothing_is_loaded_from_elsewhere(built: Path) -> None:
     pages = list((built / "0.10.0").rglob("*.html"))
     assert len(pages) > 60

@@ -1,4 +1,4 @@
-"""`cass playground`: serves the page, and the masks that it asks for."""
+"""`cass playground`: serves the page and computes its masks."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import secrets
 import sys
 import threading
+import time
 import webbrowser
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +14,7 @@ from typing import Annotated
 import typer
 
 from cass_cli.connection import Connection
-from cass_cli.options import ImagesOption, SkipInvalidOption, takes
+from cass_cli.options import COCO_FILE, ImagesOption, SkipInvalidOption, takes
 from cass_core.errors import CassError, InvalidRequest
 
 
@@ -23,10 +24,7 @@ def playground(
     annotations: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE.json",
-            exists=True,
-            dir_okay=False,
-            readable=True,
+            **COCO_FILE,
             help="COCO object-detection annotations to page through; a drawn street without.",
         ),
     ] = None,
@@ -39,7 +37,7 @@ def playground(
 ) -> None:
     """Open a page on which masks follow boxes and options live, two presets side by side.
 
-    It is for this machine and who has its address, which is printed; Ctrl C ends it. Masks are
+    Only this machine reaches it, by the address that is printed; Ctrl C ends it. Masks are
     computed in this process, or by --server. Pictures that are dropped on the page never leave it.
 
     Example: cass playground --annotations instances.json --images train/
@@ -69,7 +67,8 @@ def playground(
             if browser and _has_window():
                 webbrowser.open(url)
             try:
-                threading.Event().wait()
+                while True:  # on Windows Ctrl C interrupts no wait for a lock before Python 3.14
+                    time.sleep(3600)
             except KeyboardInterrupt:
                 typer.echo("", err=True)  # after the terminal's ^C
 

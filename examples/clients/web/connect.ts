@@ -5,30 +5,23 @@
 // beside `cass-server serve --http-port 8080 --http-origins '*'`.
 import { Code, ConnectError, createClient } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-web";
-import { CassService, DataType, Reduction } from "./generated/cass/v1/cass_pb.js";
+import { CassService } from "./generated/cass/v1/cass_pb.js";
 import { BadRequestSchema } from "./generated/status_pb.js";
-import { encoded, images, levels, logits, report, server } from "./street.js";
+import { lossRequest, maskRequest, report, server, wrongRequest } from "./street.js";
 
 const client = createClient(CassService, createConnectTransport({ baseUrl: server }));
 
 report(async () => {
-  const { masks } = await client.generateMask({ ...images, featureMaps: levels });
-
-  // To be compared with a mask that the server makes from the same boxes.
-  const { loss, grad } = await client.computeLoss({
-    logits: { dtype: DataType.FLOAT32, shape: [2, 30, 40], data: encoded(logits) },
-    source: { case: "mask", value: { ...images, featureMaps: [levels[1]] } },
-    lossSpec: { reduction: Reduction.PER_OBJECT },
-    returnGrad: true,
-  });
+  const { masks } = await client.generateMask(maskRequest);
+  const { loss, grad } = await client.computeLoss(lossRequest);
   return [...masks, loss!, grad!].map((tensor) => tensor.data);
 }, async () => {
   try {
-    await client.generateMask({ ...images, featureMaps: [] });
+    await client.generateMask(wrongRequest);
   } catch (error) {
-    const told = ConnectError.from(error);
-    const [detail] = told.findDetails(BadRequestSchema);
-    return [Code[told.code], ...detail.fieldViolations.map((one) => one.field)];
+    const refused = ConnectError.from(error);
+    const [detail] = refused.findDetails(BadRequestSchema);
+    return [Code[refused.code], ...detail.fieldViolations.map((one) => one.field)];
   }
   return [];
 });

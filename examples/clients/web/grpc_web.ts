@@ -2,9 +2,9 @@
 // (mode=grpcweb); here the messages are those of @bufbuild/protobuf.
 import * as protobuf from "@bufbuild/protobuf";
 import { GrpcWebClientBase, MethodDescriptor, MethodType, RpcError } from "grpc-web";
-import { CassService, DataType, Reduction } from "./generated/cass/v1/cass_pb.js";
+import { CassService } from "./generated/cass/v1/cass_pb.js";
 import { BadRequestSchema, StatusSchema } from "./generated/status_pb.js";
-import { encoded, images, levels, logits, report, server } from "./street.js";
+import { lossRequest, maskRequest, report, server, wrongRequest } from "./street.js";
 
 const client = new GrpcWebClientBase({ format: "binary", maxReceiveMessageSize: 0 });
 
@@ -27,17 +27,12 @@ function ask<I extends protobuf.DescMessage, O extends protobuf.DescMessage>(
 
 report(async () => {
   const { generateMask, computeLoss } = CassService.method;
-  const { masks } = await ask(generateMask, { ...images, featureMaps: levels });
-  const { loss, grad } = await ask(computeLoss, {
-    logits: { dtype: DataType.FLOAT32, shape: [2, 30, 40], data: encoded(logits) },
-    source: { case: "mask", value: { ...images, featureMaps: [levels[1]] } },
-    lossSpec: { reduction: Reduction.PER_OBJECT },
-    returnGrad: true,
-  });
+  const { masks } = await ask(generateMask, maskRequest);
+  const { loss, grad } = await ask(computeLoss, lossRequest);
   return [...masks, loss!, grad!].map((tensor) => tensor.data);
 }, async () => {
   try {
-    await ask(CassService.method.generateMask, { ...images, featureMaps: [] });
+    await ask(CassService.method.generateMask, wrongRequest);
   } catch (error) {
     const { code, metadata } = error as RpcError;
     const packed = atob(metadata["grpc-status-details-bin"]);

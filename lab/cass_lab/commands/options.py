@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cass_cli.files import Stopped
-from cass_cli.options import LimitOption, SkipInvalidOption
+from cass_cli.options import COCO_FILE, LimitOption, SkipInvalidOption
 from cass_cli.progress import load_coco, progress_bar
 from cass_core.errors import InvalidRequest
 
@@ -33,10 +33,6 @@ class Device(StrEnum):
     cuda = "cuda"
 
 
-def _annotations(help_: str) -> Any:
-    return typer.Option(metavar="FILE.json", exists=True, dir_okay=False, readable=True, help=help_)
-
-
 def _folder(help_: str, exists: bool = False) -> Any:
     return typer.Option(metavar="DIR", exists=exists, file_okay=False, help=help_)
 
@@ -45,8 +41,12 @@ def _folder(help_: str, exists: bool = False) -> Any:
 class TrainingOptions:
     """What trainings are made with; each field is an option."""
 
-    train: Annotated[Path, _annotations("COCO object-detection annotations to train on.")]
-    test: Annotated[Path, _annotations("Annotations of other scenes, to measure on.")]
+    train: Annotated[
+        Path, typer.Option(**COCO_FILE, help="COCO object-detection annotations to train on.")
+    ]
+    test: Annotated[
+        Path, typer.Option(**COCO_FILE, help="Annotations of other scenes, to measure on.")
+    ]
     images: Annotated[Path, _folder("Folder with the pictures of both files.", exists=True)]
     out: Annotated[
         Path,

@@ -133,4 +133,6 @@ def _presets() -> dict[str, Any]:
         name: {preset: asdict(getattr(kind, preset)()) for preset in PRESETS}
         for name, kind in kinds.items()
     }
-    return {**named, "weight_spec": {PRESETS[0]: asdict(WeightSpec())}}
+    # Of weights the recommended preset is not the default.
+    weights = {"default": WeightSpec(), "recommended": WeightSpec.recommended()}
+    return {**named, "weight_spec": {name: asdict(spec) for name, spec in weights.items()}}

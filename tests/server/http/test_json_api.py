@@ -96,6 +96,10 @@ def test_presets(service: Running, preset: str) -> None:
     named = service.get("/v1/presets").json
     assert MaskSpec(**named["mask_spec"][preset]) == spec
     assert LossSpec(**named["loss_spec"][preset]) == getattr(LossSpec, preset)()
+    assert named["weight_spec"] == {
+        "default": {"balance": "patch", "background_weight": 1.0},
+        "recommended": {"balance": "object", "background_weight": 1.0},
+    }
     rest = {"boxes": LISTS, "image_size": [480, 640], "feature_map": [12, 16]}
     for given, meant in (
         (preset, spec),

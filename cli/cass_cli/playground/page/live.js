@@ -14,7 +14,8 @@ const sides = Object.fromEntries(
 );
 let pause = FIRST_PAUSE,
   isAway = false,
-  retry = 0;
+  retry = 0,
+  server = ""; // its device and version, once they are known
 
 export function update() {
   if (!state.size[0]) return;
@@ -121,7 +122,7 @@ function cameBack() {
   pause = FIRST_PAUSE;
   if (byId("status").dataset.state === "live") return;
   isAway = false;
-  setStatus("live", config.where);
+  showLive();
   byId("banner").hidden = true;
   learn();
   for (const name of SIDES) send(name);
@@ -131,12 +132,15 @@ function cameBack() {
 export async function learn() {
   try {
     const info = await getInfo();
-    const where = config.target === "local:" ? "In this process" : config.target;
-    config.where = `${where} · ${info.device} · ${info.version}`;
-    if (byId("status").dataset.state === "live") setStatus("live", config.where);
+    server = ` · ${info.device} · ${info.version}`;
+    if (byId("status").dataset.state === "live") showLive();
   } catch {
     /* the next mask tells */
   }
+}
+
+function showLive() {
+  setStatus("live", (config.target === "local:" ? "In this process" : config.target) + server);
 }
 
 function setStatus(kind, words) {

@@ -10,6 +10,7 @@ import {
   change,
   changesOf,
   config,
+  LAYERS,
   makeSide,
   onChange,
   SIDES,
@@ -28,11 +29,9 @@ import {
 import { buildShare } from "./share.js";
 import { buildControls, drawControls, segment } from "./view/controls.js";
 import { zoomAt } from "./view/geometry.js";
-import { buildPanes, drawPanes } from "./view/panes.js";
+import { buildPanes, drawPanes, panes } from "./view/panes.js";
 import { buildTools, setTool, TOOLS } from "./view/pointer.js";
 import { buildProfile, drawProfile } from "./view/profile.js";
-
-const LAYERS = ["mask", "owner", "weights", "difference"];
 
 function buildBar() {
   for (const [tool, words, key] of TOOLS) {
@@ -123,15 +122,12 @@ function drawHeads() {
   for (const name of SIDES) {
     const side = state.sides[name],
       count = Object.keys(changesOf(side)).length;
-    const pane = shownSide(name);
-    pane.querySelector("select").value = side.preset;
-    const reset = pane.querySelector(".pane-head .quiet");
+    const { preset, reset } = panes[name];
+    preset.value = side.preset;
     reset.hidden = !count;
     reset.textContent = `Reset ${count} change${count === 1 ? "" : "s"}`;
   }
 }
-
-const shownSide = (name) => byId("panes").children[SIDES.indexOf(name)];
 
 function draw() {
   if (!state.size[0]) return;
@@ -148,7 +144,7 @@ function restore(found) {
     Object.assign(s, found);
     v.selected = null;
   });
-  return moved ? showPicture(found.picture, true) : true;
+  if (moved) showPicture(found.picture, true);
 }
 
 function go(by) {
@@ -235,6 +231,10 @@ function listen() {
     if (file) showFile(file);
     else if (found) restore(found);
   });
+  document.querySelector(".skip").addEventListener("click", (event) => {
+    event.preventDefault(); // the address is a link to what is set
+    byId("options").focus();
+  });
   addEventListener("hashchange", () => {
     const found = fromLink(location.hash);
     if (found) restore(found);
@@ -252,9 +252,8 @@ async function start() {
   );
   Object.assign(config, {
     presets: Object.fromEntries(names.map((name) => [name, presets[name]])),
-    weights: weights.recommended,
+    weights: weights.default,
     target,
-    where: target === "local:" ? "In this process" : target,
   });
   useData(data);
   state.sides = { a: makeSide("baseline"), b: makeSide("recommended") };

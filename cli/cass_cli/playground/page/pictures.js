@@ -1,5 +1,5 @@
 // Where pictures and boxes come from: the drawn street, the data set, a file of one's own.
-import { byId, say, toast } from "./dom.js";
+import { byId, clamp, say, toast } from "./dom.js";
 import { commit } from "./model/history.js";
 import { change, state } from "./model/state.js";
 import { panes } from "./view/panes.js";
@@ -29,8 +29,9 @@ const toBoxes = ({ boxes, labels }) =>
 function lineThrough(boxes, [height, width]) {
   const area = ({ xyxy: [x1, y1, x2, y2] }) => (x2 - x1) * (y2 - y1);
   const largest = [...boxes].sort((a, b) => area(b) - area(a))[0];
-  const y = Math.round(largest ? (largest.xyxy[1] + largest.xyxy[3]) / 2 : height / 2);
-  return [0, Math.min(Math.max(y, 0), height), width, Math.min(Math.max(y, 0), height)];
+  const middle = Math.round(largest ? (largest.xyxy[1] + largest.xyxy[3]) / 2 : height / 2);
+  const y = clamp(middle, 0, height);
+  return [0, y, width, y];
 }
 
 // Show a picture with the boxes that it comes with; with `keep` those of a link stay.

@@ -11,7 +11,7 @@ export class Refused extends Error {
 export class Away extends Error {} // nobody answers, or not now
 
 export const getPresets = () => ask("v1/presets");
-export const getInfo = () => ask("server.json"); // of whoever computes in the end
+export const getInfo = () => ask("server.json"); // of the server that computes
 
 // The request of a side, without what is only this page's way of asking. Defaults are left out.
 export function requestOf(state, side) {

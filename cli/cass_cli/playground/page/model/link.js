@@ -1,8 +1,6 @@
 // What is set as a link: base64url of JSON behind the #.
 import { toast } from "../dom.js";
-import { changesOf, config, makeSide, SIDES, state, weightChanges } from "./state.js";
-
-const LAYERS = ["mask", "owner", "weights", "difference"];
+import { changesOf, config, LAYERS, makeSide, SIDES, state, weightChanges } from "./state.js";
 
 const rounded = ({ xyxy, ...rest }) => ({
   ...rest,

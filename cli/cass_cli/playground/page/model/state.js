@@ -1,6 +1,7 @@
 // What is set: one object, changed by `change`.
 
 export const SIDES = ["a", "b"];
+export const LAYERS = ["mask", "owner", "weights", "difference"];
 export const state = {
   picture: { kind: "street", seed: 0 }, // or { kind: "data", index }, { kind: "file", name }
   size: [0, 0], // height and width in pixels
@@ -24,7 +25,7 @@ export const view = {
   picture: true,
   boxes: true,
 };
-export const config = {}; // of the server: presets, defaults, data set
+export const config = {}; // of the server: presets, weights, target
 
 const listeners = [];
 let frame = 0;
@@ -48,7 +49,8 @@ export function makeSide(preset, changes = {}, weights = {}) {
 }
 
 // The options of a side that differ from its preset.
-export function changesOf(side, base = config.presets[side.preset]) {
+export function changesOf(side) {
+  const base = config.presets[side.preset];
   return Object.fromEntries(
     Object.entries(side.spec).filter(
       ([name, value]) => JSON.stringify(value) !== JSON.stringify(base[name]),

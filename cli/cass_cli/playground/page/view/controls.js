@@ -122,16 +122,15 @@ export function drawControls() {
   drawBoxes();
 }
 
-// The words of the service under the control that they are about; true if there is one.
+// The words of the service under the control that they are about, if there is one.
 export function showError(error) {
   for (const { row, error: place } of controls.values()) {
     place.hidden = true;
     row.classList.remove("wrong");
   }
   const [, made] = [...controls].find(([field]) => error?.field.startsWith(field)) ?? [];
-  if (!made) return false;
+  if (!made) return;
   made.error.textContent = error.reason;
   made.error.hidden = false;
   made.row.classList.add("wrong");
-  return true;
 }
