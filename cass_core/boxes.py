@@ -65,7 +65,9 @@ class BoxBatch:
     def __post_init__(self) -> None:
         xyxy = _as_float32(self.xyxy, "boxes.xyxy")
         if xyxy.ndim != 2 or xyxy.shape[1] != 4:
-            raise InvalidRequest("boxes.xyxy", f"must have the shape [M, 4], got {_shape(xyxy)}")
+            raise InvalidRequest(
+                "boxes.xyxy", f"must have the shape [M, 4], got {list(xyxy.shape)}"
+            )
         counts = _as_counts(self.counts)
         offsets = np.zeros(counts.shape[0] + 1, np.int64)
         np.cumsum(counts, out=offsets[1:])
@@ -165,7 +167,7 @@ class BoxBatch:
         offsets: npt.NDArray[np.int64],
         device_offsets: torch.Tensor | None = None,
     ) -> BoxBatch:
-        """Of what is known to be as the attributes have to be, on a device all three."""
+        """Without checks, from what is known to be as the attributes of these names."""
         batch = object.__new__(cls)
         batch._fill(xyxy, np.diff(offsets), offsets, device_offsets)
         return batch
@@ -207,10 +209,8 @@ class BoxBatch:
 
 
 def _canvases(boxes: Any, images: int) -> Canvases:
-    if is_tensor(boxes):
-        found = [getattr(boxes, "canvas_size", None)] * images
-    else:
-        found = [getattr(entry, "canvas_size", None) for entry in boxes]
+    entries = [boxes] * images if is_tensor(boxes) else boxes
+    found = [getattr(entry, "canvas_size", None) for entry in entries]
     return tuple((i, (size[0], size[1])) for i, size in enumerate(found) if size is not None)
 
 
@@ -223,7 +223,7 @@ def _image_boxes(entry: Any, image: int) -> Tensorlike:
         return array
     if 0 in array.shape and array.ndim <= 2:
         return _NO_BOXES
-    raise InvalidRequest(name, f"must have the shape [N, 4], got {_shape(array)}")
+    raise InvalidRequest(name, f"must have the shape [N, 4], got {list(array.shape)}")
 
 
 def _as_float32(value: Any, name: str) -> Tensorlike:
@@ -298,7 +298,3 @@ def _check_values(xyxy: Array, offsets: npt.NDArray[np.int64]) -> None:
         )
     axis = "x" if xyxy[box, 2] < xyxy[box, 0] else "y"
     raise InvalidRequest(f"{name}.{axis}2", f"is smaller than {axis}1; boxes are x1, y1, x2, y2")
-
-
-def _shape(value: Tensorlike) -> list[int]:
-    return list(value.shape)

@@ -1,9 +1,9 @@
 """Boxes on one tile of patches: steps 1 to 8 of the method, in registers.
 
 Boxes are placed in float64, 32 at once, one a lane; what is left, counted from the tile's first
-cell, float32 holds in a head and a rest. Each box that reaches the tile is then told to all lanes.
-The value is separable: a box costs one exponential per row and per column of the tile and one
-multiplication per patch.
+cell, float32 holds in a head and a rest. Each box that reaches the tile is then broadcast to all
+lanes. The value is separable: a box costs one exponential per row and per column of the tile and
+one multiplication per patch.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def _split(value: tl.tensor) -> tl.tuple:
 
 @triton.jit
 def _of(values: tl.tensor, lane: tl.tensor) -> tl.tensor:
-    """The value of one lane, for all of them."""
+    """The value of one lane, broadcast to all."""
     return tl.sum(tl.gather(values, tl.zeros([1], tl.int32) + lane, axis=0), axis=0)
 
 

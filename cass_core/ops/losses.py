@@ -10,12 +10,7 @@ from torch import Tensor
 
 from cass_core.ops.launch import TILE, MaskArguments, launch
 from cass_core.ops.loss_kernels import boxes_kernel, finish_kernel, target_kernel
-from cass_core.ops.spec_args import (
-    Loss,
-    is_mean,
-    is_per_patch,
-    split_numbers,
-)
+from cass_core.ops.spec_args import Loss, is_mean, is_per_patch, split_numbers
 
 _BLOCK = 1024
 # That the last kernel adds at once, and its warps: few rounds, as they wait for each other.

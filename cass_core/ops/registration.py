@@ -84,9 +84,10 @@ LAUNCHED = {"cuda"}
 def differentiable_loss(name: str, logits: Tensor, *arguments: Any) -> Tensor:
     """The first output of an operator of losses, by the shortest way that the logits allow."""
     if (
-        type(logits) is Tensor  # neither traced nor batched
+        type(logits) is Tensor  # not traced
         and logits.device.type in LAUNCHED
         and not torch.compiler.is_compiling()
+        and not torch._C._are_functorch_transforms_active()  # such as vmap, whose tensors are plain
     ):
         loss: Tensor = Launched.apply(logits, CUDA[name], CUDA["scale_"], arguments)
         return loss

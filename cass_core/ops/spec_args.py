@@ -166,8 +166,8 @@ def kernel_shape(choices: Sequence[int], numbers: Sequence[float], sizes: bool) 
 def kernel_cells(maps: Sequence[tuple[int, int]]) -> tuple[tuple[float, ...], ...]:
     """The sides of maps, each as its upper and its lower 16 bits, for `cass_core.ops.tiles.sides`.
 
-    As whole numbers Triton would compile them in where they are 1 or multiples of 16, whatever it
-    is told of the tuple that they are in.
+    As floats, since Triton never compiles these in. Of integers in a tuple it compiles in which are
+    1 or multiples of 16, even where ``do_not_specialize`` names the tuple.
 
     Example:
         >>> kernel_cells([(92, 70_000)])

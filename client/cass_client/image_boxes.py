@@ -145,7 +145,7 @@ def _picture(entry: ImageBoxes, size: list[float], said: Region | None) -> Regio
 def _valid_region(pictures: Sequence[Region], sizes: Sizes) -> npt.NDArray[np.float32] | None:
     region = np.array(pictures, np.float64).reshape(-1, 4)
     corner, extent = region[:, :2], region[:, 2:]
-    if (extent == sizes).all():
+    if not corner.any() and (extent == sizes).all():
         return None
     return np.concatenate([corner, corner + extent[:, ::-1]], axis=1).astype(np.float32)
 

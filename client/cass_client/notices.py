@@ -40,8 +40,8 @@ def warn_unweighted(
             "MaskLoss(weights=...), and ignore_crowds=False says that background is meant",
         )
     if valid_region is not None:
-        extent = valid_region[:, 2:] - valid_region[:, :2]
-        count = int(np.count_nonzero((extent != sizes[:, ::-1]).any(axis=1)))
+        whole = np.concatenate([np.zeros_like(sizes), sizes[:, ::-1]], axis=1)
+        count = int(np.count_nonzero((valid_region != whole).any(axis=1)))
         warn_once(
             "padding",
             f"{count} of {len(sizes)} images of a batch are padded, and without weights the "

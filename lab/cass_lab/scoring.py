@@ -58,7 +58,9 @@ def load_trained(path: Path, stride: int) -> Trained:
             raise InvalidRequest("--predictor", reason)
         predictor = Predictor(saved["stride"])
         predictor.load_state_dict(saved["predictor"])
-    except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError) as error:
+    except (
+        pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, AttributeError
+    ) as error:  # fmt: skip
         raise InvalidRequest("--predictor", f"{path} is no predictor of cass ablate") from error
     if predictor.stride != stride:
         raise InvalidRequest(

@@ -33,10 +33,9 @@ DATABASE = "tune.db"
 AUDIT_SPACE = ("small_target_gain=1.2,1.5,2.0", "alpha=1.5,2.0,2.5", "beta=3,4,5")
 
 # A patch is one cell of one level, and a training step takes the mean.
-_MASK_FIELDS = {field.name for field in dataclasses.fields(MaskSpec)} - {
-    *("patch_size", "level_ranges")
-}
-_LOSS_FIELDS = {field.name for field in dataclasses.fields(LossSpec)} - {"reduction"}
+_FIXED = {"patch_size", "level_ranges", "reduction"}
+_MASK_FIELDS = {field.name for field in dataclasses.fields(MaskSpec)} - _FIXED
+_LOSS_FIELDS = {field.name for field in dataclasses.fields(LossSpec)} - _FIXED
 _WEIGHT_FIELDS = {field.name for field in dataclasses.fields(WeightSpec)}
 _FIELDS = _MASK_FIELDS | _LOSS_FIELDS | _WEIGHT_FIELDS
 

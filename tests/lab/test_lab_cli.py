@@ -169,7 +169,7 @@ def test_tune(scenes: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(100)
-def test_a_dead_worker_is_told_of(scenes: Path, tmp_path: Path) -> None:
+def test_a_dead_worker_is_reported(scenes: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     (out / "checkpoints").write_text("a file where the workers need a folder")

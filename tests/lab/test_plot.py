@@ -21,6 +21,7 @@ from cass_core import InvalidRequest, MaskSpec, generate_mask
 from cass_core.plotting.predictions import plot_overview
 from cass_core.synthetic import Scene, street_scene
 from cass_lab.commands.plot import plot
+from cass_lab.scoring import load_trained
 from cass_lab.training.model import Predictor
 
 SIZE = (96, 160)
@@ -160,3 +161,20 @@ def test_plot_refused(
     assert isinstance(done.exception, InvalidRequest)
     assert str(done.exception).startswith(error)
     assert not (tmp_path / "p.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("saved", "reason"),
+    [
+        ([1], "is no predictor of cass ablate"),
+        ({"stride": 8}, "is no predictor of cass ablate"),
+        ({"stride": 8, "levels": 3}, "scores 3 levels; a predictor of one is needed"),
+    ],
+)
+def test_files_that_are_no_predictor_of_one_level(
+    saved: object, reason: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "saved.pt"
+    torch.save(saved, path)
+    with pytest.raises(InvalidRequest, match=f"^--predictor: .*saved.pt {reason}$"):
+        load_trained(path, 8)

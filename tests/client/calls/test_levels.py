@@ -13,7 +13,6 @@ from cass_client import AsyncCassClient, CassClient, InvalidRequest
 from cass_core import LossResult, LossSpec, compute_loss
 from tests.support.compare import same
 
-GENERATOR = np.random.default_rng(7)
 SHAPES: dict[str, list[tuple[int, ...]]] = {
     "equal": [(2, 3, 4), (2, 3, 4)],
     "different": [(2, 3, 4), (2, 2, 2)],
@@ -23,8 +22,11 @@ SHAPES: dict[str, list[tuple[int, ...]]] = {
 }
 
 
-def levels(shapes: list[tuple[int, ...]], low: float, high: float, tensors: bool) -> list[Any]:
-    arrays = [GENERATOR.uniform(low, high, shape).astype(np.float32) for shape in shapes]
+def levels(
+    shapes: list[tuple[int, ...]], low: float, high: float, tensors: bool, seed: int
+) -> list[Any]:
+    generator = np.random.default_rng(seed)
+    arrays = [generator.uniform(low, high, shape).astype(np.float32) for shape in shapes]
     return [torch.from_numpy(array) for array in arrays] if tensors else arrays
 
 
@@ -49,7 +51,8 @@ def test_levels(address: str, reduction: Any, shapes: str, kind: Any, weighted: 
     tensors = kind == "tensors"
     form: Any = list if tensors else kind
     logits, target, weights = (
-        form(levels(SHAPES[shapes], low, high, tensors)) for low, high in [(-3, 3), (0, 1), (0, 2)]
+        form(levels(SHAPES[shapes], low, high, tensors, seed))
+        for seed, (low, high) in enumerate([(-3, 3), (0, 1), (0, 2)])
     )
     spec = LossSpec(reduction=reduction)
     options: dict[str, Any] = {"num_boxes": 5, "return_grad": True}
@@ -79,8 +82,8 @@ def test_levels(address: str, reduction: Any, shapes: str, kind: Any, weighted: 
 
 def test_a_row_beside_lists(address: str) -> None:
     """As `MaskCollate` gives the masks, and a head the tokens."""
-    target = levels(SHAPES["equal"], 0, 1, False)
-    row = GENERATOR.normal(size=(2, 24)).astype(np.float32)
+    target = levels(SHAPES["equal"], 0, 1, False, 6)
+    row = np.random.default_rng(7).normal(size=(2, 24)).astype(np.float32)
     flat = np.concatenate([level.reshape(2, -1) for level in target], axis=1)
     expected = compute_loss(row, flat, return_grad=True)
     for place in ("local:", address):

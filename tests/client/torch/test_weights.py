@@ -210,7 +210,7 @@ def test_padding_weighs_nothing(form: str) -> None:
 
 @pytest.mark.parametrize("stride", [8, STRIDES])
 def test_samples_and_a_worker(stride: Any) -> None:
-    """One padded sample with a crowd, whose patches are told by hand at a stride of 8."""
+    """One padded sample with a crowd, whose weights are written down by hand at a stride of 8."""
     mask = torch.zeros(64, 64)
     mask[:32, :48] = 1
     boxes = torch.tensor([[0.0, 0, 16, 64], [8, 8, 24, 24]])
@@ -301,6 +301,14 @@ def test_a_server_gives_the_same(address: str) -> None:
     same(found[2:], local[2:])
 
 
+def test_a_picture_as_large_as_the_image_but_moved() -> None:
+    """As after a shift by 16 pixels, that is by two columns of patches."""
+    given: Any = CORNERS[:1], [SIZE], {"valid_region": [(16, 0, 80, 64)]}
+    make = MaskTargets(LOCAL, strides=8, return_weights=True, boxes=lambda _: given)
+    *_, weights = make(("anything",))
+    assert weights.tolist() == [[[0.0] * 2 + [1.0] * 6] * 8]
+
+
 # --- without weights ---
 
 
@@ -329,6 +337,9 @@ def test_background_is_never_silent(said: Any) -> None:
     assert said(batch, ignore_crowds=False, ignore_padding=False) == []
     assert said(batch, return_weights=True) == []
     assert said((IMAGES, [{"boxes": boxes} for boxes in CORNERS])) == []
+    moved: Any = CORNERS, [SIZE] * 3, {"valid_region": [(0, 0, 64, 64)] * 2 + [(16, 0, 80, 64)]}
+    (padded,) = said((IMAGES, 0), boxes=lambda _: moved)
+    assert padded.startswith("1 of 3 images of a batch are padded, ")
 
 
 # --- bad input ---

@@ -41,7 +41,7 @@ def proxy() -> Iterator[str]:
         thread.join(LIMIT)
 
 
-def told(target: Any, options: Callable[[], dict[str, Any]] = dict) -> str:
+def reported(target: Any, options: Callable[[], dict[str, Any]] = dict) -> str:
     """All that a client says that cannot reach its server, or is not made at all."""
 
     def ask() -> None:
@@ -65,7 +65,7 @@ def told(target: Any, options: Callable[[], dict[str, Any]] = dict) -> str:
     ],
 )
 def test_targets(target: Any) -> None:
-    assert SECRET not in told(target)
+    assert SECRET not in reported(target)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_what_is_no_token_and_no_key(
     caplog.set_level("DEBUG")
     monkeypatch.chdir(tmp_path)
     Path("file").write_text(f"{SECRET} {SECRET}", encoding="utf-8")
-    assert SECRET not in told("127.0.0.1:1", options)
+    assert SECRET not in reported("127.0.0.1:1", options)
     assert SECRET not in caplog.text + "".join(capfd.readouterr())
 
 
@@ -100,6 +100,6 @@ def test_the_password_of_a_proxy(
 ) -> None:
     monkeypatch.setenv("http_proxy", f"http://me:{SECRET}@{proxy}")
     # An address of documentation (RFC 5737), which the proxy alone is asked for.
-    text = told("192.0.2.1:50051")
+    text = reported("192.0.2.1:50051")
     assert "407" in text
     assert SECRET not in text + "".join(capfd.readouterr())

@@ -11,7 +11,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from cass_core import BoxBatch, CassError, CassLoss, LossSpec, MaskSpec, compute_loss, generate_mask
+from cass_core import (
+    BoxBatch,
+    CassError,
+    CassLoss,
+    LossSpec,
+    MaskLoss,
+    MaskSpec,
+    compute_loss,
+    generate_mask,
+)
 from cass_core.ops import registration
 from cass_core.ops.backend import take_loss, to_device
 from cass_core.ops.spec_args import loss_options, loss_spec, mask_options, mask_spec
@@ -94,6 +103,17 @@ def test_from_boxes_as_from_their_mask(kind: Any, reduction: Any) -> None:
     expected = compute_loss(logits, target, spec, num_boxes=12, return_grad=True)
     torch.testing.assert_close(value, expected.loss, rtol=2e-5, atol=1e-6)
     torch.testing.assert_close(logits.grad, expected.grad, rtol=2e-4, atol=2e-6)
+
+
+def test_vmap() -> None:
+    generator = torch.Generator().manual_seed(4)
+    logits = torch.randn(2, 3, 4, 5, generator=generator)
+    target = torch.rand(2, 3, 4, 5, generator=generator)
+    found = torch.vmap(MaskLoss(LossSpec(kind="bce")))(logits, target)
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(
+        logits, target, reduction="none"
+    )
+    torch.testing.assert_close(found, expected.mean((1, 2, 3)))
 
 
 def test_backward_twice_and_with_a_factor() -> None:
