@@ -17,22 +17,26 @@ def keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], grad: Tensor) -> None:
     ctx.set_materialize_grads(False)
-    ctx.tensors_at = [i for i, value in enumerate(inputs) if isinstance(value, Tensor)]
-    ctx.plain_inputs = [None if isinstance(value, Tensor) else value for value in inputs]
+    tensors, plain = [grad], []
+    for value in inputs:
+        if isinstance(value, Tensor):
+            tensors.append(value)
+            value = Tensor  # which marks the place of one
+        plain.append(value)
+    ctx.plain_inputs = plain
     ctx.is_spent = False
-    ctx.save_for_backward(grad, *(inputs[i] for i in ctx.tensors_at))
+    ctx.save_for_backward(*tensors)
 
 
 def _gradient(operator: Any, scale: Any, ctx: Any, of_loss: Tensor) -> Any:
-    grad, logits, *others = ctx.saved_tensors
+    grad, *tensors = ctx.saved_tensors
+    logits = tensors[0]
     if grad.shape != logits.shape:
         raise RuntimeError("this CASS loss was computed without grad_dtype, so without a gradient")
     if ctx.is_spent:
         # Backward for the second time: the first has scaled the gradient in its place.
-        inputs = list(ctx.plain_inputs)
-        for i, tensor in zip(ctx.tensors_at, (logits.detach(), *others), strict=True):
-            inputs[i] = tensor
-        grad = operator(*inputs)[2]
+        saved = iter((logits.detach(), *tensors[1:]))
+        grad = operator(*(next(saved) if v is Tensor else v for v in ctx.plain_inputs))[2]
     if torch.is_grad_enabled():  # create_graph
         return _Gradient.apply(logits, grad, of_loss)
     if (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from typing import Any, NamedTuple
 
@@ -137,13 +136,6 @@ def _levels(
     )
 
 
-def on_device(tensor: Tensor) -> contextlib.AbstractContextManager[object]:
-    """Triton launches on the current device: make the tensor's that one, if it is not already."""
-    if tensor.device.type != "cuda" or tensor.device.index == torch.cuda.current_device():
-        return contextlib.nullcontext()
-    return torch.cuda.device(tensor.device)
-
-
 def launch(kernel: Any, programs: int, *arguments: Any, warps: int = 1) -> None:
     """Launch a kernel on the device of its first argument, without waiting for it.
 
@@ -156,39 +148,55 @@ def launch(kernel: Any, programs: int, *arguments: Any, warps: int = 1) -> None:
         arguments: all of its, in its order, constants last; the first is a tensor.
         warps: of a program.
     """
-    with on_device(arguments[0]):
-        constants = getattr(kernel, "constexprs", None)
-        if constants is None:  # interpreted
-            kernel[(programs,)](*arguments, num_warps=warps, enable_fp_fusion=False)
-            return
-        plain = len(arguments) - len(constants)
-        key = (
-            kernel,
-            arguments[0].device,
-            warps,
-            *map(_specialized, arguments[:plain]),
-            *arguments[plain:],
-        )
-        compiled = COMPILED.get(key)
-        if compiled is None:
-            options = {"num_warps": warps, "enable_fp_fusion": False}
-            COMPILED[key] = kernel[(programs,)](*arguments, **options)
-        else:
-            compiled[(programs, 1, 1)](*arguments)
+    first = arguments[0]
+    # Triton launches on the current device.
+    if first.is_cuda and first.get_device() != torch.cuda.current_device():
+        with torch.cuda.device(first.device):
+            _launch(kernel, programs, arguments, warps)
+    else:
+        _launch(kernel, programs, arguments, warps)
 
 
 COMPILED: dict[Any, Any] = {}
 """Kernels by what they were compiled for: Triton finds them too, but takes longer for it."""
 
 
-def _specialized(value: Any) -> Any:
-    """What of an argument a kernel may be compiled for; finer than Triton does, never coarser."""
-    if isinstance(value, Tensor):
-        return value.dtype, value.data_ptr() % 16 == 0
-    if type(value) is float:
-        return None
-    if type(value) is int:
-        return value == 1, value % 16 == 0, value.bit_length() > 31, value.bit_length() > 63
-    if type(value[0]) is float:
-        return None
-    return tuple(map(_specialized, value))
+def _launch(kernel: Any, programs: int, arguments: tuple[Any, ...], warps: int) -> None:
+    constants = getattr(kernel, "constexprs", None)
+    if constants is None:  # interpreted
+        kernel[(programs,)](*arguments, num_warps=warps, enable_fp_fusion=False)
+        return
+    plain = len(arguments) - len(constants)
+    key = (
+        id(kernel),  # its own hash takes a lock
+        arguments[0].get_device(),
+        warps,
+        _specialized(arguments[:plain]),
+        *arguments[plain:],
+    )
+    compiled = COMPILED.get(key)
+    if compiled is None:
+        options = {"num_warps": warps, "enable_fp_fusion": False}
+        COMPILED[key] = kernel[(programs,)](*arguments, **options)
+    else:
+        compiled[(programs, 1, 1)](*arguments)
+
+
+def _specialized(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What of arguments a kernel may be compiled for; finer than Triton does, never coarser."""
+    found: list[Any] = []
+    for value in values:
+        kind = type(value)
+        if kind is int:
+            if -_MOST <= value < _MOST:
+                found.append("one" if value == 1 else value % 16 == 0)
+            else:
+                found.append((value % 16 == 0, value.bit_length() > 63))
+        elif kind is float:
+            found.append(None)
+        elif kind is tuple:
+            found.append(None if type(value[0]) is float else _specialized(value))
+        else:
+            found.append(value.dtype)
+            found.append(value.data_ptr() % 16 == 0)
+    return tuple(found)

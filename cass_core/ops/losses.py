@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cass_core.ops.launch import TILE, MaskArguments, launch
 from cass_core.ops.loss_kernels import boxes_kernel, finish_kernel, target_kernel
-from cass_core.ops.spec_args import Loss, is_mean, is_per_patch, split_numbers
+from cass_core.ops.spec_args import Loss, is_mean, is_per_patch, split_number, split_numbers
 
 _BLOCK = 1024
 # That the last kernel adds at once, and its warps: few rounds, as they wait for each other.
@@ -159,7 +159,7 @@ class _Outputs:
         )
         self.sums = logits.new_empty(programs, dtype=torch.float64)
         self.divisor = self.sums if divisor is None else divisor
-        (head,), (rest,) = split_numbers([normalizer])
+        head, rest = split_number(normalizer)
         self.heads, self.rests, self.variant = (*heads, head), (*rests, rest), variant
 
     def finish(self) -> tuple[Tensor, Tensor, Tensor]:

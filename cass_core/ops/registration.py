@@ -8,6 +8,7 @@ autocast and CUDA graphs.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from functools import partial
 from typing import Any, cast
 
@@ -57,12 +58,13 @@ _library.define("scale_(Tensor(a!) grad, Tensor factor) -> ()")
 # On CUDA.
 
 
-def _launch(name: str, *args: Any) -> Any:
+@functools.cache
+def _launches() -> dict[str, Any]:
     try:
         from cass_core.ops import losses, masks, scale, weights
     except ImportError as error:
         raise CassError(f"CUDA tensors need Triton, which torch for CUDA brings: {error}") from None
-    launches: dict[str, Any] = {
+    return {
         "masks": masks.launch_masks,
         "weighted_masks": weights.launch_weighted_masks,
         "loss": losses.launch_loss,
@@ -70,7 +72,10 @@ def _launch(name: str, *args: Any) -> Any:
         "weighted_loss": losses.launch_weighted_loss,
         "scale_": scale.launch_scale,
     }
-    return launches[name](*args)
+
+
+def _launch(name: str, *args: Any) -> Any:
+    return _launches()[name](*args)
 
 
 _NAMES = ("masks", "weighted_masks", "loss", "boxes_loss", "weighted_loss", "scale_")
@@ -89,7 +94,8 @@ def differentiable_loss(name: str, logits: Tensor, *arguments: Any) -> Tensor:
         and not torch.compiler.is_compiling()
         and not torch._C._are_functorch_transforms_active()  # such as vmap, whose tensors are plain
     ):
-        loss: Tensor = Launched.apply(logits, CUDA[name], CUDA["scale_"], arguments)
+        launches = _launches()
+        loss: Tensor = Launched.apply(logits, launches[name], launches["scale_"], arguments)
         return loss
     found: Tensor = getattr(torch.ops.cass, name)(logits, *arguments)[0]
     return found

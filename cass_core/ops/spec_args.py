@@ -219,9 +219,15 @@ def split_numbers(numbers: Sequence[float]) -> tuple[tuple[float, ...], tuple[fl
         >>> head == 0.3, head + rest == 0.3
         (False, True)
     """
-    bounded = [min(number, LARGEST) for number in numbers]
-    heads = [float(np.float32(number)) for number in bounded]
-    return tuple(heads), tuple(n - head for n, head in zip(bounded, heads, strict=True))
+    parts = [split_number(number) for number in numbers]
+    return tuple(head for head, _ in parts), tuple(rest for _, rest in parts)
+
+
+def split_number(number: float) -> tuple[float, float]:
+    """One number, as of `split_numbers`."""
+    bounded = min(number, LARGEST)
+    head = float(np.float32(bounded))
+    return head, bounded - head
 
 
 def _inverse_square(value: float) -> float:
