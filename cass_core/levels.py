@@ -38,7 +38,7 @@ def check_levels(logits: Logits) -> list[Tensor]:
         if not is_tensor(level):
             raise InvalidRequest(name, f"must be a torch tensor, got {type(level).__name__}")
         check_logits(level, name)
-        if (level.device, level.dtype) != (levels[0].device, levels[0].dtype):
+        if i and (level.device, level.dtype) != (levels[0].device, levels[0].dtype):
             raise InvalidRequest(
                 name,
                 f"is {level.dtype} on {level.device}, logits[0] {levels[0].dtype} on "

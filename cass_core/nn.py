@@ -211,10 +211,10 @@ def _checked(logits: Any) -> Tensor:
     """The first level of what must be logits of one or several levels."""
     levels = check_levels(logits)
     # torch would take an operator without a forward derivative for a constant.
-    if not torch.compiler.is_compiling() and any(
-        unpack_dual(x).tangent is not None for x in levels
-    ):
-        raise RuntimeError("CassLoss and MaskLoss have no forward-mode derivative")
+    if not torch.compiler.is_compiling():
+        for level in levels:
+            if unpack_dual(level).tangent is not None:
+                raise RuntimeError("CassLoss and MaskLoss have no forward-mode derivative")
     return levels[0]
 
 

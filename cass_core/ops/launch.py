@@ -10,7 +10,14 @@ from torch import Tensor
 
 from cass_core.errors import InvalidRequest
 from cass_core.grid import FeatureMap, patch_grid
-from cass_core.ops.spec_args import Shape, kernel_cells, kernel_numbers, kernel_ranges, kernel_shape
+from cass_core.ops.spec_args import (
+    Shape,
+    kernel_numbers,
+    kernel_ranges,
+    kernel_scale,
+    kernel_shape,
+    kernel_sides,
+)
 
 TILE = (16, 32)
 """Rows and columns of patches that a program makes, with one warp.
@@ -80,6 +87,10 @@ class MaskArguments(NamedTuple):
             raise InvalidRequest("boxes", f"are {self.xyxy.shape[0]}; a GPU takes at most 2^29")
         return found
 
+    def scales(self) -> tuple[tuple[float, ...], ...]:
+        """The cells of each map a pixel, of `cass_core.ops.spec_args.kernel_scale`."""
+        return _scales(self.maps, tuple(self.image_size))
+
     def outputs(self, owner: bool) -> tuple[Tensor, Tensor]:
         """Memory for the masks, and for their owners where these are needed."""
         grids = (patch_grid(pair, self.choices[0]) for pair in self.maps)
@@ -92,20 +103,27 @@ class Levels(NamedTuple):
     """What kernels are launched with of feature maps and options.
 
     Attributes:
-        cells: the sides of each map, as `cass_core.ops.tiles.sides` takes them.
+        sides: of each map, as `cass_core.ops.tiles.sides` takes them.
         columns: patches a row of each.
         numbers, ranges, shape: of `cass_core.ops.spec_args`.
         grids: rows and columns of patches of each map.
         tiles: programs an image, with one a tile.
     """
 
-    cells: tuple[tuple[float, ...], ...]
+    sides: tuple[tuple[float, ...], ...]
     columns: tuple[int, ...]
     numbers: tuple[float, ...]
     ranges: tuple[tuple[float, ...], ...]
     shape: Shape
     grids: tuple[FeatureMap, ...]
     tiles: int
+
+
+@functools.lru_cache(maxsize=256)
+def _scales(
+    maps: tuple[FeatureMap, ...], image_size: tuple[int, ...]
+) -> tuple[tuple[float, ...], ...]:
+    return tuple(kernel_scale(pair, image_size) for pair in maps)
 
 
 @functools.lru_cache(maxsize=256)
@@ -126,7 +144,7 @@ def _levels(
             raise InvalidRequest("feature_map", reason)
         tiles += -(-rows // TILE[0]) * -(-columns // TILE[1])
     return Levels(
-        kernel_cells(maps),
+        tuple(kernel_sides(*pair, rows) for pair, (rows, _) in zip(maps, grids, strict=True)),
         tuple(columns for _, columns in grids),
         kernel_numbers(choices, numbers),
         kernel_ranges(numbers, len(maps)),

@@ -10,7 +10,10 @@ import triton
 import triton.language as tl
 
 from cass_core.ops.loss_math import loss_and_slope
-from cass_core.ops.tiles import locate, soft_tile
+from cass_core.ops.tiles import locate, sides, soft_tile
+from cass_core.specs.enums import MERGES
+
+_SUM = tl.constexpr(MERGES["sum"])
 
 
 @triton.jit
@@ -94,15 +97,20 @@ def target_kernel(
     s = tl.load(logits + offset, mask=inside, other=0.0).to(real)
     y = tl.load(target + offset, mask=inside, other=0.0)
     if target.dtype.element_ty == tl.uint8:
-        y = tl.div_rn(y.to(tl.float32), 255.0)
+        # value / 255 as rounded once, for all 256 values: a quotient, and what it is wrong by.
+        value = y.to(tl.float32)
+        y = value * (1.0 / 255.0)
+        y = tl.fma(tl.fma(y, -255.0, value), 1.0 / 255.0, y)
     weight = s
+    # Loss and slope are NaN there too.
+    s = tl.where((y >= 0.0) & (y <= 1.0), s, float("nan"))
     if LOSS.weighted:
         weight = tl.load(weights + offset, mask=inside, other=0.0).to(real)
     total = _write(s, y.to(real), inside, offset, losses, grad, heads, rests, weight, divisor, LOSS)
     tl.store(sums + program, total)
 
 
-@triton.jit(do_not_specialize=["height", "width", "patch", "h", "w", "heads", "rests"])
+@triton.jit(do_not_specialize=["patch", "heads", "rests"])
 def boxes_kernel(
     logits: tl.tensor,
     xyxy: tl.tensor,
@@ -111,11 +119,9 @@ def boxes_kernel(
     losses: tl.tensor,
     grad: tl.tensor,
     sums: tl.tensor,
-    height: tl.tensor,
-    width: tl.tensor,
     patch: tl.tensor,
-    h: tl.tensor,
-    w: tl.tensor,
+    cells: tl.tuple,
+    scale: tl.tuple,
     columns: tl.tensor,
     numbers: tl.tuple,
     bounds: tl.tuple,
@@ -128,16 +134,19 @@ def boxes_kernel(
 ) -> None:
     """One program a tile; its target stays in registers."""
     tile = tl.program_id(0)
-    image, row, column, offset, inside = locate(tile, h, w, patch, columns, BLOCK_Y, BLOCK_X)
+    h, w, rows = sides(cells)
+    # Of half-precision logits 8 columns fit in a load, of the gradient 4 in a store: with 8 of one
+    # and 4 of the other, each patch would have to change its lane in between.
+    image, row, column, offset, inside = locate(tile, rows, columns, BLOCK_Y, BLOCK_X, 4)
     real = tl.float64 if logits.dtype.element_ty == tl.float64 else tl.float32
     # Asked for before the boxes are: it arrives while they are worked on.
     s = tl.load(logits + offset, mask=inside, other=0.0).to(real)
-    y, _ = soft_tile(
+    y, _, is_reached = soft_tile(
         image,
         row,
         column,
         (xyxy, offsets, sizes),
-        (height, width),
+        scale,
         (h, w),
         patch,
         numbers,
@@ -147,7 +156,14 @@ def boxes_kernel(
         BLOCK_Y,
         BLOCK_X,
     )
-    total = _write(s, y.to(real), inside, offset, losses, grad, heads, rests, s, sums, LOSS)
+    if SHAPE.merge == _SUM:
+        s = tl.where(y <= 1.0, s, float("nan"))  # as of any target
+    # With a target of 0 the compiler leaves out what is of objects alone; most tiles have none.
+    if is_reached:
+        total = _write(s, y.to(real), inside, offset, losses, grad, heads, rests, s, sums, LOSS)
+    else:
+        none = tl.zeros_like(s)
+        total = _write(s, none, inside, offset, losses, grad, heads, rests, s, sums, LOSS)
     tl.store(sums + tile, total)
 
 

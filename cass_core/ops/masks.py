@@ -12,7 +12,7 @@ from cass_core.ops.launch import TILE, MaskArguments, launch
 from cass_core.ops.tiles import locate, sides, soft_tile
 
 
-@triton.jit(do_not_specialize=["batch", "height", "width", "patch"])
+@triton.jit(do_not_specialize=["batch", "patch"])
 def _mask_kernel(
     xyxy: tl.tensor,
     offsets: tl.tensor,
@@ -20,10 +20,9 @@ def _mask_kernel(
     mask: tl.tensor,
     owners: tl.tensor,
     batch: tl.tensor,
-    height: tl.tensor,
-    width: tl.tensor,
     patch: tl.tensor,
     cells: tl.tuple,
+    scales: tl.tuple,
     columns: tl.tuple,
     numbers: tl.tuple,
     ranges: tl.tuple,
@@ -34,27 +33,25 @@ def _mask_kernel(
 ) -> None:
     """One program a tile; the tiles of the first map come first.
 
-    ``cells`` holds the sides of each map as `sides` takes them, ``ranges`` the bounds of its
-    boxes' longer sides, ``columns`` its patches a row: whether those are a multiple of 16 is
-    compiled in, since it decides how wide a store can be.
+    ``cells`` holds the sides of each map as `sides` takes them, ``scales`` its cells a pixel as
+    `image_of` does, ``ranges`` the bounds of its boxes' longer sides, ``columns`` its patches a
+    row: whether those are a multiple of 16 is compiled in, since it decides how wide a store can
+    be.
     """
     tile = tl.program_id(0)
     map_start = tl.zeros([], tl.int64)
     for i in tl.static_range(len(columns)):
-        h, w = sides(cells[i])
-        rows = tl.cdiv(h, tl.minimum(patch, h))
+        h, w, rows = sides(cells[i])
         tiles = batch * tl.cdiv(rows, BLOCK_Y) * tl.cdiv(columns[i], BLOCK_X)
         if (tile >= 0) & (tile < tiles):
-            image, row, column, offset, inside = locate(
-                tile, h, w, patch, columns[i], BLOCK_Y, BLOCK_X
-            )
+            image, row, column, offset, inside = locate(tile, rows, columns[i], BLOCK_Y, BLOCK_X)
             offset += map_start
-            value, owner = soft_tile(
+            value, owner, _ = soft_tile(
                 image,
                 row,
                 column,
                 (xyxy, offsets, sizes),
-                (height, width),
+                scales[i],
                 (h, w),
                 patch,
                 numbers,
@@ -91,9 +88,12 @@ def launch_masks(*arguments: Any) -> tuple[Tensor, Tensor]:
             mask,
             owner,
             given.batch,
-            *given.image_size,
             given.choices[0],
-            *levels[:4],
+            levels.sides,
+            given.scales(),
+            levels.columns,
+            levels.numbers,
+            levels.ranges,
             levels.shape,
             given.return_owner,
             *TILE,

@@ -163,19 +163,33 @@ def kernel_shape(choices: Sequence[int], numbers: Sequence[float], sizes: bool) 
     return Shape(*flags, merge, sizes, len(numbers) > _RANGES)
 
 
-def kernel_cells(maps: Sequence[tuple[int, int]]) -> tuple[tuple[float, ...], ...]:
-    """The sides of maps, each as its upper and its lower 16 bits, for `cass_core.ops.tiles.sides`.
+def kernel_sides(*sides: int) -> tuple[float, ...]:
+    """Whole numbers, each as its upper and its lower 16 bits, for `cass_core.ops.tiles.sides`.
 
     As floats, since Triton never compiles these in. Of integers in a tuple it compiles in which are
     1 or multiples of 16, even where ``do_not_specialize`` names the tuple.
 
     Example:
-        >>> kernel_cells([(92, 70_000)])
-        ((0.0, 92.0, 1.0, 4464.0),)
+        >>> kernel_sides(92, 70_000)
+        (0.0, 92.0, 1.0, 4464.0)
     """
-    return tuple(
-        tuple(float(half) for side in pair for half in divmod(side, 1 << 16)) for pair in maps
-    )
+    return tuple(float(half) for side in sides for half in divmod(side, 1 << 16))
+
+
+def kernel_scale(cells: Sequence[int], pixels: Sequence[int]) -> tuple[float, ...]:
+    """Cells a pixel of each axis, for `cass_core.ops.tiles.image_of`, which then divides nothing.
+
+    Each quotient, in float64, is the sum of three numbers that float32 holds.
+
+    Example:
+        >>> kernel_scale((23, 40), (736, 1280))
+        (0.03125, 0.0, 0.0, 0.03125, 0.0, 0.0)
+    """
+    found: list[float] = []
+    for side, length in zip(cells, pixels, strict=True):
+        head, rest = split_number(side / length)
+        found += head, *split_number(rest)
+    return tuple(found)
 
 
 def kernel_ranges(numbers: Sequence[float], maps: int) -> tuple[tuple[float, ...], ...]:

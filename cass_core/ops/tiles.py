@@ -61,37 +61,44 @@ def _tile_patches(BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr) -> tl.tuple:
 @triton.jit
 def locate(
     tile: tl.tensor,
-    h: tl.tensor,
-    w: tl.tensor,
-    patch: tl.tensor,
+    rows: tl.tensor,
     columns: tl.tensor,
     BLOCK_Y: tl.constexpr,
     BLOCK_X: tl.constexpr,
+    VECTOR: tl.constexpr = _LANES,
 ) -> tl.tuple:
     """Where a tile of a batch's feature map lies; the tiles of the first image come first.
 
     Returns its image, its first row and column, the offset of each of its patches in the flat
     output of the map, and whether there is such a patch.
+
+    Args:
+        VECTOR: how many neighbouring columns a lane takes, at most.
     """
-    rows = tl.cdiv(h, tl.minimum(patch, h))
-    across = tl.cdiv(columns, BLOCK_X)
-    down = tl.cdiv(rows, BLOCK_Y)
-    image = tile // (down * across)
-    row = (tile // across) % down * BLOCK_Y
-    column = tile % across * BLOCK_X
+    # Unsigned, since a division of signed numbers takes half as long again.
+    across = tl.cdiv(columns, BLOCK_X).to(tl.uint32)
+    down = tl.cdiv(rows, BLOCK_Y).to(tl.uint32)
+    line = tile.to(tl.uint32) // across
+    column = (tile.to(tl.uint32) - line * across).to(tl.int32) * BLOCK_X
+    image = line // down
+    row = (line - image * down).to(tl.int32) * BLOCK_Y
+    image = image.to(tl.int32)
     r, c = _tile_patches(BLOCK_Y, BLOCK_X)
     r += row
     c += column
-    offset = image.to(tl.int64) * rows * columns + r * columns + c
+    offset = tl.max_contiguous(
+        image.to(tl.int64) * rows * columns + r * columns + c, [1, 1, VECTOR]
+    )
     return image, row, column, offset, (r < rows) & (c < columns)
 
 
 @triton.jit
 def sides(halves: tl.tuple) -> tl.tuple:
-    """(h, w) of a map, from what `cass_core.ops.spec_args.kernel_cells` gives."""
+    """(h, w) of a map and its rows of patches, of `cass_core.ops.spec_args.kernel_sides`."""
     h = tl.cast(halves[0], tl.int32) * 65536 + tl.cast(halves[1], tl.int32)
     w = tl.cast(halves[2], tl.int32) * 65536 + tl.cast(halves[3], tl.int32)
-    return h, w
+    rows = tl.cast(halves[4], tl.int32) * 65536 + tl.cast(halves[5], tl.int32)
+    return h, w, rows
 
 
 @triton.jit
@@ -99,19 +106,23 @@ def image_of(
     image: tl.tensor,
     offsets: tl.tensor,
     sizes: tl.tensor,
-    image_size: tl.tuple,
+    scale: tl.tuple,
     cells: tl.tuple,
     SIZES: tl.constexpr,
 ) -> tl.tuple:
-    """First and one past the last box of an image, and the cells a pixel of its axes, float64."""
+    """First and one past the last box of an image, and the cells a pixel of its axes, float64.
+
+    Args:
+        scale: the latter, of `cass_core.ops.spec_args.kernel_scale`, where images have one size.
+    """
     begin = tl.load(offsets + image)
     end = tl.load(offsets + image + 1)
     if SIZES:
         inverse_y = cells[0] / tl.load(sizes + 2 * image)
         inverse_x = cells[1] / tl.load(sizes + 2 * image + 1)
     else:
-        inverse_y = tl.cast(cells[0], tl.float64) / image_size[0].to(tl.float64)
-        inverse_x = tl.cast(cells[1], tl.float64) / image_size[1].to(tl.float64)
+        inverse_y = tl.cast(scale[0], tl.float64) + scale[1] + scale[2]
+        inverse_x = tl.cast(scale[3], tl.float64) + scale[4] + scale[5]
     return begin, end, inverse_y, inverse_x
 
 
@@ -155,7 +166,7 @@ def soft_tile(
     row: tl.tensor,
     column: tl.tensor,
     boxes: tl.tuple,
-    image_size: tl.tuple,
+    scale: tl.tuple,
     cells: tl.tuple,
     patch: tl.tensor,
     numbers: tl.tuple,
@@ -165,11 +176,14 @@ def soft_tile(
     BLOCK_Y: tl.constexpr,
     BLOCK_X: tl.constexpr,
 ) -> tl.tuple:
-    """Value and owner of an image's patches row .. row + BLOCK_Y, column .. column + BLOCK_X.
+    """An image's patches row .. row + BLOCK_Y, column .. column + BLOCK_X.
+
+    Returns their values and owners, and whether any box may reach them: else both are as without
+    boxes.
 
     Args:
         boxes: pointers to xyxy, offsets and sizes, as of `cass_core.ops.masks.launch_masks`.
-        image_size: height and width of every image; without meaning where SHAPE.sizes is true.
+        scale: as of `image_of`; without meaning where SHAPE.sizes is true.
         cells: (h, w) of the map.
         patch: cells of a patch's side.
         numbers, SHAPE: as of `cass_core.ops.geometry.place_boxes`.
@@ -177,9 +191,7 @@ def soft_tile(
     """
     expansion, min_size = numbers[2], numbers[3]
     xyxy, offsets, sizes = boxes
-    begin, end, inverse_y, inverse_x = image_of(
-        image, offsets, sizes, image_size, cells, SHAPE.sizes
-    )
+    begin, end, inverse_y, inverse_x = image_of(image, offsets, sizes, scale, cells, SHAPE.sizes)
     patch_y = tl.minimum(patch, cells[0])
     patch_x = tl.minimum(patch, cells[1])
     top, left, y, x = tile_centres(row, column, cells, patch, BLOCK_Y, BLOCK_X)
@@ -189,6 +201,7 @@ def soft_tile(
     value = tl.zeros([BLOCK_X // _LANES, BLOCK_Y, _LANES], tl.float32)
     owner = tl.full([BLOCK_X // _LANES, BLOCK_Y, _LANES], -1, tl.int32)
     lane = tl.arange(0, _BOXES)
+    is_reached = begin < begin
     start = begin
     while start < end:
         corners = xyxy + 4 * (start + lane)
@@ -203,6 +216,7 @@ def soft_tile(
         near_y = _may_reach(y1, y2, inverse_y.to(tl.float32), top, bottom, expansion, min_size)
         left_over = tl.sum(tl.where(live & near_x & near_y, 1 << lane, 0), axis=0)
         if left_over != 0:
+            is_reached = True
             placed = place_boxes(
                 (x1, y1, x2, y2), (inverse_y, inverse_x), (top, left), cells, numbers, SHAPE
             )
@@ -219,4 +233,4 @@ def soft_tile(
         start += _BOXES
     if SHAPE.merge == _CLIPPED_SUM:
         value = tl.minimum(value, 1.0)
-    return value, owner
+    return value, owner, is_reached

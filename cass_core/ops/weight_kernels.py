@@ -48,7 +48,7 @@ def _left_out(
     column: tl.tensor,
     boxes: tl.tuple,
     regions: tl.tuple,
-    image_size: tl.tuple,
+    scale: tl.tuple,
     cells: tl.tuple,
     patch: tl.tensor,
     numbers: tl.tuple,
@@ -61,9 +61,7 @@ def _left_out(
     """Step 1 of the weights: which patches of a tile are outside, or ignored and in no core."""
     xyxy, offsets, sizes = boxes
     valid_region, ignored, ignored_offsets = regions
-    begin, end, inverse_y, inverse_x = image_of(
-        image, offsets, sizes, image_size, cells, SHAPE.sizes
-    )
+    begin, end, inverse_y, inverse_x = image_of(image, offsets, sizes, scale, cells, SHAPE.sizes)
     inverse = (inverse_y, inverse_x)
     top, left, y, x = tile_centres(row, column, cells, patch, BLOCK_Y, BLOCK_X)
     found = (y + x) < 0.0  # nowhere
@@ -96,7 +94,7 @@ def _left_out(
     return found
 
 
-@triton.jit(do_not_specialize=["batch", "height", "width", "patch"])
+@triton.jit(do_not_specialize=["batch", "patch"])
 def weighted_kernel(
     xyxy: tl.tensor,
     offsets: tl.tensor,
@@ -109,11 +107,10 @@ def weighted_kernel(
     weights: tl.tensor,
     counts: tl.tensor,
     batch: tl.tensor,
-    height: tl.tensor,
-    width: tl.tensor,
     patch: tl.tensor,
     background: tl.tensor,
     cells: tl.tuple,
+    scales: tl.tuple,
     columns: tl.tuple,
     numbers: tl.tuple,
     ranges: tl.tuple,
@@ -130,22 +127,19 @@ def weighted_kernel(
     tile = tl.program_id(0)
     map_start = tl.zeros([], tl.int64)
     for i in tl.static_range(len(columns)):
-        h, w = sides(cells[i])
-        rows = tl.cdiv(h, tl.minimum(patch, h))
+        h, w, rows = sides(cells[i])
         tiles = batch * tl.cdiv(rows, BLOCK_Y) * tl.cdiv(columns[i], BLOCK_X)
         if (tile >= 0) & (tile < tiles):
-            image, row, column, offset, inside = locate(
-                tile, h, w, patch, columns[i], BLOCK_Y, BLOCK_X
-            )
+            image, row, column, offset, inside = locate(tile, rows, columns[i], BLOCK_Y, BLOCK_X)
             offset += map_start
             boxes = (xyxy, offsets, sizes)
-            value, owner = soft_tile(
-                image, row, column, boxes, (height, width), (h, w), patch, numbers, ranges[i],
+            value, owner, _ = soft_tile(
+                image, row, column, boxes, scales[i], (h, w), patch, numbers, ranges[i],
                 SHAPE, WEIGH.owner, BLOCK_Y, BLOCK_X,
             )  # fmt: skip
             left_out = _left_out(
                 image, row, column, boxes, (valid_region, ignored, ignored_offsets),
-                (height, width), (h, w), patch, numbers, ranges[i],
+                scales[i], (h, w), patch, numbers, ranges[i],
                 SHAPE, WEIGH, BLOCK_Y, BLOCK_X,
             )  # fmt: skip
             weight = tl.where(value != 0.0, 1.0, tl.cast(background, tl.float32))
