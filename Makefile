@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 PIP := $(BIN)/pip install --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all stacks-test ray-test check lint types proto proto-check docs-check bench bench-rpc bench-loader bench-ray bench-overload bench-fleet soak gpu-check gpu-static docker-test docker-locks inference-clients client-test dist sbom audit image-check image-push docs-pages docs site clean
+.PHONY: help setup demo test test-all stacks-test ray-test check lint types proto proto-check docs-check bench bench-rpc bench-loader bench-ray bench-overload bench-fleet soak gpu-check gpu-static gpu-host docker-test docker-locks inference-clients client-test dist sbom audit image-check image-push docs-pages docs site clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -162,6 +162,9 @@ gpu-check: ## on a CUDA machine: kernels natively, sanitizer, GPU benchmarks, on
 
 gpu-static: $(READY) ## the kernels' registers, spills, widths and instructions, without a GPU (OUT, BESIDE)
 	$(BIN)/python -m benchmarks.core.gpu_static $(if $(OUT),--out $(OUT)) $(if $(BESIDE),--beside $(BESIDE))
+
+gpu-host: $(READY) ## what a call on a GPU takes its host, without a GPU (OUT, ROUNDS)
+	$(BIN)/python -m benchmarks.core.gpu_host $(if $(OUT),--out $(OUT)) $(if $(ROUNDS),--rounds $(ROUNDS))
 
 # SERVER_IMAGE and CLIENT_IMAGE name images that are there already; else they are built.
 docker-test: $(READY) ## the container images, built and run with docker or podman (ARGS)

@@ -101,6 +101,23 @@ def losses() -> Iterator[str]:
         )
 
 
+def limits() -> Iterator[str]:
+    """What the kernels' machine code and the cards' data sheets allow at best."""
+    yield from head("at least, µs", "card", "memory", "instructions", "float64", "of a copy")
+    for case, cards in results("gpu_static")["limits"].items():
+        for card, found in cards.items():
+            share = found["memory"] / max(found.values())
+            yield row(case, card, *map(number, found.values()), f"{share:.2f}")
+
+
+def host() -> Iterator[str]:
+    """What a call on a GPU takes its host."""
+    yield from run_of("gpu_host")
+    yield from head("", "µs")
+    for name, microseconds in results("gpu_host")["microseconds"].items():
+        yield row(name.strip(), number(microseconds))
+
+
 def remote() -> Iterator[str]:
     """A call in the process and to a server."""
     yield from run_of("rpc")
@@ -222,7 +239,8 @@ def ray() -> Iterator[str]:
 
 
 BLOCKS: dict[str, Callable[[], Iterator[str]]] = {
-    made.__name__: made for made in (masks, losses, remote, loader, memory, rpc, overload, ray)
+    made.__name__: made
+    for made in (masks, losses, limits, host, remote, loader, memory, rpc, overload, ray)
 }
 
 

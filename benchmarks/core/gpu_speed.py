@@ -13,6 +13,7 @@ from torch import Tensor
 
 from benchmarks.common.measure import interleaved
 from benchmarks.core.audited import audited_masks
+from benchmarks.core.roofline import LOSS, LOSS_FROM_BOXES, Card, share
 from cass_core import BoxBatch, CassLoss, LossSpec, MaskSpec, generate_mask
 from cass_core.ops.backend import DeviceBoxes, to_device
 from cass_core.ops.spec_args import loss_options, mask_options
@@ -25,7 +26,7 @@ REPEATS = 20
 # Logits take turns, so that nobody finds them in the cache.
 SETS = 4
 SPEC = MaskSpec()
-# Of the speed of a copy that moves as many bytes.
+# Of the speed of a copy that moves as many bytes, or of what the card allows if that is less.
 _LEAST = 0.7
 
 Call = Callable[[int], object]
@@ -105,10 +106,10 @@ def _masks() -> list[Figure]:
 
 
 def _losses() -> list[Figure]:
-    images, side = 64, 320
+    images, (side, _) = LOSS.images, LOSS.cells
     count = images * side * side
     logits = [torch.randn(images, side, side, device="cuda") for _ in range(SETS)]
-    placed = _placed(images, 30, (8 * side, 8 * side))
+    placed = _placed(images, LOSS.boxes, LOSS.image_size)
     mask = mask_options(SPEC)
     flat, _ = torch.ops.cass.masks(*placed, [side, side], *mask, torch.float32, False)
     targets = [flat.view(images, side, side).clone() for _ in range(SETS)]
@@ -141,11 +142,15 @@ def _losses() -> list[Figure]:
     shape, copies = f"{images} × {side}×{side}, float32", "copy of as many bytes"
     return [
         Figure(
-            f"loss and gradient from {of}, {shape}", seconds[call], copies, seconds[copy], _LEAST
+            f"loss and gradient from {of}, {shape}",
+            seconds[call],
+            copies,
+            seconds[copy],
+            _LEAST * share(_card(), case),
         )
-        for of, call, copy in (
-            ("a mask", "from a mask", "copy for a mask"),
-            ("30 boxes", "from boxes", "copy for boxes"),
+        for of, case, call, copy in (
+            ("a mask", LOSS, "from a mask", "copy for a mask"),
+            (f"{LOSS.boxes} boxes", LOSS_FROM_BOXES, "from boxes", "copy for boxes"),
         )
     ]
 
@@ -184,6 +189,19 @@ def _latencies() -> list[Figure]:
             ("step", "CassLoss forward and backward", 100e-6),
         )
     ]
+
+
+def _card() -> Card:
+    """The current device."""
+    found = torch.cuda.get_device_properties(torch.cuda.current_device())
+    return Card(
+        found.name,
+        10 * found.major + found.minor,
+        found.multi_processor_count,
+        1e3 * found.clock_rate,
+        # Of memory that moves two bits a wire and cycle.
+        2 * found.memory_bus_width / 8 * 1e3 * found.memory_clock_rate,
+    )
 
 
 def _placed(images: int, boxes: int, image_size: tuple[int, int]) -> DeviceBoxes:

@@ -1,8 +1,9 @@
 """`make gpu-static`: what the kernels are in machine code, which needs no GPU.
 
 Each is launched as the operators launch it and compiled for a GPU that is not there. Of the code
-the table has registers, spills, the widest load and store, and how many instructions a lane has for
-a patch. It says nothing of times.
+the table has registers, spills, the widest load and store, and how many instructions a lane runs
+for a patch: where no box reaches its tile, where boxes do, and for each box. It says nothing of
+times.
 """
 
 from __future__ import annotations
@@ -10,29 +11,26 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import re
-import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import triton
 from torch import Tensor
-from triton.backends import nvidia
 
 from benchmarks.common.measure import write
 from benchmarks.common.no_gpu import Kernel, compiling
+from benchmarks.core import roofline
+from benchmarks.core.machine_code import disassembled, run
 from cass_core import LossSpec, MaskSpec
 from cass_core.ops.registration import CUDA
 from cass_core.ops.spec_args import loss_options, mask_options
 from cass_core.specs import LossKind
 
 CAPABILITIES = (80, 90, 120)
-_BIN = Path(nvidia.__file__).with_name("bin")
-_INSTRUCTION = re.compile(r"^\s*/\*([0-9a-f]{4,})\*/\s+(.*?);", re.MULTILINE)
 _OF_PATCHES = ("mask", "weighted", "target", "boxes", "scale")
 _SHAPE = (2, 92, 160)
 _KINDS: tuple[LossKind, ...] = "bce", "focal", "quality_focal", "varifocal", "soft_focal"
@@ -49,9 +47,13 @@ class Row:
         spilled: bytes of registers that a thread keeps in memory.
         load: bits of the widest load from the device's memory.
         store: bits of the widest store.
-        instructions: in all, and in the loop over the boxes that reach a tile, 0 without one.
-        box: instructions of that loop.
+        instructions: in all.
+        box: in the loop over the boxes that reach a tile; 0 without one.
         patches: of a thread; 0 in a kernel that has sums or boxes instead.
+        without_box: instructions that a lane runs where no box reaches its tile.
+        without_box_double: of them, those of float64.
+        one_box: instructions that it runs for one box.
+        one_box_double: of them, those of float64.
     """
 
     name: str
@@ -63,10 +65,14 @@ class Row:
     instructions: int
     box: int
     patches: int
+    without_box: int = 0
+    without_box_double: int = 0
+    one_box: int = 0
+    one_box_double: int = 0
 
     def cells(self) -> tuple[str, ...]:
         """As a line of the table."""
-        outside = (self.instructions - self.box) / max(1, self.patches)
+        of_patches = self.without_box, self.one_box - self.box, self.box
         return (
             f"sm_{self.capability}",
             self.name,
@@ -75,8 +81,7 @@ class Row:
             str(self.load),
             str(self.store),
             str(self.instructions),
-            f"{outside:.1f}" if self.patches else "–",
-            f"{self.box / self.patches:.1f}" if self.box and self.patches else "–",
+            *(f"{n / self.patches:.1f}" if n > 0 and self.patches else "–" for n in of_patches),
         )
 
 
@@ -88,8 +93,9 @@ _HEAD: tuple[str, ...] = (
     "load",
     "store",
     "instructions",
-    "patch",
-    "box",
+    "without",
+    "with boxes",
+    "a box",
 )
 
 
@@ -103,8 +109,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     before = {} if args.beside is None else _read(args.beside)
     _print(rows, before)
     if args.out is not None:
-        ptxas = _run("ptxas", "--version").strip().splitlines()[-1]
-        results = {"ptxas": ptxas, "kernels": [asdict(row) for row in rows]}
+        ptxas = run("ptxas", "--version").strip().splitlines()[-1]
+        kernels = [asdict(row) for row in rows]
+        results = {"ptxas": ptxas, "kernels": kernels, "limits": _limits(kernels)}
         write(args.out, "make gpu-static", results)
     return 0
 
@@ -189,52 +196,38 @@ def _row(name: str, capability: int, kernel: Kernel) -> Row:
     short = kernel.name.strip("_").removesuffix("_kernel")
     sides = (kernel.constants.get(side, 1) for side in ("BLOCK", "BLOCK_Y", "BLOCK_X"))
     patches = math.prod(sides) if short in _OF_PATCHES else 0
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(kernel.cubin)
-        file.flush()
-        usage = _run("cuobjdump", "-res-usage", file.name)
-        code = _INSTRUCTION.findall(_run("cuobjdump", "-sass", file.name))
-    found = {k: int(n) for k, n in re.findall(r"(REG|STACK|LOCAL):(\d+)", usage)}
-    code = [(int(at, 16), text) for at, text in code if not text.startswith("NOP")]
+    code = disassembled(kernel.cubin)
+    without, one = code.without_box(), code.with_box()
+    start, end = code.box_loop or (0, -1)
     return Row(
         f"{short}, {name}",
         capability,
-        found["REG"],
-        found["STACK"] + found["LOCAL"],
-        _widest(code, "LDG"),
-        _widest(code, "STG"),
-        len(code),
-        _box_loop(code),
+        code.registers,
+        code.spilled,
+        code.widest("LDG"),
+        code.widest("STG"),
+        len(code.texts),
+        end - start + 1,
         patches // (32 * kernel.warps),
+        without.instructions,
+        without.doubles,
+        one.instructions,
+        one.doubles,
     )
 
 
-def _widest(code: list[tuple[int, str]], operation: str) -> int:
-    """Bits of the widest one; without a width it is 32."""
-    widths = [0]
-    for _, text in code:
-        if match := re.search(rf"\b{operation}\.(\S+)", text):
-            sizes = [part.lstrip("US") for part in match[1].split(".")]
-            widths.append(next((int(size) for size in sizes if size.isdigit()), 32))
-    return max(widths)
-
-
-def _box_loop(code: list[tuple[int, str]]) -> int:
-    """Instructions of the longest loop that has no loop in it."""
-    loops = []
-    for at, text in code:
-        match = re.search(r"\bBRA\S*\s.*?0x([0-9a-f]+)", text)
-        if match and int(match[1], 16) < at:
-            loops.append((int(match[1], 16), at))
-    inner = [a for a in loops if not any(a != b and a[0] <= b[0] and b[1] <= a[1] for b in loops)]
-    return max((sum(low <= at <= high for at, _ in code) for low, high in inner), default=0)
-
-
-def _run(program: str, *arguments: str) -> str:
-    done = subprocess.run(
-        [_BIN / program, *arguments], capture_output=True, text=True, check=True, timeout=60
-    )
-    return done.stdout
+def _limits(kernels: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Microseconds that each case takes at least on each card, by what takes them."""
+    return {
+        name: {
+            card.name: {
+                part: round(1e6 * seconds, 2)
+                for part, seconds in roofline.limits(kernels, card, case).items()
+            }
+            for card in roofline.CARDS
+        }
+        for name, case in roofline.CASES.items()
+    }
 
 
 def _read(path: Path) -> dict[tuple[int, str], Row]:
@@ -243,7 +236,7 @@ def _read(path: Path) -> dict[tuple[int, str], Row]:
 
 
 def _print(rows: Sequence[Row], before: dict[tuple[int, str], Row]) -> None:
-    print(f"Triton {triton.__version__}; a patch and a box of it: instructions of a lane")
+    print(f"Triton {triton.__version__}; the last columns: instructions of a lane for a patch")
     lines = [_HEAD]
     for row in rows:
         lines.append(row.cells())
