@@ -140,6 +140,7 @@ def test_weights(
     assert weights[0].dtype == np.float32
 
 
+@pytest.mark.slow
 def test_figures_hatch_what_is_ignored(file: Path) -> None:
     """In a green that nothing else has, where an image has a crowd."""
     file.write_text(json.dumps(with_crowds()))
@@ -153,6 +154,7 @@ def test_figures_hatch_what_is_ignored(file: Path) -> None:
         assert (found.sum() > 100) == is_hatched
 
 
+@pytest.mark.slow
 def test_what_a_mask_does_not_teach_is_counted(tmp_path: Path) -> None:
     """Boxes of 8 pixels around the centres of cells of 8; patches of 4 cells have theirs at 16."""
     content = coco([(64, 64)] * 2, [np.array([[0, 0, 8, 8], [12, 12, 20, 20]]), np.zeros((0, 4))])
@@ -351,6 +353,7 @@ def test_help(command: list[str], words: str) -> None:
         assert word in text
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
     """1,500 masks of 250 kB are 375 MB; a run with them needs hardly more than one with 15."""
     peaks = []

@@ -36,6 +36,7 @@ def check_refused(folder: Path, *arguments: str, content: str = json.dumps(FILE)
     assert [path.name for path in folder.iterdir()] == ["file.json"]
 
 
+@pytest.mark.slow
 def test_the_memory_is_enough_for_what_is_good(tmp_path: Path) -> None:
     arguments = ("mask", "file.json", "--out", "m.npz", "--plot", "figures")
     done = cass(tmp_path, arguments, json.dumps(FILE))
@@ -53,6 +54,7 @@ def test_the_memory_is_enough_for_what_is_good(tmp_path: Path) -> None:
         ["mask", "file.json", "--out", "m.npz", "--plot", "/proc/figures"],
     ],
 )
+@pytest.mark.slow
 def test_places_that_cannot_be_written(tmp_path: Path, arguments: list[str]) -> None:
     check_refused(tmp_path, *arguments)
 

@@ -34,6 +34,8 @@ from cass_cli.files import whole_file
 from cass_core import CassError
 from tests.support.programs import ended
 
+pytestmark = pytest.mark.slow
+
 IMAGE = {"id": 1, "height": 64, "width": 96}
 FILE = {"images": [IMAGE], "annotations": [{"image_id": 1, "bbox": [8, 8, 16, 16]}]}
 needs_nodes = pytest.mark.skipif(os.geteuid() != 0, reason="needs the superuser")
@@ -222,7 +224,7 @@ def test_a_full_disk_ends_in_one_line(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     "number",
-    [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow), signal.SIGINT],
+    [signal.SIGTERM, signal.SIGHUP, signal.SIGINT],
 )
 def test_a_signal_leaves_nothing(folder: Path, number: signal.Signals) -> None:
     many = [IMAGE | {"id": i, "height": 2000, "width": 2000} for i in range(100_000)]

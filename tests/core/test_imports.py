@@ -48,6 +48,7 @@ def test_module_loads_torch() -> None:
     assert loaded_after("import cass_core; cass_core.CassLoss") == {"torch"}
 
 
+@pytest.mark.slow
 def test_a_step_on_the_cpu_loads_the_loops_alone() -> None:
     code = (
         "import torch, cass_core\n"

@@ -185,6 +185,7 @@ def health_check(**settings: Any) -> str:
     return done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_health_is_checked_by_a_name_that_the_certificate_has(tmp_path: Path) -> None:
     """Which may be for other things too, such as a URI of a service mesh."""
     pair = Authority().issue("cass.test", uri="spiffe://mesh/cass")
@@ -196,6 +197,7 @@ def test_health_is_checked_by_a_name_that_the_certificate_has(tmp_path: Path) ->
     assert "Connection refused" in health_check(port=port, tls_certificate=certificate, tls_key=key)
 
 
+@pytest.mark.slow
 def test_health_is_checked_past_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Docker and podman pass the variables of proxies on to containers."""
     for name in ("http_proxy", "https_proxy", "grpc_proxy"):

@@ -12,7 +12,8 @@ from tests.support.programs import printed
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("real", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("real", [False, True])
 def test_demo(real: bool, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     folder = tmp_path / "out [bold]"  # names are printed as they are
     arguments = ["--out", str(folder)]

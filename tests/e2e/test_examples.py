@@ -117,6 +117,7 @@ def test_hf_datasets(server: ServerProcess, tmp_path: Path) -> None:
     assert len(rows) == 128
 
 
+@pytest.mark.slow
 def test_numpy_loader(server: ServerProcess) -> None:
     start = answered(server)
     # A proxy is not asked for what is on this machine.
@@ -172,6 +173,7 @@ def test_every_client_is_told_of() -> None:
         assert how in (ROOT / source).read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_page_collates(server: ServerProcess, tmp_path: Path) -> None:
     program = PROGRAMS[0].replace("localhost:50051", server.address)
     assert server.address in program
@@ -210,6 +212,7 @@ def test_page_adds_masks(server: ServerProcess, capsys: pytest.CaptureFixture[st
     np.testing.assert_allclose(names["masks"][0], expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_page_takes_losses(server: ServerProcess, capsys: pytest.CaptureFixture[str]) -> None:
     program = PROGRAMS[3].replace("localhost:50051", server.address)
     assert server.address in program
@@ -224,6 +227,7 @@ def test_page_takes_losses(server: ServerProcess, capsys: pytest.CaptureFixture[
     assert float(capsys.readouterr().out) == pytest.approx(float(expected), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_page_keeps_memory() -> None:
     """In a process of its own: it is for good."""
     printed("-c", PROGRAMS[4])

@@ -45,6 +45,7 @@ def test_start(server: ServerProcess, tmp_path: Path, monkeypatch: pytest.Monkey
     assert found == "(1, 8, 8) 1.0\n"
 
 
+@pytest.mark.slow
 def test_pictures_of_start(tmp_path: Path) -> None:
     """On drawn scenes, as the commands name them; test_readme.py runs the sheet."""
     write_coco(tmp_path / "instances.json", tmp_path / "pictures", (41, 42))

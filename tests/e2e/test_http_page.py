@@ -79,6 +79,7 @@ def test_all_paths_are_told(service: str) -> None:
         assert f"| `{method.upper()} {path}` |" in page(PAGE)
 
 
+@pytest.mark.slow
 def test_program() -> None:
     (program,) = programs(page(PAGE))
     assert json.loads(printed("-c", program)) == {"status": "SERVING"}

@@ -188,6 +188,7 @@ def run(command: list[str], folder: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_info(server: ServerProcess, tmp_path: Path) -> None:
     for name in ("docs/deployment.md", "docs/operations.md", "docs/start.md"):
         (command,) = (c for c in shown(name, "cass info") if len(c) == 4)
@@ -195,6 +196,7 @@ def test_info(server: ServerProcess, tmp_path: Path) -> None:
         assert server.address in told
 
 
+@pytest.mark.slow
 def test_plan_of_a_fleet(tmp_path: Path) -> None:
     """With the costs that are measured on the way to it."""
     shutil.copy(ROOT / "benchmarks" / "results" / "fleet.json", tmp_path)

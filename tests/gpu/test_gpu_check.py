@@ -47,6 +47,7 @@ def test_its_checks_pass_in_the_interpreter(shared: Path, tmp_path: Path) -> Non
     assert outcomes.count("passed") >= 12
 
 
+@pytest.mark.slow
 def test_some_of_the_checks() -> None:
     done = run("--interpret", "--only", "empty_images", "memcheck", "--no-sanitizer")
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]

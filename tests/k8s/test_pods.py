@@ -75,6 +75,7 @@ def test_a_pod_that_is_full_is_alive_and_ready(manifests: Manifests, tmp_path: P
                 assert is_answer(answer.result(timeout=LIMIT), number)
 
 
+@pytest.mark.slow
 def test_a_client_finds_a_pod_that_is_added_once_its_connection_is_old(
     manifests: Manifests,
 ) -> None:
@@ -104,6 +105,7 @@ def test_a_client_finds_a_pod_that_is_added_once_its_connection_is_old(
                 assert time.monotonic() < end
 
 
+@pytest.mark.slow
 def test_with_tls_a_program_probes_what_a_kubelet_cannot(tmp_path: Path) -> None:
     """The files are those of the Secret, mounted elsewhere."""
     manifests = render("cpu", "tls")

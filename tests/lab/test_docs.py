@@ -37,6 +37,7 @@ def app() -> typer.Typer:
 
 
 @pytest.mark.timeout(100)
+@pytest.mark.slow
 def test_pictures(
     app: typer.Typer, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

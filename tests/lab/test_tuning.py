@@ -92,6 +92,7 @@ def test_another_basis_is_another_study(tmp_path: Path) -> None:
     assert len(first.seen) == len(second.seen) == 6
 
 
+@pytest.mark.slow
 def test_values_of_every_kind(tmp_path: Path) -> None:
     space = parse_space(
         ["base_sigma=0.5,[0.4,0.6]", "use_subpixel_offset=True,false", "decay_type=linear,gaussian"]

@@ -95,6 +95,7 @@ def test_streams(client: CassClient) -> None:
     same(got, [small, large, small, large, large, small])
 
 
+@pytest.mark.slow
 def test_limits_that_have_changed() -> None:
     expected = generate_mask(BOXES, SIZE, MAPS, SPEC)
     with CassClient(f"127.0.0.1:{free_port()}", timeout=60) as client:
@@ -123,6 +124,7 @@ def test_work_is_split_where_the_server_says_how_much_it_takes(work: int, calls:
     assert service.calls == calls
 
 
+@pytest.mark.slow
 def test_what_is_wrong_is_not_split() -> None:
     """A server refuses for other reasons too."""
     boxes = [np.array([[0, 0, 9, 9], [0, 0, 9, 9]], np.float32)] * 4

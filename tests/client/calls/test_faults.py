@@ -118,6 +118,7 @@ def taken(batches: Any, seconds: float = LIMIT) -> tuple[int, Any]:
     return seed, masks
 
 
+@pytest.mark.slow
 def test_all_killed_and_one_started_again() -> None:
     (port,) = lasting_ports(1)
     with (
@@ -257,6 +258,7 @@ def test_a_stopped_server_with_a_fallback(two: Two) -> None:
 
 
 @pytest.mark.parametrize("after", [10, 200, 100_000, 3_000_000])
+@pytest.mark.slow
 def test_a_connection_that_breaks_before_or_in_an_answer(two: Two, after: int) -> None:
     with (
         BreakingProxy(two.well, [after]) as proxy,

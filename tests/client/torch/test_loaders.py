@@ -83,6 +83,7 @@ def test_every_sample_comes_once_with_its_mask(
         np.testing.assert_array_equal(arrays[f"{name}/masks"], masks[indices], name)
 
 
+@pytest.mark.slow
 def test_an_error_in_a_worker_names_the_box(server: ServerProcess) -> None:
     printed = run("bad_sample", server.address, "fork", "")
     assert "Caught InvalidRequest in DataLoader worker process 0" in printed
@@ -96,6 +97,7 @@ def test_ctrl_c_ends_all(server: ServerProcess) -> None:
         interrupt_after(program, "batch", 1)
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_workers_that_wait_for_an_answer(tmp_path: Path) -> None:
     (tmp_path / "warm").touch()
     with (

@@ -8,6 +8,8 @@ import pytest
 
 from tests.support.programs import printed
 
+pytestmark = pytest.mark.slow
+
 # What the parent did before the fork; and what the child of it can do.
 USES = {
     "nothing": ("", "answered"),

@@ -12,6 +12,8 @@ from tests.server.support.processes import LIMIT, held, wait_until
 from tests.support.programs import running_program
 from tests.support.servers import serving
 
+pytestmark = pytest.mark.slow
+
 # More than there are threads for them, with hours to wait.
 ASK = """
     import sys, threading

@@ -13,7 +13,7 @@ import cass_client
 from tests.client.torch.test_loaders import run
 from tests.support.programs import printed
 
-pytestmark = pytest.mark.timeout(220)
+pytestmark = [pytest.mark.timeout(220), pytest.mark.slow]
 
 glibc = pytest.mark.skipif(
     sys.platform != "linux" or platform.libc_ver()[0] != "glibc", reason="glibc's malloc alone"

@@ -41,6 +41,7 @@ NAMES = {"torch", "torch._dynamo", "numba", "triton", "matplotlib", "PIL", "type
 HEAVY = f"print(sorted({NAMES} & set(sys.modules)))"
 
 
+@pytest.mark.slow
 def test_import_is_light() -> None:
     assert printed("-c", f"import sys, cass_client; {HEAVY}") == "[]\n"
     torch_alone = "['torch']\n"  # and not its compiler, which takes as long once more
@@ -76,6 +77,7 @@ def test_remote_calls_load_nothing_heavy(address: str) -> None:
 
 
 @pytest.mark.parametrize("use", ["next(answers)", "for _ in answers: break", "iter(answers)"])
+@pytest.mark.slow
 def test_a_stream_that_the_program_holds_at_its_end(address: str, use: str) -> None:
     """Is closed, and gRPC's threads with it, before Python stops them with locks in their hands."""
     program = f"""

@@ -62,6 +62,7 @@ DNS_PROGRAM = """
 """
 
 
+@pytest.mark.slow
 def test_the_address_behind_a_name_changes() -> None:
     (port,) = lasting_ports(1)
     with (

@@ -49,6 +49,7 @@ def test_tls(files: Files) -> None:
         assert ask(server.address, tls=Tls(ca=files.ca, server_name="cass.example")) == "cpu"
 
 
+@pytest.mark.slow
 def test_several_servers(files: Files) -> None:
     arguments = files.server_arguments()
     with serving(*arguments) as first, serving(*arguments) as second:
@@ -110,6 +111,7 @@ def test_a_token_file_that_changes(tmp_path: Path) -> None:
         assert asyncio.run(ask_async()) == "cpu"
 
 
+@pytest.mark.slow
 def test_a_token_that_changes_under_several_threads(tmp_path: Path) -> None:
     """One of them is refused first, and reads the file; to the others it has not changed then."""
     known = put(tmp_path / "known", TOKEN.encode())
@@ -215,6 +217,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         ask("localhost:1", token_file=empty)
 
 
+@pytest.mark.slow
 def test_the_command_line(files: Files) -> None:
     token = put(files.folder / "token", TOKEN.encode())
     ca, (certificate, key) = files.ca, files.pair("client")

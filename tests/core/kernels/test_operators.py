@@ -65,6 +65,7 @@ def arguments(logits: Tensor, spec: LossSpec = LossSpec()) -> tuple[Any, ...]:  
 
 
 @pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.slow
 def test_opcheck_of_losses(reduction: Any) -> None:
     logits = some_logits().requires_grad_()
     inputs = arguments(logits, LossSpec(reduction=reduction))
@@ -76,6 +77,7 @@ def test_opcheck_of_losses(reduction: Any) -> None:
 
 
 @pytest.mark.timeout(300)  # the interpreter takes a minute of a core
+@pytest.mark.slow
 def test_opcheck_of_masks_and_scale() -> None:
     xyxy, offsets = arguments(some_logits())[1:3]
     sizes = torch.tensor([SIZE] * 3, dtype=torch.float64)

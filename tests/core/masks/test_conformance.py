@@ -79,6 +79,7 @@ def test_float16_is_the_rounded_mask(cases: list[Case], make: MakeMask, number: 
 
 
 @pytest.mark.parametrize("number", range(0, CASES, 10))
+@pytest.mark.slow
 def test_bfloat16_is_the_rounded_mask(cases: list[Case], number: int) -> None:
     case = cases[number]
     boxes = [torch.tensor(b, dtype=torch.float32).reshape(-1, 4) for b in case["boxes"]]

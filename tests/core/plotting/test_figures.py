@@ -361,6 +361,7 @@ def test_boxes_without_a_patch_are_marked() -> None:
         assert [patch.get_linestyle() for patch in axes.patches] == [":"] * 2
 
 
+@pytest.mark.slow
 def test_names_are_no_formulas() -> None:
     """With mathtext the second would be an error and the first lose its dollars."""
     for name in ("a$x^2$b", r"$\frac{1}$", "50% of $"):

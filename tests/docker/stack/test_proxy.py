@@ -33,7 +33,7 @@ from tests.server.support.raw_http2 import Connection, opening
 from tests.support.callers import calling
 from tests.support.servers import ServerProcess, server_process, serving
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.timeout(120), pytest.mark.slow]
 
 FIRST, SECOND = "127.0.0.2", "127.0.0.3"
 """All servers have the same port, as containers do; so each has an address of its own."""

@@ -29,6 +29,7 @@ def predictor(seed: int) -> Predictor:
 
 
 @pytest.mark.parametrize("name", ["baseline", "object weights, bce", "level_ranges, cornernet"])
+@pytest.mark.slow
 def test_a_predictor_learns(name: str, data: Data, tmp_path: Path) -> None:
     run = Run(VARIANTS[name], "recall", 0, 8, RECIPE)
     store = Store(tmp_path)

@@ -19,6 +19,7 @@ SIZE, MAP, SPEC = (96, 160), (12, 20), MaskSpec(patch_size=1)
 BOXES = street_boxes(2, 5, image_size=SIZE)
 
 
+@pytest.mark.slow
 def test_calls_and_streams(tmp_path: Path) -> None:
     expected = generate_mask(BOXES, SIZE, MAP, SPEC)
     address = f"unix:{tmp_path}/cass.sock"

@@ -397,6 +397,7 @@ def test_a_computation_that_hangs_breaks_the_device(monkeypatch: pytest.MonkeyPa
         stuck.join(LIMIT)
 
 
+@pytest.mark.slow
 def test_device_and_stream_are_made_current_once_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """And never changed back: to make another device's stream current makes a context there."""
     made: list[tuple[str, Any, int]] = []
@@ -423,6 +424,7 @@ def test_device_and_stream_are_made_current_once_a_thread(monkeypatch: pytest.Mo
     assert engine.gpu_memory_bytes() == 7 << 20
 
 
+@pytest.mark.slow
 def test_memory_is_asked_for_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not by each request."""
     asked: list[int] = []

@@ -222,6 +222,7 @@ def test_many_callers_at_once(server: ServerProcess) -> None:
     assert not wrong
 
 
+@pytest.mark.slow
 def test_a_port_that_is_taken() -> None:
     port = free_port()
     with socket.socket() as taken:

@@ -170,6 +170,7 @@ def test_calls_of_the_sdk_are_in_the_trace_of_their_caller(
     assert [span.parent_span_id.hex() for span in asked] == parents
 
 
+@pytest.mark.slow
 def test_workers_send_theirs() -> None:
     with (
         traced(http_collector, "--workers", "2") as (address, spans),

@@ -59,6 +59,7 @@ def test_version() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{__version__}\n", "")
 
 
+@pytest.mark.slow
 def test_what_cannot_be_served_is_one_line() -> None:
     done = cass_server("serve", "--device", "cuda:99")
     assert (done.returncode, done.stdout) == (1, "")

@@ -100,6 +100,7 @@ def test_sigterm_answers_what_was_accepted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("workers", "number"), [(1, signal.SIGTERM), (2, signal.SIGTERM), (2, signal.SIGKILL)]
 )
+@pytest.mark.slow
 def test_a_signal_under_load(workers: int, number: signal.Signals) -> None:
     """Every caller has right answers, then one UNAVAILABLE, whatever else is connected.
 
@@ -204,6 +205,7 @@ def test_sigterm_waits_for_a_stream_that_is_answered(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.slow
 def test_peers_that_were_killed_hold_up_nothing(workers: str) -> None:
     """With streams open, idle and busy, and watches, just before the signal."""
     entry = prefixed(pb.StreamMasksRequest(request=numbered_request(7)).SerializeToString())

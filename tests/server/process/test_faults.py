@@ -254,6 +254,7 @@ def test_a_message_over_the_limit_ends_its_call_alone(server: ServerProcess) -> 
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.slow
 def test_a_full_disk_for_the_log(workers: str) -> None:
     port = free_port()
     arguments = ["serve", "--port", str(port), "--device", "cpu", "--workers", workers]

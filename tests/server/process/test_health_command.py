@@ -14,6 +14,8 @@ from tests.server.support.processes import cass_server
 from tests.support.programs import ended
 from tests.support.servers import serving
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     "address",

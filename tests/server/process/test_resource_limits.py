@@ -29,6 +29,7 @@ KIB = 1 << 10
     ],
     ids=["files", "memory"],
 )
+@pytest.mark.slow
 def test_a_start_with_too_little(limit: int, value: int, reasons: set[str], workers: str) -> None:
     done = ended(
         *("-m", "cass_server", "serve", "--port", "0", "--device", "cpu", "--workers", workers),

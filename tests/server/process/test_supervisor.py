@@ -24,6 +24,8 @@ from cass_server.process.worker_channel import WorkerChannel
 from tests.server.support.processes import LIMIT, health
 from tests.support.servers import ServerProcess, server_process
 
+pytestmark = pytest.mark.slow
+
 _PROGRAM = Path(__file__).parents[1] / "support" / "programs" / "supervised.py"
 
 

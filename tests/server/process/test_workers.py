@@ -26,6 +26,8 @@ from tests.server.support.observed import Samples, counters, in_flight, scrape, 
 from tests.server.support.processes import LIMIT, cass_server, health, wait_until
 from tests.support.servers import ServerProcess, serving
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[ServerProcess]:

@@ -11,7 +11,7 @@ import pytest
 from tests.server.support.processes import cass_server, free_port
 from tests.support.programs import ended
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = [pytest.mark.timeout(90), pytest.mark.slow]
 
 
 @pytest.mark.parametrize(

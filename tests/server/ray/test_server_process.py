@@ -19,7 +19,7 @@ from tests.server.support.certificates import Authority, put
 from tests.server.support.observed import samples, value
 from tests.server.support.processes import LIMIT
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = [pytest.mark.timeout(90), pytest.mark.slow]
 
 
 @pytest.fixture

@@ -90,6 +90,7 @@ def pings_sent(address: str) -> int:
     return sent
 
 
+@pytest.mark.slow
 def test_pings_within_the_limit_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scale(monkeypatch, seconds=0.2)
     with waiting_call(tmp_path, "--keepalive-min-client-seconds", "0.1") as (server, call, go):

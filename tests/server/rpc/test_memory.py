@@ -32,6 +32,8 @@ from tests.server.support.processes import LIMIT, wait_until
 from tests.server.support.requests import Stream, loss_request, mask_request
 from tests.support.servers import ServerProcess, serving
 
+pytestmark = pytest.mark.slow
+
 SERVICE = "/cass.v1.CassService"
 
 

@@ -245,6 +245,7 @@ def test_boxes_that_come_twice_are_merged_each_time() -> None:
         assert np.asarray(request.inputs.boxes.xyxy).tolist() == [[0, 0, 4, 4]]
 
 
+@pytest.mark.slow
 def test_a_reader_keeps_a_bounded_number_of_options() -> None:
     def kept() -> int:
         gc.collect()

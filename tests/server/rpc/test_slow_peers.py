@@ -69,6 +69,7 @@ def test_calls_whose_message_does_not_come_are_counted() -> None:
         wait_until(lambda: waits(server, "receive", len(MANY)))
 
 
+@pytest.mark.slow
 def test_calls_of_other_services_have_their_time_too() -> None:
     """So that those who ask nothing do not hold the threads of others."""
     name = "grpc.reflection.v1alpha.ServerReflection"

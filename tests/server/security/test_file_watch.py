@@ -30,6 +30,7 @@ INFO = "/cass.v1.CassService/GetServerInfo"
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 @pytest.mark.parametrize("spoil", ["deleted", "a line"])
+@pytest.mark.slow
 def test_a_token_file_that_cannot_be_used_is_reported(
     tmp_path: Path, spoil: str, workers: str
 ) -> None:
@@ -64,6 +65,7 @@ def test_a_token_file_that_cannot_be_used_is_reported(
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.slow
 def test_certificates_that_end_are_reported_without_a_handshake(
     tmp_path: Path, workers: str
 ) -> None:

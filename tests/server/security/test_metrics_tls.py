@@ -34,6 +34,7 @@ def read(address: str, ca: Path, pair: tuple[Path, Path] | None) -> Samples:
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.slow
 def test_mutual_tls_and_a_rotation(tmp_path: Path, workers: str) -> None:
     authority = Authority()
     ca = put(tmp_path / "ca.crt", authority.certificate)

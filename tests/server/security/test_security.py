@@ -134,6 +134,7 @@ def test_errors_do_not_tell_of_the_inside(channel: grpc.Channel) -> None:
             assert not any(word in made.details() for word in ("Traceback", ".py", "/", "Error"))
 
 
+@pytest.mark.slow
 def test_a_failure_tells_nothing_and_is_logged_with_its_place(tmp_path: Path) -> None:
     words = "internal error; see the server's log"
     with (
@@ -158,6 +159,7 @@ def test_a_failure_tells_nothing_and_is_logged_with_its_place(tmp_path: Path) ->
     assert all("held_server.py" in record["exc_info"] for record in failed)
 
 
+@pytest.mark.slow
 def test_mutual_tls_and_a_rotation_under_load(tmp_path: Path) -> None:
     """Beyond loopback, for which TLS needs no --insecure."""
     authority, successor = Authority(), Authority()

@@ -99,6 +99,7 @@ def test_a_key_that_every_user_may_read(caplog: pytest.LogCaptureFixture) -> Non
         assert vars(caplog.records[0])["tls_key"] == str(key)
 
 
+@pytest.mark.slow
 def test_grpc_tells_of_handshakes_if_it_is_asked_to(tmp_path: Path) -> None:
     """As docs/operations.md says."""
     authority = Authority()
