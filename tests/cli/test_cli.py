@@ -285,6 +285,7 @@ def test_refused(file: Path, arguments: list[str], code: int, error: str) -> Non
     assert set(file.parent.iterdir()) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "error"),
     [

@@ -44,6 +44,7 @@ def test_the_memory_is_enough_for_what_is_good(tmp_path: Path) -> None:
     assert (tmp_path / "figures" / "1.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -54,7 +55,6 @@ def test_the_memory_is_enough_for_what_is_good(tmp_path: Path) -> None:
         ["mask", "file.json", "--out", "m.npz", "--plot", "/proc/figures"],
     ],
 )
-@pytest.mark.slow
 def test_places_that_cannot_be_written(tmp_path: Path, arguments: list[str]) -> None:
     check_refused(tmp_path, *arguments)
 

@@ -148,6 +148,7 @@ def help_of(program: str, command: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_options_exist(path: Path) -> None:
     """Also those of commands that no test runs."""

@@ -36,8 +36,8 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_its_checks_pass_in_the_interpreter(shared: Path, tmp_path: Path) -> None:
     done = run("--interpret", "--shared", str(shared), "--out", str(tmp_path / "out.json"))
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]

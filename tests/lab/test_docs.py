@@ -36,8 +36,8 @@ def app() -> typer.Typer:
     return app
 
 
-@pytest.mark.timeout(100)
 @pytest.mark.slow
+@pytest.mark.timeout(100)
 def test_pictures(
     app: typer.Typer, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

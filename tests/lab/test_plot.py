@@ -77,9 +77,9 @@ def masks(boxes: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndar
     return generate_mask([boxes], size, cells, specs[0])[0], improved[0], owner[0]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(100)
 @pytest.mark.parametrize("command", [plain_plot, plot])
-@pytest.mark.slow
 def test_plot(scene: Scene, folder: Path, tmp_path: Path, command: Callable[..., None]) -> None:
     options = ["--images", folder, "--out", tmp_path / "a.png"]
     assert cass_plot(folder, *options, command=command).exit_code == 0
@@ -110,8 +110,8 @@ def test_plot(scene: Scene, folder: Path, tmp_path: Path, command: Callable[...,
     assert cass_plot(folder, *options, command=command).exit_code == 0
 
 
-@pytest.mark.timeout(100)
 @pytest.mark.slow
+@pytest.mark.timeout(100)
 def test_plot_with_a_predictor(scene: Scene, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "a.png"
     options = ["--images", folder, "--predictor", folder / "models" / "m.pt", "--keep", "0.1"]

@@ -257,8 +257,8 @@ def test_a_stopped_server_with_a_fallback(two: Two) -> None:
         wait_until(lambda: answers_remotely(client))
 
 
-@pytest.mark.parametrize("after", [10, 200, 100_000, 3_000_000])
 @pytest.mark.slow
+@pytest.mark.parametrize("after", [10, 200, 100_000, 3_000_000])
 def test_a_connection_that_breaks_before_or_in_an_answer(two: Two, after: int) -> None:
     with (
         BreakingProxy(two.well, [after]) as proxy,

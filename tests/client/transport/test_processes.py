@@ -76,8 +76,8 @@ def test_remote_calls_load_nothing_heavy(address: str) -> None:
     assert printed("-c", program, address) == "[]\n"
 
 
-@pytest.mark.parametrize("use", ["next(answers)", "for _ in answers: break", "iter(answers)"])
 @pytest.mark.slow
+@pytest.mark.parametrize("use", ["next(answers)", "for _ in answers: break", "iter(answers)"])
 def test_a_stream_that_the_program_holds_at_its_end(address: str, use: str) -> None:
     """Is closed, and gRPC's threads with it, before Python stops them with locks in their hands."""
     program = f"""

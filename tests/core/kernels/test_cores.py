@@ -93,9 +93,9 @@ print(core_count(), thread_count())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="control groups are Linux'")
 @pytest.mark.parametrize("loaded", ["numpy", "torch"])
-@pytest.mark.slow
 def test_a_real_control_group_of_one_core(loaded: str) -> None:
     with group_of(1.0) as group:
         counts = printed("-c", COUNTS, group, loaded, env={"OMP_NUM_THREADS": ""})

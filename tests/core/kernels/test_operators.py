@@ -64,8 +64,8 @@ def arguments(logits: Tensor, spec: LossSpec = LossSpec()) -> tuple[Any, ...]:  
     )
 
 
-@pytest.mark.parametrize("reduction", ["mean", "none"])
 @pytest.mark.slow
+@pytest.mark.parametrize("reduction", ["mean", "none"])
 def test_opcheck_of_losses(reduction: Any) -> None:
     logits = some_logits().requires_grad_()
     inputs = arguments(logits, LossSpec(reduction=reduction))
@@ -76,8 +76,8 @@ def test_opcheck_of_losses(reduction: Any) -> None:
     torch.library.opcheck(OPERATORS.weighted_loss.default, (logits, target, weights, *inputs[-4:]))
 
 
-@pytest.mark.timeout(300)  # the interpreter takes a minute of a core
 @pytest.mark.slow
+@pytest.mark.timeout(300)  # the interpreter takes a minute of a core
 def test_opcheck_of_masks_and_scale() -> None:
     xyxy, offsets = arguments(some_logits())[1:3]
     sizes = torch.tensor([SIZE] * 3, dtype=torch.float64)

@@ -78,8 +78,8 @@ def test_float16_is_the_rounded_mask(cases: list[Case], make: MakeMask, number: 
     np.testing.assert_array_equal(half.view(np.uint16), wide.astype(np.float16).view(np.uint16))
 
 
-@pytest.mark.parametrize("number", range(0, CASES, 10))
 @pytest.mark.slow
+@pytest.mark.parametrize("number", range(0, CASES, 10))
 def test_bfloat16_is_the_rounded_mask(cases: list[Case], number: int) -> None:
     case = cases[number]
     boxes = [torch.tensor(b, dtype=torch.float32).reshape(-1, 4) for b in case["boxes"]]

@@ -87,7 +87,7 @@ both_paths = pytest.mark.parametrize("make", [compiled, interpreted])
 
 def both_paths_of(numbers: range) -> pytest.MarkDecorator:
     """As `both_paths`, with each of the numbers; of the slow kernels `make test` takes some."""
-    kept = numbers[::12]
+    kept = numbers[::24]
     slow = pytest.mark.slow
     return pytest.mark.parametrize(
         ("make", "number"),

@@ -28,8 +28,8 @@ def predictor(seed: int) -> Predictor:
     return Predictor(8)
 
 
-@pytest.mark.parametrize("name", ["baseline", "object weights, bce", "level_ranges, cornernet"])
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["baseline", "object weights, bce", "level_ranges, cornernet"])
 def test_a_predictor_learns(name: str, data: Data, tmp_path: Path) -> None:
     run = Run(VARIANTS[name], "recall", 0, 8, RECIPE)
     store = Store(tmp_path)

@@ -97,10 +97,10 @@ def test_sigterm_answers_what_was_accepted(tmp_path: Path) -> None:
     assert complaints(server) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("workers", "number"), [(1, signal.SIGTERM), (2, signal.SIGTERM), (2, signal.SIGKILL)]
 )
-@pytest.mark.slow
 def test_a_signal_under_load(workers: int, number: signal.Signals) -> None:
     """Every caller has right answers, then one UNAVAILABLE, whatever else is connected.
 
@@ -132,6 +132,7 @@ def test_a_signal_under_load(workers: int, number: signal.Signals) -> None:
     assert complaints(server) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("images", "side"), [(1, 16), (8, 1024)])
 def test_sigterm_waits_for_a_slow_reader(images: int, side: int) -> None:
     """Whose answer, of 256 bytes or 8 MiB, is computed and cannot be sent yet."""
@@ -150,10 +151,11 @@ def test_sigterm_waits_for_a_slow_reader(images: int, side: int) -> None:
     assert complaints(server) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["GenerateMask", "StreamMasks"])
 @pytest.mark.parametrize(
     "signalled",
-    ["while it is sent", pytest.param("while it is computed", marks=pytest.mark.slow)],
+    ["while it is sent", "while it is computed"],
 )
 def test_an_answer_of_8_mib_arrives_over_a_slow_link(
     method: str, signalled: str, tmp_path: Path
@@ -204,8 +206,8 @@ def test_sigterm_waits_for_a_stream_that_is_answered(tmp_path: Path) -> None:
         assert server.process.wait(LIMIT) == 0
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
 @pytest.mark.slow
+@pytest.mark.parametrize("workers", ["1", "2"])
 def test_peers_that_were_killed_hold_up_nothing(workers: str) -> None:
     """With streams open, idle and busy, and watches, just before the signal."""
     entry = prefixed(pb.StreamMasksRequest(request=numbered_request(7)).SerializeToString())

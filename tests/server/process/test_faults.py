@@ -253,8 +253,8 @@ def test_a_message_over_the_limit_ends_its_call_alone(server: ServerProcess) -> 
         assert call(message, timeout=LIMIT)
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
 @pytest.mark.slow
+@pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_full_disk_for_the_log(workers: str) -> None:
     port = free_port()
     arguments = ["serve", "--port", str(port), "--device", "cpu", "--workers", workers]

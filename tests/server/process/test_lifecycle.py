@@ -35,6 +35,7 @@ def events(server: ServerProcess) -> list[str]:
     return [record["event"] for record in server.records()]
 
 
+@pytest.mark.slow
 @SIGNALS
 def test_a_signal_that_does_not_interrupt_is_not_lost(number: signal.Signals) -> None:
     with serving(program=(str(DEAF), "serve")) as server:
@@ -214,6 +215,7 @@ def test_a_host_that_is_none_of_this_machine(host: str, reason: str) -> None:
     assert line.endswith(f"{reason}\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", ["1", "2"])
 @pytest.mark.parametrize(
     ("host", "answers"), [("0.0.0.0", (True, False)), ("::", (True, True)), ("::1", (False, True))]

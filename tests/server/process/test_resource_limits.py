@@ -13,6 +13,7 @@ from tests.support.programs import ended
 KIB = 1 << 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", ["1", "2"])
 @pytest.mark.parametrize(
     ("limit", "value", "reasons"),
@@ -29,7 +30,6 @@ KIB = 1 << 10
     ],
     ids=["files", "memory"],
 )
-@pytest.mark.slow
 def test_a_start_with_too_little(limit: int, value: int, reasons: set[str], workers: str) -> None:
     done = ended(
         *("-m", "cass_server", "serve", "--port", "0", "--device", "cpu", "--workers", workers),

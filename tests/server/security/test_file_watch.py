@@ -28,9 +28,9 @@ DAY = 24 * 3600.0
 INFO = "/cass.v1.CassService/GetServerInfo"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", ["1", "2"])
 @pytest.mark.parametrize("spoil", ["deleted", "a line"])
-@pytest.mark.slow
 def test_a_token_file_that_cannot_be_used_is_reported(
     tmp_path: Path, spoil: str, workers: str
 ) -> None:
@@ -64,8 +64,8 @@ def test_a_token_file_that_cannot_be_used_is_reported(
         assert server.stop() == 0
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
 @pytest.mark.slow
+@pytest.mark.parametrize("workers", ["1", "2"])
 def test_certificates_that_end_are_reported_without_a_handshake(
     tmp_path: Path, workers: str
 ) -> None:

@@ -33,8 +33,8 @@ def read(address: str, ca: Path, pair: tuple[Path, Path] | None) -> Samples:
         return samples(answer.read().decode())
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
 @pytest.mark.slow
+@pytest.mark.parametrize("workers", ["1", "2"])
 def test_mutual_tls_and_a_rotation(tmp_path: Path, workers: str) -> None:
     authority = Authority()
     ca = put(tmp_path / "ca.crt", authority.certificate)
