@@ -97,8 +97,13 @@ class Code:
         return self._way(self._between(0, at, shortest=True) + self._to_end(at, shortest=True))
 
     def with_box(self) -> Way:
-        """The longest way, with a box; each loop is run through once."""
-        return Way(0, 0) if self.box_loop is None else self._way(self._to_end(0, shortest=False))
+        """The longest way, with a box; each loop is run through once.
+
+        None where there are loops for several maps, of which a tile runs through one.
+        """
+        loops = self._loops
+        nested = [a for a in loops if any(a != b and _holds(b, a) for b in loops)]
+        return self._way(self._to_end(0, shortest=False)) if len(nested) == 1 else Way(0, 0)
 
     @cached_property
     def _loops(self) -> list[tuple[int, int]]:

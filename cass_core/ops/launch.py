@@ -135,9 +135,10 @@ def _levels(
 ) -> Levels:
     patch, tiles = choices[0], 0
     grids = tuple(patch_grid(pair, patch) for pair in maps)
-    for (h, w), (rows, columns) in zip(maps, grids, strict=True):
-        if max(h + min(patch, h), w + min(patch, w)) > _MOST:
-            reason = f"has {h} by {w} cells, too many of a side for patches of {patch} on a GPU"
+    for rows, columns in grids:
+        # Kernels round them up to whole tiles.
+        if max(rows + TILE[0], columns + TILE[1]) > _MOST:
+            reason = f"has {rows} by {columns} patches, too many of a side for a GPU"
             raise InvalidRequest("feature_map", reason)
         if rows * columns > _MOST:
             reason = f"has {rows} by {columns} patches; a GPU takes at most 2^31 an image"

@@ -102,11 +102,12 @@ def target_kernel(
         y = value * (1.0 / 255.0)
         y = tl.fma(tl.fma(y, -255.0, value), 1.0 / 255.0, y)
     weight = s
-    # Loss and slope are NaN there too.
+    # Rounded as the CPU rounds it, then checked: loss and slope are NaN there too.
+    y = y.to(real)
     s = tl.where((y >= 0.0) & (y <= 1.0), s, float("nan"))
     if LOSS.weighted:
         weight = tl.load(weights + offset, mask=inside, other=0.0).to(real)
-    total = _write(s, y.to(real), inside, offset, losses, grad, heads, rests, weight, divisor, LOSS)
+    total = _write(s, y, inside, offset, losses, grad, heads, rests, weight, divisor, LOSS)
     tl.store(sums + program, total)
 
 

@@ -76,8 +76,9 @@ def locate(
         VECTOR: how many neighbouring columns a lane takes, at most.
     """
     # Unsigned, since a division of signed numbers takes half as long again.
-    across = tl.cdiv(columns, BLOCK_X).to(tl.uint32)
-    down = tl.cdiv(rows, BLOCK_Y).to(tl.uint32)
+    # A single column is compiled in, and is no tensor.
+    across = tl.cast(tl.cdiv(columns, BLOCK_X), tl.uint32)
+    down = tl.cast(tl.cdiv(rows, BLOCK_Y), tl.uint32)
     line = tile.to(tl.uint32) // across
     column = (tile.to(tl.uint32) - line * across).to(tl.int32) * BLOCK_X
     image = line // down

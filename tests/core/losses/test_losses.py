@@ -307,6 +307,19 @@ def test_uint8_target_is_a_255th(take: TakeLoss, kind: Any, dtype: Any) -> None:
 
 
 @all_paths
+@every_kind
+def test_a_float64_target_is_rounded_before_it_is_checked(take: TakeLoss, kind: Any) -> None:
+    target = np.array([1 + 1e-12, 0.5, -1e-60])
+    logits = np.array([0.3, 0.0, -1.0], np.float32)
+    spec = LossSpec(kind=kind, reduction="none")
+    found = take(logits, target, spec)
+    rounded = [1.0, 0.5, 0.0]
+    expected = [reference.loss(kind, float(s), y) for s, y in zip(logits, rounded, strict=True)]
+    np.testing.assert_allclose(found.loss, expected, rtol=2e-5, atol=1e-6)
+    assert np.isfinite(found.grad).all()
+
+
+@all_paths
 @pytest.mark.parametrize(
     ("logits", "target"),
     [((2, 3, 4), (2, 12)), ((2, 12), (2, 3, 4)), ((2, 3, 4), (2, 3, 4)), ((24,), (24,))],
