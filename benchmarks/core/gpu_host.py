@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,8 @@ from cass_core import BoxBatch, CassLoss, LossSpec, MaskSpec
 from cass_core.inputs import MaskInputs
 from cass_core.ops.backend import make_masks
 from cass_core.ops.launch import launch
-from cass_core.ops.registration import CUDA, LAUNCHED
 from cass_core.synthetic import street_boxes
+from tests.support.interpreted import kernels
 
 REPEATS = 20
 # That are asked for, on a GPU.
@@ -61,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=201, help="turns of each (default: 201)")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
-    with _launching_for_a_gpu():
+    with kernels(), compiling(90):
         seconds = interleaved({name: (f, REPEATS) for name, f in _calls().items()}, args.rounds)
     found = {name: round(1e6 * value, 1) for name, value in seconds.items()}
     for name, microseconds in found.items():
@@ -101,18 +100,6 @@ def _calls() -> dict[str, Callable[[], object]]:
         "a launch of nothing, by Triton": lambda: _nothing[(1,)](grad, 1),
         "a launch of nothing, by cass_core": lambda: launch(_nothing, 1, grad, 1),
     }
-
-
-@contextmanager
-def _launching_for_a_gpu() -> Iterator[None]:
-    with torch.library._scoped_library("cass", "IMPL") as library, compiling(90):
-        for name, function in CUDA.items():
-            library.impl(name, function, "CPU")
-        LAUNCHED.add("cpu")
-        try:
-            yield
-        finally:
-            LAUNCHED.discard("cpu")
 
 
 if __name__ == "__main__":

@@ -141,13 +141,14 @@ def _losses() -> list[Figure]:
         }
     )
     shape, copies = f"{images} × {side}×{side}, float32", "copy of as many bytes"
+    card = _card()
     return [
         Figure(
             f"loss and gradient from {of}, {shape}",
             seconds[call],
             copies,
             seconds[copy],
-            _LEAST * (1.0 if (card := _card()) is None else share(card, case)),
+            _LEAST if card is None else _LEAST * share(card, case),
         )
         for of, case, call, copy in (
             ("a mask", LOSS, "from a mask", "copy for a mask"),

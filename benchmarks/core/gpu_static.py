@@ -64,10 +64,10 @@ class Row:
     instructions: int
     box: int
     patches: int
-    without_box: int = 0
-    without_box_double: int = 0
-    one_box: int = 0
-    one_box_double: int = 0
+    without_box: int
+    without_box_double: int
+    one_box: int
+    one_box_double: int
 
     def cells(self) -> tuple[str, ...]:
         """As a line of the table."""

@@ -83,9 +83,8 @@ class Code:
     def box_loop(self) -> tuple[int, int] | None:
         """First and last instruction of the longest loop that is in another and has none in it."""
         loops = self._loops
-        inner = [a for a in loops if not any(a != b and _holds(a, b) for b in loops)]
-        nested = [a for a in inner if any(a != b and _holds(b, a) for b in loops)]
-        return max(nested, key=_length, default=None)
+        inner = (a for a in self._nested if not any(a != b and _holds(a, b) for b in loops))
+        return max(inner, key=_length, default=None)
 
     def without_box(self) -> Way:
         """The shortest way that looks for boxes and finds none; of other kernels the longest."""
@@ -101,9 +100,14 @@ class Code:
 
         None where there are loops for several maps, of which a tile runs through one.
         """
+        one = len(self._nested) == 1
+        return self._way(self._to_end(0, shortest=False)) if one else Way(0, 0)
+
+    @cached_property
+    def _nested(self) -> list[tuple[int, int]]:
+        """The loops that are in another."""
         loops = self._loops
-        nested = [a for a in loops if any(a != b and _holds(b, a) for b in loops)]
-        return self._way(self._to_end(0, shortest=False)) if len(nested) == 1 else Way(0, 0)
+        return [a for a in loops if any(a != b and _holds(b, a) for b in loops)]
 
     @cached_property
     def _loops(self) -> list[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""The GPU's kernels on CPU tensors, through Triton's interpreter."""
+"""The GPU's kernels on CPU tensors: through Triton's interpreter, or a driver that does nothing."""
 
 from __future__ import annotations
 

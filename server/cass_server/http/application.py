@@ -16,9 +16,9 @@ from cass_server.http.json_api import JsonApi
 from cass_server.observability.call import Metadata
 from cass_server.observability.metrics import Metrics
 from cass_server.rpc.answerer import Answerer
-from cass_server.rpc.deadlines import Deadlines
 from cass_server.scheduling.admission import Admission
 from cass_server.scheduling.compute_pool import ComputePool
+from cass_server.scheduling.deadlines import Deadlines
 
 # Of the compute pool, as `cass-server` has them on one core.
 _THREADS = 2

@@ -26,12 +26,12 @@ from cass_server.observability.call import Call, CallContext, Metadata
 from cass_server.observability.metrics import Metrics
 from cass_server.observability.request_metadata import request_id, token_of
 from cass_server.observability.tracing import Traces
-from cass_server.rpc.deadlines import Deadlines
 from cass_server.rpc.requests import MaskRequest, Masks, Reader, Request
 from cass_server.rpc.status import clear_tracebacks, code_of, status_of
 from cass_server.scheduling.admission import SMALL_BYTES, Admission, Caller
 from cass_server.scheduling.batcher import Batcher, BatchRequest
 from cass_server.scheduling.compute_pool import ComputePool
+from cass_server.scheduling.deadlines import Deadlines
 
 _log = logging.getLogger(__name__)
 

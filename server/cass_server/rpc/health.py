@@ -13,10 +13,10 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
 
-from cass_server.rpc.deadlines import Deadlines
 from cass_server.rpc.handlers import Handler, in_place
 from cass_server.rpc.receiving import IS_SUPPORTED, Received
 from cass_server.rpc.streams import Send
+from cass_server.scheduling.deadlines import Deadlines
 from cass_server.scheduling.thread_pool import ThreadPool
 
 _Response = health_pb2.HealthCheckResponse

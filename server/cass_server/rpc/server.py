@@ -33,7 +33,6 @@ from cass_server.observability.metrics import Metrics
 from cass_server.observability.tracing import Traces
 from cass_server.rpc import health
 from cass_server.rpc.answerer import Answerer
-from cass_server.rpc.deadlines import Deadlines
 from cass_server.rpc.delivery import Delivery
 from cass_server.rpc.health import Health
 from cass_server.rpc.receiving import IS_SUPPORTED, HelperPool, MessageFirst
@@ -45,6 +44,7 @@ from cass_server.rpc.streams import MaskStreams
 from cass_server.scheduling.admission import Admission
 from cass_server.scheduling.batcher import Batcher
 from cass_server.scheduling.compute_pool import ComputePool
+from cass_server.scheduling.deadlines import Deadlines
 from cass_server.scheduling.thread_pool import ThreadPool
 from cass_server.security.file_watch import FileWatch
 from cass_server.security.tls import TlsFiles

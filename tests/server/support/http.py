@@ -17,9 +17,9 @@ from cass_server.http.listener import serving
 from cass_server.observability.call import Metadata
 from cass_server.observability.metrics import Metrics
 from cass_server.rpc.answerer import Answerer
-from cass_server.rpc.deadlines import Deadlines
 from cass_server.scheduling.admission import Admission
 from cass_server.scheduling.compute_pool import ComputePool
+from cass_server.scheduling.deadlines import Deadlines
 from tests.server.support.observed import Counted
 from tests.server.support.processes import LIMIT, wait_until
 

@@ -21,7 +21,6 @@ from cass_server.observability.metrics import Metrics
 from cass_server.open_inference.service import open_inference
 from cass_server.rpc import health
 from cass_server.rpc.answerer import Answerer
-from cass_server.rpc.deadlines import Deadlines
 from cass_server.rpc.delivery import Delivery
 from cass_server.rpc.health import Health
 from cass_server.rpc.receiving import HelperPool, MessageFirst
@@ -31,6 +30,7 @@ from cass_server.rpc.slow_peers import SlowPeers
 from cass_server.rpc.streams import MaskStreams
 from cass_server.scheduling.admission import Admission
 from cass_server.scheduling.compute_pool import ComputePool
+from cass_server.scheduling.deadlines import Deadlines
 from cass_server.scheduling.thread_pool import ThreadPool
 from tests.server.support.load import connect
 from tests.server.support.observed import Counted

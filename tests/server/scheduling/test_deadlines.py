@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import pytest
 
-from cass_server.rpc.deadlines import Deadlines
+from cass_server.scheduling.deadlines import Deadlines
 from tests.server.support.processes import wait_until
 
 
